@@ -1,0 +1,1 @@
+"""Byte-level language models with Scratchpad Patching."""

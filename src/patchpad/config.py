@@ -1,0 +1,380 @@
+"""Configuration: frozen dataclasses, checked when they are made; torch-free.
+
+Precedence is defaults < YAML file < command line. A file holds only what differs from the defaults.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from patchpad.errors import ConfigError, near_matches
+
+FORMAT_VERSION = 1
+NUM_BYTE_VALUES = 256
+SEPARATOR = 256
+"""Id of the one separator: as an input it starts a document, as a target it ends one."""
+PADDING = 257
+"""Id of padding; only ever an input, only ever at the end of a row."""
+VOCAB_SIZE = 257
+"""Outcomes of a prediction: 256 bytes and the end of the document."""
+NUM_INPUT_IDS = 258
+
+PatchifierKind = Literal["fixed", "spacebyte"]
+TriggerKind = Literal["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+NATS_TRIGGERS = ("entropy", "entropy_jump")
+"""Triggers whose threshold is an entropy (difference) in nats."""
+
+
+def _require(condition: bool, message: str, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{message}; allowed: {allowed}", hint="Change the value in the YAML file or on the command line.")
+
+
+def _require_positive(section: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(value >= 1, f"{name} is {value}", "an integer of at least 1")
+
+
+def _require_finite(section: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(math.isfinite(value), f"{name} is {value}", "a finite number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchifierConfig:
+    """How bytes are cut into patches."""
+
+    kind: PatchifierKind = "fixed"
+    """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words."""
+    target_patch_size: int = 16
+    """Bytes per patch that the patchifier aims at (exact for `fixed`, an expectation for `spacebyte`)."""
+    max_patch_size: int | None = None
+    """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "target_patch_size")
+        if self.max_patch_size is not None:
+            _require(self.max_patch_size >= 1, f"max_patch_size is {self.max_patch_size}", "an integer of at least 1")
+
+    @property
+    def longest_patch(self) -> int:
+        """Most bytes that a patch can have, the separator not counted."""
+        if self.kind == "fixed":
+            return self.target_patch_size
+        return self.max_patch_size or max(16, 4 * self.target_patch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerConfig:
+    """Where scratchpads are issued."""
+
+    kind: TriggerKind = "entropy"
+    """Causal score per byte; `entropy` is the method's, the rest are controls."""
+    scratchpad_threshold_nats: float = 1.5
+    """Entropy (or its rise, for `entropy_jump`) above which a scratchpad fires until training has stored another."""
+    stride: int = 4
+    """For `stride`: a scratchpad at every `stride` bytes of the patch."""
+    scratchpads_per_byte: float = 3 / 16
+    """For `random`: its rate per byte, exact when patches have `target_patch_size` bytes."""
+    seed: int = 0
+    """For `random`: seed of the hash."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "stride")
+        _require(not math.isnan(self.scratchpad_threshold_nats), "scratchpad_threshold_nats is nan", "a number, inf or -inf")
+        rate = self.scratchpads_per_byte
+        _require(0 <= rate <= 1, f"trigger scratchpads_per_byte is {rate}", "a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of the model. Widths are features, windows are bytes."""
+
+    byte_dim: int = 64
+    """Width of the byte states in the local encoder, entropy head and local decoder."""
+    byte_heads: int = 2
+    """Attention heads of the local layers."""
+    window_bytes: int = 16
+    """Bytes that a local layer sees, the byte itself included."""
+    encoder_layers: int = 1
+    """Layers of the local encoder."""
+    entropy_head_layers: int = 2
+    """Layers of the entropy head on top of the encoder."""
+    decoder_layers: int = 1
+    """Layers of the local decoder."""
+    pooling_heads: int = 4
+    """Attention heads that pool the bytes of a patch."""
+    trunk_dim: int = 256
+    """Width of the trunk."""
+    trunk_heads: int = 4
+    """Attention heads of the trunk."""
+    trunk_layers: int = 4
+    """Layers of the trunk."""
+    ffn_ratio: float = 8 / 3
+    """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
+    rotary_base: float = 10000.0
+    """Base of the rotary positions, local layers and trunk alike."""
+    patchifier: PatchifierConfig = field(default_factory=PatchifierConfig)
+    """How bytes are cut into patches."""
+    trigger: TriggerConfig = field(default_factory=TriggerConfig)
+    """Where scratchpads are issued."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
+        _require_positive(self, "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers")
+        for dim, heads in (("byte_dim", "byte_heads"), ("trunk_dim", "trunk_heads")):
+            width, count = getattr(self, dim), getattr(self, heads)
+            _require(
+                width % (2 * count) == 0,
+                f"{dim} is {width} with {heads} {count}",
+                f"a {dim} that is a multiple of 2 x {heads} (rotary positions turn pairs of features)",
+            )
+        _require(
+            self.byte_dim % self.pooling_heads == 0,
+            f"byte_dim is {self.byte_dim} with pooling_heads {self.pooling_heads}",
+            "pooling_heads that divide byte_dim",
+        )
+        _require_finite(self, "ffn_ratio", "rotary_base")
+        _require(self.ffn_ratio > 0, f"ffn_ratio is {self.ffn_ratio}", "a number above 0")
+        _require(self.rotary_base > 1, f"rotary_base is {self.rotary_base}", "a number above 1")
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
+        return self.trigger.kind in NATS_TRIGGERS
+
+    def ffn_dim(self, dim: int) -> int:
+        """Hidden width of the SwiGLU layer for a layer of width `dim`."""
+        return math.ceil(self.ffn_ratio * dim / 16) * 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which text, how it is split and cut."""
+
+    paths: tuple[str, ...] = ()
+    """Files, globs or directories to train on; set by `--data`."""
+    validation_paths: tuple[str, ...] = ()
+    """Held-out files; empty: a part of `paths`, split by document."""
+    validation_fraction: float = 0.1
+    """Share of the bytes held out when `validation_paths` is empty."""
+    context_bytes: int = 1024
+    """Longest window of a document, in bytes; longer documents are cut."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "context_bytes")
+        fraction = self.validation_fraction
+        _require(0 < fraction < 1, f"validation_fraction is {fraction}", "a number between 0 and 1, both excluded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The optimizer's budget and the scratchpad threshold's schedule."""
+
+    seed: int = 0
+    """Sets initialisation and data order."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_rows: int = 4
+    """Rows of `context_bytes` per forward pass."""
+    accumulation_steps: int = 1
+    """Forward passes per optimizer step, weighted by their target bytes."""
+    learning_rate: float = 2e-3
+    """Peak of the cosine schedule."""
+    final_learning_rate_ratio: float = 0.1
+    """Last learning rate over the peak."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.1
+    """AdamW's decay, on matrices only."""
+    beta1: float = 0.9
+    """AdamW's first moment decay."""
+    beta2: float = 0.95
+    """AdamW's second moment decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    entropy_head_weight: float = 1.0
+    """Weight of the entropy head's cross-entropy."""
+    scratchpads_per_byte: float | None = 3 / 16
+    """Rate that the threshold follows; None when `scratchpad_threshold_nats` is set."""
+    scratchpad_threshold_nats: float | None = None
+    """Fixed training threshold; None to follow `scratchpads_per_byte`."""
+    threshold_frozen_fraction: float = 0.1
+    """The followed threshold is frozen for this last share of the steps."""
+    validate_every: int = 250
+    """Steps between validations; 0: only at the end."""
+    validation_bytes: int = 100_000
+    """Bytes per validation, spread over all held-out documents; 0: all."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; 0: only at the end and on interruption."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept; 0: all."""
+    log_every: int = 10
+    """Steps between lines of `metrics.jsonl`."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "steps", "batch_rows", "accumulation_steps", "log_every")
+        for name in ("warmup_steps", "validate_every", "validation_bytes", "checkpoint_every", "keep_checkpoints", "seed"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} is {value}", "an integer of at least 0")
+        _require_finite(self, "learning_rate", "weight_decay", "max_grad_norm", "entropy_head_weight")
+        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "a number above 0")
+        _require(self.max_grad_norm > 0, f"max_grad_norm is {self.max_grad_norm}", "a number above 0")
+        _require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}", "a number of at least 0")
+        _require(self.entropy_head_weight >= 0, f"entropy_head_weight is {self.entropy_head_weight}", "at least 0")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "a number from 0 to below 1")
+        for name in ("final_learning_rate_ratio", "threshold_frozen_fraction"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}", "a number from 0 to 1")
+        rate, threshold = self.scratchpads_per_byte, self.scratchpad_threshold_nats
+        _require(
+            (rate is None) != (threshold is None),
+            f"train.scratchpads_per_byte is {rate} and train.scratchpad_threshold_nats is {threshold}",
+            "exactly one of the two; set the other to null",
+        )
+        if rate is not None:
+            _require(0 <= rate < 1, f"train.scratchpads_per_byte is {rate}", "a number from 0 to below 1")
+        if threshold is not None:
+            _require(not math.isnan(threshold), "train.scratchpad_threshold_nats is nan", "a number, inf or -inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run needs; saved with every checkpoint."""
+
+    format_version: int = FORMAT_VERSION
+    """Version of the file format."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Sizes, patchifier and trigger."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Text and windows."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Optimizer and schedules."""
+
+    def __post_init__(self) -> None:
+        version = self.format_version
+        _require(version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf"."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any], *, source: str = "configuration") -> "Config":
+        """Builds a checked configuration from nested dictionaries.
+
+        Args:
+            values: sections and keys; missing keys keep their defaults.
+            source: where the values come from, named in errors.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type, or an impossible value.
+        """
+        return _build(Config, values, source, prefix="")
+
+
+def load_config(path: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
+    """Reads a YAML file and applies command-line overrides.
+
+    Args:
+        path: YAML file with sections `model`, `data`, `train`; None for the defaults alone.
+        overrides: dotted key to YAML text, as in `{"train.steps": "200"}`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or value is wrong.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    source = "defaults" if path is None else str(path)
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config.") from error
+        try:
+            values = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            detail = " ".join(str(error).split())
+            raise ConfigError(f"{path} is not valid YAML: {detail}", hint="Mend the file.") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} holds a {type(values).__name__}; allowed: sections model, data, train")
+    for key, text in (overrides or {}).items():
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
+        try:
+            target[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--{key} has the value {text!r}, which is not a YAML value") from error
+        source += " and the command line" if "command line" not in source else ""
+    return Config.from_dict(values, source=source)
+
+
+_Section = TypeVar("_Section")
+
+
+def _build(section: type[_Section], values: Any, source: str, prefix: str) -> _Section:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: `{prefix.rstrip('.') or 'the file'}` is {values!r}; allowed: keys and values")
+    hints = typing.get_type_hints(section)
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"{source}: unknown key `{prefix}{key}`", hint=near_matches(str(key), hints))
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            known[key] = _build(typing.cast(type, kind), value, source, f"{prefix}{key}.")
+        else:
+            known[key] = _convert(kind, value, f"{source}: `{prefix}{key}`")
+    return section(**known)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Checks a plain value against a field's type; integers may stand for floats, "inf" for infinity."""
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise ConfigError(f"{where} is {value!r}", hint=near_matches(str(value), map(str, typing.get_args(kind))))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(option for option in typing.get_args(kind) if option is not type(None)), value, where)
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise ConfigError(f"{where} is {value!r}; allowed: a list of strings")
+        return tuple(items)
+    if kind is float and not isinstance(value, bool):
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, str):
+            try:  # YAML reads 1e-3 and inf as strings
+                return float(value)
+            except ValueError:
+                pass
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where} is {value!r}; allowed: a value of type {kind.__name__}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

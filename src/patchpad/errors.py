@@ -1,0 +1,63 @@
+"""Every error that `patchpad` raises on purpose, one class per kind.
+
+Each message says what was wrong, the value, what is allowed, and what to do next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PatchpadError(Exception):
+    """Base of all errors raised on purpose. The command line prints it in two lines and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message}\n{hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(PatchpadError, ValueError):
+    """A configuration or command-line value that is unknown, impossible or contradictory."""
+
+    exit_code = 2
+
+
+class InputError(PatchpadError, ValueError):
+    """Byte ids or prompts that break the model's input contract."""
+
+    exit_code = 2
+
+
+class DataError(PatchpadError, ValueError):
+    """Text that is missing, unreadable or empty."""
+
+
+class CheckpointError(PatchpadError, ValueError):
+    """A run or checkpoint that is missing, incomplete, altered or not ours."""
+
+
+class GenerationError(PatchpadError, ValueError):
+    """A request for generation that the model or its calibration cannot serve."""
+
+    exit_code = 2
+
+
+class MissingExtraError(PatchpadError, ImportError):
+    """An optional dependency is not installed; the message names the pip line."""
+
+
+class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not a fault)
+    """Training was stopped by a signal after its state was saved."""
+
+    exit_code = 130
+
+
+def near_matches(word: str, allowed: Iterable[str]) -> str:
+    """Returns "Did you mean `x`?" for close spellings, else the list of allowed words."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(word, allowed, n=3, cutoff=0.6)
+    if close:
+        return "Did you mean " + " or ".join(f"`{match}`" for match in close) + "?"
+    return "Allowed: " + ", ".join(allowed)

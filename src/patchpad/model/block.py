@@ -1,0 +1,93 @@
+"""The Transformer block that every part is made of: RMSNorm, rotary positions, SwiGLU."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patchpad.model.attention import Attend
+
+NORM_EPSILON = 1e-6
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalisation with a learned gain."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=NORM_EPSILON)
+
+
+def rotary_angles(
+    positions: Int[Tensor, "*where"], head_dim: int, base: float
+) -> tuple[Float[Tensor, "*where 1 half"], Float[Tensor, "*where 1 half"]]:
+    """Returns cosines and sines of each position's angles, broadcast over heads (Su et al. 2021)."""
+    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    angles = positions[..., None, None].to(torch.float32) * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(heads: Float[Tensor, "*where head head_dim"], angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns pairs of features (i, i + head_dim / 2) by each position's angles."""
+    cosine, sine = (part.to(heads.dtype) for part in angles)
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and SwiGLU over any leading axes; what is seen is up to `attend`."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.attention_norm = RMSNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
+        self.attention_out = nn.Linear(dim, dim, bias=False)
+        self.ffn_norm = RMSNorm(dim)
+        self.ffn_gate_up = nn.Linear(dim, 2 * ffn_dim, bias=False)
+        self.ffn_down = nn.Linear(ffn_dim, dim, bias=False)
+
+    def forward(
+        self, states: Float[Tensor, "*where dim"], angles: tuple[Tensor, Tensor], attend: Attend, layer: int
+    ) -> Float[Tensor, "*where dim"]:
+        """Applies the block.
+
+        Args:
+            states: residual stream.
+            angles: cosines and sines from `rotary_angles`.
+            attend: attention back end.
+            layer: index of this block in its stack, handed to `attend`.
+        """
+        projected = self.query_key_value(self.attention_norm(states))
+        heads = projected.unflatten(-1, (3 * self.num_heads, self.head_dim))
+        turned = rotate(heads[..., : 2 * self.num_heads, :], angles)
+        query, key = turned.chunk(2, dim=-2)
+        mixed = attend(layer, query, key, heads[..., 2 * self.num_heads :, :])
+        states = states + self.attention_out(mixed.flatten(-2))
+        gate, up = self.ffn_gate_up(self.ffn_norm(states)).chunk(2, dim=-1)
+        return states + self.ffn_down(F.silu(gate) * up)
+
+
+class Stack(nn.Module):
+    """Blocks that share positions and an attention back end."""
+
+    def __init__(self, num_layers: int, dim: int, num_heads: int, ffn_dim: int, rotary_base: float) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.rotary_base = rotary_base
+        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim) for _ in range(num_layers))
+
+    def forward(
+        self,
+        states: Float[Tensor, "*where dim"],
+        positions: Int[Tensor, "*where"],
+        attend: Attend,
+        additions: Float[Tensor, "*where layer dim"] | None = None,
+    ) -> Float[Tensor, "*where dim"]:
+        """Applies all blocks; `additions[..., i, :]` is added at the input of block i."""
+        angles = rotary_angles(positions, self.head_dim, self.rotary_base)
+        for layer, block in enumerate(self.blocks):
+            if additions is not None:
+                states = states + additions[..., layer, :]
+            states = block(states, angles, attend, layer)
+        return states

@@ -1,0 +1,180 @@
+"""The paper's figure, top to bottom: bytes -> encoder -> entropies -> patches and scratchpads -> trunk -> decoder."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
+from patchpad.errors import InputError
+from patchpad.model.attention import SlotAttention, WindowAttention
+from patchpad.model.entropy_head import EntropyHead
+from patchpad.model.initialization import initialize
+from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
+from patchpad.model.local_encoder import LocalEncoder
+from patchpad.model.patch_pooling import PatchPooling
+from patchpad.model.trunk import Trunk
+from patchpad.model.visibility import Window
+from patchpad.patching import (
+    ByteFacts,
+    Documents,
+    PatchLayout,
+    Threshold,
+    Trigger,
+    build_patchifier,
+    build_trigger,
+    check_threshold,
+)
+from patchpad.patching.patchifiers import bytes_since_end
+from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """What a prefill needs to fill its caches: byte states, contexts, and each layer's keys and values."""
+
+    byte_states: ByteStates
+    contexts: Tensor
+    """[1 + slot, layer, byte_dim]; entry 0 is the null context."""
+    encoder: list[tuple[Tensor, Tensor]]
+    entropy_head: list[tuple[Tensor, Tensor]]
+    trunk: list[tuple[Tensor, Tensor]]
+    decoder: list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteLMOutput:
+    """Result of a full pass."""
+
+    logits: Logits
+    """`logits[:, n]` predict `byte_ids[:, n + 1]`, over 256 bytes and the end of the document."""
+    layout: PatchLayout
+    entropy_nats: ByteFloats | None
+    """Entropy of the head's prediction of the next id; None without an entropy head."""
+    entropy_logits: Logits | None
+    """The head's logits; None without an entropy head."""
+    activations: Activations | None = None
+
+
+class ByteLM(nn.Module):
+    """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
+
+    scratchpad_threshold_nats: Tensor
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.patchifier = build_patchifier(config.patchifier)
+        self.trigger = build_trigger(config.trigger, config.patchifier)
+
+        self.local_encoder = LocalEncoder(config)
+        self.entropy_head = EntropyHead(config) if config.reads_entropy else None
+        self.patch_pooling = PatchPooling(config)
+        self.trunk = Trunk(config)
+        self.context_to_bytes = ContextToBytes(config)
+        self.local_decoder = LocalDecoder(config)
+
+        self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan, dtype=torch.float64))
+        self.store_threshold(self.trigger.threshold)
+        initialize(self, seed)
+
+    def store_threshold(self, threshold: float) -> None:
+        """Makes `threshold` the one that is used when a caller gives none; it is saved with the weights."""
+        self.scratchpad_threshold_nats.fill_(threshold)
+        self.trigger.threshold = threshold
+
+    def forward(
+        self,
+        byte_ids: ByteIds,
+        scratchpad_threshold_nats: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        keep_activations: bool = False,
+    ) -> ByteLMOutput:
+        """Predicts the next id at every position in one masked pass.
+
+        Args:
+            byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
+            scratchpad_threshold_nats: None for the stored threshold, a float, [batch] or [batch, byte].
+            trigger: replaces the model's own trigger, as training does while the entropy head is fresh.
+            keep_activations: also return what a prefill needs.
+
+        Raises:
+            InputError: ids out of range, a row without a leading separator, or an impossible threshold.
+        """
+        self.check_ids(byte_ids)
+        documents = Documents.locate(byte_ids)
+        positions = documents.offset
+        window = Window.build(documents, self.config.window_bytes)
+        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for _ in range(3))
+
+        byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
+        entropy_logits = entropies = None
+        if self.entropy_head is not None:
+            entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
+
+        layout = self.decide(byte_ids, documents, entropies, scratchpad_threshold_nats, trigger or self.trigger)
+        trunk_sees = SlotAttention(layout, keep=keep_activations)
+        slot_inputs = self.patch_pooling(byte_states, layout)
+        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
+
+        contexts = self.context_to_bytes.with_null(slot_outputs)
+        logits = self.local_decoder(byte_states, contexts[layout.newest_slot], positions, decoder_sees)
+
+        activations = None
+        if keep_activations:
+            activations = Activations(
+                byte_states=byte_states,
+                contexts=contexts,
+                encoder=encoder_sees.kept,
+                entropy_head=head_sees.kept,
+                trunk=trunk_sees.kept,
+                decoder=decoder_sees.kept,
+            )
+        return ByteLMOutput(
+            logits=logits,
+            layout=layout,
+            entropy_nats=entropies,
+            entropy_logits=entropy_logits,
+            activations=activations,
+        )
+
+    def decide(
+        self,
+        byte_ids: ByteIds,
+        documents: Documents,
+        entropies: ByteFloats | None,
+        threshold: Threshold,
+        trigger: Trigger,
+    ) -> PatchLayout:
+        """Decides patch ends and scratchpads, each from positions <= n, and lays the slots out."""
+        check_threshold(threshold, self.config.trigger.kind, *byte_ids.shape)
+        facts = ByteFacts.gather(byte_ids, documents, entropies)
+        patch_end = self.patchifier.patch_ends(facts, documents)
+        open_bytes = bytes_since_end(patch_end, documents)
+        scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, threshold) & ~documents.is_padding
+        return PatchLayout.build(documents, patch_end, scratchpad)
+
+    @staticmethod
+    def check_ids(byte_ids: ByteIds) -> None:
+        """Checks the contract of `forward`.
+
+        Raises:
+            InputError: an empty batch, ids out of range, no leading separator, or padding before the end of a row.
+        """
+        if byte_ids.numel() == 0:
+            raise InputError(f"byte_ids has the shape {list(byte_ids.shape)}; allowed: at least one row and one id")
+        low, high = int(byte_ids.min()), int(byte_ids.max())
+        if low < 0 or high >= NUM_INPUT_IDS:
+            raise InputError(f"byte_ids holds {low if low < 0 else high}; allowed: 0 to {NUM_INPUT_IDS - 1}")
+        if bool((byte_ids[:, 0] != SEPARATOR).any()):
+            raise InputError(f"a row of byte_ids starts with another id than the separator; put {SEPARATOR} first")
+        padding = byte_ids == PADDING
+        if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
+            raise InputError(f"padding ({PADDING}) stands before other ids; allowed: only at the end of a row")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.scratchpad_threshold_nats.device

@@ -1,0 +1,95 @@
+"""Patchifiers decide, byte by byte, where patches end.
+
+A patchifier states one pointwise rule, `natural_ends`. The maximum patch length turns into further, *forced* ends.
+Both are computed for whole rows by `patch_ends` and for one byte by `step_ends`.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from patchpad.config import PatchifierConfig
+from patchpad.patching.documents import ByteFacts, Documents
+from patchpad.shapes import ByteInts, ByteMask
+
+
+def is_spacelike(byte_ids: Tensor) -> Tensor:
+    """True for ids that are no ASCII letter or digit and no UTF-8 continuation byte (Slagle 2024).
+
+    The separator counts as spacelike.
+    """
+    b = byte_ids
+    return (
+        (b < 0x30) | ((b > 0x39) & (b < 0x41)) | ((b > 0x5A) & (b < 0x61)) | ((b > 0x7A) & (b < 0x80)) | (b >= 0xC0)
+    )
+
+
+def bytes_since_end(patch_end_mask: ByteMask, documents: Documents) -> ByteInts:
+    """Bytes of the open patch up to and including n, the separator not counted."""
+    positions = torch.arange(patch_end_mask.shape[1], device=patch_end_mask.device)
+    ends = torch.where(patch_end_mask, positions, -1).cummax(dim=1).values
+    last_end_before = torch.nn.functional.pad(ends, (1, 0), value=-1)[:, :-1]
+    return positions - torch.maximum(last_end_before, documents.start)
+
+
+class Patchifier(ABC):
+    """Bytes and entropies -> patch ends, each decided from positions <= n of the same document only."""
+
+    def __init__(self, config: PatchifierConfig) -> None:
+        self.longest_patch = config.longest_patch
+
+    @abstractmethod
+    def natural_ends(self, facts: ByteFacts) -> Tensor:
+        """Returns where the rule itself closes a patch; same shape as the facts, never true off a byte."""
+
+    def patch_ends(self, facts: ByteFacts, documents: Documents) -> ByteMask:
+        """Returns the patch ends of whole rows, forced ends included."""
+        natural = self.natural_ends(facts)
+        open_bytes = bytes_since_end(natural, documents)
+        forced = facts.is_byte & (open_bytes % self.longest_patch == 0)
+        return natural | forced
+
+    def step_ends(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
+        """Returns whether the newest byte of each row closes its patch.
+
+        Args:
+            facts: facts of the newest byte of each row, each [batch].
+            open_bytes: bytes of the open patch including it, [batch].
+        """
+        return self.natural_ends(facts) | (facts.is_byte & (open_bytes >= self.longest_patch))
+
+
+class FixedPatchifier(Patchifier):
+    """Patches of a fixed number of bytes, counted from the first byte after the separator."""
+
+    def natural_ends(self, facts: ByteFacts) -> Tensor:
+        """No natural ends: each one comes from the maximum length."""
+        return torch.zeros_like(facts.is_byte)
+
+
+class SpaceBytePatchifier(Patchifier):
+    """A patch ends at a spacelike byte that does not follow another one (SpaceByte, Slagle 2024)."""
+
+    def natural_ends(self, facts: ByteFacts) -> Tensor:
+        """Returns spacelike[n] and not spacelike[n-1]."""
+        return facts.is_byte & is_spacelike(facts.byte_ids) & ~is_spacelike(facts.previous_byte_ids)
+
+
+PATCHIFIERS: dict[str, type[Patchifier]] = {"fixed": FixedPatchifier, "spacebyte": SpaceBytePatchifier}
+
+
+def build_patchifier(config: PatchifierConfig) -> Patchifier:
+    """Returns the patchifier that the configuration names."""
+    return PATCHIFIERS[config.kind](config)
+
+
+__all__ = [
+    "PATCHIFIERS",
+    "FixedPatchifier",
+    "Patchifier",
+    "SpaceBytePatchifier",
+    "build_patchifier",
+    "bytes_since_end",
+    "is_spacelike",
+]
