@@ -120,6 +120,8 @@ class ModelConfig:
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
     rotary_base: float = 10000.0
     """Base of the rotary positions, local layers and trunk alike."""
+    context_bytes: int = 1024
+    """Longest window of a document in training and evaluation; longer documents are cut."""
     patchifier: PatchifierConfig = field(default_factory=PatchifierConfig)
     """How bytes are cut into patches."""
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
@@ -127,7 +129,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
-        _require_positive(self, "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers")
+        _require_positive(self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers")
         for dim, heads in (("byte_dim", "byte_heads"), ("trunk_dim", "trunk_heads")):
             width, count = getattr(self, dim), getattr(self, heads)
             _require(
@@ -156,7 +158,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which text, how it is split and cut."""
+    """Which text, and how it is split."""
 
     paths: tuple[str, ...] = ()
     """Files, globs or directories to train on; set by `--data`."""
@@ -164,11 +166,8 @@ class DataConfig:
     """Held-out files; empty: a part of `paths`, split by document."""
     validation_fraction: float = 0.1
     """Share of the bytes held out when `validation_paths` is empty."""
-    context_bytes: int = 1024
-    """Longest window of a document, in bytes; longer documents are cut."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "context_bytes")
         fraction = self.validation_fraction
         _require(0 < fraction < 1, f"validation_fraction is {fraction}", "a number between 0 and 1, both excluded")
 
@@ -255,7 +254,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes, patchifier and trigger."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Text and windows."""
+    """Text and its split."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimizer and schedules."""
 

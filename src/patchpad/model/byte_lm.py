@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from patchpad.calibration import Calibration
 from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
 from patchpad.model.attention import SlotAttention, WindowAttention
@@ -75,14 +77,17 @@ class ByteLM(nn.Module):
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
-        self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan, dtype=torch.float64))
+        self.calibration: Calibration | None = None
+        """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
+
+        self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan))
         self.store_threshold(self.trigger.threshold)
         initialize(self, seed)
 
     def store_threshold(self, threshold: float) -> None:
         """Makes `threshold` the one that is used when a caller gives none; it is saved with the weights."""
         self.scratchpad_threshold_nats.fill_(threshold)
-        self.trigger.threshold = threshold
+        self.trigger.threshold = float(self.scratchpad_threshold_nats)
 
     def forward(
         self,
@@ -155,6 +160,13 @@ class ByteLM(nn.Module):
         open_bytes = bytes_since_end(patch_end, documents)
         scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, threshold) & ~documents.is_padding
         return PatchLayout.build(documents, patch_end, scratchpad)
+
+    def eligible_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
+        """Returns the trigger's scores where a scratchpad may fire: at positions that end no patch, padding left out."""
+        layout = output.layout
+        facts = ByteFacts.gather(byte_ids, layout.documents, output.entropy_nats)
+        scores = self.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, layout.documents))
+        return scores[~(layout.patch_end_mask | layout.documents.is_padding)]
 
     @staticmethod
     def check_ids(byte_ids: ByteIds) -> None:

@@ -1,0 +1,76 @@
+"""The calibration table: which threshold spends how much compute, and what it buys. Torch-free."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchpad.errors import CheckpointError, GenerationError
+from patchpad.files import strict_json
+
+ROW_KEYS = (
+    "scratchpad_threshold_nats",
+    "scratchpads_per_byte",
+    "patches_per_byte",
+    "trunk_calls_per_byte",
+    "bits_per_byte",
+    "num_bytes",
+)
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Rows sorted from +inf (fewest trunk calls) to -inf (one per byte), measured on one text."""
+
+    rows: tuple[dict[str, Any], ...]
+    text_sha256: str
+
+    @property
+    def least_compute(self) -> float:
+        """Trunk calls per byte without scratchpads: patches per byte."""
+        return self.rows[0]["trunk_calls_per_byte"]
+
+    def threshold_for(self, compute: float) -> float:
+        """Translates trunk calls per byte into a threshold, by linear interpolation.
+
+        Raises:
+            GenerationError: below patches per byte, above 1, or not a number.
+        """
+        least = self.least_compute
+        if not least - 1e-9 <= compute <= 1.0:
+            raise GenerationError(
+                f"compute is {compute}; allowed: {least:.4g} (patches alone) to 1 (the trunk at every byte)",
+                hint="Compute is trunk calls per byte; choose a value in that range.",
+            )
+        if compute <= least:
+            return math.inf
+        if compute >= 1.0:
+            return -math.inf
+        finite = [
+            (row["trunk_calls_per_byte"], row["scratchpad_threshold_nats"])
+            for row in self.rows
+            if math.isfinite(row["scratchpad_threshold_nats"])
+        ]
+        for (low, high_threshold), (high, low_threshold) in zip(finite, finite[1:], strict=False):
+            if low <= compute <= high:
+                share = (compute - low) / (high - low) if high > low else 1.0
+                return high_threshold + share * (low_threshold - high_threshold)
+        return finite[0][1] if compute < finite[0][0] else finite[-1][1]
+
+    def to_json(self) -> str:
+        """Returns the content of `calibration.json`."""
+        return strict_json({"text_sha256": self.text_sha256, "rows": list(self.rows)}, indent=1)
+
+    @staticmethod
+    def read(path: Path) -> "Calibration":
+        """Reads `calibration.json`.
+
+        Raises:
+            CheckpointError: the file is not such a table.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple({key: float(row[key]) for key in ROW_KEYS} for row in content["rows"])
+            return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no calibration table: {error}", hint="Run `patchpad calibrate` again.") from error

@@ -1,0 +1,316 @@
+"""Analytic cost of a model from its configuration alone: parameters, FLOPs per byte and cache bytes; torch-free.
+
+FLOPs are those of a forward pass, multiply and add counted as 2, matrix products only. Linear layers cost twice their
+weights each time they run: once per byte in the local parts, once per slot in the rest. Attention is counted over
+*visible* query-key pairs: 4 x pairs x width a layer, for scores and mixing. Embedding lookups, norms, activations and
+softmax cost nothing here. What an implementation computes beside that, such as masked pairs of a block, is its own
+affair and not in these numbers.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
+from patchpad.errors import ConfigError
+
+PARTS = ("local_encoder", "entropy_head", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
+"""Parts of the model in the order in which data passes; also the names of `ByteLM`'s submodules."""
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+RATE_TOLERANCE = 1e-9
+"""Slack for rates that come out of a division."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartCost:
+    """Cost of one part of the model; the keys are those of `Cost`."""
+
+    num_params: int
+    linear_flops_per_byte: float
+    attention_flops_per_byte: float
+    trunk_cache_bytes_per_byte: float = 0.0
+    local_cache_bytes: int = 0
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Forward FLOPs per byte, linear and attention."""
+        return self.linear_flops_per_byte + self.attention_flops_per_byte
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns one entry of `parts` in the JSON of `patchpad cost`."""
+        return {
+            "num_params": self.num_params,
+            "flops_per_byte": self.flops_per_byte,
+            "linear_flops_per_byte": self.linear_flops_per_byte,
+            "attention_flops_per_byte": self.attention_flops_per_byte,
+            "trunk_cache_bytes_per_byte": self.trunk_cache_bytes_per_byte,
+            "local_cache_bytes": self.local_cache_bytes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Cost of a model at given rates of patches and scratchpads."""
+
+    parts: Mapping[str, PartCost]
+    """Keyed by `PARTS`; a model without an entropy head has zeros there."""
+    patches_per_byte: float
+    scratchpads_per_byte: float
+    context_bytes: int
+    """Bytes of the document that attention is averaged over."""
+    cache_dtype: str
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the whole model."""
+        return sum(part.num_params for part in self.parts.values())
+
+    @property
+    def linear_flops_per_byte(self) -> float:
+        """Forward FLOPs per byte in linear layers."""
+        return sum(part.linear_flops_per_byte for part in self.parts.values())
+
+    @property
+    def attention_flops_per_byte(self) -> float:
+        """Forward FLOPs per byte over visible query-key pairs."""
+        return sum(part.attention_flops_per_byte for part in self.parts.values())
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Forward FLOPs per byte."""
+        return self.linear_flops_per_byte + self.attention_flops_per_byte
+
+    @property
+    def training_flops_per_byte(self) -> float:
+        """FLOPs per byte of a training step: the backward pass costs twice the forward pass."""
+        return 3 * self.flops_per_byte
+
+    @property
+    def trunk_calls_per_byte(self) -> float:
+        """Patches and scratchpads per byte."""
+        return self.patches_per_byte + self.scratchpads_per_byte
+
+    @property
+    def trunk_cache_bytes_per_byte(self) -> float:
+        """Persistent trunk keys and values, in bytes per byte of context; scratchpads leave nothing there."""
+        return sum(part.trunk_cache_bytes_per_byte for part in self.parts.values())
+
+    @property
+    def local_cache_bytes(self) -> int:
+        """Keys and values of the local layers and the open patch's byte states: constant, in bytes per row."""
+        return sum(part.local_cache_bytes for part in self.parts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON of `patchpad cost`."""
+        return {
+            "num_params": self.num_params,
+            "flops_per_byte": self.flops_per_byte,
+            "linear_flops_per_byte": self.linear_flops_per_byte,
+            "attention_flops_per_byte": self.attention_flops_per_byte,
+            "training_flops_per_byte": self.training_flops_per_byte,
+            "trunk_cache_bytes_per_byte": self.trunk_cache_bytes_per_byte,
+            "local_cache_bytes": self.local_cache_bytes,
+            "cache_dtype": self.cache_dtype,
+            "patches_per_byte": self.patches_per_byte,
+            "scratchpads_per_byte": self.scratchpads_per_byte,
+            "trunk_calls_per_byte": self.trunk_calls_per_byte,
+            "context_bytes": self.context_bytes,
+            "parts": {name: part.to_dict() for name, part in self.parts.items()},
+        }
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Returns the parameters of each of `PARTS`; 0 for an entropy head that does not exist."""
+    weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
+    others = {
+        "local_encoder": NUM_INPUT_IDS * dim + config.encoder_layers * 2 * dim,
+        "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
+        "patch_pooling": dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
+        "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
+        "context_to_bytes": trunk_dim,
+        "local_decoder": config.decoder_layers * 2 * dim + dim,
+    }
+    return {part: weights[part] + others[part] for part in PARTS}
+
+
+def cost(
+    config: ModelConfig,
+    *,
+    context_bytes: int,
+    patches_per_byte: float,
+    scratchpads_per_byte: float,
+    trunk_pairs_per_slot: float | None = None,
+    pooled_bytes_per_slot: float | None = None,
+    positions_per_byte: float = 1.0,
+    dtype: str = "float32",
+) -> Cost:
+    """Computes what a model costs; the method's "Cost of one byte".
+
+    Args:
+        config: sizes of the model.
+        context_bytes: positions of the document that attention is averaged over.
+        patches_per_byte: committed patches per byte, above 0. A measured 0 (a text shorter than a patch) is accepted
+            when both `_per_slot` figures are given.
+        scratchpads_per_byte: scratchpads per byte.
+        trunk_pairs_per_slot: measured mean of the commits that a slot sees, itself included; default: the mean for
+            patches of equal size that fill the context, and slots spread evenly.
+        pooled_bytes_per_slot: measured mean of the positions that a slot pools; default: the same assumption.
+        positions_per_byte: measured positions over bytes, above 1 where separators are counted as positions beside
+            the bytes. It scales the local parts, and allows as many scratchpads as there are positions.
+        dtype: type of the cached values, `float32`, `bfloat16` or `float16`.
+
+    Raises:
+        ConfigError: a rate, a context or a dtype that cannot be.
+    """
+    is_measured = trunk_pairs_per_slot is not None and pooled_bytes_per_slot is not None
+    _check(context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
+    slots_per_byte = patches_per_byte + scratchpads_per_byte
+    if trunk_pairs_per_slot is None:
+        trunk_pairs_per_slot = 1 + _mean_earlier_commits(patches_per_byte * context_bytes)
+    if pooled_bytes_per_slot is None:
+        pooled_bytes_per_slot = _mean_pooled_bytes(patches_per_byte, scratchpads_per_byte, context_bytes)
+
+    dim, item_bytes = config.byte_dim, DTYPE_BYTES[dtype]
+    local_layers = {
+        "local_encoder": config.encoder_layers,
+        "entropy_head": config.entropy_head_layers if config.reads_entropy else 0,
+        "local_decoder": config.decoder_layers,
+    }
+    local_pairs = _mean_window(config.window_bytes, context_bytes) * positions_per_byte
+    attention = {part: 4 * layers * local_pairs * dim for part, layers in local_layers.items()}
+    attention["trunk"] = 4 * config.trunk_layers * slots_per_byte * trunk_pairs_per_slot * config.trunk_dim
+    attention["patch_pooling"] = 4 * config.pooling_heads * slots_per_byte * pooled_bytes_per_slot * dim
+
+    local_cache = {part: config.window_bytes * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
+    # The byte states of the open patch, with the separator before a document's first patch.
+    local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
+    trunk_cache = {"trunk": patches_per_byte * config.trunk_layers * 2 * config.trunk_dim * item_bytes}
+
+    weights, num_params = _matrix_weights(config), count_parameters(config)
+    runs_per_byte = {part: positions_per_byte if part in local_layers else slots_per_byte for part in PARTS}
+    parts = {
+        part: PartCost(
+            num_params=num_params[part],
+            linear_flops_per_byte=2 * runs_per_byte[part] * weights[part],
+            attention_flops_per_byte=attention.get(part, 0.0),
+            trunk_cache_bytes_per_byte=trunk_cache.get(part, 0.0),
+            local_cache_bytes=local_cache.get(part, 0),
+        )
+        for part in PARTS
+    }
+    return Cost(
+        parts=parts,
+        patches_per_byte=patches_per_byte,
+        scratchpads_per_byte=scratchpads_per_byte,
+        context_bytes=context_bytes,
+        cache_dtype=dtype,
+    )
+
+
+def default_rates(config: Config) -> tuple[float, float]:
+    """Returns the patches and scratchpads per byte that a configuration aims at.
+
+    Patches have the target size. Scratchpads never fire at patch ends, so their rate is at most 1 - patches per byte.
+
+    Raises:
+        ConfigError: the rate depends on the text, so it has to be given.
+    """
+    patchifier, trigger = config.model.patchifier, config.model.trigger
+    patches_per_byte = 1 / patchifier.target_patch_size
+    most = 1 - patches_per_byte
+    rate: float | None = None
+    if trigger.kind == "never" or most == 0:
+        rate = 0.0
+    elif trigger.kind == "always":
+        rate = most
+    elif trigger.kind == "random":
+        rate = trigger.scratchpads_per_byte
+    elif trigger.kind == "stride" and patchifier.kind == "fixed":
+        # Multiples of the stride inside a patch; one that falls on its last byte is the commit.
+        rate = ((patchifier.target_patch_size - 1) // trigger.stride) / patchifier.target_patch_size
+    elif config.model.reads_entropy:
+        rate = config.train.scratchpads_per_byte
+    if rate is None:
+        fixed = " at a fixed threshold" if config.model.reads_entropy else ""
+        raise ConfigError(
+            f"scratchpads_per_byte depends on the text for the trigger `{trigger.kind}`{fixed} with "
+            f"`{patchifier.kind}` patches; allowed: a rate from 0 to {most:.6g}",
+            hint="Pass --scratchpads-per-byte, as measured by `patchpad evaluate`.",
+        )
+    return patches_per_byte, min(rate, most)
+
+
+def _matrix_weights(config: ModelConfig) -> dict[str, int]:
+    """Returns the weights of each part's linear layers: all that costs FLOPs, whether used per byte or per slot."""
+    dim, trunk_dim, heads = config.byte_dim, config.trunk_dim, config.pooling_heads
+    local_block, trunk_block = _block_weights(config, dim), _block_weights(config, trunk_dim)
+    lm_head = dim * VOCAB_SIZE
+    return {
+        "local_encoder": config.encoder_layers * local_block,
+        "entropy_head": config.entropy_head_layers * local_block + lm_head if config.reads_entropy else 0,
+        "patch_pooling": dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
+        "trunk": config.trunk_layers * trunk_block,
+        "context_to_bytes": trunk_dim * config.decoder_layers * dim,
+        "local_decoder": config.decoder_layers * local_block + lm_head,
+    }
+
+
+def _block_weights(config: ModelConfig, dim: int) -> int:
+    """Query, key, value and output projections, then gate, up and down."""
+    return 4 * dim * dim + 3 * dim * config.ffn_dim(dim)
+
+
+def _mean_window(window_bytes: int, context_bytes: int) -> float:
+    """Mean of min(window_bytes, n + 1) over the positions n = 0 .. context_bytes - 1."""
+    ramp = min(window_bytes, context_bytes)
+    return (ramp * (ramp + 1) / 2 + (context_bytes - ramp) * ramp) / context_bytes
+
+
+def _mean_earlier_commits(num_patches: float) -> float:
+    """Mean commits that an evenly placed slot sees, when a document holds `num_patches` patches of equal size.
+
+    A slot in patch k sees k commits. The last patch may be a fraction, so with K = floor(num_patches) the mean is
+    (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches.
+    """
+    whole = math.floor(num_patches)
+    return whole * (num_patches - (whole + 1) / 2) / num_patches if whole else 0.0
+
+
+def _mean_pooled_bytes(patches_per_byte: float, scratchpads_per_byte: float, context_bytes: int) -> float:
+    """Mean positions that a slot pools, for patches of equal size.
+
+    A commit pools its patch. A scratchpad pools half of it on average: it ends before the last byte, and whether
+    scratchpads are random, everywhere or at a stride that divides the patch, as many lie in one half as in the other.
+    In a document's first patch the separator comes in addition.
+    """
+    patch_bytes = min(1 / patches_per_byte, context_bytes)
+    weighted = patches_per_byte * patch_bytes + scratchpads_per_byte * patch_bytes / 2
+    share_in_first_patch = 1 / max(1.0, patches_per_byte * context_bytes)
+    return weighted / (patches_per_byte + scratchpads_per_byte) + share_in_first_patch
+
+
+def _check(
+    context_bytes: int, patches: float, scratchpads: float, positions: float, dtype: str, is_measured: bool
+) -> None:
+    if dtype not in DTYPE_BYTES:
+        allowed = ", ".join(DTYPE_BYTES)
+        raise ConfigError(f"the cache's dtype is {dtype!r}; allowed: {allowed}", hint="Choose one of these types.")
+    if context_bytes < 1:
+        raise ConfigError(
+            f"context_bytes is {context_bytes}; allowed: an integer of at least 1", hint="Change --context."
+        )
+    if not 1 <= positions < math.inf:
+        raise ConfigError(f"positions_per_byte is {positions}; allowed: a number of at least 1")
+    if not (0 < patches <= 1 or (patches == 0 and is_measured)):
+        raise ConfigError(
+            f"patches_per_byte is {patches}; allowed: above 0, at most 1",
+            hint="Change --mean-patch-size (1 or more bytes).",
+        )
+    most = positions - patches
+    if not 0 <= scratchpads <= most + RATE_TOLERANCE:
+        raise ConfigError(
+            f"scratchpads_per_byte is {scratchpads} with {patches:.6g} patches per byte; allowed: 0 to {most:.6g} "
+            "(no scratchpad where a patch ends)",
+            hint="Change --scratchpads-per-byte, or --mean-patch-size.",
+        )

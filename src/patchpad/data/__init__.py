@@ -1,0 +1,16 @@
+"""Text: reading files into documents, splitting, cutting into windows, and batches."""
+
+from patchpad.data.corpus import Corpus, open_corpus, split_corpus
+from patchpad.data.loader import Batch, TrainingBatches, evaluation_batches
+from patchpad.data.windows import Windows, cut_windows
+
+__all__ = [
+    "Batch",
+    "Corpus",
+    "TrainingBatches",
+    "Windows",
+    "cut_windows",
+    "evaluation_batches",
+    "open_corpus",
+    "split_corpus",
+]

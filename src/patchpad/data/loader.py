@@ -1,0 +1,101 @@
+"""Batches: windows packed into rows, in an order that follows from the seed and the step number alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from patchpad.config import PADDING, SEPARATOR
+from patchpad.data.windows import IGNORED_TARGET, Windows
+from patchpad.shapes import ByteIds
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of packed windows."""
+
+    byte_ids: ByteIds
+    targets: ByteIds
+    """Next id; `IGNORED_TARGET` where nothing is predicted or counted."""
+
+    @property
+    def num_targets(self) -> int:
+        """Predictions that are trained on, ends of documents included."""
+        return int((self.targets != IGNORED_TARGET).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Predicted bytes, the unit of bits per byte."""
+        return int(((self.targets != IGNORED_TARGET) & (self.targets != SEPARATOR)).sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        """Returns the batch on a device."""
+        return Batch(self.byte_ids.to(device), self.targets.to(device))
+
+
+def make_batch(windows: Windows, rows: list[np.ndarray]) -> Batch:
+    """Builds a batch whose row i holds the windows at indices `rows[i]`, padded at its end."""
+    width = max(int(windows.num_positions[row].sum()) for row in rows)
+    ids = np.full((len(rows), width), PADDING, dtype=np.int64)
+    targets = np.full((len(rows), width), IGNORED_TARGET, dtype=np.int64)
+    for number, row in enumerate(rows):
+        place = 0
+        for index in row.tolist():
+            window_ids, window_targets = windows.ids_and_targets(index)
+            ids[number, place : place + len(window_ids)] = window_ids
+            targets[number, place : place + len(window_ids)] = window_targets
+            place += len(window_ids)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
+
+
+def pack_rows(num_positions: np.ndarray, order: np.ndarray, row_positions: int) -> list[np.ndarray]:
+    """Packs windows, in the given order, into rows of at most `row_positions`; returns each row's window indices."""
+    ends = num_positions[order].cumsum()
+    rows = []
+    first = 0
+    while first < len(order):
+        used = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, used + row_positions, side="right")))
+        rows.append(order[first:last])
+        first = last
+    return rows
+
+
+class TrainingBatches:
+    """Batches for training. Row r of the run is found from (seed, r), so that resuming needs the step number only.
+
+    Windows are packed once, in an order shuffled by the seed; every epoch visits all rows in an order of its own.
+    """
+
+    def __init__(self, windows: Windows, *, row_positions: int, batch_rows: int, seed: int) -> None:
+        order = self._generator(seed, 0).permutation(len(windows))
+        self.windows = windows
+        self.rows = pack_rows(windows.num_positions, order, row_positions)
+        self.batch_rows = batch_rows
+        self.seed = seed
+        self._epoch_order = lru_cache(maxsize=2)(self._shuffle_epoch)
+
+    def batch(self, index: int) -> Batch:
+        """Returns the batch number `index`, counted from 0 over all epochs."""
+        first = index * self.batch_rows
+        return make_batch(self.windows, [self._row(number) for number in range(first, first + self.batch_rows)])
+
+    def _row(self, number: int) -> np.ndarray:
+        epoch, place = divmod(number, len(self.rows))
+        return self.rows[self._epoch_order(epoch)[place]]
+
+    def _shuffle_epoch(self, epoch: int) -> np.ndarray:
+        return self._generator(self.seed, epoch + 1).permutation(len(self.rows))
+
+    @staticmethod
+    def _generator(seed: int, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+
+
+def evaluation_batches(windows: Windows, *, row_positions: int, batch_rows: int) -> Iterator[Batch]:
+    """Yields every window once, in document order, packed into rows."""
+    rows = pack_rows(windows.num_positions, np.arange(len(windows)), row_positions)
+    for first in range(0, len(rows), batch_rows):
+        yield make_batch(windows, rows[first : first + batch_rows])

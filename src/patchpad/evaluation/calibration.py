@@ -1,0 +1,62 @@
+"""Measuring the calibration table of a model on a text."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchpad.calibration import ROW_KEYS, Calibration
+from patchpad.config import NATS_TRIGGERS
+from patchpad.data import Windows, evaluation_batches
+from patchpad.errors import GenerationError
+from patchpad.evaluation.bits_per_byte import ROW_BATCH_BYTES, Point, evaluate
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.precision import autocast
+
+SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+"""Scratchpads per byte at which the table has rows, beside none, the stored threshold and one at every byte."""
+
+
+def calibrate(model: ByteLM, windows: Windows) -> Calibration:
+    """Measures the table on windows of a text.
+
+    Thresholds are quantiles of the trigger's own scores on the text, so rows lie at even rates whatever the model.
+
+    Raises:
+        GenerationError: the model's trigger has no threshold in nats.
+    """
+    if model.config.trigger.kind not in NATS_TRIGGERS:
+        raise GenerationError(
+            f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; allowed: {', '.join(NATS_TRIGGERS)}"
+        )
+    thresholds = {math.inf, -math.inf, float(model.scratchpad_threshold_nats), *score_quantiles(model, windows)}
+    points = evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0)
+    return Calibration(rows=tuple(map(_row, points)), text_sha256=windows.corpus.fingerprint())
+
+
+def _row(point: Point) -> dict[str, Any]:
+    values = point.to_dict()
+    return {key: values[key] for key in ROW_KEYS}
+
+
+def score_quantiles(model: ByteLM, windows: Windows) -> list[float]:
+    """Returns thresholds, high to low: the highest score, one for each of SHARES, and just below the lowest score."""
+    scores, num_bytes = eligible_scores(model, windows)
+    scores = np.sort(scores)[::-1]
+    quantiles = [float(scores[0])]
+    quantiles += [float(scores[round(share * num_bytes)]) for share in SHARES if round(share * num_bytes) < len(scores)]
+    return [*quantiles, float(scores[-1]) - 1e-3]
+
+
+def eligible_scores(model: ByteLM, windows: Windows) -> tuple[np.ndarray, int]:
+    """Returns the trigger's scores at positions that end no patch, [eligible], and the bytes of the windows."""
+    pieces = []
+    rows = model.config.context_bytes + 1
+    with torch.no_grad():
+        for batch in evaluation_batches(windows, row_positions=rows, batch_rows=max(1, ROW_BATCH_BYTES // rows)):
+            byte_ids = batch.byte_ids.to(model.device)
+            with autocast(model.device):
+                output = model(byte_ids, math.inf)
+            pieces.append(model.eligible_scores(byte_ids, output).cpu().numpy())
+    return np.concatenate(pieces), int(windows.num_bytes.sum())

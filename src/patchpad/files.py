@@ -1,0 +1,55 @@
+"""Files that are whole or absent: write to a temporary name, then rename; and strict JSON. Torch-free."""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` (text as UTF-8) to a temporary file beside `path`, then renames it.
+
+    Raises:
+        OSError: the file cannot be written; a file that was there before is intact.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def strict_json(value: Any, *, indent: int | None = None) -> str:
+    """Returns JSON without NaN or Infinity: infinities become "inf" and "-inf".
+
+    Raises:
+        ValueError: `value` holds a NaN.
+    """
+    return json.dumps(_without_infinities(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def json_float(value: float | str) -> float:
+    """Reads a number that `strict_json` wrote, "inf" and "-inf" included."""
+    return float(value)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

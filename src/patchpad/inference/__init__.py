@@ -1,0 +1,1 @@
+"""Inference: typed caches, prefill and step, sampling, generation."""

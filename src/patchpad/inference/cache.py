@@ -1,0 +1,166 @@
+"""Caches of the stepping model: commits only for the trunk, rings of the window for the local layers.
+
+Each cache also is the attention back end that reads it (`patchpad.model.attention.Attend`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+GROWTH = 64
+"""Patches by which a trunk cache grows."""
+
+
+def attend_one(
+    query: Float[Tensor, "row head head_dim"],
+    keys: Float[Tensor, "row place head head_dim"],
+    values: Float[Tensor, "row place head head_dim"],
+    is_visible: Bool[Tensor, "row place"],
+) -> Float[Tensor, "row head head_dim"]:
+    """Attention of one query per row to that row's visible places."""
+    scores = (keys * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~is_visible[..., None], -torch.inf).float().softmax(dim=1).to(values.dtype)
+    return (weights[..., None] * values).sum(1)
+
+
+@dataclass
+class LocalCache:
+    """Keys and values of the last `window` bytes of each row, layer by layer; the byte at position p lies at p % window."""
+
+    keys: Float[Tensor, "layer batch window head head_dim"]
+    values: Float[Tensor, "layer batch window head head_dim"]
+
+    @staticmethod
+    def from_prefill(
+        kept: list[tuple[Tensor, Tensor]], last_position: Int[Tensor, " batch"], window: int
+    ) -> "LocalCache":
+        """Takes the end of each row from a full pass.
+
+        Args:
+            kept: keys and values of each layer, each [batch, byte, head, head_dim].
+            last_position: position of each row's newest byte.
+            window: bytes that a layer sees.
+        """
+        age = _ages(last_position, window)
+        position = (last_position[:, None] - age).clamp_min(0)
+        rows = torch.arange(len(last_position), device=last_position.device)[:, None]
+        keys, values = (torch.stack([pair[part][rows, position] for pair in kept]) for part in (0, 1))
+        return LocalCache(keys, values)
+
+    def at(self, position: Int[Tensor, " batch"]) -> "RingAttention":
+        """Returns the back end for the bytes at `position`, whose keys and values it stores as it goes."""
+        return RingAttention(self, position)
+
+    def clone(self) -> "LocalCache":
+        """Returns an independent copy."""
+        return LocalCache(self.keys.clone(), self.values.clone())
+
+    def select(self, rows: Int[Tensor, " row"]) -> "LocalCache":
+        """Returns a copy with the given rows."""
+        return LocalCache(self.keys[:, rows], self.values[:, rows])
+
+
+def _ages(position: Int[Tensor, " batch"], window: int) -> Int[Tensor, "batch window"]:
+    """How many bytes before `position` the byte at each place of the ring lies; more than `position`: none there."""
+    places = torch.arange(window, device=position.device)
+    return (position[:, None] - places) % window
+
+
+class RingAttention:
+    """Sliding-window attention of one new byte per row."""
+
+    def __init__(self, cache: LocalCache, position: Int[Tensor, " batch"]) -> None:
+        window = cache.keys.shape[2]
+        self.cache = cache
+        self.rows = torch.arange(len(position), device=position.device)
+        self.place = position % window
+        self.is_visible = _ages(position, window) <= position[:, None]
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Stores the byte's key and value, then attends to the window; all are [batch, head, head_dim]."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.rows, self.place] = key
+        values[self.rows, self.place] = value
+        return attend_one(query, keys, values, self.is_visible)
+
+
+@dataclass
+class TrunkCache:
+    """Keys and values of committed patches; scratchpads never enter it."""
+
+    keys: Float[Tensor, "layer batch place head head_dim"]
+    values: Float[Tensor, "layer batch place head head_dim"]
+    num_patches: Int[Tensor, " batch"]
+    """Patches committed in each row's document."""
+
+    @staticmethod
+    def from_prefill(
+        kept: list[tuple[Tensor, Tensor]],
+        padded_commits: Int[Tensor, "batch row_commit"],
+        num_patches: Int[Tensor, " batch"],
+    ) -> "TrunkCache":
+        """Takes the commits from a full pass, whose slots are packed: keys and values are [slot, head, head_dim]."""
+        places = padded_commits.shape[1]
+        capacity = -(-(places + 1) // GROWTH) * GROWTH
+        shape = (len(kept), len(num_patches), capacity, *kept[0][0].shape[1:])
+        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
+        if places:
+            for layer, (key, value) in enumerate(kept):
+                keys[layer, :, :places] = key[padded_commits]
+                values[layer, :, :places] = value[padded_commits]
+        return TrunkCache(keys, values, num_patches)
+
+    def commit(
+        self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
+    ) -> None:
+        """Appends the keys and values of those of `rows` that ended a patch."""
+        committed = rows[is_commit]
+        if len(committed) == 0:
+            return
+        place = self.num_patches[committed]
+        if int(place.max()) >= self.keys.shape[2]:
+            self.keys, self.values = (
+                torch.nn.functional.pad(part, (0, 0, 0, 0, 0, GROWTH)) for part in (self.keys, self.values)
+            )
+        for layer, (key, value) in enumerate(kept):
+            self.keys[layer, committed, place] = key[is_commit]
+            self.values[layer, committed, place] = value[is_commit]
+        self.num_patches[committed] += 1
+
+    def clone(self) -> "TrunkCache":
+        """Returns an independent copy."""
+        return TrunkCache(self.keys.clone(), self.values.clone(), self.num_patches.clone())
+
+    def select(self, rows: Int[Tensor, " row"]) -> "TrunkCache":
+        """Returns a copy with the given rows."""
+        return TrunkCache(self.keys[:, rows], self.values[:, rows], self.num_patches[rows])
+
+
+class TrunkCacheAttention:
+    """Trunk attention of one new slot in each of some rows: earlier commits of its document, and itself."""
+
+    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
+        self.cache = cache
+        self.rows = rows
+        self.takes_all = len(rows) == cache.keys.shape[1]
+        num_patches = cache.num_patches[rows]
+        self.longest = int(num_patches.max())
+        places = torch.arange(self.longest + 1, device=rows.device)
+        # The slot itself stands in the last place, after the commits.
+        self.is_visible = (places < num_patches[:, None]) | (places == self.longest)
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attends to the cache and the slot itself; all are [row, head, head_dim]."""
+        self.kept.append((key, value))
+        keys, values = (part[layer, :, : self.longest] for part in (self.cache.keys, self.cache.values))
+        if not self.takes_all:
+            keys, values = keys[self.rows], values[self.rows]
+        return attend_one(
+            query,
+            torch.cat((keys, key[:, None]), dim=1),
+            torch.cat((values, value[:, None]), dim=1),
+            self.is_visible,
+        )

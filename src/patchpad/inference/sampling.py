@@ -1,0 +1,58 @@
+"""From logits to the next id: greedy, or temperature, top-k and top-p with a random stream per row."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchpad.errors import GenerationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next id is chosen."""
+
+    temperature: float = 0.0
+    """0 is greedy; else logits are divided by it."""
+    top_k: int | None = None
+    """Keep the k likeliest ids."""
+    top_p: float | None = None
+    """Keep the likeliest ids whose probabilities add up to at least p."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise GenerationError(f"temperature is {self.temperature}; allowed: 0 (greedy) or a number above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise GenerationError(f"top_k is {self.top_k}; allowed: an integer of at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise GenerationError(f"top_p is {self.top_p}; allowed: a number above 0, up to 1")
+
+
+def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
+    """Applies temperature, then top-k, then top-p; what is left out becomes -inf. Temperature must be above 0."""
+    scaled = logits.double() / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        kept = scaled.topk(sampling.top_k, dim=-1)
+        scaled = torch.full_like(scaled, -torch.inf).scatter(-1, kept.indices, kept.values)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+        probabilities = ordered.softmax(dim=-1)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        ordered = ordered.masked_fill(before >= sampling.top_p, -torch.inf)
+        scaled = torch.empty_like(scaled).scatter(-1, order, ordered)
+    return scaled
+
+
+def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, streams: list[torch.Generator]) -> list[int]:
+    """Chooses one id per row; row i draws from `streams[i]` only, so that it does not depend on the other rows."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1).tolist()
+    probabilities = filtered_logits(logits.cpu(), sampling).softmax(dim=-1)
+    draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
+    cumulative = probabilities.cumsum(dim=-1)
+    chosen = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(1)
+    # A draw at the very end must not land on an id that was filtered out.
+    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(dim=-1)
+    return torch.minimum(chosen, last).tolist()

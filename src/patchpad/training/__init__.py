@@ -1,0 +1,1 @@
+"""Training: one process, resumable to the last bit on a CPU."""

@@ -1,0 +1,224 @@
+"""Runs and checkpoints on disk: safetensors and JSON, a manifest of checksums, and nothing half-written.
+
+    RUN/  config.json  model.safetensors  calibration.json  metrics.jsonl  manifest.json  checkpoints/step-N/
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from patchpad.calibration import Calibration
+from patchpad.config import FORMAT_VERSION, Config
+from patchpad.errors import CheckpointError, ConfigError
+from patchpad.files import sha256_of, strict_json, write_atomically
+from patchpad.model.byte_lm import ByteLM
+
+CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
+    "config.json",
+    "model.safetensors",
+    "calibration.json",
+    "metrics.jsonl",
+    "manifest.json",
+)
+OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint on disk."""
+
+    path: Path
+    config: Config
+
+    def model(self) -> ByteLM:
+        """Builds the model and loads its weights.
+
+        Raises:
+            CheckpointError: the weights do not fit the configuration.
+        """
+        model = ByteLM(self.config.model)
+        try:
+            model.load_state_dict(load_file(self.path / MODEL))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise _does_not_fit(self.path / MODEL, error) from error
+        model.store_threshold(float(model.scratchpad_threshold_nats))
+        model.calibration = Calibration.read(self.path / CALIBRATION) if (self.path / CALIBRATION).exists() else None
+        return model.eval()
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """Returns the optimizer's tensors of a step folder."""
+        try:
+            return load_file(self.path / OPTIMIZER)
+        except (SafetensorError, OSError) as error:
+            raise _does_not_fit(self.path / OPTIMIZER, error) from error
+
+    def trainer_state(self) -> dict[str, Any]:
+        """Returns the trainer's state of a step folder."""
+        return _read_json(self.path / TRAINER)
+
+
+def _does_not_fit(path: Path, error: Exception) -> CheckpointError:
+    detail = " ".join(str(error).split())[:200]
+    return CheckpointError(f"cannot load {path}: {detail}", hint="Use another checkpoint of the run.")
+
+
+def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint:
+    """Finds and checks a checkpoint: a run, or one of its step folders.
+
+    Args:
+        path: RUN or RUN/checkpoints/step-N. A run that has not finished gives its newest step.
+        for_resume: take the newest step, which has the optimizer's state, even where the run has finished.
+
+    Raises:
+        CheckpointError: nothing there, not one of ours, a file missing, or a checksum that differs.
+    """
+    given = Path(path)
+    if not given.is_dir():
+        raise CheckpointError(f"no run is at {given}", hint="Give a folder that `patchpad train --out` wrote.")
+    folder = given
+    if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
+        steps = list_steps(given)
+        if not steps:
+            raise CheckpointError(
+                f"{given} holds no checkpoint yet", hint="Train again into a new folder; this run stopped before its first one."
+            )
+        folder = steps[-1]
+    manifest_path = folder / MANIFEST
+    if not manifest_path.is_file():
+        raise CheckpointError(
+            f"{folder} is no patchpad checkpoint: it has no {MANIFEST}", hint="Give RUN or RUN/checkpoints/step-N."
+        )
+    files = _read_json(manifest_path).get("files")
+    if not isinstance(files, dict) or not {CONFIG, MODEL} <= files.keys():
+        raise CheckpointError(f"{manifest_path} is not a manifest of patchpad", hint="Use another checkpoint of the run.")
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing", hint="Use another checkpoint of the run, or copy it again.")
+        if sha256_of(file) != digest:
+            raise CheckpointError(
+                f"{file} was altered or is incomplete: its SHA-256 differs from {MANIFEST}",
+                hint="Use another checkpoint of the run, or copy it again.",
+            )
+    return Checkpoint(folder, _read_config(folder / CONFIG))
+
+
+def list_steps(run: Path) -> list[Path]:
+    """Returns the step folders of a run, oldest first."""
+    found = [folder for folder in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", folder.name)]
+    return sorted(found, key=lambda folder: int(folder.name[5:]))
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> ByteLM:
+    """Loads a model from a run or a step folder, in eval mode.
+
+    Args:
+        path: RUN or RUN/checkpoints/step-N.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
+    """
+    return open_checkpoint(path).model().to(device)
+
+
+def write_files(folder: Path, model: ByteLM, config: Config, metrics: str | None) -> None:
+    """Writes the files that runs and step folders share, the manifest not yet."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / CONFIG, strict_json(config.to_dict(), indent=1))
+    _save_tensors(folder / MODEL, tensors)
+    if model.calibration is not None:
+        write_atomically(folder / CALIBRATION, model.calibration.to_json())
+    if metrics is not None:
+        write_atomically(folder / METRICS, metrics)
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes the SHA-256 of each file of a folder; called last, it makes a checkpoint valid."""
+    names = sorted(file.name for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    digests = {name: sha256_of(folder / name) for name in names if not name.startswith(".") and name != "report.html"}
+    write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
+
+
+def save_step(
+    run: Path,
+    step: int,
+    *,
+    model: ByteLM,
+    config: Config,
+    optimizer_tensors: dict[str, Tensor],
+    trainer_state: dict[str, Any],
+    metrics: str,
+) -> Path:
+    """Writes RUN/checkpoints/step-N under a temporary name, then renames it.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; earlier checkpoints are intact.
+    """
+    final = run / CHECKPOINTS / f"step-{step}"
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_files(temporary, model, config, metrics)
+        _save_tensors(temporary / OPTIMIZER, optimizer_tensors)
+        write_atomically(temporary / TRAINER, strict_json(trainer_state, indent=1))
+        write_manifest(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = list_steps(run)
+        left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
+        raise CheckpointError(
+            f"cannot save {final}: {error}; {left}",
+            hint=f"Free some space, then run `patchpad train --resume {run}`.",
+        ) from error
+    return final
+
+
+def remove_old_steps(run: Path, keep: int) -> None:
+    """Removes all but the newest `keep` step folders; 0 keeps all."""
+    if keep:
+        for folder in list_steps(run)[:-keep]:
+            shutil.rmtree(folder)
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}", hint="Use another checkpoint of the run.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object", hint="Use another checkpoint of the run.")
+    return content
+
+
+def _read_config(path: Path) -> Config:
+    values = _read_json(path)
+    try:
+        return Config.from_dict(values, source=str(path))
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path} is of another version of patchpad: {error.message}", hint="Load it with the version that wrote it."
+        ) from error

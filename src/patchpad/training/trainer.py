@@ -1,0 +1,317 @@
+"""The training loop of one process: a CPU, or one CUDA or MPS device."""
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.nn import functional as F
+
+from patchpad.config import SEPARATOR, Config
+from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
+from patchpad.data.windows import IGNORED_TARGET
+from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from patchpad.evaluation.bits_per_byte import evaluate, target_nats
+from patchpad.files import strict_json, write_atomically
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.precision import autocast, select_device
+from patchpad.training import checkpoint as files
+from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from patchpad.training.progress import LogProgress, Progress
+from patchpad.training.schedule import ScratchpadSchedule, learning_rate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run."""
+
+    path: Path
+    model: ByteLM
+    config: Config
+    validation: Corpus
+
+
+@dataclass
+class StepSums:
+    """Sums over the passes of a step, or over the steps between two lines of metrics."""
+
+    nats: float = 0.0
+    head_nats: float = 0.0
+    num_bytes: int = 0
+    num_scratchpads: int = 0
+    num_commits: int = 0
+
+    def bits_per_byte(self, nats: float) -> float:
+        """Returns nats as bits per byte."""
+        return nats / (math.log(2) * max(1, self.num_bytes))
+
+
+def train(
+    config: Config,
+    *,
+    data: str | Path | Sequence[str | Path] | None = None,
+    out: str | Path,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains a model into a new run directory.
+
+    Args:
+        config: the whole configuration.
+        data: files, globs or directories; None for `config.data.paths`.
+        out: run directory; must be absent or empty.
+        progress: receives every step; default: log lines.
+
+    Raises:
+        ConfigError: `out` is not empty, or the device is absent.
+        DataError: text that is missing, unreadable or too little.
+        CheckpointError: the run cannot be saved; earlier checkpoints are intact.
+        TrainingInterrupted: stopped by a signal after saving.
+    """
+    if data is not None:
+        paths = [data] if isinstance(data, str | Path) else list(data)
+        config = replace(config, data=replace(config.data, paths=tuple(str(Path(path).absolute()) for path in paths)))
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"{out} exists and is not empty; a run needs a new folder",
+            hint=f"Choose another --out, or go on with `patchpad train --resume {out}`.",
+        )
+    return Trainer(config, out).run(progress or LogProgress())
+
+
+def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
+    """Goes on from a run's newest checkpoint, to the same losses as an uninterrupted run.
+
+    Raises:
+        CheckpointError: no usable checkpoint.
+        DataError: the text is gone or has changed since.
+    """
+    checkpoint = files.open_checkpoint(run, for_resume=True)
+    trainer = Trainer(checkpoint.config, Path(run))
+    trainer.restore(checkpoint)
+    return trainer.run(progress or LogProgress())
+
+
+class Trainer:
+    """State of a run between two steps."""
+
+    def __init__(self, config: Config, out: Path) -> None:
+        self.config = config
+        self.out = out
+        self.device = select_device(config.train.device)
+        self.training_corpus, self.validation = open_data(config)
+        model_config, train_config = config.model, config.train
+        self.batches = TrainingBatches(
+            cut_windows(self.training_corpus, model_config.context_bytes),
+            row_positions=model_config.context_bytes + 1,
+            batch_rows=train_config.batch_rows,
+            seed=train_config.seed,
+        )
+        self.model = ByteLM(model_config, seed=train_config.seed).to(self.device)
+        self.optimizer = build_optimizer(self.model, train_config)
+        self.schedule = ScratchpadSchedule(config)
+        self.step = 0
+        self.bytes_seen = 0
+        self.metrics: list[str] = []
+
+    def run(self, progress: Progress) -> Run:
+        """Trains to the last step, saving as configured."""
+        try:
+            (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the run directory {self.out}: {error}", hint="Choose another --out.") from error
+        train_config = self.config.train
+        interval, interval_start = StepSums(), time.perf_counter()
+        with _signals_noted() as stop:
+            while self.step < train_config.steps:
+                gradient_norm = self.train_step(interval)
+                self.step += 1
+                is_end = self.step == train_config.steps
+                elapsed = time.perf_counter() - interval_start
+                line = self._describe(interval, gradient_norm, elapsed)
+                if is_end or self.step % train_config.log_every == 0 or _is_due(self.step, train_config.validate_every):
+                    if is_end or _is_due(self.step, train_config.validate_every):
+                        line["val/bpb"] = self.validate()
+                    self.metrics.append(strict_json(line))
+                    self._write_metrics()
+                    interval, interval_start = StepSums(), time.perf_counter()
+                progress.update(self.step, train_config.steps, line)
+                if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
+                    self.save()
+                if stop.is_set() and not is_end:
+                    raise TrainingInterrupted(
+                        f"stopped at step {self.step} of {train_config.steps}; everything is saved",
+                        hint=f"Go on with: patchpad train --resume {self.out}",
+                    )
+        self.finish()
+        return Run(self.out, self.model.eval(), self.config, self.validation)
+
+    def train_step(self, sums: StepSums) -> float:
+        """Makes one optimizer step and adds what it saw to `sums`; returns the gradient norm before clipping."""
+        train_config = self.config.train
+        self.model.train()
+        accumulation = train_config.accumulation_steps
+        first = self.step * accumulation
+        batches = [self.batches.batch(first + index).to(self.device) for index in range(accumulation)]
+        num_targets = sum(batch.num_targets for batch in batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            self._accumulate(batch, num_targets, sums)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, train_config)
+        self.optimizer.step()
+        return float(norm)
+
+    def _accumulate(self, batch: Batch, num_targets: int, sums: StepSums) -> None:
+        """Adds the gradients of one batch, weighted by its share of the step's targets."""
+        threshold, trigger = self.schedule.decision(self.model, self.step)
+        with autocast(self.device):
+            output = self.model(batch.byte_ids, threshold, trigger=trigger)
+            nats = target_nats(output, batch)
+            loss = nats.sum() / num_targets
+            if output.entropy_logits is not None:
+                head_nats = F.cross_entropy(
+                    output.entropy_logits.float().flatten(0, 1),
+                    batch.targets.flatten(),
+                    ignore_index=IGNORED_TARGET,
+                    reduction="none",
+                ).view_as(nats)
+                loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
+                sums.head_nats += float(head_nats.detach()[batch.targets < SEPARATOR].sum())
+        loss.backward()
+        num_bytes = batch.num_bytes
+        sums.nats += float(nats.detach()[batch.targets < SEPARATOR].sum())
+        sums.num_bytes += num_bytes
+        self.bytes_seen += num_bytes
+        num_commits = int(output.layout.slot_is_commit.sum())
+        sums.num_commits += num_commits
+        sums.num_scratchpads += output.layout.num_slots - num_commits
+        self.schedule.update(self.model, batch.byte_ids, output, self.step)
+
+    def validate(self) -> float:
+        """Returns bits per byte on the held-out text at the stored threshold."""
+        return evaluate(self.model, self.validation, limit_bytes=self.config.train.validation_bytes)[0].bits_per_byte
+
+    def save(self) -> None:
+        """Saves a step folder, then removes old ones."""
+        files.save_step(
+            self.out,
+            self.step,
+            model=self.model,
+            config=self.config,
+            optimizer_tensors=optimizer_tensors(self.model, self.optimizer),
+            trainer_state={
+                "step": self.step,
+                "bytes_seen": self.bytes_seen,
+                "schedule": self.schedule.state(),
+                "data_sha256": self.training_corpus.fingerprint(),
+            },
+            metrics="".join(line + "\n" for line in self.metrics),
+        )
+        files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
+
+    def restore(self, checkpoint: files.Checkpoint) -> None:
+        """Takes over model, optimizer, schedule and metrics of a step folder.
+
+        Raises:
+            DataError: the training text differs from the one that the run began with.
+        """
+        state = checkpoint.trainer_state()
+        if state["data_sha256"] != self.training_corpus.fingerprint():
+            raise DataError(
+                "the training text has changed since the run began: " + ", ".join(self.config.data.paths),
+                hint="Restore the text, or train again into a new folder.",
+            )
+        self.model.load_state_dict(checkpoint.model().state_dict())
+        load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
+        self.schedule = ScratchpadSchedule.from_state(self.config, state["schedule"])
+        self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
+        metrics = checkpoint.path / files.METRICS
+        self.metrics = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        logger.info("resuming %s at step %d", self.out, self.step)
+
+    def finish(self) -> None:
+        """Writes the run's own files beside its checkpoints."""
+        try:
+            files.write_files(self.out, self.model, self.config, "".join(line + "\n" for line in self.metrics))
+            files.write_manifest(self.out)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"cannot save {self.out}: {error}; its newest checkpoint is intact",
+                hint=f"Free some space, then run `patchpad train --resume {self.out}`.",
+            ) from error
+
+    def _describe(self, sums: StepSums, gradient_norm: float, seconds: float) -> dict[str, Any]:
+        num_bytes = max(1, sums.num_bytes)
+        line = {
+            "step": self.step,
+            "bytes_seen": self.bytes_seen,
+            "train/bpb": sums.bits_per_byte(sums.nats),
+            "learning_rate": learning_rate(self.step - 1, self.config.train),
+            "gradient_norm": gradient_norm,
+            "scratchpads_per_byte": sums.num_scratchpads / num_bytes,
+            "patches_per_byte": sums.num_commits / num_bytes,
+            "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
+            "bytes_per_second": sums.num_bytes / seconds,
+        }
+        if self.model.entropy_head is not None:
+            line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
+        return line
+
+    def _write_metrics(self) -> None:
+        try:
+            write_atomically(self.out / files.METRICS, "".join(line + "\n" for line in self.metrics))
+        except OSError as error:  # a full disk must not end a run that can still be saved later
+            logger.warning("cannot write %s: %s", self.out / files.METRICS, error)
+
+
+def open_data(config: Config) -> tuple[Corpus, Corpus]:
+    """Returns the training and validation documents of a configuration."""
+    corpus = open_corpus(config.data.paths)
+    if config.data.validation_paths:
+        return corpus, open_corpus(config.data.validation_paths)
+    return split_corpus(corpus, config.data.validation_fraction)
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's metrics."""
+    path = Path(run) / files.METRICS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextmanager
+def _signals_noted() -> Iterator[threading.Event]:
+    """Turns the first SIGINT or SIGTERM into an event that is looked at between steps; a second one acts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = {}
+
+    def note(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
