@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +55,15 @@ RUNS = {
         trigger=TriggerConfig(kind="random", scratchpads_per_byte=0.25),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Many tiny matrix products: threads that wait for each other make them ten times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def one_document_per_row(num_rows: int = 2) -> torch.Tensor:
@@ -164,7 +174,7 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
         config,
         output,
         trunk_pairs_per_slot=trunk_pairs / layout.num_slots,
-        pooled_bytes_per_slot=layout.longest_slot,
+        pooled_bytes_per_slot=float(layout.longest_slot),
     )
     # A local layer multiplies whole blocks of queries with the keys that any of them sees.
     block = Window.build(layout.documents, config.window_bytes).block
@@ -245,6 +255,12 @@ def test_default_trunk_pairs_are_the_mean_over_positions_for_a_fraction_of_a_pat
     pairs = sum(n // 8 + 1 for n in range(num_positions)) / num_positions
     expected = 4 * STRIDE.trunk_layers * pairs * STRIDE.trunk_dim
     assert costs.parts["trunk"].attention_flops_per_byte == pytest.approx(expected, rel=1e-9)
+
+
+def test_slots_of_a_context_shorter_than_a_patch_pool_no_more_than_the_context() -> None:
+    costs = cost(STRIDE, context_bytes=4, patches_per_byte=1 / 8, scratchpads_per_byte=7 / 8)
+    most = 4 * STRIDE.pooling_heads * 4 * STRIDE.byte_dim
+    assert 0 < costs.parts["patch_pooling"].attention_flops_per_byte <= most
 
 
 def test_scratchpads_cost_trunk_calls_but_no_cache() -> None:
@@ -339,6 +355,8 @@ def test_default_rate_is_the_random_triggers_own_and_the_followed_one_for_entrop
     # No scratchpad fires at a patch end, whatever rate is asked for.
     for kind in ("random", "entropy", "whitespace"):
         assert rates(kind, patch_size=1) == (1.0, 0.0)
+    model = ModelConfig(patchifier=PatchifierConfig(target_patch_size=2))
+    assert default_rates(Config(model=model, train=TrainConfig(scratchpads_per_byte=0.6))) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +405,7 @@ def test_rates_at_the_edge_of_the_range_are_accepted() -> None:
     third = 1 / 3
     costs = cost(SMALL, context_bytes=1, patches_per_byte=third, scratchpads_per_byte=1 - third + 1e-10)
     assert costs.trunk_calls_per_byte == pytest.approx(1)
-    assert cost(SMALL, context_bytes=9, patches_per_byte=1, scratchpads_per_byte=0).trunk_calls_per_byte == 1
+    assert cost(SMALL, context_bytes=9, patches_per_byte=1.0, scratchpads_per_byte=0.0).trunk_calls_per_byte == 1
 
 
 def test_measured_text_shorter_than_a_patch_has_a_cost() -> None:

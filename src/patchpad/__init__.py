@@ -1,1 +1,74 @@
-"""Byte-level language models with Scratchpad Patching."""
+"""Byte-level language models with Scratchpad Patching.
+
+Names are imported when they are first used, so that `import patchpad` does not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from patchpad.config import PADDING, SEPARATOR, Config, load_config
+from patchpad.version import __version__
+
+if TYPE_CHECKING:
+    from patchpad.evaluation.bits_per_byte import Point, evaluate, score
+    from patchpad.evaluation.calibration import calibrate
+    from patchpad.inference.generator import Completion, Generation, complete, generate
+    from patchpad.inference.stepping import DecodingState, prefill, step
+    from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+    from patchpad.training.checkpoint import load
+    from patchpad.training.trainer import Run, resume, train
+
+_HOMES = {
+    "ByteLM": "patchpad.model.byte_lm",
+    "ByteLMOutput": "patchpad.model.byte_lm",
+    "Completion": "patchpad.inference.generator",
+    "DecodingState": "patchpad.inference.stepping",
+    "Generation": "patchpad.inference.generator",
+    "Point": "patchpad.evaluation.bits_per_byte",
+    "Run": "patchpad.training.trainer",
+    "calibrate": "patchpad.evaluation.calibration",
+    "complete": "patchpad.inference.generator",
+    "evaluate": "patchpad.evaluation.bits_per_byte",
+    "generate": "patchpad.inference.generator",
+    "load": "patchpad.training.checkpoint",
+    "prefill": "patchpad.inference.stepping",
+    "resume": "patchpad.training.trainer",
+    "score": "patchpad.evaluation.bits_per_byte",
+    "step": "patchpad.inference.stepping",
+    "train": "patchpad.training.trainer",
+}
+
+__all__ = [
+    "PADDING",
+    "SEPARATOR",
+    "ByteLM",
+    "ByteLMOutput",
+    "Completion",
+    "Config",
+    "DecodingState",
+    "Generation",
+    "Point",
+    "Run",
+    "__version__",
+    "calibrate",
+    "complete",
+    "evaluate",
+    "generate",
+    "load",
+    "load_config",
+    "prefill",
+    "resume",
+    "score",
+    "step",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'patchpad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -224,6 +224,7 @@ class TrainConfig:
         for name in ("warmup_steps", "validate_every", "validation_bytes", "checkpoint_every", "keep_checkpoints", "seed"):
             value = getattr(self, name)
             _require(value >= 0, f"{name} is {value}", "an integer of at least 0")
+        _require(self.seed < 2**63, f"seed is {self.seed}", "an integer from 0 to below 2^63")
         _require_finite(self, "learning_rate", "weight_decay", "max_grad_norm", "entropy_head_weight")
         _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "a number above 0")
         _require(self.max_grad_norm > 0, f"max_grad_norm is {self.max_grad_norm}", "a number above 0")
@@ -301,7 +302,7 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
             raise ConfigError(f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config.") from error
         try:
             values = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
             detail = " ".join(str(error).split())
             raise ConfigError(f"{path} is not valid YAML: {detail}", hint="Mend the file.") from error
         if not isinstance(values, dict):
@@ -315,7 +316,7 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
                 raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
         try:
             target[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--{key} has the value {text!r}, which is not a YAML value") from error
         source += " and the command line" if "command line" not in source else ""
     return Config.from_dict(values, source=source)
@@ -357,12 +358,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is {value!r}; allowed: a list of strings")
         return tuple(items)
     if kind is float and not isinstance(value, bool):
-        if isinstance(value, int | float):
-            return float(value)
-        if isinstance(value, str):
+        if isinstance(value, int | float | str):
             try:  # YAML reads 1e-3 and inf as strings
                 return float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 pass
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ UNPACK_WITH = {
     ".rar": "unrar x",
     ".tar": "tar -xf",
     ".tgz": "tar -xzf",
+    ".tbz2": "tar -xjf",
+    ".txz": "tar -xJf",
     ".lzma": "unlzma",
     ".z": "uncompress",
 }
@@ -109,7 +112,8 @@ def split_corpus(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, Co
     held_out: set[int] = set()
     num_held_out = 0
     for index in np.random.Generator(np.random.Philox(0)).permutation(len(lengths)).tolist():
-        if num_held_out < goal and num_held_out + lengths[index] <= 1.5 * goal:
+        leaves_text_to_train_on = len(held_out) < len(lengths) - 1
+        if leaves_text_to_train_on and num_held_out < goal and num_held_out + lengths[index] <= 1.5 * goal:
             held_out.add(index)
             num_held_out += lengths[index]
     if not held_out:
@@ -136,7 +140,7 @@ def _select(corpus: Corpus, indices: list[int]) -> Corpus:
 
 
 def _find_files(paths: Sequence[str | Path]) -> list[Path]:
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(
@@ -152,8 +156,9 @@ def _find_files(paths: Sequence[str | Path]) -> list[Path]:
             found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
             if not found:
                 raise DataError(f"no file is at {path}", hint="Check the path; globs like 'texts/*.txt' need quotes.")
-        files.update(dict.fromkeys(found))
-    return list(files)
+        for file in found:  # one file under two spellings of its path is one text
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
 def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -179,7 +184,7 @@ def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield str(file), np.empty(0, dtype=np.uint8)
         else:
             yield str(file), np.memmap(file, dtype=np.uint8, mode="r")
-    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.") from error
@@ -191,7 +196,7 @@ def _read_json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[str, 
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number} is not JSON: {error}", hint="Mend or remove the line.") from error
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             keys = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__

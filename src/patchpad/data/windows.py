@@ -47,7 +47,13 @@ class Windows:
         return Windows(self.corpus, *(values[indices] for values in fields))
 
     def limit(self, num_bytes: int) -> "Windows":
-        """Returns windows spread evenly over all documents, about `num_bytes` in all and at least one; 0 means all."""
+        """Returns windows spread evenly over all documents, about `num_bytes` in all and at least one; 0 means all.
+
+        Raises:
+            ConfigError: `num_bytes` is negative.
+        """
+        if num_bytes < 0:
+            raise ConfigError(f"limit_bytes is {num_bytes}; allowed: 0 for all, or a number of bytes")
         total = int(self.num_counted_bytes.sum())
         if num_bytes == 0 or num_bytes >= total:
             return self

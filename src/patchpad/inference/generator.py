@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import torch
 
@@ -12,6 +12,7 @@ from patchpad.inference.sampling import Sampling, choose
 from patchpad.inference.stepping import Prompts, encode_prompts, prefill, step
 from patchpad.inference.text import decode_text
 from patchpad.model.byte_lm import ByteLM
+from patchpad.patching import check_threshold
 
 StopReason = Literal["length", "end"]
 
@@ -66,23 +67,24 @@ def threshold_from_dials(
     return model.calibration.threshold_for(compute)
 
 
-def complete(
-    model: ByteLM,
-    prompts: Prompts,
-    *,
-    max_new_bytes: int = 200,
-    scratchpad_threshold_nats: float | Sequence[float] | None = None,
-    compute: float | None = None,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | Sequence[int] = 0,
-) -> list[Completion]:
-    """Generates for a ragged batch of prompts.
+class GenerationOptions(TypedDict, total=False):
+    """Keyword arguments of `Generation`, `complete` and `generate`."""
+
+    max_new_bytes: int
+    scratchpad_threshold_nats: float | Sequence[float] | None
+    compute: float | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | Sequence[int]
+
+
+class Generation:
+    """A running generation: iterate over it for bytes as they come. Rows that end leave the model's batch.
 
     Args:
         model: a loaded or trained model.
-        prompts: text or bytes.
+        prompts: text or bytes, a ragged batch.
         max_new_bytes: most bytes per row.
         scratchpad_threshold_nats: None for the stored threshold, a float, or one per row.
         compute: trunk calls per byte instead of a threshold; needs a calibration.
@@ -91,65 +93,45 @@ def complete(
         top_p: keep the likeliest ids up to this probability.
         seed: one per row, or a first one: row i then uses seed + i.
 
-    Returns:
-        One completion per prompt, in order.
-
     Raises:
         GenerationError: an option out of range, or a dial that the model cannot serve.
         InputError: no prompts, or an impossible threshold.
     """
-    threshold = threshold_from_dials(model, scratchpad_threshold_nats, compute)
-    batch = _RunningBatch(model, prompts, max_new_bytes, threshold, Sampling(temperature=temperature, top_k=top_k, top_p=top_p), seed)
-    for _ in batch.run():
-        pass
-    return batch.completions()
-
-
-@overload
-def generate(model: ByteLM, prompts: str | bytes, **options: object) -> str: ...
-@overload
-def generate(model: ByteLM, prompts: Sequence[str | bytes], **options: object) -> list[str]: ...
-def generate(model: ByteLM, prompts: str | bytes | Prompts, **options: object) -> str | list[str]:
-    """Generates text; see `complete` for the options and for bytes, counts and stop reasons.
-
-    Returns:
-        The text without the prompt: a string for one prompt, a list for several.
-    """
-    if isinstance(prompts, str | bytes):
-        return complete(model, [prompts], **options)[0].text  # type: ignore[arg-type]
-    return [completion.text for completion in complete(model, prompts, **options)]  # type: ignore[arg-type]
-
-
-class _RunningBatch:
-    """Rows that are being generated; rows that end leave the model's batch."""
 
     def __init__(
         self,
         model: ByteLM,
         prompts: Prompts,
-        max_new_bytes: int,
-        threshold: float | Sequence[float] | None,
-        sampling: Sampling,
-        seed: int | Sequence[int],
+        *,
+        max_new_bytes: int = 200,
+        scratchpad_threshold_nats: float | Sequence[float] | None = None,
+        compute: float | None = None,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | Sequence[int] = 0,
     ) -> None:
         if max_new_bytes < 0:
             raise GenerationError(f"max_new_bytes is {max_new_bytes}; allowed: an integer of at least 0")
+        threshold = threshold_from_dials(model, scratchpad_threshold_nats, compute)
         self.model = model
         self.prompts = encode_prompts(prompts)
         count = len(self.prompts)
         self.max_new_bytes = max_new_bytes
-        self.sampling = sampling
+        self.sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         self.seeds = [seed + row for row in range(count)] if isinstance(seed, int) else list(seed)
         if len(self.seeds) != count or min(self.seeds) < 0:
             raise GenerationError(f"seed is {seed}; allowed: an integer of at least 0, or one per prompt ({count})")
-        self.threshold = threshold if threshold is None or isinstance(threshold, int | float) else torch.tensor(threshold)
+        one = threshold is None or isinstance(threshold, int | float)
+        self.threshold = threshold if one else torch.tensor(threshold, dtype=torch.float32)
+        check_threshold(self.threshold, model.config.trigger.kind, count, None)
         self.data = [bytearray() for _ in range(count)]
         self.trunk_calls = [0] * count
         self.trunk_cache_entries = [0] * count
         self.stop_reason: list[StopReason] = ["length"] * count
 
-    def run(self) -> Iterator[NewByte]:
-        """Yields bytes as they are generated."""
+    def __iter__(self) -> Iterator[NewByte]:
+        """Yields bytes as they are generated; may be iterated once."""
         live = list(range(len(self.prompts)))
         streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         threshold = self.threshold
@@ -188,3 +170,32 @@ class _RunningBatch:
             )
             for row, data in enumerate(self.data)
         ]
+
+
+def complete(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[Completion]:
+    """Generates for a ragged batch of prompts; `Generation` says what the options mean and what they raise.
+
+    Returns:
+        One completion per prompt, in order.
+    """
+    generation = Generation(model, prompts, **options)
+    for _ in generation:
+        pass
+    return generation.completions()
+
+
+@overload
+def generate(model: ByteLM, prompts: str | bytes, **options: Unpack[GenerationOptions]) -> str: ...
+@overload
+def generate(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[str]: ...
+def generate(
+    model: ByteLM, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]
+) -> str | list[str]:
+    """Generates text; see `Generation` for the options, and `complete` for bytes, counts and stop reasons.
+
+    Returns:
+        The text without the prompt: a string for one prompt, a list for several.
+    """
+    if isinstance(prompts, str | bytes):
+        return complete(model, [prompts], **options)[0].text
+    return [completion.text for completion in complete(model, prompts, **options)]

@@ -3,7 +3,7 @@
 Here are the back ends of the full pass; those that read a cache are in `patchpad.inference.cache`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
 Heads = Float[Tensor, "*where head head_dim"]
 
 
+@runtime_checkable
 class Attend(Protocol):
     """Mixes the values that each position of layer `layer` may see; all tensors are [*where, head, head_dim]."""
 
@@ -85,6 +86,8 @@ class SlotAttention(KeepsKeysAndValues):
         """Attends block by block of slots; nothing of size slots x slots is built."""
         self.remember(key, value)
         layout = self.layout
+        if layout.num_slots == 0:
+            return value
         scale = query.shape[-1] ** -0.5
         own = (query * key).sum(-1, keepdim=True) * scale
         padded_query, padded_own, padded_value = (

@@ -98,7 +98,13 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         raise CheckpointError(
             f"{folder} is no patchpad checkpoint: it has no {MANIFEST}", hint="Give RUN or RUN/checkpoints/step-N."
         )
-    files = _read_json(manifest_path).get("files")
+    manifest = _read_json(manifest_path)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{manifest_path} has the format_version {manifest.get('format_version')}; allowed: {FORMAT_VERSION}",
+            hint="Load it with the version of patchpad that wrote it.",
+        )
+    files = manifest.get("files")
     if not isinstance(files, dict) or not {CONFIG, MODEL} <= files.keys():
         raise CheckpointError(f"{manifest_path} is not a manifest of patchpad", hint="Use another checkpoint of the run.")
     for name, digest in files.items():
@@ -145,9 +151,15 @@ def write_files(folder: Path, model: ByteLM, config: Config, metrics: str | None
 
 def write_manifest(folder: Path) -> None:
     """Writes the SHA-256 of each file of a folder; called last, it makes a checkpoint valid."""
-    names = sorted(file.name for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
-    digests = {name: sha256_of(folder / name) for name in names if not name.startswith(".") and name != "report.html"}
+    ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER)  # files that others put here may change
+    digests = {name: sha256_of(folder / name) for name in ours if (folder / name).is_file()}
     write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
+
+
+def store_calibration(folder: Path, calibration: Calibration) -> None:
+    """Writes a checked checkpoint's calibration table, and its manifest anew."""
+    write_atomically(folder / CALIBRATION, calibration.to_json())
+    write_manifest(folder)
 
 
 def save_step(
@@ -181,10 +193,9 @@ def save_step(
         shutil.rmtree(temporary, ignore_errors=True)
         kept = list_steps(run)
         left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
-        raise CheckpointError(
-            f"cannot save {final}: {error}; {left}",
-            hint=f"Free some space, then run `patchpad train --resume {run}`.",
-        ) from error
+        again = f"run `patchpad train --resume {run}`" if kept else "train into a new folder"
+        message = f"cannot save {final}: {error}; {left}"
+        raise CheckpointError(message, hint=f"Free some space, then {again}.") from error
     return final
 
 

@@ -3,11 +3,12 @@
 import logging
 import time
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Receives the state of a run after each step."""
 
@@ -22,6 +23,14 @@ class LogProgress:
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.last = time.monotonic()
+
+    def __enter__(self) -> "LogProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Logs the step when the last line is old enough."""
@@ -57,7 +66,7 @@ class BarProgress:
         )
         self.task = self.bar.add_task("training", line="", total=None)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BarProgress":
         self.bar.start()
         return self
 

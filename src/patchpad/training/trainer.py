@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class StepSums:
     num_bytes: int = 0
     num_scratchpads: int = 0
     num_commits: int = 0
+    seconds: float = 0.0
+    """Time in training steps alone: no validation, no saving."""
 
     def bits_per_byte(self, nats: float) -> float:
         """Returns nats as bits per byte."""
@@ -78,9 +80,11 @@ def train(
         CheckpointError: the run cannot be saved; earlier checkpoints are intact.
         TrainingInterrupted: stopped by a signal after saving.
     """
-    if data is not None:
-        paths = [data] if isinstance(data, str | Path) else list(data)
-        config = replace(config, data=replace(config.data, paths=tuple(str(Path(path).absolute()) for path in paths)))
+    paths = config.data.paths if data is None else [data] if isinstance(data, str | Path) else list(data)
+    config = replace(
+        config,
+        data=replace(config.data, paths=_absolute(paths), validation_paths=_absolute(config.data.validation_paths)),
+    )
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
@@ -98,6 +102,11 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         DataError: the text is gone or has changed since.
     """
     checkpoint = files.open_checkpoint(run, for_resume=True)
+    if checkpoint.path == Path(run):
+        raise CheckpointError(
+            f"{run} has no checkpoints to go on from; allowed: a run with its folder `{files.CHECKPOINTS}`",
+            hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
+        )
     trainer = Trainer(checkpoint.config, Path(run))
     trainer.restore(checkpoint)
     return trainer.run(progress or LogProgress())
@@ -124,6 +133,8 @@ class Trainer:
         self.step = 0
         self.bytes_seen = 0
         self.metrics: list[str] = []
+        self.interval = StepSums()
+        """Sums since the last line of metrics; saved, so that a resumed run writes the same lines."""
 
     def run(self, progress: Progress) -> Run:
         """Trains to the last step, saving as configured."""
@@ -132,20 +143,20 @@ class Trainer:
         except OSError as error:
             raise ConfigError(f"cannot make the run directory {self.out}: {error}", hint="Choose another --out.") from error
         train_config = self.config.train
-        interval, interval_start = StepSums(), time.perf_counter()
         with _signals_noted() as stop:
             while self.step < train_config.steps:
-                gradient_norm = self.train_step(interval)
+                started = time.perf_counter()
+                gradient_norm = self.train_step(self.interval)
+                self.interval.seconds += time.perf_counter() - started
                 self.step += 1
                 is_end = self.step == train_config.steps
-                elapsed = time.perf_counter() - interval_start
-                line = self._describe(interval, gradient_norm, elapsed)
+                line = self._describe(self.interval, gradient_norm)
                 if is_end or self.step % train_config.log_every == 0 or _is_due(self.step, train_config.validate_every):
                     if is_end or _is_due(self.step, train_config.validate_every):
                         line["val/bpb"] = self.validate()
                     self.metrics.append(strict_json(line))
                     self._write_metrics()
-                    interval, interval_start = StepSums(), time.perf_counter()
+                    self.interval = StepSums()
                 progress.update(self.step, train_config.steps, line)
                 if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
                     self.save()
@@ -169,6 +180,7 @@ class Trainer:
         for batch in batches:
             self._accumulate(batch, num_targets, sums)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
+        self._require_finite(float(norm), "gradient")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, train_config)
         self.optimizer.step()
@@ -190,6 +202,7 @@ class Trainer:
                 ).view_as(nats)
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
                 sums.head_nats += float(head_nats.detach()[batch.targets < SEPARATOR].sum())
+        self._require_finite(float(loss.detach()), "loss")
         loss.backward()
         num_bytes = batch.num_bytes
         sums.nats += float(nats.detach()[batch.targets < SEPARATOR].sum())
@@ -202,7 +215,16 @@ class Trainer:
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
-        return evaluate(self.model, self.validation, limit_bytes=self.config.train.validation_bytes)[0].bits_per_byte
+        point = evaluate(self.model, self.validation, limit_bytes=self.config.train.validation_bytes)[0]
+        self._require_finite(point.bits_per_byte, "validation loss")
+        return point.bits_per_byte
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"training has diverged: the {what} is {value} after {self.step} steps",
+                hint=f"Train into a new folder with a train.learning_rate below {self.config.train.learning_rate}.",
+            )
 
     def save(self) -> None:
         """Saves a step folder, then removes old ones."""
@@ -216,7 +238,9 @@ class Trainer:
                 "step": self.step,
                 "bytes_seen": self.bytes_seen,
                 "schedule": self.schedule.state(),
+                "interval": asdict(self.interval),
                 "data_sha256": self.training_corpus.fingerprint(),
+                "validation_sha256": self.validation.fingerprint(),
             },
             metrics="".join(line + "\n" for line in self.metrics),
         )
@@ -226,18 +250,21 @@ class Trainer:
         """Takes over model, optimizer, schedule and metrics of a step folder.
 
         Raises:
-            DataError: the training text differs from the one that the run began with.
+            DataError: the text differs from the one that the run began with.
         """
         state = checkpoint.trainer_state()
-        if state["data_sha256"] != self.training_corpus.fingerprint():
+        texts = {"data_sha256": self.training_corpus, "validation_sha256": self.validation}
+        if any(state[key] != corpus.fingerprint() for key, corpus in texts.items()):
+            paths = ", ".join(self.config.data.paths + self.config.data.validation_paths)
             raise DataError(
-                "the training text has changed since the run began: " + ", ".join(self.config.data.paths),
+                f"the text has changed since the run began: {paths}",
                 hint="Restore the text, or train again into a new folder.",
             )
         self.model.load_state_dict(checkpoint.model().state_dict())
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
         self.schedule = ScratchpadSchedule.from_state(self.config, state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
+        self.interval = StepSums(**state["interval"])
         metrics = checkpoint.path / files.METRICS
         self.metrics = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         logger.info("resuming %s at step %d", self.out, self.step)
@@ -253,7 +280,7 @@ class Trainer:
                 hint=f"Free some space, then run `patchpad train --resume {self.out}`.",
             ) from error
 
-    def _describe(self, sums: StepSums, gradient_norm: float, seconds: float) -> dict[str, Any]:
+    def _describe(self, sums: StepSums, gradient_norm: float) -> dict[str, Any]:
         num_bytes = max(1, sums.num_bytes)
         line = {
             "step": self.step,
@@ -264,7 +291,7 @@ class Trainer:
             "scratchpads_per_byte": sums.num_scratchpads / num_bytes,
             "patches_per_byte": sums.num_commits / num_bytes,
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
-            "bytes_per_second": sums.num_bytes / seconds,
+            "bytes_per_second": sums.num_bytes / sums.seconds,
         }
         if self.model.entropy_head is not None:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
@@ -289,6 +316,11 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics."""
     path = Path(run) / files.METRICS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _absolute(paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """Makes paths independent of the working folder, so that a run can be resumed from any."""
+    return tuple(str(Path(path).absolute()) for path in paths)
 
 
 def _is_due(step: int, every: int) -> bool:

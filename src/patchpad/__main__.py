@@ -1,0 +1,5 @@
+"""`python -m patchpad`."""
+
+from patchpad.cli.app import console_script
+
+console_script()

@@ -1,0 +1,34 @@
+"""`patchpad calibrate`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import DataPaths, Device, Json, RunPath
+
+
+def calibrate(
+    run: RunPath,
+    *,
+    data: DataPaths,
+    limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 200_000,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure the calibration table on held-out text and store it with the model; then --compute works."""
+    from patchpad.cli.tables import print_calibration
+    from patchpad.data import cut_windows, open_corpus
+    from patchpad.evaluation import calibration
+    from patchpad.model.precision import select_device
+    from patchpad.training.checkpoint import open_checkpoint, store_calibration
+
+    checkpoint = open_checkpoint(run)
+    model = checkpoint.model().to(select_device(device))
+    windows = cut_windows(open_corpus(data), model.config.context_bytes).limit(limit_bytes)
+    table = calibration.calibrate(model, windows)
+    store_calibration(checkpoint.path, table)
+    if json:
+        print(table.to_json())
+    else:
+        print_calibration(table.rows)
+        print(f"Stored in {checkpoint.path}. Least compute: {table.least_compute:.4f} trunk calls per byte.")

@@ -1,0 +1,49 @@
+"""`patchpad cost`. Imports no torch."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Json
+from patchpad.config import load_config
+from patchpad.cost import cost as compute_cost
+from patchpad.cost import default_rates
+from patchpad.errors import ConfigError
+
+
+def cost(
+    *,
+    config: Annotated[Path, Parameter(help="YAML file.")],
+    context: Annotated[int | None, Parameter(help="Bytes of context; default: the configuration's.")] = None,
+    mean_patch_size: Annotated[float | None, Parameter(help="Bytes per patch; default: the target.")] = None,
+    scratchpads_per_byte: Annotated[float | None, Parameter(help="Default: what training aims at.")] = None,
+    dtype: Annotated[str, Parameter(help="Of the caches: float32, bfloat16 or float16.")] = "float32",
+    json: Json = False,
+) -> None:
+    """Parameters, FLOPs per byte and cache bytes per part, from a configuration alone; nothing is allocated."""
+    settings = load_config(config)
+    if mean_patch_size is not None and not mean_patch_size >= 1:
+        raise ConfigError(f"--mean-patch-size is {mean_patch_size}; allowed: a number of at least 1")
+    patches_per_byte = scratchpads = None
+    if mean_patch_size is not None:
+        patches_per_byte = 1 / mean_patch_size
+    if patches_per_byte is None or scratchpads_per_byte is None:
+        default_patches, scratchpads = default_rates(settings)
+        patches_per_byte = default_patches if patches_per_byte is None else patches_per_byte
+    scratchpads = scratchpads if scratchpads_per_byte is None else scratchpads_per_byte
+    assert scratchpads is not None
+    result = compute_cost(
+        settings.model,
+        context_bytes=settings.model.context_bytes if context is None else context,
+        patches_per_byte=patches_per_byte,
+        scratchpads_per_byte=scratchpads,
+        dtype=dtype,
+    ).to_dict()
+    if json:
+        print(json_module.dumps(result, allow_nan=False))
+        return
+    from patchpad.cli.tables import print_cost
+
+    print_cost(result)

@@ -1,0 +1,37 @@
+"""`patchpad evaluate`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import DataPaths, Device, Json, RunPath
+
+
+def evaluate(
+    run: RunPath,
+    *,
+    data: DataPaths,
+    scratchpad_threshold: Annotated[
+        list[float] | None,
+        Parameter(negative=(), help="Nats, inf (no scratchpads) or -inf (at every byte); may be repeated."),
+    ] = None,
+    limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
+    overlap: Annotated[int, Parameter(help="Bytes of context that further windows repeat, uncounted.")] = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold."""
+    from patchpad.cli.tables import print_points
+    from patchpad.evaluation import bits_per_byte
+    from patchpad.files import strict_json
+    from patchpad.model.precision import select_device
+    from patchpad.training.checkpoint import load
+
+    model = load(run, device=select_device(device))
+    points = bits_per_byte.evaluate(
+        model, data, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=limit_bytes, overlap_bytes=overlap
+    )
+    if json:
+        print(strict_json({"points": [point.to_dict() for point in points]}))
+    else:
+        print_points([point.to_dict() for point in points])

@@ -1,0 +1,76 @@
+"""Tables on the terminal."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_points(points: Sequence[dict[str, Any]], *, calibrated_threshold_nats: float | None = None) -> None:
+    """Prints evaluation points; the row at the calibrated threshold is marked with an asterisk."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (
+        "threshold\n(nats)",
+        "bits per\nbyte",
+        "scratchpads\nper byte",
+        "trunk calls\nper byte",
+        "FLOPs\nper byte",
+        "trunk KV bytes\nper byte",
+    ):
+        table.add_column(heading, justify="right")
+    for point in points:
+        threshold = point["scratchpad_threshold_nats"]
+        mark = " *" if calibrated_threshold_nats is not None and threshold == calibrated_threshold_nats else ""
+        table.add_row(
+            format_threshold(threshold) + mark,
+            f"{point['bits_per_byte']:.4f}",
+            f"{point['scratchpads_per_byte']:.4f}",
+            f"{point['trunk_calls_per_byte']:.4f}",
+            f"{point['flops_per_byte']:,.0f}",
+            f"{point['trunk_cache_bytes_per_byte']:,.1f}",
+        )
+    Console(width=100, highlight=False).print(table)
+
+
+def format_threshold(threshold: float) -> str:
+    """Returns nats with three decimals, or inf and -inf."""
+    return str(threshold) if math.isinf(threshold) else f"{threshold:.3f}"
+
+
+def print_calibration(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the rows of a calibration table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("threshold\n(nats)", "scratchpads\nper byte", "trunk calls\nper byte", "bits per\nbyte"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            format_threshold(row["scratchpad_threshold_nats"]),
+            f"{row['scratchpads_per_byte']:.4f}",
+            f"{row['trunk_calls_per_byte']:.4f}",
+            f"{row['bits_per_byte']:.4f}",
+        )
+    Console(width=100, highlight=False).print(table)
+
+
+def print_cost(cost: dict[str, Any]) -> None:
+    """Prints the cost of a configuration, part by part."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("part")
+    for heading in ("parameters", "FLOPs\nper byte", "trunk KV bytes\nper byte", "local cache\nbytes"):
+        table.add_column(heading, justify="right")
+    for name, part in {**cost["parts"], "all": cost}.items():
+        table.add_row(
+            name,
+            f"{part['num_params']:,}",
+            f"{part['flops_per_byte']:,.0f}",
+            f"{part['trunk_cache_bytes_per_byte']:,.1f}",
+            f"{part['local_cache_bytes']:,}",
+        )
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    console.print(
+        f"\nper byte of a {cost['context_bytes']:,}-byte context, {cost['patches_per_byte']:.4g} patches and "
+        f"{cost['scratchpads_per_byte']:.4g} scratchpads; caches in {cost['cache_dtype']}"
+    )

@@ -1,0 +1,88 @@
+"""`patchpad train`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Json
+from patchpad.config import load_config
+from patchpad.errors import ConfigError, near_matches
+
+SECTIONS = ("model", "data", "train")
+OWN_OPTIONS = ("--config", "--data", "--out", "--resume", "--device", "--json", "--help")
+
+
+def train(
+    *fields: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(help="YAML file; without it, the defaults.")] = None,
+    data: Annotated[
+        list[str] | None, Parameter(negative=(), help="File, glob or directory to train on; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Run directory to make; must be absent or empty.")] = None,
+    resume: Annotated[Path | None, Parameter(help="Run to go on with; needs nothing else.")] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a model on text as it is: plain files, JSONL, .gz, .bz2, .xz, or a directory.
+
+    Any field of the configuration can be set: --train.steps 2000 --model.patchifier.kind spacebyte.
+
+    Ctrl-C saves and says how to go on.
+    """
+    overrides = parse_fields(fields)
+    if resume is not None:
+        if config or data or out or overrides or device:
+            raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
+    elif out is None or not data:
+        missing = " and ".join(name for name, value in (("--data", data), ("--out", out)) if not value)
+        raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")
+    settings = None
+    if resume is None:
+        if device is not None:
+            overrides["train.device"] = device
+        settings = load_config(config, overrides)
+
+    from patchpad.training import trainer
+    from patchpad.training.progress import BarProgress, LogProgress
+
+    with BarProgress() if sys.stderr.isatty() else LogProgress() as progress:
+        if settings is None:
+            assert resume is not None
+            run = trainer.resume(resume, progress=progress)
+        else:
+            assert out is not None
+            run = trainer.train(settings, data=data, out=out, progress=progress)
+    last = trainer.read_metrics(run.path)[-1]
+    if json:
+        from patchpad.files import strict_json
+
+        print(strict_json({"run": str(run.path), **last}))
+    else:
+        print(f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes")
+        print(f"Next: patchpad calibrate {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
+
+
+def parse_fields(tokens: tuple[str, ...]) -> dict[str, str]:
+    """Reads `--section.field VALUE` and `--section.field=VALUE`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    overrides: dict[str, str] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        name, has_value, value = token.partition("=")
+        key = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--") or key.partition(".")[0] not in SECTIONS or "." not in key:
+            if name.startswith("--"):
+                raise ConfigError(f"unknown option {name}", hint=near_matches(name, OWN_OPTIONS))
+            raise ConfigError(f"unexpected argument {token!r}", hint="Write --data before each path, and quote globs.")
+        if not has_value:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{name} has no value", hint=f"Write {name} VALUE.")
+            value = rest.pop(0)
+        overrides[key] = value
+    return overrides

@@ -1,0 +1,21 @@
+"""Helpers for tests of patchpad and of code built on it: tiny models whose decisions are not fragile."""
+
+from patchpad.testing.models import (
+    as_row,
+    random_documents,
+    safe_threshold,
+    sharp_model,
+    thresholds_to_try,
+    tiny_model_config,
+    tolerance,
+)
+
+__all__ = [
+    "as_row",
+    "random_documents",
+    "safe_threshold",
+    "sharp_model",
+    "thresholds_to_try",
+    "tiny_model_config",
+    "tolerance",
+]

@@ -1,0 +1,116 @@
+"""Tiny models with uneven entropies, irregular documents, and thresholds that rounding cannot flip."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from patchpad.config import (
+    NATS_TRIGGERS,
+    SEPARATOR,
+    ModelConfig,
+    PatchifierConfig,
+    PatchifierKind,
+    TriggerConfig,
+    TriggerKind,
+)
+from patchpad.model.byte_lm import ByteLM
+
+RELATIVE_TOLERANCE = 1e-5
+"""Allowed difference of two fp32 computations of the same logits, times max(1, largest |logit|)."""
+MARGIN = 1e-4
+"""Least distance of a threshold from every observed score."""
+
+
+def tolerance(logits: Tensor) -> float:
+    """Returns the absolute tolerance for fp32 logits."""
+    return RELATIVE_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
+
+
+def tiny_model_config(
+    patchifier: str = "fixed", trigger: str = "entropy", *, patch_size: int = 5, max_patch_size: int = 7, **sizes: Any
+) -> ModelConfig:
+    """Returns a configuration with every part present and no two sizes equal by accident."""
+    values: dict[str, Any] = {
+        "byte_dim": 16,
+        "byte_heads": 2,
+        "window_bytes": 6,
+        "encoder_layers": 2,
+        "entropy_head_layers": 1,
+        "decoder_layers": 2,
+        "pooling_heads": 2,
+        "trunk_dim": 24,
+        "trunk_heads": 3,
+        "trunk_layers": 2,
+        "context_bytes": 64,
+        "patchifier": PatchifierConfig(
+            kind=cast(PatchifierKind, patchifier), target_patch_size=patch_size, max_patch_size=max_patch_size
+        ),
+        "trigger": TriggerConfig(kind=cast(TriggerKind, trigger), stride=2),
+    }
+    return ModelConfig(**{**values, **sizes})
+
+
+def sharp_model(config: ModelConfig, *, seed: int = 0) -> ByteLM:
+    """Returns a model in eval mode whose predictions and entropies vary strongly from byte to byte."""
+    model = ByteLM(config, seed=seed).eval()
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight.mul_(40)
+        if model.entropy_head is not None:
+            model.entropy_head.lm_head.weight.mul_(40)
+        model.context_to_bytes.projection.weight.mul_(2)
+    return model
+
+
+def safe_threshold(scores: Tensor, share_above: float) -> float:
+    """Returns a threshold near the given quantile that lies at least MARGIN away from every score.
+
+    Args:
+        scores: observed scores, any shape.
+        share_above: share of the scores that should lie above.
+    """
+    ordered = scores.detach().double().flatten().sort(descending=True).values
+    gaps = ordered[:-1] - ordered[1:]
+    wide = (gaps > 2 * MARGIN).nonzero().flatten()
+    if len(wide) == 0:
+        return float(ordered[0]) + 1.0
+    nearest = wide[(wide + 1 - share_above * len(ordered)).abs().argmin()]
+    return float(ordered[nearest] + ordered[nearest + 1]) / 2
+
+
+def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
+    """Returns no threshold, and for triggers in nats a safe one in the middle of the observed scores, +inf and -inf."""
+    if model.config.trigger.kind not in NATS_TRIGGERS:
+        return [None, math.inf, -math.inf]
+    with torch.no_grad():
+        scores = model.eligible_scores(byte_ids, model(byte_ids, math.inf))
+    return [safe_threshold(scores, 0.4), math.inf, -math.inf]
+
+
+def random_documents(seed: int, lengths: Sequence[int]) -> list[bytes]:
+    """Returns irregular documents: words, runs of one byte, digits, UTF-8 and raw bytes."""
+    source = random.Random(seed)
+    documents = []
+    for length in lengths:
+        text = bytearray()
+        while len(text) < length:
+            kind = source.randrange(6)
+            if kind == 0:
+                text += bytes([source.randrange(256)]) * source.randrange(1, 12)
+            elif kind == 1:
+                text += source.randbytes(source.randrange(1, 9))
+            elif kind == 2:
+                text += source.choice(["é", "日本語", "שלום", "🙂"]).encode()
+            else:
+                letters = "".join(source.choice("abcdefgh") for _ in range(source.randrange(1, 11)))
+                text += letters.encode() + source.choice([b" ", b", ", b"\n", b""])
+        documents.append(bytes(text[:length]))
+    return documents
+
+
+def as_row(*documents: bytes) -> list[int]:
+    """Returns documents packed into one row of ids, a separator before each."""
+    return [value for document in documents for value in (SEPARATOR, *document)]

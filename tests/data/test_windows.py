@@ -1,0 +1,125 @@
+"""Windows: every byte is predicted exactly once and every end of a document exactly once."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.config import SEPARATOR
+from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.data.windows import IGNORED_TARGET
+from patchpad.errors import ConfigError
+
+lengths_of_documents = st.lists(st.integers(1, 70), min_size=1, max_size=6)
+contexts = st.integers(1, 20)
+
+
+def corpus_of_lengths(lengths) -> Corpus:
+    """Documents of bytes that differ from place to place, zeros among them."""
+    arrays = tuple((np.arange(length) * 7 + 3 * number).astype(np.uint8) for number, length in enumerate(lengths))
+    return Corpus(arrays, tuple(map(str, range(len(arrays)))))
+
+
+def predictions(windows: Windows) -> Counter:
+    """How often each (document, place) is counted; the place after the last byte stands for the end."""
+    counted: Counter = Counter()
+    for index in range(len(windows)):
+        ids, targets = windows.ids_and_targets(index)
+        document, begin = int(windows.document[index]), int(windows.begin[index])
+        text = windows.corpus.documents[document]
+        assert len(ids) == len(targets) == windows.num_positions[index]
+        assert ids[0] == SEPARATOR
+        assert (ids[1:] == text[begin : begin + len(ids) - 1]).all()
+        for place, target in enumerate(targets.tolist(), start=begin):
+            if target == IGNORED_TARGET:
+                continue
+            assert target == (SEPARATOR if place == len(text) else text[place])
+            counted[document, place] += 1
+    return counted
+
+
+@given(lengths_of_documents, contexts, st.floats(0, 1, exclude_max=True))
+def test_each_byte_is_predicted_exactly_once_and_each_end_once(lengths, context, overlap_share):
+    overlap = int(overlap_share * context)
+    windows = cut_windows(corpus_of_lengths(lengths), context, overlap)
+    expected = {(number, place): 1 for number, length in enumerate(lengths) for place in range(length + 1)}
+    assert predictions(windows) == expected
+    assert int(windows.num_counted_bytes.sum()) == sum(lengths)
+    assert windows.num_counted_bytes.min() >= 1
+    assert windows.num_bytes.max() <= context
+    assert windows.num_positions.max() <= context + 1
+
+
+@given(lengths_of_documents, contexts, st.floats(0, 1, exclude_max=True))
+def test_each_further_window_repeats_exactly_the_overlap(lengths, context, overlap_share):
+    overlap = int(overlap_share * context)
+    windows = cut_windows(corpus_of_lengths(lengths), context, overlap)
+    for index in range(1, len(windows)):
+        if windows.document[index] == windows.document[index - 1]:
+            end_before = windows.begin[index - 1] + windows.num_bytes[index - 1]
+            assert end_before - windows.begin[index] == overlap == windows.num_repeated[index]
+            assert not windows.is_last[index - 1]
+        else:
+            assert windows.begin[index] == windows.num_repeated[index] == 0
+            assert windows.is_last[index - 1]
+    assert windows.is_last[-1]
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(1, [1]), (8, [8]), (9, [8, 1]), (16, [8, 8]), (17, [8, 8, 1])])
+def test_windows_around_the_context_have_the_sizes_expected(length, sizes):
+    windows = cut_windows(corpus_of_lengths([length]), 8)
+    assert windows.num_bytes.tolist() == sizes
+    assert windows.num_positions.tolist() == [*sizes[:-1], sizes[-1] + 1]
+
+
+def test_one_byte_is_predicted_from_the_separator_and_then_its_end():
+    ids, targets = cut_windows(Corpus((np.array([0], dtype=np.uint8),), ("zero",)), 4).ids_and_targets(0)
+    assert ids.tolist() == [SEPARATOR, 0]
+    assert targets.tolist() == [0, SEPARATOR]
+
+
+def test_reading_a_window_leaves_a_mapped_file_alone(tmp_path):
+    (tmp_path / "file").write_bytes(b"abcdef")
+    corpus = Corpus((np.memmap(tmp_path / "file", dtype=np.uint8, mode="r"),), ("file",))
+    windows = cut_windows(corpus, 4, 2)
+    ids, targets = windows.ids_and_targets(1)
+    assert ids.tolist() == [SEPARATOR, *b"cdef"]
+    assert targets.tolist() == [IGNORED_TARGET, IGNORED_TARGET, *b"ef", SEPARATOR]
+    assert (tmp_path / "file").read_bytes() == b"abcdef"
+
+
+@pytest.mark.parametrize("overlap", [-1, 8, 9])
+def test_overlap_that_leaves_no_new_byte_is_an_error(overlap):
+    with pytest.raises(ConfigError, match=f"overlap is {overlap} with windows of 8 bytes; allowed: 0 to below"):
+        cut_windows(corpus_of_lengths([5]), 8, overlap)
+
+
+@given(lengths_of_documents, contexts, st.integers(1, 500))
+def test_limit_keeps_whole_windows_in_order_and_never_none(lengths, context, limit):
+    windows = cut_windows(corpus_of_lengths(lengths), context)
+    limited = windows.limit(limit)
+    assert 1 <= len(limited) <= len(windows)
+    kept = [(int(d), int(b)) for d, b in zip(limited.document, limited.begin, strict=True)]
+    every = [(int(d), int(b)) for d, b in zip(windows.document, windows.begin, strict=True)]
+    assert sorted(set(kept)) == kept
+    assert set(kept) <= set(every)
+    if limit >= sum(lengths):
+        assert len(limited) == len(windows)
+
+
+def test_limit_spreads_over_all_documents_and_comes_close():
+    windows = cut_windows(corpus_of_lengths([1000] * 40), 100)
+    limited = windows.limit(10_000)
+    assert int(limited.num_bytes.sum()) == 10_000
+    per_document = np.bincount(limited.document, minlength=40)
+    assert per_document.min() >= 2
+    assert per_document.max() <= 3
+    assert len(windows.limit(1)) == 1
+    assert windows.limit(0) is windows
+
+
+def test_negative_limit_is_an_error():
+    with pytest.raises(ConfigError, match="limit_bytes is -5; allowed: 0 for all"):
+        cut_windows(corpus_of_lengths([10]), 4).limit(-5)

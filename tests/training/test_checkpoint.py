@@ -1,0 +1,288 @@
+"""Checkpoints: whole or absent, checked at load, and nothing unpickled."""
+
+import errno
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from patchpad.errors import CheckpointError
+from patchpad.files import sha256_of
+from patchpad.training import checkpoint as files
+from patchpad.training import trainer
+from patchpad.training.checkpoint import list_steps, load, open_checkpoint
+
+IDS = torch.tensor([[256, *b"the cat sat on 42 mats", 256, *b"o"]])
+RUN_FILES = {"config.json", "model.safetensors", "metrics.jsonl", "manifest.json"}
+STEP_FILES = RUN_FILES | {"optimizer.safetensors", "trainer.json"}
+
+
+@pytest.fixture
+def run(tmp_path, finished) -> Path:
+    """A copy of a finished run, to be damaged."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def sign_again(folder: Path) -> None:
+    """Writes the manifest anew, as someone who alters a checkpoint on purpose would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: sha256_of(folder / name) for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.is_file()}
+
+
+def test_run_and_step_folders_hold_the_files_promised(finished):
+    assert names(finished) == RUN_FILES
+    steps = list_steps(finished)
+    assert [step.name for step in steps] == ["step-3", "step-6"]
+    for step in steps:
+        assert names(step) == STEP_FILES
+        manifest = json.loads((step / "manifest.json").read_text())
+        assert set(manifest["files"]) == STEP_FILES - {"manifest.json"}
+        assert manifest["files"]["config.json"] == sha256_of(step / "config.json")
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-3", "step-6"]
+
+
+def test_run_and_its_last_step_give_equal_logits_and_an_earlier_step_others(finished):
+    earlier, last = list_steps(finished)
+    with torch.no_grad():
+        expected = load(finished)(IDS).logits
+        assert torch.equal(load(last)(IDS).logits, expected)
+        assert torch.equal(load(str(last))(IDS).logits, expected)
+        assert not torch.equal(load(earlier)(IDS).logits, expected)
+    assert not load(finished).training
+
+
+def test_run_that_has_not_finished_gives_its_newest_step(run):
+    for name in RUN_FILES:
+        (run / name).unlink()
+    assert open_checkpoint(run).path == list_steps(run)[-1]
+    shutil.copytree(run / "checkpoints" / "step-6", run / "checkpoints" / "step-10")
+    assert open_checkpoint(run).path.name == "step-10", "steps are ordered as numbers"
+
+
+def test_run_can_be_moved(run, tmp_path, finished):
+    moved = run.rename(tmp_path / "elsewhere")
+    with torch.no_grad():
+        assert torch.equal(load(moved)(IDS).logits, load(finished)(IDS).logits)
+
+
+def test_loading_and_resuming_unpickle_nothing(run, monkeypatch, tools):
+    def refuse(*_, **__):
+        raise AssertionError("something was unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    load(run)
+    load(list_steps(run)[0])
+    shutil.rmtree(run / "checkpoints" / "step-6")
+    trainer.resume(run, progress=tools.Hook())
+
+
+@pytest.mark.parametrize("name", sorted(RUN_FILES))
+@pytest.mark.parametrize("place", [0, 0.37, 0.99])
+def test_one_flipped_byte_in_any_file_of_a_run_is_found_at_load(run, name, place):
+    file = run / name
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 0x10
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load(run)
+    assert str(run) in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", sorted(STEP_FILES))
+def test_one_flipped_byte_in_any_file_of_a_step_is_found_at_load_and_at_resuming(run, name, tools):
+    file = list_steps(run)[-1] / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    for attempt in (lambda: load(file.parent), lambda: trainer.resume(run, progress=tools.Hook())):
+        with pytest.raises(CheckpointError) as caught:
+            attempt()
+        assert str(file.parent) in caught.value.message
+
+
+def test_no_single_flipped_bit_of_a_manifest_goes_unnoticed(run):
+    content = (run / "manifest.json").read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        (run / "manifest.json").write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            open_checkpoint(run)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "metrics.jsonl"])
+def test_missing_file_is_named(run, name):
+    (run / name).unlink()
+    with pytest.raises(CheckpointError, match="is missing") as caught:
+        load(run)
+    assert str(run / name) in caught.value.message
+
+
+def test_folder_without_a_manifest_is_not_ours(run):
+    shutil.rmtree(run / "checkpoints")
+    (run / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"is no patchpad checkpoint: it has no manifest\.json"):
+        load(run)
+
+
+def test_foreign_folders_files_and_nothing_at_all_are_errors(tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    with pytest.raises(CheckpointError, match="is no patchpad checkpoint"):
+        load(foreign)
+    (foreign / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"weight": torch.zeros(2)}, foreign / "model.safetensors")
+    with pytest.raises(CheckpointError, match="is no patchpad checkpoint"):
+        load(foreign)
+    for content in ("[]", "{", '"text"', "{}", '{"format_version": 1}', '{"format_version": 1, "files": {}}'):
+        (foreign / "manifest.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"manifest\.json"):
+            load(foreign)
+    for missing in (tmp_path / "missing", foreign / "config.json"):
+        with pytest.raises(CheckpointError, match="no run is at"):
+            load(missing)
+
+
+def test_truncated_weights_are_found_even_with_a_fitting_checksum(run):
+    file = run / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="was altered or is incomplete"):
+        load(run)
+    sign_again(run)
+    with pytest.raises(CheckpointError, match=r"cannot load .*model\.safetensors"):
+        load(run)
+
+
+def test_weights_of_another_size_do_not_fit(run):
+    tensors = load_file(run / "model.safetensors")
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, run / "model.safetensors")
+    sign_again(run)
+    with pytest.raises(CheckpointError, match=r"cannot load .*Missing key") as caught:
+        load(run)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(("key", "value"), [("format_version", 2), ("licence", "MIT")])
+def test_config_of_another_version_is_said_to_be_one(run, key, value):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, key: value}))
+    sign_again(run)
+    with pytest.raises(CheckpointError, match="is of another version of patchpad") as caught:
+        load(run)
+    assert key in caught.value.message
+    assert "version that wrote it" in caught.value.hint
+
+
+def test_manifest_of_another_version_is_said_to_be_one(run):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
+    with pytest.raises(CheckpointError, match="has the format_version 2; allowed: 1"):
+        load(run)
+
+
+def test_optimizer_state_of_another_model_is_refused(run, tools):
+    shutil.rmtree(run / "checkpoints" / "step-6")
+    step = list_steps(run)[-1]
+    tensors = load_file(step / "optimizer.safetensors")
+    tensors = {name: tensor for name, tensor in tensors.items() if "trunk" not in name}
+    save_file(tensors, step / "optimizer.safetensors")
+    sign_again(step)
+    with pytest.raises(CheckpointError, match="the optimizer's state does not fit the model: trunk"):
+        trainer.resume(run, progress=tools.Hook())
+
+
+def test_files_that_others_put_beside_a_run_may_change(run):
+    (run / "notes.txt").write_text("first")
+    files.write_manifest(run)
+    (run / "notes.txt").write_text("second")
+    load(run)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 9])
+def test_only_the_newest_checkpoints_are_kept(tmp_path, text, tools, keep):
+    config = tools.config(steps=7, checkpoint_every=2, keep_checkpoints=keep)
+    trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    expected = ["step-2", "step-4", "step-6", "step-7"]
+    assert [step.name for step in list_steps(tmp_path / "run")] == expected[-keep:]
+    for step in list_steps(tmp_path / "run"):
+        load(step)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")]
+)
+def test_full_disk_leaves_the_checkpoint_before_and_says_how_to_go_on(tmp_path, text, tools, monkeypatch, error):
+    config = tools.config(steps=8, checkpoint_every=3, keep_checkpoints=1)
+    trainer.train(config, data=text, out=tmp_path / "straight", progress=tools.Hook())
+    out = tmp_path / "run"
+
+    def fill_the_disk():
+        def full(*_, **__):
+            raise error
+
+        monkeypatch.setattr(files, "save_file", full)
+
+    caught = tools.train_until_error(config, tools.Hook(5, fill_the_disk), CheckpointError, data=text, out=out)
+    assert "No space left on device" in caught.message
+    assert f"{out / 'checkpoints' / 'step-3'} is intact" in caught.message
+    assert caught.hint == f"Free some space, then run `patchpad train --resume {out}`."
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-3"]
+    monkeypatch.undo()
+    load(out)
+    trainer.resume(out, progress=tools.Hook())
+    assert tools.losses(out) == tools.losses(tmp_path / "straight")
+
+
+def test_full_disk_at_the_first_checkpoint_does_not_promise_a_resume(tmp_path, text, tools, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    caught = tools.train_until_error(
+        tools.config(steps=2), tools.Hook(), CheckpointError, data=text, out=tmp_path / "run"
+    )
+    assert "no earlier checkpoint exists" in caught.message
+    assert caught.hint == "Free some space, then train into a new folder."
+
+
+def test_full_disk_at_the_very_end_is_an_error_too(tmp_path, text, tools, monkeypatch):
+    original = files.save_file
+
+    def full_for_the_run_itself(tensors, path):
+        if Path(path).parent == tmp_path / "run":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(tensors, path)
+
+    monkeypatch.setattr(files, "save_file", full_for_the_run_itself)
+    config = tools.config(steps=2)
+    caught = tools.train_until_error(config, tools.Hook(), CheckpointError, data=text, out=tmp_path / "run")
+    assert "its newest checkpoint is intact" in caught.message
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    monkeypatch.undo()
+    load(tmp_path / "run")
+    trainer.resume(tmp_path / "run", progress=tools.Hook())
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path, text, tools, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "write_atomically", full)
+    run = trainer.train(tools.config(steps=2), data=text, out=tmp_path / "run", progress=tools.Hook()).path
+    assert "cannot write" in caplog.text
+    assert [line["step"] for line in tools.losses(run)] == [1, 2]

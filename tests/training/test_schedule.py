@@ -1,0 +1,110 @@
+"""The threshold follows a rate, freezes, and is stored with the model."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.evaluation.bits_per_byte import evaluate
+from patchpad.training import trainer
+from patchpad.training.checkpoint import load
+from patchpad.training.schedule import ScratchpadSchedule, quantile_for_rate
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory, text, tools):
+    """A run long enough for the head to leave its fresh phase and for the threshold to settle."""
+    out = tmp_path_factory.mktemp("runs") / "followed"
+    config = tools.config(steps=80, batch_rows=4, learning_rate=0.01, threshold_frozen_fraction=0.25)
+    trainer.train(config, data=text, out=out, progress=tools.Hook())
+    return out
+
+
+def test_realised_rate_is_near_the_target_from_the_first_step_to_the_last(followed, tools):
+    lines = tools.losses(followed)
+    assert lines[0]["scratchpads_per_byte"] == pytest.approx(3 / 16, abs=0.06)
+    for first, last in ((0, 20), (20, 40), (40, 60), (60, 80)):
+        rates = [line["scratchpads_per_byte"] for line in lines[first:last]]
+        assert sum(rates) / len(rates) == pytest.approx(3 / 16, abs=0.03)
+
+
+def test_threshold_moves_until_it_is_frozen_and_is_then_stored(followed, tools):
+    thresholds = [line["scratchpad_threshold_nats"] for line in tools.losses(followed)]
+    assert len(set(thresholds[:60])) == 60
+    assert len(set(thresholds[59:])) == 1
+    assert float(load(followed).scratchpad_threshold_nats) == thresholds[-1]
+    assert load(followed).trigger.threshold == thresholds[-1]
+    assert 0 < thresholds[-1] < math.log(257)
+
+
+def test_stored_threshold_is_used_when_none_is_given_and_keeps_the_rate_on_the_text(followed, text):
+    model = load(followed)
+    stored, given = (
+        evaluate(model, text, scratchpad_threshold_nats=threshold)[0]
+        for threshold in (None, float(model.scratchpad_threshold_nats))
+    )
+    assert stored == given
+    assert stored.scratchpads_per_byte == pytest.approx(3 / 16, abs=0.04)
+
+
+@pytest.mark.parametrize("threshold", [2.0, math.inf, -math.inf])
+def test_fixed_threshold_stays_and_is_stored(tmp_path, text, tools, threshold):
+    config = tools.config(
+        steps=5, scratchpads_per_byte=None, scratchpad_threshold_nats=threshold, threshold_frozen_fraction=0.0
+    )
+    trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    lines = tools.losses(tmp_path / "run")
+    assert {float(line["scratchpad_threshold_nats"]) for line in lines} == {threshold}
+    assert float(load(tmp_path / "run").scratchpad_threshold_nats) == threshold
+    rates = {line["scratchpads_per_byte"] for line in lines}
+    if threshold == math.inf:
+        assert rates == {0.0}
+    elif threshold == -math.inf:
+        assert all(line["scratchpads_per_byte"] + line["patches_per_byte"] >= 1 for line in lines)
+    else:
+        assert 0 < min(rates) <= max(rates) < 0.5, "the fresh head's entropies lie above 2 nats at every byte"
+
+
+@pytest.mark.parametrize("trigger", ["random", "stride", "whitespace", "always", "never"])
+def test_other_triggers_train_at_their_own_rate_and_keep_their_threshold(tmp_path, text, tools, trigger):
+    config = tools.config(trigger, steps=4, batch_rows=8)
+    run = trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    rates = [line["scratchpads_per_byte"] for line in tools.losses(run.path)]
+    if trigger == "random":
+        assert sum(rates) / 4 == pytest.approx(3 / 16, abs=0.04)
+        assert len(set(rates)) > 1, "each step has a seed of its own"
+    if trigger == "stride":
+        assert set(rates) == pytest.approx({1 / 8}, abs=0.01)
+    if trigger == "never":
+        assert set(rates) == {0.0}
+    assert load(run.path).trigger.threshold == run.model.trigger.threshold
+
+
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=60, unique=True),
+    st.floats(0, 1),
+    st.integers(0, 20),
+)
+def test_quantile_lets_exactly_the_wanted_number_of_scores_fire(scores, rate, num_ends):
+    num_bytes = len(scores) + num_ends
+    threshold = quantile_for_rate(torch.tensor(scores), rate, num_bytes)
+    expected = min(round(rate * num_bytes), len(scores))
+    assert sum(score > threshold for score in scores) == expected
+    if expected == 0:
+        assert threshold == math.inf
+    if expected == len(scores):
+        assert threshold == -math.inf
+
+
+@given(st.floats(allow_nan=False), st.booleans(), st.booleans())
+def test_state_of_the_schedule_survives_its_trip_through_json(threshold, is_fresh, has_followed):
+    import json
+
+    from patchpad.config import Config
+    from patchpad.files import strict_json
+
+    schedule = ScratchpadSchedule(Config(), threshold, is_fresh, has_followed)
+    state = json.loads(strict_json(schedule.state()))
+    assert ScratchpadSchedule.from_state(Config(), state) == schedule

@@ -1,0 +1,220 @@
+"""Training: which bytes it sees, how passes add up, and what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from patchpad.config import SEPARATOR
+from patchpad.data import TrainingBatches
+from patchpad.errors import ConfigError, DataError
+from patchpad.evaluation.bits_per_byte import evaluate
+from patchpad.model.byte_lm import ByteLM
+from patchpad.training import trainer
+from patchpad.training.checkpoint import load
+from patchpad.training.optimizer import build_optimizer
+from patchpad.training.schedule import learning_rate
+from patchpad.training.trainer import StepSums, Trainer
+
+GRADIENT_TOLERANCE = 1e-6
+"""Largest difference of two fp32 gradients whose sums are taken in another order, over the largest gradient."""
+
+
+def gradients(config, data, tmp_path, steps=1):
+    config = config.__class__(model=config.model, train=config.train, data=type(config.data)(paths=(str(data),)))
+    run = Trainer(config, tmp_path / "unused")
+    norm = math.nan
+    sums = StepSums()
+    for _ in range(steps):
+        norm = run.train_step(sums)
+        run.step += 1
+    return [parameter.grad for parameter in run.model.parameters()], norm, sums, run
+
+
+@pytest.mark.parametrize(("rows", "passes"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize("trigger", ["entropy", "random"])
+def test_accumulated_passes_give_the_gradient_of_one_big_batch(tmp_path, documents, tools, trigger, rows, passes):
+    big, norm, big_sums, big_run = gradients(tools.config(trigger, batch_rows=4), documents, tmp_path)
+    config = tools.config(trigger, batch_rows=rows, accumulation_steps=passes)
+    small, small_norm, small_sums, small_run = gradients(config, documents, tmp_path)
+    counts = [small_run.batches.batch(index).num_targets for index in range(passes)]
+    assert len(set(counts)) > 1, "passes of equal weight cannot tell a weighted sum from a mean"
+    largest = max(float(gradient.abs().max()) for gradient in big)
+    for expected, found in zip(big, small, strict=True):
+        assert float((expected - found).abs().max()) <= GRADIENT_TOLERANCE * largest
+    assert small_norm == pytest.approx(norm, rel=1e-5)
+    assert small_sums.nats == pytest.approx(big_sums.nats, rel=1e-6)
+    assert small_sums.num_bytes == big_sums.num_bytes == small_run.bytes_seen == big_run.bytes_seen
+    assert small_sums.num_scratchpads == big_sums.num_scratchpads > 0
+
+
+def test_loss_of_a_step_is_the_mean_over_targets_and_the_heads_loss_has_its_weight(tmp_path, documents, tools):
+    alone, *_ = gradients(tools.config("entropy", entropy_head_weight=0.0, max_grad_norm=1e9), documents, tmp_path)
+    both, *_ = gradients(tools.config("entropy", entropy_head_weight=1.0, max_grad_norm=1e9), documents, tmp_path)
+    double, _, _, run = gradients(tools.config("entropy", entropy_head_weight=2.0, max_grad_norm=1e9), documents, tmp_path)
+    head = {id(p) for p in run.model.entropy_head.parameters()}
+    trunk = {id(p) for p in run.model.trunk.parameters()}
+    for parameter, none, once, twice in zip(run.model.parameters(), alone, both, double, strict=True):
+        if id(parameter) in head:
+            assert none is None or float(none.abs().max()) == 0
+            torch.testing.assert_close(2 * once, twice, rtol=1e-4, atol=1e-7)
+        elif id(parameter) in trunk:
+            torch.testing.assert_close(none, twice, rtol=1e-4, atol=1e-7)
+
+
+def test_training_never_sees_the_held_out_text(tmp_path, tools, monkeypatch):
+    data = tmp_path / "text.txt"
+    data.write_bytes(b"training line\n" * 60 + b"ZZZZ ZZZZ\n" * 9)
+    seen = []
+    original = TrainingBatches.batch
+
+    def spy(self, index):
+        batch = original(self, index)
+        seen.append(batch)
+        return batch
+
+    monkeypatch.setattr(TrainingBatches, "batch", spy)
+    config = tools.config(steps=30, validate_every=7, checkpoint_every=10)
+    run = trainer.train(config, data=data, out=tmp_path / "run", progress=tools.Hook())
+    assert set(run.validation.documents[0].tobytes()) == set(b"Z \n")
+    ids = torch.cat([torch.cat([batch.byte_ids, batch.targets]).flatten() for batch in seen])
+    assert ord("Z") not in ids
+    assert ord("t") in ids
+
+
+def test_held_out_files_can_be_given_and_all_other_text_is_trained_on(tmp_path, text, documents, tools):
+    config = tools.config(steps=1)
+    config = tools.replace(config, data=tools.replace(config.data, validation_paths=(str(documents),)))
+    run = trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    assert len(run.validation.documents) == 60
+    assert run.config.data.paths == (str(text),)
+
+
+def test_last_line_of_metrics_is_the_evaluation_of_the_returned_and_of_the_loaded_model(tmp_path, text, tools):
+    run = trainer.train(tools.config(steps=6), data=text, out=tmp_path / "run", progress=tools.Hook())
+    last = tools.losses(run.path)[-1]
+    assert not run.model.training
+    for model in (run.model, load(run.path)):
+        point = evaluate(model, run.validation, limit_bytes=run.config.train.validation_bytes)[0]
+        assert point.bits_per_byte == last["val/bpb"]
+        assert point.scratchpad_threshold_nats == last["scratchpad_threshold_nats"]
+
+
+def test_metrics_are_strict_json_with_a_line_where_one_is_due(tmp_path, text, tools):
+    config = tools.config("never", steps=10, log_every=4, validate_every=5)
+    trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    content = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in content.splitlines()]
+    assert [line["step"] for line in lines] == [4, 5, 8, 10]
+    assert [line["step"] for line in lines if "val/bpb" in line] == [5, 10]
+    assert lines[-1]["scratchpad_threshold_nats"] == "inf"
+    assert {line["scratchpads_per_byte"] for line in lines} == {0.0}
+    assert all("train/entropy_head_bpb" not in line for line in lines)
+
+
+def test_bits_per_byte_of_training_leave_the_ends_of_documents_out(tmp_path, documents, tools):
+    _, _, sums, run = gradients(tools.config("never"), documents, tmp_path)
+    batch = run.batches.batch(0)
+    model = ByteLM(run.config.model, seed=run.config.train.seed)
+    log_p = torch.log_softmax(model(batch.byte_ids).logits.double(), dim=-1)
+    is_byte = (batch.targets >= 0) & (batch.targets != SEPARATOR)
+    nats = -log_p.gather(-1, batch.targets.clamp(min=0)[..., None])[..., 0][is_byte].sum()
+    assert sums.nats == pytest.approx(float(nats), rel=1e-5)
+    assert sums.num_bytes == int(is_byte.sum()) < batch.num_targets
+
+
+def test_file_of_zeros_is_learned_like_any_other_text(tmp_path, tools):
+    data = tmp_path / "zeros"
+    data.write_bytes(bytes(2000))
+    config = tools.config(steps=12, learning_rate=0.02)
+    run = trainer.train(config, data=data, out=tmp_path / "run", progress=tools.Hook())
+    lines = tools.losses(run.path)
+    assert lines[0]["train/bpb"] > 7
+    assert lines[-1]["train/bpb"] < 1
+    point = evaluate(run.model, data, limit_bytes=0)[0]
+    assert point.num_bytes == 2000
+    assert point.bits_per_byte < 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 64, 65])
+def test_very_short_text_can_be_trained_on(tmp_path, tools, size):
+    (tmp_path / "text").write_bytes(b"abcde" * 13)
+    data = tmp_path / "short"
+    data.write_bytes((b"abcde" * 13)[:size])
+    run = trainer.train(tools.config(steps=2), data=data, out=tmp_path / "run", progress=tools.Hook())
+    assert math.isfinite(tools.losses(run.path)[-1]["val/bpb"])
+
+
+def test_same_seed_gives_the_same_run_and_another_seed_another(tmp_path, text, tools):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer.train(tools.config(steps=3, seed=seed), data=text, out=tmp_path / name, progress=tools.Hook())
+    assert tools.losses(tmp_path / "a") == tools.losses(tmp_path / "b")
+    assert tools.losses(tmp_path / "a") != tools.losses(tmp_path / "c")
+
+
+def test_output_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, text, tools):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    hook = tools.Hook()
+    error = tools.train_until_error(tools.config(), hook, ConfigError, data=text, out=out)
+    assert error.message == f"{out} exists and is not empty; a run needs a new folder"
+    assert f"patchpad train --resume {out}" in error.hint
+    assert [file.name for file in out.iterdir()] == ["notes.txt"]
+    assert hook.steps == []
+    file = out / "notes.txt"
+    assert "not empty" in tools.train_until_error(tools.config(), hook, ConfigError, data=text, out=file).message
+
+
+def test_empty_output_folder_is_used_and_missing_text_makes_none(tmp_path, text, tools):
+    (tmp_path / "empty").mkdir()
+    trainer.train(tools.config(steps=1), data=text, out=tmp_path / "empty", progress=tools.Hook())
+    missing = tmp_path / "missing.txt"
+    tools.train_until_error(tools.config(), tools.Hook(), DataError, data=missing, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_output_folder_that_cannot_be_made_is_an_error(tmp_path, text, tools):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "run"
+    error = tools.train_until_error(tools.config(), tools.Hook(), ConfigError, data=text, out=out)
+    assert f"cannot make the run directory {out}" in error.message
+
+
+@pytest.mark.parametrize("steps", [2, 9])
+def test_run_that_diverges_says_so_instead_of_saving_nonsense(tmp_path, text, tools, steps):
+    """The weights break at the first step: noticed at the next one, or at the validation that ends the run."""
+    config = tools.config("entropy", steps=steps, learning_rate=1e30, warmup_steps=0)
+    error = tools.train_until_error(config, tools.Hook(), ConfigError, data=text, out=tmp_path / "run")
+    assert "training has diverged: the " in error.message
+    assert "learning_rate below 1e+30" in error.hint
+    assert list((tmp_path / "run").rglob("model.safetensors")) == []
+
+
+def test_unknown_device_is_an_error(tmp_path, text, tools):
+    error = tools.train_until_error(tools.config(device="tpu"), tools.Hook(), ConfigError, data=text, out=tmp_path / "r")
+    assert error.message.startswith("device is 'tpu'; allowed: auto, cpu")
+
+
+def test_learning_rate_warms_up_then_falls_to_its_floor(tools):
+    config = tools.config(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_ratio=0.1).train
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    short = tools.replace(config, steps=5)  # a warm-up longer than the run
+    assert np.isfinite([learning_rate(step, short) for step in range(6)]).all()
+
+
+def test_weight_decay_touches_matrices_alone(tools):
+    model = ByteLM(tools.config().model)
+    decayed, others = build_optimizer(model, tools.config(weight_decay=0.3).train).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert {parameter.dim() for parameter in others["params"]} == {1}
+    assert min(parameter.dim() for parameter in decayed["params"]) == 2
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
