@@ -34,7 +34,9 @@ def test_file_that_says_nothing_gives_the_defaults(tmp_path):
 
 def test_command_line_beats_the_file_and_the_file_beats_the_defaults(tmp_path):
     path = write(tmp_path, "model:\n  trunk_dim: 64\n  trunk_layers: 2\ntrain: {steps: 7}\n")
-    config = load_config(path, {"train.steps": "9", "model.patchifier.kind": "spacebyte", "train.learning_rate": "1e-3"})
+    config = load_config(
+        path, {"train.steps": "9", "model.patchifier.kind": "spacebyte", "train.learning_rate": "1e-3"}
+    )
     assert (config.model.trunk_dim, config.model.trunk_layers) == (64, 2)
     assert config.train.steps == 9
     assert config.train.learning_rate == 1e-3

@@ -31,7 +31,9 @@ NATS_TRIGGERS = ("entropy", "entropy_jump")
 
 def _require(condition: bool, message: str, allowed: str) -> None:
     if not condition:
-        raise ConfigError(f"{message}; allowed: {allowed}", hint="Change the value in the YAML file or on the command line.")
+        raise ConfigError(
+            f"{message}; allowed: {allowed}", hint="Change the value in the YAML file or on the command line."
+        )
 
 
 def _require_positive(section: Any, *names: str) -> None:
@@ -87,7 +89,9 @@ class TriggerConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "stride")
-        _require(not math.isnan(self.scratchpad_threshold_nats), "scratchpad_threshold_nats is nan", "a number, inf or -inf")
+        _require(
+            not math.isnan(self.scratchpad_threshold_nats), "scratchpad_threshold_nats is nan", "a number, inf or -inf"
+        )
         rate = self.scratchpads_per_byte
         _require(0 <= rate <= 1, f"trigger scratchpads_per_byte is {rate}", "a number from 0 to 1")
 
@@ -129,7 +133,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
-        _require_positive(self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers")
+        _require_positive(
+            self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers"
+        )
         for dim, heads in (("byte_dim", "byte_heads"), ("trunk_dim", "trunk_heads")):
             width, count = getattr(self, dim), getattr(self, heads)
             _require(
@@ -221,7 +227,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "steps", "batch_rows", "accumulation_steps", "log_every")
-        for name in ("warmup_steps", "validate_every", "validation_bytes", "checkpoint_every", "keep_checkpoints", "seed"):
+        for name in (
+            "warmup_steps",
+            "validate_every",
+            "validation_bytes",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "seed",
+        ):
             value = getattr(self, name)
             _require(value >= 0, f"{name} is {value}", "an integer of at least 0")
         _require(self.seed < 2**63, f"seed is {self.seed}", "an integer from 0 to below 2^63")
@@ -261,7 +274,9 @@ class Config:
 
     def __post_init__(self) -> None:
         version = self.format_version
-        _require(version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad")
+        _require(
+            version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf"."""
@@ -299,7 +314,9 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config.") from error
+            raise ConfigError(
+                f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config."
+            ) from error
         try:
             values = yaml.safe_load(text) or {}
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has

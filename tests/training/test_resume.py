@@ -50,9 +50,7 @@ def test_run_stopped_several_times_across_epochs_resumes_exactly(tmp_path, tools
     tools.train_until_error(config, stop, TrainingInterrupted, data=tmp_path / "text", out=tmp_path / "stopped")
     for step in (2, 5, 9):
         with pytest.raises(TrainingInterrupted):
-            trainer.resume(
-                tmp_path / "stopped", progress=tools.Hook(step, lambda: os.kill(os.getpid(), signal.SIGINT))
-            )
+            trainer.resume(tmp_path / "stopped", progress=tools.Hook(step, lambda: os.kill(os.getpid(), signal.SIGINT)))
     trainer.resume(tmp_path / "stopped", progress=tools.Hook())
     assert_same_run(tmp_path / "straight", tmp_path / "stopped", tools)
 
@@ -78,9 +76,7 @@ def test_second_signal_stops_at_once(tmp_path, text, tools):
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    tools.train_until_error(
-        tools.config(), tools.Hook(2, twice), KeyboardInterrupt, data=text, out=tmp_path / "run"
-    )
+    tools.train_until_error(tools.config(), tools.Hook(2, twice), KeyboardInterrupt, data=text, out=tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) == before
 
 

@@ -53,7 +53,9 @@ def test_accumulated_passes_give_the_gradient_of_one_big_batch(tmp_path, documen
 def test_loss_of_a_step_is_the_mean_over_targets_and_the_heads_loss_has_its_weight(tmp_path, documents, tools):
     alone, *_ = gradients(tools.config("entropy", entropy_head_weight=0.0, max_grad_norm=1e9), documents, tmp_path)
     both, *_ = gradients(tools.config("entropy", entropy_head_weight=1.0, max_grad_norm=1e9), documents, tmp_path)
-    double, _, _, run = gradients(tools.config("entropy", entropy_head_weight=2.0, max_grad_norm=1e9), documents, tmp_path)
+    double, _, _, run = gradients(
+        tools.config("entropy", entropy_head_weight=2.0, max_grad_norm=1e9), documents, tmp_path
+    )
     head = {id(p) for p in run.model.entropy_head.parameters()}
     trunk = {id(p) for p in run.model.trunk.parameters()}
     for parameter, none, once, twice in zip(run.model.parameters(), alone, both, double, strict=True):
@@ -118,7 +120,8 @@ def test_bits_per_byte_of_training_leave_the_ends_of_documents_out(tmp_path, doc
     _, _, sums, run = gradients(tools.config("never"), documents, tmp_path)
     batch = run.batches.batch(0)
     model = ByteLM(run.config.model, seed=run.config.train.seed)
-    log_p = torch.log_softmax(model(batch.byte_ids).logits.double(), dim=-1)
+    with torch.no_grad():
+        log_p = torch.log_softmax(model(batch.byte_ids).logits.double(), dim=-1)
     is_byte = (batch.targets >= 0) & (batch.targets != SEPARATOR)
     nats = -log_p.gather(-1, batch.targets.clamp(min=0)[..., None])[..., 0][is_byte].sum()
     assert sums.nats == pytest.approx(float(nats), rel=1e-5)
@@ -128,7 +131,7 @@ def test_bits_per_byte_of_training_leave_the_ends_of_documents_out(tmp_path, doc
 def test_file_of_zeros_is_learned_like_any_other_text(tmp_path, tools):
     data = tmp_path / "zeros"
     data.write_bytes(bytes(2000))
-    config = tools.config(steps=12, learning_rate=0.02)
+    config = tools.config(steps=20, learning_rate=0.02)
     run = trainer.train(config, data=data, out=tmp_path / "run", progress=tools.Hook())
     lines = tools.losses(run.path)
     assert lines[0]["train/bpb"] > 7
@@ -183,19 +186,37 @@ def test_output_folder_that_cannot_be_made_is_an_error(tmp_path, text, tools):
     assert f"cannot make the run directory {out}" in error.message
 
 
-@pytest.mark.parametrize("steps", [2, 9])
-def test_run_that_diverges_says_so_instead_of_saving_nonsense(tmp_path, text, tools, steps):
+@pytest.mark.parametrize(("steps", "passes"), [(1, 1), (9, 1), (9, 2)])
+def test_run_that_diverges_says_so_instead_of_saving_nonsense(tmp_path, text, tools, steps, passes):
     """The weights break at the first step: noticed at the next one, or at the validation that ends the run."""
-    config = tools.config("entropy", steps=steps, learning_rate=1e30, warmup_steps=0)
+    config = tools.config("entropy", steps=steps, accumulation_steps=passes, learning_rate=1e39, warmup_steps=0)
     error = tools.train_until_error(config, tools.Hook(), ConfigError, data=text, out=tmp_path / "run")
-    assert "training has diverged: the " in error.message
-    assert "learning_rate below 1e+30" in error.hint
+    assert f"training has diverged: the {'validation loss' if steps == 1 else 'loss'} is nan" in error.message
+    assert "learning_rate below 1e+39" in error.hint
     assert list((tmp_path / "run").rglob("model.safetensors")) == []
 
 
 def test_unknown_device_is_an_error(tmp_path, text, tools):
-    error = tools.train_until_error(tools.config(device="tpu"), tools.Hook(), ConfigError, data=text, out=tmp_path / "r")
+    error = tools.train_until_error(
+        tools.config(device="tpu"), tools.Hook(), ConfigError, data=text, out=tmp_path / "r"
+    )
     assert error.message.startswith("device is 'tpu'; allowed: auto, cpu")
+
+
+def test_each_pass_takes_the_next_batch_and_each_step_its_learning_rate(tmp_path, text, tools, monkeypatch):
+    asked, rates = [], []
+    original, rate = TrainingBatches.batch, trainer.learning_rate
+    monkeypatch.setattr(TrainingBatches, "batch", lambda self, index: asked.append(index) or original(self, index))
+    config = tools.config(steps=4, accumulation_steps=3, warmup_steps=2)
+    run = Trainer(tools.replace(config, data=tools.replace(config.data, paths=(str(text),))), tmp_path / "run")
+    original_step = run.optimizer.step
+    run.optimizer.step = lambda: rates.append({group["lr"] for group in run.optimizer.param_groups}) or original_step()
+    run.run(tools.Hook())
+    assert asked == list(range(12))
+    assert rates == [{rate(step, config.train)} for step in range(4)]
+    assert [line["learning_rate"] for line in tools.losses(tmp_path / "run")] == [
+        rate(s, config.train) for s in range(4)
+    ]
 
 
 def test_learning_rate_warms_up_then_falls_to_its_floor(tools):

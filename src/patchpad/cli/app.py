@@ -26,11 +26,22 @@ HELP = """Byte-level language models with Scratchpad Patching.
 Results go to stdout, logs and progress to stderr. Add --debug to any command to see the traceback of an error."""
 
 
-def build_app() -> App:
-    """Returns the app; each command's module is imported when it is called or its help is shown."""
-    app = App(name="patchpad", help=HELP, version=__version__, help_flags=["--help", "-h"], version_flags=["--version"])
+def build_app(chosen: str = "") -> App:
+    """Returns the app; a command's module is imported when it is called or its help is shown.
+
+    Args:
+        chosen: the command that is about to run; its help is its docstring, that of the others the summary.
+    """
+    app = App(
+        name="patchpad",
+        help=HELP,
+        version=__version__,
+        help_flags=["--help", "-h"],
+        version_flags=["--version"],
+        suppress_keyboard_interrupt=False,  # `main` says so itself
+    )
     for name, summary in COMMANDS.items():
-        app.command(f"patchpad.cli.{name}:{name}", name=name, help=summary)
+        app.command(f"patchpad.cli.{name}:{name}", name=name, **({} if name == chosen else {"help": summary}))
     return app
 
 
@@ -48,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a locale that cannot show a character must not end a command
             stream.reconfigure(errors="backslashreplace")
     try:
-        build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        app = build_app(tokens[0] if tokens else "")
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except PatchpadError as error:
         return _report(error, debug, error.message, error.hint, error.exit_code)

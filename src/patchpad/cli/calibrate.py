@@ -9,6 +9,7 @@ from patchpad.cli.options import DataPaths, Device, Json, RunPath
 
 def calibrate(
     run: RunPath,
+    /,
     *,
     data: DataPaths,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 200_000,

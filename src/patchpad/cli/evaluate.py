@@ -9,6 +9,7 @@ from patchpad.cli.options import DataPaths, Device, Json, RunPath
 
 def evaluate(
     run: RunPath,
+    /,
     *,
     data: DataPaths,
     scratchpad_threshold: Annotated[

@@ -11,6 +11,7 @@ from patchpad.cli.options import Device, Json, RunPath
 
 def generate(
     run: RunPath,
+    /,
     *,
     prompt: Annotated[list[str], Parameter(negative=(), help="Text to continue; repeat it for a batch.")],
     max_new_bytes: Annotated[int, Parameter(help="Most bytes per prompt.")] = 200,

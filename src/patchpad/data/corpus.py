@@ -51,7 +51,7 @@ class Corpus:
         return sum(len(document) for document in self.documents)
 
     def fingerprint(self) -> str:
-        """SHA-256 over document lengths and evenly spread samples: all bytes of up to 4 MiB, samples of larger texts."""
+        """SHA-256 over document lengths and bytes: all of up to 4 MiB, evenly spread samples of larger texts."""
         digest = hashlib.sha256()
         lengths = np.array([len(document) for document in self.documents], dtype="<i8")
         digest.update(lengths.tobytes())
@@ -149,7 +149,9 @@ def _find_files(paths: Sequence[str | Path]) -> list[Path]:
                 if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
             )
             if not found:
-                raise DataError(f"the directory {path} holds no readable file", hint="Give a directory with text files.")
+                raise DataError(
+                    f"the directory {path} holds no readable file", hint="Give a directory with text files."
+                )
         elif path.is_file():
             found = [path]
         else:
@@ -169,7 +171,9 @@ def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             hint=f"Unpack it first: {UNPACK_WITH[suffix]} {file}",
         )
     if suffix in (".parquet", ".arrow"):
-        raise DataError(f"{file} is {suffix[1:]}; allowed: plain text, .jsonl, .gz, .bz2, .xz", hint="Export it to JSONL.")
+        raise DataError(
+            f"{file} is {suffix[1:]}; allowed: plain text, .jsonl, .gz, .bz2, .xz", hint="Export it to JSONL."
+        )
     inner = Path(file.stem).suffix.lower() if suffix in OPENERS else suffix
     if inner == ".tar":
         raise DataError(f"{file} is a tar archive", hint=f"Unpack it first: tar -xf {file}")
@@ -200,6 +204,8 @@ def _read_json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[str, 
             raise DataError(f"{file}, line {number} is not JSON: {error}", hint="Mend or remove the line.") from error
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             keys = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-            raise DataError(f"{file}, line {number} has no string field `text`; it has: {keys}", hint="Rename the field.")
+            raise DataError(
+                f"{file}, line {number} has no string field `text`; it has: {keys}", hint="Rename the field."
+            )
         # A lone surrogate is no UTF-8, but it is text that someone wrote: keep its bytes.
         yield f"{file}:{number}", np.frombuffer(record["text"].encode("utf-8", "surrogatepass"), dtype=np.uint8)

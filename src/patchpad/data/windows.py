@@ -84,7 +84,9 @@ def cut_windows(corpus: Corpus, context_bytes: int, overlap_bytes: int = 0) -> W
         ConfigError: an overlap that leaves no new byte in a window.
     """
     if not 0 <= overlap_bytes < context_bytes:
-        raise ConfigError(f"overlap is {overlap_bytes} with windows of {context_bytes} bytes; allowed: 0 to below the window")
+        raise ConfigError(
+            f"overlap is {overlap_bytes} with windows of {context_bytes} bytes; allowed: 0 to below the window"
+        )
     lengths = np.array([len(document) for document in corpus.documents], dtype=np.int64)
     stride = context_bytes - overlap_bytes
     counts = 1 + -(-np.maximum(lengths - context_bytes, 0) // stride)

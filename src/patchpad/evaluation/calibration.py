@@ -1,6 +1,7 @@
 """Measuring the calibration table of a model on a text."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,17 @@ def calibrate(model: ByteLM, windows: Windows) -> Calibration:
         raise GenerationError(
             f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; allowed: {', '.join(NATS_TRIGGERS)}"
         )
+    return calibration_of(calibration_points(model, windows), windows)
+
+
+def calibration_points(model: ByteLM, windows: Windows) -> list[Point]:
+    """Evaluates the model at the thresholds of its table, from +inf to -inf."""
     thresholds = {math.inf, -math.inf, float(model.scratchpad_threshold_nats), *score_quantiles(model, windows)}
-    points = evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0)
+    return evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0)
+
+
+def calibration_of(points: Sequence[Point], windows: Windows) -> Calibration:
+    """Makes the table of points that were measured on `windows`."""
     return Calibration(rows=tuple(map(_row, points)), text_sha256=windows.corpus.fingerprint())
 
 

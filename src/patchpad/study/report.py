@@ -142,13 +142,13 @@ def _tiles(report: Report) -> str:
         )
         tiles.append(("FLOPs per byte", compact_number(point["flops_per_byte"]), share))
         patches = point["patches_per_byte"]
-        entries = f"one entry every {compact_number(1 / patches)} bytes; scratchpads add none" if patches else ""
+        every = f": one entry every {compact_number(1 / patches)} bytes, none for scratchpads" if patches else ""
         cache = compact_number(point["trunk_cache_bytes_per_byte"])
-        tiles.append(("trunk KV bytes per byte of context", cache, entries))
+        tiles.append(("KV bytes per byte", cache, f"the trunk's cache{every}"))
     if report.baselines:
         label, best = min(report.baselines.items(), key=lambda item: item[1])
         others = [f"{name} {value:.3f}" for name, value in report.baselines.items() if name != label]
-        tiles.append((f"bits per byte of {label}", f"{best:.3f}", ", ".join(["same text", *others])))
+        tiles.append((f"bits per byte of {label}", f"{best:.3f}", "; ".join(["on the same text", *others])))
     if not tiles:
         return ""
     rows = "".join(

@@ -28,6 +28,8 @@ _DARK = (
 )
 NUM_COLOURS = 6
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0), 0xFFFE, 0xFFFF)}
+
 PLOT_CSS = f"""\
 .plot{{{_LIGHT}}}
 @media (prefers-color-scheme:dark){{.plot{{{_DARK}}}}}
@@ -383,5 +385,8 @@ def _describe(shown: Sequence[_Shown], x_label: str, y_label: str) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Returns text for HTML or SVG, quotes included; what UTF-8 cannot hold (lone surrogates) shows as an escape."""
-    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    """Returns text for HTML or SVG, quotes included; what a document cannot hold shows as an escape.
+
+    Those are control characters other than tab and newline, and lone surrogates.
+    """
+    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROLS))

@@ -1,6 +1,6 @@
 """Runs and checkpoints on disk: safetensors and JSON, a manifest of checksums, and nothing half-written.
 
-    RUN/  config.json  model.safetensors  calibration.json  metrics.jsonl  manifest.json  checkpoints/step-N/
+RUN/  config.json  model.safetensors  calibration.json  metrics.jsonl  manifest.json  checkpoints/step-N/
 """
 
 import json
@@ -90,7 +90,8 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         steps = list_steps(given)
         if not steps:
             raise CheckpointError(
-                f"{given} holds no checkpoint yet", hint="Train again into a new folder; this run stopped before its first one."
+                f"{given} holds no checkpoint yet",
+                hint="Train again into a new folder; this run stopped before its first one.",
             )
         folder = steps[-1]
     manifest_path = folder / MANIFEST
@@ -106,7 +107,9 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not {CONFIG, MODEL} <= files.keys():
-        raise CheckpointError(f"{manifest_path} is not a manifest of patchpad", hint="Use another checkpoint of the run.")
+        raise CheckpointError(
+            f"{manifest_path} is not a manifest of patchpad", hint="Use another checkpoint of the run."
+        )
     for name, digest in files.items():
         file = folder / name
         if not file.is_file():

@@ -141,7 +141,9 @@ class Trainer:
         try:
             (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cannot make the run directory {self.out}: {error}", hint="Choose another --out.") from error
+            raise ConfigError(
+                f"cannot make the run directory {self.out}: {error}", hint="Choose another --out."
+            ) from error
         train_config = self.config.train
         with _signals_noted() as stop:
             while self.step < train_config.steps:

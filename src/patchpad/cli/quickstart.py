@@ -1,0 +1,52 @@
+"""`patchpad quickstart`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Device, Json
+
+
+def quickstart(
+    *,
+    out: Annotated[Path | None, Parameter(help="Run directory to make; default: runs/quickstart, or the next free.")] = None,
+    minutes: Annotated[float, Parameter(help="Time for everything.")] = 5.0,
+    data: Annotated[
+        list[str] | None, Parameter(negative=(), help="Your own file, glob or directory instead of the bundled text.")
+    ] = None,
+    seed: Annotated[int, Parameter(help="Of weights, data order and sample.")] = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Train a small model on real text, measure it along the threshold, write a sample and report.html."""
+    from patchpad.cli.tables import print_points
+    from patchpad.files import strict_json
+    from patchpad.study import quickstart as job
+    from patchpad.training.progress import BarProgress, LogProgress
+
+    with BarProgress() if sys.stderr.isatty() else LogProgress() as progress:
+        result = job.quickstart(
+            out=out or free_folder(), minutes=minutes, data=data or (), seed=seed, device=device, progress=progress
+        )
+    points = [point.to_dict() for point in result.points]
+    chosen = result.calibrated
+    if json:
+        print(strict_json({"run": str(result.run.path), "points": points, "change_percent": result.change_percent}))
+        return
+    print_points(points, calibrated_threshold_nats=chosen.scratchpad_threshold_nats)
+    print(
+        f"\n* the stored threshold. From no scratchpads to it, bits per byte change by {result.change_percent:+.2f} % "
+        f"on {chosen.num_bytes:,} held-out bytes.\n"
+    )
+    print(job.PROMPT + result.completion.text)
+    print(f"\n{result.seconds:.0f} s. Report: {result.report_path}")
+    print(f"Next: patchpad generate {result.run.path} --prompt TEXT --compute 0.4")
+
+
+def free_folder() -> Path:
+    """Returns runs/quickstart, or runs/quickstart-N with the first N from 2 that is free."""
+    first = Path("runs/quickstart")
+    candidates = [first, *(first.with_name(f"quickstart-{number}") for number in range(2, 10_000))]
+    return next(folder for folder in candidates if not folder.exists())

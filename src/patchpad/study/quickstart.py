@@ -1,0 +1,232 @@
+"""The main job in five minutes: train a small model with 16-byte patches and scratchpads, and see what they buy."""
+
+import logging
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchpad.config import SEPARATOR, Config, DataConfig, ModelConfig, TrainConfig
+from patchpad.cost import count_parameters
+from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.errors import ConfigError
+from patchpad.evaluation.bits_per_byte import Point
+from patchpad.evaluation.calibration import calibration_of, calibration_points
+from patchpad.evaluation.compressors import compressors_bits_per_byte
+from patchpad.files import strict_json, write_atomically
+from patchpad.inference.generator import Completion, complete
+from patchpad.model.byte_lm import ByteLM
+from patchpad.study.report import Report, write_report
+from patchpad.training.checkpoint import store_calibration
+from patchpad.training.progress import Progress
+from patchpad.training.trainer import Run, StepSums, Trainer, read_metrics, train
+from patchpad.version import __version__
+
+logger = logging.getLogger(__name__)
+
+TRAINING_SHARE = 0.77
+"""Share of the minutes that training takes; the rest is for measuring, a sample and the page."""
+TIMED_STEPS = 12
+LEAST_STEPS = 20
+EVALUATED_BYTES = 200_000
+PROMPT = "It was"
+SAMPLE_BYTES = 400
+
+CONFIG = Config(
+    model=ModelConfig(window_bytes=8, trunk_dim=256, trunk_layers=4),
+    train=TrainConfig(
+        batch_rows=2, learning_rate=4e-3, warmup_steps=50, validate_every=500, checkpoint_every=500, keep_checkpoints=1
+    ),
+)
+"""16-byte patches, entropy scratchpads at 3/16 per byte, thin local layers that see 8 bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartResult:
+    """What the command prints."""
+
+    run: Run
+    points: tuple[Point, ...]
+    completion: Completion
+    report_path: Path
+    seconds: float
+
+    @property
+    def without_scratchpads(self) -> Point:
+        """The point at +inf."""
+        return self.points[0]
+
+    @property
+    def calibrated(self) -> Point:
+        """The point at the stored threshold."""
+        stored = float(self.run.model.scratchpad_threshold_nats)
+        return next(point for point in self.points if point.scratchpad_threshold_nats == stored)
+
+    @property
+    def change_percent(self) -> float:
+        """Change of bits per byte from no scratchpads to the stored threshold; below 0 is better."""
+        return 100 * (self.calibrated.bits_per_byte / self.without_scratchpads.bits_per_byte - 1)
+
+
+def quickstart(
+    *, out: Path, minutes: float = 5.0, data: Sequence[str] = (), seed: int = 0, device: str = "cpu", progress: Progress
+) -> QuickstartResult:
+    """Trains within a time budget, evaluates along the threshold, samples, and writes `report.html`.
+
+    Args:
+        out: run directory; must be absent or empty.
+        minutes: budget for everything; the number of steps follows from the measured speed.
+        data: the user's files; empty: the bundled novels, one of them held out.
+        seed: of initialisation, data order and sample.
+        device: as in the configuration.
+        progress: receives every training step.
+
+    Raises:
+        ConfigError: minutes out of range, or `out` is not empty.
+        DataError: unreadable or too little text.
+        TrainingInterrupted: stopped by a signal after saving.
+    """
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise ConfigError(f"minutes is {minutes}; allowed: a number above 0", hint="Try --minutes 5.")
+    began = time.perf_counter()
+    config = replace(CONFIG, data=data_config(data), train=replace(CONFIG.train, seed=seed, device=device))
+    seconds_per_step = time_step(config)
+    steps = max(LEAST_STEPS, int((60 * minutes * TRAINING_SHARE - (time.perf_counter() - began)) / seconds_per_step))
+    config = replace(config, train=replace(config.train, steps=steps))
+    logger.info(
+        "training %s parameters for %d steps of %d bytes, about %.1f minutes",
+        f"{sum(count_parameters(config.model).values()):,}",
+        steps,
+        config.train.batch_rows * config.model.context_bytes,
+        steps * seconds_per_step / 60,
+    )
+    training_began = time.perf_counter()
+    run = train(config, out=out, progress=progress)
+    training_seconds = time.perf_counter() - training_began
+
+    logger.info("measuring held-out text along the threshold")
+    windows = cut_windows(run.validation, config.model.context_bytes).limit(EVALUATED_BYTES)
+    points = calibration_points(run.model, windows)
+    run.model.calibration = calibration_of(points, windows)
+    store_calibration(run.path, run.model.calibration)
+    completion = complete(run.model, [PROMPT], max_new_bytes=SAMPLE_BYTES, seed=seed)[0]
+    result = QuickstartResult(
+        run=run,
+        points=tuple(points),
+        completion=completion,
+        report_path=run.path / "report.html",
+        seconds=time.perf_counter() - began,
+    )
+    facts = describe_run(config, run, training_seconds)
+    write_result(result, facts)
+    write_report(result.report_path, build_report(result, facts, windows, minutes, data))
+    return result
+
+
+def data_config(data: Sequence[str]) -> DataConfig:
+    """Returns the user's files, or the bundled novels with one held out."""
+    if data:
+        return DataConfig(paths=tuple(str(Path(path).absolute()) for path in data))
+    folder = resources.files("patchpad") / "data" / "bundled"
+    return DataConfig(
+        paths=(str(folder / "austen_train.jsonl.xz"),), validation_paths=(str(folder / "austen_validation.jsonl.xz"),)
+    )
+
+
+def time_step(config: Config) -> float:
+    """Returns the seconds of a training step, measured on a few that are thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, Path(folder))
+        times = []
+        for _ in range(TIMED_STEPS):
+            began = time.perf_counter()
+            trainer.train_step(StepSums())
+            times.append(time.perf_counter() - began)
+    return float(np.median(times[2:]))
+
+
+def describe_run(config: Config, run: Run, training_seconds: float) -> dict[str, str]:
+    """Returns the facts that stand beside the numbers."""
+    last = read_metrics(run.path)[-1]
+    return {
+        "Parameters": f"{sum(count_parameters(config.model).values()):,}",
+        "Patch size": f"{config.model.patchifier.target_patch_size} bytes ({config.model.patchifier.kind})",
+        "Scratchpads": f"{config.model.trigger.kind} trigger, {config.train.scratchpads_per_byte} per byte in training",
+        "Trained on": f"{last['bytes_seen'] / 1e6:.2f} MB seen, {last['step']:,} steps",
+        "Training time": f"{training_seconds:.0f} s on {torch.get_num_threads()} threads ({run.model.device})",
+        "Hardware": platform.processor() or platform.machine(),
+        "Versions": f"patchpad {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "Seed": str(config.train.seed),
+    }
+
+
+def write_result(result: QuickstartResult, facts: dict[str, str]) -> None:
+    """Writes `quickstart.json`: every number that the page and the table show."""
+    content = {
+        "points": [point.to_dict() for point in result.points],
+        "calibrated_threshold_nats": result.calibrated.scratchpad_threshold_nats,
+        "change_percent": result.change_percent,
+        "seconds": result.seconds,
+        "facts": facts,
+        "sample": result.completion.text,
+    }
+    write_atomically(result.run.path / "quickstart.json", strict_json(content, indent=1))
+
+
+def build_report(
+    result: QuickstartResult, facts: dict[str, str], windows: Windows, minutes: float, data: Sequence[str]
+) -> Report:
+    """Collects what the page shows."""
+    never, chosen = result.without_scratchpads, result.calibrated
+    corpus = Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
+    command = "patchpad quickstart" + "".join(f" --data {path}" for path in data)
+    if minutes != 5.0:
+        command += f" --minutes {minutes:g}"
+    return Report(
+        title="Scratchpad Patching, the first run",
+        summary=(
+            f"On held-out text, scratchpads take the same weights from {never.bits_per_byte:.4f} to "
+            f"{chosen.bits_per_byte:.4f} bits per byte ({result.change_percent:+.2f} %), with "
+            f"{chosen.trunk_calls_per_byte:.3f} instead of {never.trunk_calls_per_byte:.3f} trunk calls per byte "
+            f"and a trunk cache of the same size. One seed, a small model, {never.num_bytes:,} bytes of text."
+        ),
+        facts=facts,
+        points=[point.to_dict() for point in result.points],
+        calibrated_threshold_nats=chosen.scratchpad_threshold_nats,
+        baselines=compressors_bits_per_byte(corpus),
+        training=read_metrics(result.run.path),
+        sample_prompt=PROMPT,
+        sample=result.completion.data,
+        command=command,
+        reproduce=(
+            f"The number of steps follows from the machine's speed. To repeat this run exactly on the same machine:\n"
+            f"patchpad train --config {result.run.path / 'config.json'} --out NEW_RUN"
+        ),
+        **sample_marks(result.run.model, PROMPT.encode() + result.completion.data),
+    )
+
+
+def evaluated_texts(windows: Windows) -> list[np.ndarray]:
+    """Returns the bytes of each window, so that compressors are measured on the same text."""
+    ranges = zip(windows.document.tolist(), windows.begin.tolist(), windows.num_bytes.tolist(), strict=True)
+    return [windows.corpus.documents[document][begin : begin + size] for document, begin, size in ranges]
+
+
+@torch.no_grad()
+def sample_marks(model: ByteLM, data: bytes) -> dict[str, Any]:
+    """Returns scratchpads, patch ends and entropies of each byte of a text, as the report takes them."""
+    output = model(torch.tensor([[SEPARATOR, *data]], device=model.device))
+    assert output.entropy_nats is not None
+    return {
+        "sample_scratchpads": output.layout.scratchpad_mask[0, 1:].tolist(),
+        "sample_patch_ends": output.layout.patch_end_mask[0, 1:].tolist(),
+        "sample_entropy_nats": output.entropy_nats[0, 1:].tolist(),
+    }

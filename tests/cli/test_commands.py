@@ -1,0 +1,256 @@
+"""What the commands print when all is well."""
+
+import base64
+import json
+import math
+
+import pytest
+
+import patchpad as package
+from patchpad.cli.train import parse_fields
+from patchpad.errors import ConfigError
+from patchpad.training.checkpoint import open_checkpoint
+from patchpad.training.trainer import read_metrics
+
+POINT_KEYS = {
+    "scratchpad_threshold_nats",
+    "bits_per_byte",
+    "num_bytes",
+    "scratchpads_per_byte",
+    "patches_per_byte",
+    "trunk_calls_per_byte",
+    "flops_per_byte",
+    "trunk_cache_bytes_per_byte",
+}
+COMPLETION_KEYS = {"text", "bytes_base64", "num_bytes", "trunk_calls", "trunk_cache_entries", "stop_reason"}
+COST_KEYS = {"num_params", "flops_per_byte", "trunk_cache_bytes_per_byte", "local_cache_bytes"}
+
+
+def strict(called) -> dict:
+    """The one strict JSON object on stdout."""
+    assert called.code == 0, called.err
+    value = json.loads(called.out, parse_constant=pytest.fail)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_train_takes_fields_from_the_command_line_and_says_what_came_out(patchpad, tmp_path, config, text):
+    out = tmp_path / "run"
+    called = patchpad(
+        *("train", "--config", config, "--data", text, "--out", out, "--train.steps", "3", "--train.log_every=1"),
+        *("--model.patchifier.kind", "spacebyte", "--train.learning-rate", "1e-3", "--device", "cpu"),
+        *("--model.trigger.scratchpad_threshold_nats", "-inf"),
+    )
+    assert called.code == 0
+    found = open_checkpoint(out).config
+    assert found.train.steps == 3
+    assert found.train.learning_rate == 1e-3
+    assert found.model.patchifier.kind == "spacebyte"
+    assert found.model.patchifier.target_patch_size == 8, "from the file"
+    assert found.model.trigger.scratchpad_threshold_nats == -math.inf
+    lines = read_metrics(out)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert f"{out}: {lines[-1]['val/bpb']:.4f} bits per byte on held-out text" in called.out
+    assert f"patchpad calibrate {out} --data PATH" in called.out
+
+
+def test_train_as_json_gives_the_last_line_of_metrics_and_resume_repeats_it(patchpad, tmp_path, config, text):
+    out = tmp_path / "run"
+    first = strict(patchpad("train", "--config", config, "--data", text, "--out", out, "--json"))
+    assert first == {"run": str(out), **read_metrics(out)[-1]}
+    assert strict(patchpad("train", "--resume", out, "--json")) == first
+
+
+def test_train_takes_several_paths(patchpad, tmp_path, config, text):
+    (tmp_path / "more.jsonl").write_text('{"text": "more text"}\n{"text": "and more"}\n')
+    out = tmp_path / "run"
+    assert patchpad("train", "--config", config, "--data", text, "--data", tmp_path / "*.jsonl", "--out", out).code == 0
+    assert open_checkpoint(out).config.data.paths == (str(text), f"{tmp_path}/*.jsonl")
+
+
+def test_evaluate_as_json_has_the_keys_promised_and_infinities_as_strings(patchpad, finished, text):
+    thresholds = ["--scratchpad-threshold", "inf", "--scratchpad-threshold", "1.5", "--scratchpad-threshold", "-inf"]
+    called = patchpad("evaluate", finished, "--data", text, *thresholds, "--limit-bytes", "0", "--json")
+    value = strict(called)
+    assert set(value) == {"points"}
+    assert [set(point) for point in value["points"]] == [POINT_KEYS] * 3
+    assert [point["scratchpad_threshold_nats"] for point in value["points"]] == ["inf", 1.5, "-inf"]
+    assert {point["num_bytes"] for point in value["points"]} == {text.stat().st_size}
+    expected = package.evaluate(
+        package.load(finished), text, scratchpad_threshold_nats=[math.inf, 1.5, -math.inf], limit_bytes=0
+    )
+    assert [point["bits_per_byte"] for point in value["points"]] == [point.bits_per_byte for point in expected]
+    assert called.err == ""
+
+
+def test_evaluate_without_a_threshold_uses_the_stored_one(patchpad, finished, text):
+    (point,) = strict(patchpad("evaluate", finished, "--data", text, "--json"))["points"]
+    assert point["scratchpad_threshold_nats"] == float(package.load(finished).scratchpad_threshold_nats)
+
+
+def test_evaluate_limits_and_overlaps(patchpad, finished, text):
+    limited = strict(patchpad("evaluate", finished, "--data", text, "--limit-bytes", "640", "--json"))["points"][0]
+    assert abs(limited["num_bytes"] - 640) <= 64
+    points = [
+        strict(patchpad("evaluate", finished, "--data", text, "--overlap", overlap, "--json"))["points"][0]
+        for overlap in ("0", "32")
+    ]
+    assert points[0]["num_bytes"] == points[1]["num_bytes"] == text.stat().st_size
+    assert points[0]["bits_per_byte"] != points[1]["bits_per_byte"]
+
+
+def test_evaluate_prints_a_table_with_a_row_for_each_threshold(patchpad, finished, text):
+    thresholds = ["--scratchpad-threshold=-inf", "--scratchpad-threshold", "-1.5"]
+    called = patchpad("evaluate", finished, "--data", text, *thresholds)
+    assert called.code == 0
+    rows = [line.split() for line in called.out.splitlines() if line.strip()]
+    assert [row[0] for row in rows[-2:]] == ["-inf", "-1.500"]
+    assert "bits per" in called.out
+
+
+def test_evaluate_takes_a_step_folder(patchpad, finished, text):
+    of_run = strict(patchpad("evaluate", finished, "--data", text, "--json"))
+    assert strict(patchpad("evaluate", finished / "checkpoints" / "step-6", "--data", text, "--json")) == of_run
+
+
+def test_calibrate_stores_a_table_that_makes_compute_work(patchpad, run, text):
+    called = patchpad("calibrate", run, "--data", text, "--limit-bytes", "1000")
+    assert called.code == 0
+    assert f"Stored in {run}." in called.out
+    table = package.load(run).calibration
+    assert f"Least compute: {table.least_compute:.4f}" in called.out
+    for compute in (table.least_compute, 0.3, 1):
+        prompt = "the cat sat on the mat"
+        arguments = ["--compute", str(compute), "--max-new-bytes", "60", "--temperature", "0", "--json"]
+        value = strict(patchpad("generate", run, "--prompt", prompt, *arguments))
+        (completion,) = value["completions"]
+        calls = completion["trunk_calls"] / (completion["num_bytes"] + len(prompt))
+        if compute == 1:
+            assert calls == pytest.approx(1, abs=0.05)
+        if compute == table.least_compute:
+            assert completion["trunk_calls"] == completion["trunk_cache_entries"]
+
+
+def test_calibrate_as_json_prints_the_stored_table(patchpad, run, text):
+    value = strict(patchpad("calibrate", run, "--data", text, "--limit-bytes", "500", "--json"))
+    assert value == json.loads((run / "calibration.json").read_text())
+    assert value["rows"][0]["scratchpad_threshold_nats"] == "inf"
+
+
+def test_calibrating_again_replaces_the_table(patchpad, run, text):
+    first = strict(patchpad("calibrate", run, "--data", text, "--limit-bytes", "300", "--json"))
+    second = strict(patchpad("calibrate", run, "--data", text, "--json"))
+    assert first["rows"] != second["rows"]
+    assert package.load(run).calibration.rows[0]["num_bytes"] == second["rows"][0]["num_bytes"]
+
+
+def test_generate_as_json_has_the_keys_promised(patchpad, finished):
+    prompts = ["--prompt", "the ", "--prompt", "größer", "--prompt", ""]
+    called = patchpad("generate", finished, *prompts, "--max-new-bytes", "9", "--json")
+    completions = strict(called)["completions"]
+    assert [set(completion) for completion in completions] == [COMPLETION_KEYS] * 3
+    for completion in completions:
+        data = base64.b64decode(completion["bytes_base64"])
+        assert len(data) == completion["num_bytes"] <= 9
+        assert completion["text"] == data.decode("utf-8", "replace")
+        assert completion["stop_reason"] in ("length", "end")
+        assert completion["trunk_calls"] >= completion["trunk_cache_entries"]
+    assert called.err == ""
+
+
+def test_generate_prints_prompt_and_text_and_the_same_text_as_json(patchpad, finished):
+    options = ["--prompt", "the cat", "--max-new-bytes", "20", "--seed", "3"]
+    called = patchpad("generate", finished, *options)
+    (completion,) = strict(patchpad("generate", finished, *options, "--json"))["completions"]
+    assert called.code == 0
+    assert called.out == f"the cat{completion['text']}\n"
+    assert patchpad("generate", finished, *options).out == called.out
+
+
+def test_generate_shows_each_prompt_of_a_batch(patchpad, finished):
+    called = patchpad("generate", finished, "--prompt", "one", "--prompt", "two", "--max-new-bytes", "3")
+    assert called.code == 0
+    assert "--- one\none" in called.out
+    assert "--- two\ntwo" in called.out
+
+
+@pytest.mark.parametrize("threshold", ["inf", "-inf", "-1.5", "2"])
+def test_generate_takes_any_threshold(patchpad, finished, threshold):
+    options = ["--prompt", "the cat", "--max-new-bytes", "4", "--scratchpad-threshold", threshold, "--json"]
+    (completion,) = strict(patchpad("generate", finished, *options))["completions"]
+    if threshold == "inf":
+        assert completion["trunk_calls"] == completion["trunk_cache_entries"]
+    if threshold in ("-inf", "-1.5"):
+        assert completion["trunk_calls"] == len("the cat") + 1 + completion["num_bytes"]
+
+
+def test_cost_as_json_has_the_keys_promised_for_all_and_for_each_part(patchpad, config):
+    value = strict(patchpad("cost", "--config", config, "--json"))
+    assert set(value) >= COST_KEYS | {"cache_dtype", "parts"}
+    assert value["cache_dtype"] == "float32"
+    for part in value["parts"].values():
+        assert set(part) >= COST_KEYS
+    for key in COST_KEYS:
+        assert value[key] == pytest.approx(sum(part[key] for part in value["parts"].values()))
+
+
+def test_cost_takes_context_rates_and_dtype(patchpad, config):
+    plain = strict(patchpad("cost", "--config", config, "--json"))
+    options = ["--context", "4096", "--mean-patch-size", "4", "--scratchpads-per-byte", "0.5", "--dtype", "bfloat16"]
+    value = strict(patchpad("cost", "--config", config, *options, "--json"))
+    assert (value["context_bytes"], value["patches_per_byte"], value["scratchpads_per_byte"]) == (4096, 0.25, 0.5)
+    assert (
+        value["trunk_cache_bytes_per_byte"] == plain["trunk_cache_bytes_per_byte"]
+    )  # twice the patches, half the bytes
+    assert value["num_params"] == plain["num_params"]
+    assert value["flops_per_byte"] > plain["flops_per_byte"]
+
+
+def test_cost_counts_the_parameters_of_a_trained_model(patchpad, config, finished):
+    value = strict(patchpad("cost", "--config", config, "--json"))
+    assert value["num_params"] == sum(parameter.numel() for parameter in package.load(finished).parameters())
+
+
+def test_cost_prints_a_row_for_each_part(patchpad, config):
+    called = patchpad("cost", "--config", config)
+    assert called.code == 0
+    for part in ("local_encoder", "entropy_head", "patch_pooling", "trunk", "local_decoder", "all"):
+        assert any(line.startswith(part) for line in called.out.splitlines())
+
+
+def test_version_and_help_go_to_stdout(patchpad):
+    assert patchpad("--version").out.strip() == package.__version__
+    for arguments in ([], ["--help"], ["-h"]):
+        called = patchpad(*arguments)
+        assert called.code == 0
+        assert "Usage: patchpad COMMAND" in called.out
+        assert called.err == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["--config", "--data", "--out", "--resume", "--device", "--train.steps 2000"]),
+        ("evaluate", ["RUN", "--data", "--scratchpad-threshold", "--limit-bytes", "--overlap", "--json"]),
+        ("calibrate", ["RUN", "--data", "--limit-bytes", "--json"]),
+        ("generate", ["RUN", "--prompt", "--compute", "--scratchpad-threshold", "--seed", "--json"]),
+        ("cost", ["--config", "--context", "--mean-patch-size", "--scratchpads-per-byte", "--json"]),
+    ],
+)
+def test_help_of_a_command_names_its_options(patchpad, command, words):
+    called = patchpad(command, "--help")
+    assert called.code == 0
+    assert all(word in called.out for word in words)
+
+
+def test_fields_are_read_with_a_space_or_an_equals_sign():
+    assert parse_fields(("--train.steps", "3", "--model.trigger.kind=never")) == {
+        "train.steps": "3",
+        "model.trigger.kind": "never",
+    }
+    assert parse_fields(("--train.learning-rate", "-1", "--data.paths=a=b")) == {
+        "train.learning_rate": "-1",
+        "data.paths": "a=b",
+    }
+    with pytest.raises(ConfigError, match=r"--train\.steps has no value"):
+        parse_fields(("--train.steps", "--train.seed", "3"))

@@ -1,0 +1,106 @@
+"""What only a process of its own can show: start-up, closed pipes and signals."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from patchpad.cli.app import COMMANDS
+
+HELP_SECONDS = 0.5
+PATCHPAD = [sys.executable, "-m", "patchpad"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_answers_within_half_a_second_of_processor_time(arguments):
+    times = []
+    for _ in range(3):  # the best of three: a busy machine slows single ones down
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "Usage: patchpad" in done.stdout
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if times[-1] < HELP_SECONDS:
+            break
+    assert min(times) < HELP_SECONDS
+
+
+def test_help_cost_and_wrong_usage_import_no_torch(config, tmp_path):
+    code = """
+import sys
+from patchpad.cli.app import COMMANDS, main
+calls = [[name, "--help"] for name in COMMANDS] + [["--help"], ["--version"], ["cost", "--config", sys.argv[1]]]
+assert [main(call) for call in calls] == [0] * len(calls)
+wrong = [["evalute"], ["evaluate"], ["train"], ["cost", "--config", "missing.yaml"], ["train", "--train.stepz", "1"]]
+assert [main(call) for call in wrong] == [2] * len(wrong)
+heavy = {"torch", "numpy", "safetensors"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = python(code, str(config))
+    assert done.returncode == 0, done.stderr
+    assert set(COMMANDS) >= {"train", "evaluate", "calibrate", "generate", "cost"}
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, patchpad; patchpad.load_config(None); sys.exit('torch' in sys.modules)"
+    assert python(code).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["cost", "--config", "CONFIG"], ["cost", "--config", "CONFIG", "--json"]]
+)
+def test_reader_that_goes_away_early_is_no_error(arguments, config):
+    arguments = [str(config) if argument == "CONFIG" else argument for argument in arguments]
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does when it has seen enough, but surely before anything is written
+    try:
+        done = subprocess.run(
+            [*PATCHPAD, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, config, text):
+    out = tmp_path / "run"
+    options = ["--config", config, "--data", text, "--out", out, "--train.steps", "100000", "--train.log_every", "1"]
+    with subprocess.Popen(
+        [*PATCHPAD, "train", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (out / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert output == ""
+    first, second = errors.splitlines()[-2:]
+    assert first.startswith("patchpad: stopped at step ")
+    assert first.endswith("of 100000; everything is saved")
+    assert second == f"Go on with: patchpad train --resume {out}"
+    assert "Traceback" not in errors
+    (step,) = (out / "checkpoints").iterdir()
+    number = json.loads((step / "trainer.json").read_text())["step"]
+    assert step.name == f"step-{number}"
+    assert len((step / "metrics.jsonl").read_text().splitlines()) == number

@@ -1,0 +1,142 @@
+"""Generation: rows do not depend on each other, options mean what they say, nothing is lost."""
+
+import math
+
+import pytest
+import torch
+
+import patchpad
+from patchpad.calibration import Calibration
+from patchpad.errors import GenerationError, InputError
+from patchpad.inference.sampling import Sampling, choose, filtered_logits
+from patchpad.inference.text import TextDecoder, decode_text
+from patchpad.testing import as_row, sharp_model, tiny_model_config
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sharp_model(tiny_model_config("spacebyte", "entropy"), seed=3)
+
+
+def test_ten_copies_of_a_prompt_give_ten_identical_outputs(model):
+    for options in ({"temperature": 0.0}, {"temperature": 1.0, "seed": [5] * 10}):
+        completions = patchpad.complete(model, ["It was the"] * 10, max_new_bytes=40, **options)
+        assert len({completion.data for completion in completions}) == 1
+        assert len({completion.trunk_calls for completion in completions}) == 1
+
+
+def test_a_row_generates_the_same_alone_and_in_a_ragged_batch(model):
+    prompts = ["", "a", b"\xff\x00", "It was the best of times, it was the worst of times"]
+    options = {"max_new_bytes": 30, "temperature": 0.9, "top_k": 40, "top_p": 0.95}
+    together = patchpad.complete(model, prompts, seed=[4, 5, 6, 7], **options)
+    for row, prompt in enumerate(prompts):
+        assert patchpad.complete(model, [prompt], seed=4 + row, **options)[0] == together[row]
+
+
+def test_greedy_generation_takes_the_likeliest_next_id_of_the_full_pass(model):
+    completion = patchpad.complete(model, ["It was"], max_new_bytes=25, temperature=0.0)[0]
+    ids = torch.tensor([as_row(b"It was" + completion.data)])
+    with torch.no_grad():
+        layout = model(ids).layout
+        best = model(ids).logits[0, 6:-1].argmax(-1).tolist()
+    assert bytes(best) == completion.data
+    assert completion.trunk_calls == layout.num_slots
+    assert completion.trunk_cache_entries == int(layout.patch_end_mask.sum())
+
+
+def test_a_row_stops_where_the_model_ends_the_document():
+    model = sharp_model(tiny_model_config("fixed", "entropy"), seed=1)
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight[256] = 0
+        model.local_decoder.lm_head.weight[:256] *= 0.01
+    completions = patchpad.complete(model, [f"row {number}" for number in range(12)], max_new_bytes=500, temperature=1.0)
+    assert {completion.stop_reason for completion in completions} == {"end", "length"} or all(
+        completion.stop_reason == "end" for completion in completions
+    )
+    assert all(len(completion.data) < 500 for completion in completions if completion.stop_reason == "end")
+
+
+def test_no_new_byte_is_generated_when_none_is_asked_for(model):
+    completion = patchpad.complete(model, ["abc"], max_new_bytes=0)[0]
+    assert (completion.data, completion.stop_reason, completion.text) == (b"", "length", "")
+
+
+def test_seeds_make_rows_differ_and_repeat(model):
+    first = patchpad.complete(model, ["x", "x"], max_new_bytes=20, temperature=1.5, seed=1)
+    again = patchpad.complete(model, ["x", "x"], max_new_bytes=20, temperature=1.5, seed=1)
+    assert first == again
+    assert first[0].data != first[1].data
+
+
+def test_top_k_and_top_p_keep_the_likeliest_ids():
+    logits = torch.tensor([[0.1, 0.5, 0.2, 0.15, 0.05]]).log()
+    kept = filtered_logits(logits, Sampling(temperature=1.0, top_k=2)).isfinite()
+    assert kept.tolist() == [[False, True, True, False, False]]
+    kept = filtered_logits(logits, Sampling(temperature=1.0, top_p=0.71)).isfinite()
+    assert kept.tolist() == [[False, True, True, True, False]]
+    kept = filtered_logits(logits, Sampling(temperature=1.0, top_p=0.01)).isfinite()
+    assert kept.tolist() == [[False, True, False, False, False]]
+
+
+def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
+    logits = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().expand(4000, -1)
+    streams = [torch.Generator().manual_seed(number) for number in range(4000)]
+    drawn = torch.tensor(choose(logits, Sampling(temperature=1.0), streams))
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    assert float((shares - torch.tensor([0.7, 0.2, 0.1, 0.0])).abs().max()) < 0.03
+    assert shares[3] == 0
+
+
+def test_compute_is_translated_by_the_calibration(model):
+    rows = tuple(
+        {"scratchpad_threshold_nats": threshold, "trunk_calls_per_byte": calls}
+        for threshold, calls in ((math.inf, 0.2), (3.0, 0.2), (1.0, 0.6), (0.0, 1.0), (-math.inf, 1.0))
+    )
+    model.calibration = Calibration(rows=rows, text_sha256="")
+    try:
+        by_compute = patchpad.complete(model, ["abc"], max_new_bytes=30, compute=0.4)
+        assert by_compute == patchpad.complete(model, ["abc"], max_new_bytes=30, scratchpad_threshold_nats=2.0)
+        least = patchpad.complete(model, ["abc"], max_new_bytes=30, compute=0.2)[0]
+        assert least.trunk_calls == least.trunk_cache_entries
+        for wrong in (0.19, 1.01, math.nan):
+            with pytest.raises(GenerationError, match=r"0\.2 .* to 1"):
+                patchpad.complete(model, ["abc"], compute=wrong)
+        with pytest.raises(GenerationError, match="one of the two"):
+            patchpad.complete(model, ["abc"], compute=0.5, scratchpad_threshold_nats=1.0)
+    finally:
+        model.calibration = None
+    with pytest.raises(GenerationError, match="no calibration"):
+        patchpad.complete(model, ["abc"], compute=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"max_new_bytes": -1}, "max_new_bytes"),
+        ({"seed": -3}, "seed"),
+        ({"seed": [1, 2]}, "seed"),
+    ],
+)
+def test_options_out_of_range_are_named(model, options, word):
+    with pytest.raises(GenerationError, match=word):
+        patchpad.complete(model, ["abc"], **options)
+
+
+def test_a_single_string_is_no_batch(model):
+    with pytest.raises(InputError, match="single string"):
+        patchpad.complete(model, "abc")
+    assert isinstance(patchpad.generate(model, "abc", max_new_bytes=3), str)
+    assert len(patchpad.generate(model, ["abc", b"d"], max_new_bytes=3)) == 2
+
+
+def test_text_never_splits_a_character():
+    data = "naïve 日本 🙂".encode() + b"\xe6\x97"
+    decoder = TextDecoder()
+    pieces = [decoder.push(bytes([value])) for value in data]
+    assert "�" not in "".join(pieces)
+    assert "".join(pieces) + decoder.push(b"", final=True) == decode_text(data)

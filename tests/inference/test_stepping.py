@@ -1,0 +1,184 @@
+"""Invariant 2: the one-pass forward equals prefill plus steps, for every patchifier and trigger, batched and packed."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import patchpad
+from patchpad.config import PADDING, SEPARATOR
+from patchpad.errors import InputError
+from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
+
+TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+every_combination = pytest.mark.parametrize(
+    ("patchifier", "trigger"), [(patchifier, trigger) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
+)
+
+
+def batch_of(rows: list[list[int]]) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[PADDING] * (width - len(row))] for row in rows])
+
+
+def step_through(model, rows, prompt_lengths, threshold):
+    """Prefills each row's first bytes, then steps; returns (row, position, logits) and the last state."""
+    prompts = [bytes(row[1 : 1 + length]) for row, length in zip(rows, prompt_lengths, strict=True)]
+    logits, state = patchpad.prefill(model, prompts, scratchpad_threshold_nats=threshold)
+    seen = [(row, prompt_lengths[row], logits[row]) for row in range(len(rows))]
+    live = list(range(len(rows)))
+    at = [length + 1 for length in prompt_lengths]
+    while True:
+        staying = [place for place, row in enumerate(live) if at[row] < len(rows[row])]
+        if not staying:
+            return seen, state
+        if len(staying) < len(live):
+            state = state.select(staying)
+            live = [live[place] for place in staying]
+        ids = [rows[row][at[row]] for row in live]
+        logits, state = patchpad.step(model, ids, state, scratchpad_threshold_nats=threshold)
+        for place, row in enumerate(live):
+            seen.append((row, at[row], logits[place]))
+            at[row] += 1
+
+
+@every_combination
+@given(seed=st.integers(0, 9_999), lengths=st.lists(st.integers(0, 45), min_size=1, max_size=4), data=st.data())
+def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, trigger, seed, lengths, data):
+    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 5)
+    first = random_documents(seed, [*lengths, 30])
+    second = random_documents(seed + 1, [length // 2 for length in [*lengths, 30]])
+    rows = [as_row(one, two) if index % 2 else as_row(one) for index, (one, two) in enumerate(zip(first, second, strict=True))]
+    splits = [data.draw(st.integers(0, len(one))) for one in first]
+    ids = batch_of(rows)
+    for threshold in thresholds_to_try(model, ids):
+        with torch.no_grad():
+            output = model(ids, threshold)
+        seen, _ = step_through(model, rows, splits, threshold)
+        allowed = tolerance(output.logits)
+        assert len(seen) == sum(len(row) - split for row, split in zip(rows, splits, strict=True))
+        for row, position, logits in seen:
+            assert float((logits - output.logits[row, position]).abs().max()) <= allowed, (threshold, row, position)
+
+
+@every_combination
+def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger):
+    model = sharp_model(tiny_model_config(patchifier, trigger))
+    row = as_row(*random_documents(4, [150]))
+    for threshold in thresholds_to_try(model, torch.tensor([row])):
+        with torch.no_grad():
+            layout = model(torch.tensor([row]), threshold).layout
+        _, state = step_through(model, [row], [20], threshold)
+        assert state.trunk.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
+        assert state.trunk_calls.tolist() == [layout.num_slots]
+        assert state.trunk.keys.shape[2] <= int(state.trunk.num_patches) + 64
+
+
+def test_caches_of_any_threshold_are_the_same():
+    model = sharp_model(tiny_model_config("spacebyte", "entropy"))
+    row = as_row(*random_documents(9, [90]))
+    states = [step_through(model, [row], [7], threshold)[1] for threshold in (math.inf, -math.inf)]
+    num_patches = int(states[0].trunk.num_patches)
+    assert num_patches > 3
+    first, second = (state.trunk.keys[:, :, :num_patches] for state in states)
+    assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
+
+
+def test_threshold_may_change_at_every_step_and_differ_by_row():
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    rows = [as_row(document) for document in random_documents(2, [40, 40, 40])]
+    middle = thresholds_to_try(model, torch.tensor(rows))[0]
+    per_byte = torch.full((3, 41), middle)
+    per_byte[0, ::2], per_byte[1], per_byte[2, 20:] = math.inf, -math.inf, math.inf
+    with torch.no_grad():
+        expected = model(torch.tensor(rows), per_byte).logits
+    logits, state = patchpad.prefill(model, [b""] * 3, scratchpad_threshold_nats=per_byte[:, 0])
+    for position in range(1, 41):
+        ids = [row[position] for row in rows]
+        logits, state = patchpad.step(model, ids, state, scratchpad_threshold_nats=per_byte[:, position])
+        assert float((logits - expected[:, position]).abs().max()) <= tolerance(expected)
+
+
+@pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
+def test_parity_at_8192_bytes(patchifier):
+    model = sharp_model(tiny_model_config(patchifier, "entropy", patch_size=16, max_patch_size=24))
+    row = as_row(*random_documents(1, [8192]))
+    ids = torch.tensor([row])
+    threshold = thresholds_to_try(model, ids)[0]
+    with torch.no_grad():
+        output = model(ids, threshold)
+    assert 0.05 < float(output.layout.scratchpad_mask.float().mean()) < 0.6
+    allowed = tolerance(output.logits)
+    for split in (0, 8000):
+        stop = 8193 if split else 700
+        seen, _ = step_through(model, [row[:stop]], [split], threshold)
+        assert max(float((logits - output.logits[0, position]).abs().max()) for _, position, logits in seen) <= allowed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"x", bytes(40), b"\xff" * 40, b"\xc3(\xa0\xa1\xe2\x28\xa1", b"a" * 200, bytes(range(256))],
+    ids=["empty", "one byte", "zeros", "all 0xFF", "invalid UTF-8", "longer than every window", "every byte"],
+)
+@pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
+def test_odd_texts_step_as_they_pass(patchifier, text):
+    model = sharp_model(tiny_model_config(patchifier, "entropy"))
+    row = as_row(text)
+    threshold = thresholds_to_try(model, torch.tensor([as_row(text + b" some more text")]))[0]
+    with torch.no_grad():
+        expected = model(torch.tensor([row]), threshold).logits
+    for split in {0, len(text) // 2, len(text)}:
+        seen, _ = step_through(model, [row], [split], threshold)
+        assert max(float((logits - expected[0, position]).abs().max()) for _, position, logits in seen) <= tolerance(expected)
+
+
+def test_only_rows_that_end_a_patch_or_fire_run_the_trunk():
+    model = sharp_model(tiny_model_config("fixed", "never", patch_size=4))
+    counts = []
+    model.trunk.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+    _, state = patchpad.prefill(model, [b"abc", b"ab", b"", b"abc"])
+    counts.clear()
+    for value in b"wxyz":
+        _, state = patchpad.step(model, [value] * 4, state)
+    assert counts == [2, 1, 1]  # rows 0 and 3 at the first step, row 1 at the second, none at the third, row 2 at the fourth
+
+
+def test_clones_and_selections_are_independent():
+    model = sharp_model(tiny_model_config("spacebyte", "entropy"))
+    _, state = patchpad.prefill(model, [b"hello wor", b"one two thr"])
+    branch = state.clone()
+    first, _ = patchpad.step(model, list(b"la"), state)
+    for _ in range(9):
+        _, state = patchpad.step(model, list(b"x "), state)
+    again, _ = patchpad.step(model, list(b"la"), branch.clone())
+    assert torch.equal(first, again)
+    swapped, _ = patchpad.step(model, list(b"al"), branch.select([1, 0]))
+    assert float((swapped - first.flip(0)).abs().max()) <= tolerance(first)
+
+
+def test_a_separator_begins_a_new_document():
+    model = sharp_model(tiny_model_config("spacebyte", "entropy_jump"))
+    _, state = patchpad.prefill(model, [b"something before it"])
+    logits, state = patchpad.step(model, [SEPARATOR], state)
+    fresh, _ = patchpad.prefill(model, [b""])
+    assert float((logits - fresh).abs().max()) <= tolerance(fresh)
+    assert state.trunk.num_patches.tolist() == [0]
+
+
+def test_wrong_ids_and_thresholds_are_refused_with_the_allowed_values():
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    _, state = patchpad.prefill(model, [b"abc", b"d"])
+    for ids, words in (([1], "one id per row"), ([1, 257], "0 to 256"), ([1, -1], "0 to 256")):
+        with pytest.raises(InputError, match=words):
+            patchpad.step(model, ids, state)
+    with pytest.raises(InputError, match="nan"):
+        patchpad.step(model, [1, 2], state, scratchpad_threshold_nats=math.nan)
+    with pytest.raises(InputError, match="shape"):
+        patchpad.step(model, [1, 2], state, scratchpad_threshold_nats=torch.zeros(3))
+    with pytest.raises(InputError, match="no prompt"):
+        patchpad.prefill(model, [])
+    with pytest.raises(InputError, match="takes no threshold in nats"):
+        patchpad.prefill(sharp_model(tiny_model_config("fixed", "stride")), [b"a"], scratchpad_threshold_nats=1.5)

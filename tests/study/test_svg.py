@@ -1,0 +1,158 @@
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.study.svg import Series, line_plot
+from patchpad.study.ticks import compact_number, nice_log_ticks, nice_ticks, tick_texts
+
+SVG = "{http://www.w3.org/2000/svg}"
+ORDINARY = st.floats(-1e12, 1e12) | st.integers(-1000, 1000)
+
+
+def parsed(series: list[Series], **options) -> ET.Element:
+    names = {"title": "a title", "x_label": "trunk calls per byte", "y_label": "bits per byte", **options}
+    svg = line_plot(series, **names, standalone=True)
+    assert "nan" not in svg.lower()
+    return ET.fromstring(svg)
+
+
+def texts(root: ET.Element) -> list[str]:
+    return [element.text or "" for element in root.iter(f"{SVG}text")]
+
+
+def markers(root: ET.Element) -> list[ET.Element]:
+    return [element for element in root.iter() if element.get("class") == "plot-marker"]
+
+
+@pytest.mark.parametrize("log_x", [False, True])
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(0.25, 2.5)],
+        [(1, 2)],
+        [(0.25, 2.5), (0.25, 2.5)],
+        [(1.0, 0.0), (2.0, 0.0)],
+        [(1e-3, 1e9), (1e6, 1e9 + 1e-7)],
+        [(1e-140, -1e140), (1e140, 1e140)],
+    ],
+)
+def test_one_point_and_equal_values_are_drawn_inside_the_plot(points, log_x):
+    root = parsed([Series("a", points)], log_x=log_x, width=640, height=360)
+    assert len(markers(root)) == len(points)
+    for marker in markers(root):
+        x, y = (float(part) for part in marker.get("d").split("a")[0][1:].split(","))
+        assert 0 <= x <= 640
+        assert 0 <= y <= 360
+
+
+@given(st.lists(st.tuples(ORDINARY, ORDINARY), max_size=6), st.booleans())
+def test_any_points_make_a_well_formed_plot(points, log_x):
+    series = [Series("a", points, point_labels=[str(x) for x, _ in points]), Series("b", points, dashed=True)]
+    root = parsed(series, log_x=log_x)
+    shown = [point for point in points if not log_x or point[0] > 0]
+    assert len(markers(root)) >= 2 * len(shown)
+
+
+def test_values_that_are_not_finite_are_left_out():
+    points = [(math.inf, 2.0), (0.5, math.nan), (0.5, -math.inf), (0.25, 2.5), (0.5, 2.4)]
+    root = parsed([Series("a", points)])
+    assert len(markers(root)) == 2
+    (line,) = root.iter(f"{SVG}polyline")
+    assert len(line.get("points").split()) == 2
+
+
+@pytest.mark.parametrize("series", [[], [Series("a", [])], [Series("a", [(math.inf, 1.0)])]])
+def test_a_plot_of_nothing_says_so(series):
+    assert "no points to show" in texts(parsed(series))
+    assert "no points to show" in texts(parsed(series, log_x=True))
+
+
+def test_text_is_escaped_everywhere():
+    hostile = '<script>"&\x00'
+    svg = line_plot(
+        [Series(hostile, [(1.0, 2.0)], point_labels=[hostile]), Series("b", [(2.0, 3.0)])],
+        title=hostile,
+        x_label=hostile,
+        y_label=hostile,
+        reference_lines={hostile: 2.5},
+        element_id=hostile,
+    )
+    assert "<script" not in svg
+    assert "\x00" not in svg
+    ET.fromstring(svg)
+
+
+def test_a_plot_has_a_name_and_a_description_for_readers_who_do_not_see_it():
+    root = parsed([Series("scratchpads", [(0.25, 2.5), (1.0, 2.25)])], title="Quality", element_id="plot-7")
+    assert root.get("role") == "img"
+    assert root.get("aria-labelledby") == "plot-7-title"
+    assert root.find(f"{SVG}title").text == "Quality"
+    description = root.find(f"{SVG}desc")
+    assert description.get("id") == root.get("aria-describedby")
+    assert "from 2.25 to 2.5" in description.text
+
+
+def test_a_standalone_file_brings_both_colour_schemes_and_an_inline_plot_neither():
+    series = [Series("a", [(1.0, 2.0)])]
+    names = {"title": "t", "x_label": "x", "y_label": "y"}
+    alone, inline = line_plot(series, **names, standalone=True), line_plot(series, **names)
+    assert "prefers-color-scheme:dark" in alone
+    assert 'xmlns="http://www.w3.org/2000/svg" width="640" height="360"' in alone
+    assert "<style" not in inline
+    assert "http" not in inline
+
+
+def test_a_legend_appears_with_the_second_series():
+    one = [Series("first", [(1.0, 2.0)])]
+    assert "first" not in texts(parsed(one))
+    assert {"first", "second"} <= set(texts(parsed([*one, Series("second", [(2.0, 3.0)])])))
+
+
+def test_reference_lines_are_inside_the_range_and_labelled():
+    root = parsed([Series("a", [(1.0, 2.0), (2.0, 2.1)])], reference_lines={"xz": 3.07, "bz2": 3.06, "none": math.inf})
+    assert {"xz 3.070", "bz2 3.060"} <= set(texts(root))
+    assert [e for e in root.iter() if e.get("class") == "plot-reference"] != []
+    assert not any(text.startswith("none") for text in texts(root))
+
+
+def test_point_labels_must_match_the_points():
+    with pytest.raises(ValueError, match="2 points but 1 point labels"):
+        Series("a", [(1.0, 2.0), (2.0, 2.0)], point_labels=["x"])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0625, 1.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([2.3, 2.52], ["2.30", "2.35", "2.40", "2.45", "2.50", "2.55"]),
+        ([1.1e6, 4.2e6], ["1M", "2M", "3M", "4M", "5M"]),
+        ([-3, 4], ["-4", "-2", "0", "2", "4"]),
+    ],
+)
+def test_ticks_are_round_numbers_that_enclose_the_values(values, expected):
+    assert tick_texts(nice_ticks(values)) == expected
+
+
+def test_log_ticks_are_one_two_five_then_powers_alone():
+    assert nice_log_ticks([20, 300]) == [20, 50, 100, 200, 500]
+    assert nice_log_ticks([3.0, 2e6]) == [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7]
+    assert len(nice_log_ticks([1e-100, 1e100])) <= 10
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.inf, "∞"),
+        (-math.inf, "-∞"),
+        (0, "0"),
+        (999_999, "1M"),
+        (1_234_567, "1.23M"),
+        (128, "128"),
+        (0.0625, "0.0625"),
+    ],
+)
+def test_numbers_are_short(value, expected):
+    assert compact_number(value) == expected
