@@ -41,7 +41,7 @@ PROMPT = "It was"
 SAMPLE_BYTES = 400
 
 CONFIG = Config(
-    model=ModelConfig(window_bytes=8, trunk_dim=256, trunk_layers=4),
+    model=ModelConfig(window_bytes=8, decoder_layers=2, trunk_dim=256, trunk_layers=4),
     train=TrainConfig(
         batch_rows=2, learning_rate=4e-3, warmup_steps=50, validate_every=500, checkpoint_every=500, keep_checkpoints=1
     ),

@@ -15,7 +15,7 @@ from patchpad.shapes import ByteIds
 
 FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
-FOLLOW_RATE = 0.25
+FOLLOW_RATE = 0.5
 """Weight of the newest batch's quantile in the running threshold."""
 
 
