@@ -4,11 +4,11 @@ import jaxtyping
 
 jaxtyping.install_import_hook("patchpad", "beartype.beartype")
 
-import hypothesis
-import pytest
-import torch
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=12, derandomize=True)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=5, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 

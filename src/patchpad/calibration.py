@@ -1,5 +1,6 @@
 """The calibration table: which threshold spends how much compute, and what it buys. Torch-free."""
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ ROW_KEYS = (
     "bits_per_byte",
     "num_bytes",
 )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -51,7 +53,7 @@ class Calibration:
             for row in self.rows
             if math.isfinite(row["scratchpad_threshold_nats"])
         ]
-        for (low, high_threshold), (high, low_threshold) in zip(finite, finite[1:], strict=False):
+        for (low, high_threshold), (high, low_threshold) in itertools.pairwise(finite):
             if low <= compute <= high:
                 share = (compute - low) / (high - low) if high > low else 1.0
                 return high_threshold + share * (low_threshold - high_threshold)
@@ -73,4 +75,6 @@ class Calibration:
             rows = tuple({key: float(row[key]) for key in ROW_KEYS} for row in content["rows"])
             return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no calibration table: {error}", hint="Run `patchpad calibrate` again.") from error
+            raise CheckpointError(
+                f"{path} is no calibration table: {error}", hint="Run `patchpad calibrate` again."
+            ) from error

@@ -49,7 +49,9 @@ def test_a_row_stops_where_the_model_ends_the_document():
     with torch.no_grad():
         model.local_decoder.lm_head.weight[256] = 0
         model.local_decoder.lm_head.weight[:256] *= 0.01
-    completions = patchpad.complete(model, [f"row {number}" for number in range(12)], max_new_bytes=500, temperature=1.0)
+    completions = patchpad.complete(
+        model, [f"row {number}" for number in range(12)], max_new_bytes=500, temperature=1.0
+    )
     assert {completion.stop_reason for completion in completions} == {"end", "length"} or all(
         completion.stop_reason == "end" for completion in completions
     )

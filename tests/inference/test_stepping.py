@@ -46,12 +46,15 @@ def step_through(model, rows, prompt_lengths, threshold):
 
 
 @every_combination
-@given(seed=st.integers(0, 9_999), lengths=st.lists(st.integers(0, 45), min_size=1, max_size=4), data=st.data())
+@given(seed=st.integers(0, 9_999), lengths=st.lists(st.integers(0, 30), min_size=1, max_size=2), data=st.data())
 def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, trigger, seed, lengths, data):
     model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 5)
     first = random_documents(seed, [*lengths, 30])
     second = random_documents(seed + 1, [length // 2 for length in [*lengths, 30]])
-    rows = [as_row(one, two) if index % 2 else as_row(one) for index, (one, two) in enumerate(zip(first, second, strict=True))]
+    rows = [
+        as_row(one, two) if index % 2 else as_row(one)
+        for index, (one, two) in enumerate(zip(first, second, strict=True))
+    ]
     splits = [data.draw(st.integers(0, len(one))) for one in first]
     ids = batch_of(rows)
     for threshold in thresholds_to_try(model, ids):
@@ -113,7 +116,7 @@ def test_parity_at_8192_bytes(patchifier):
     assert 0.05 < float(output.layout.scratchpad_mask.float().mean()) < 0.6
     allowed = tolerance(output.logits)
     for split in (0, 8000):
-        stop = 8193 if split else 700
+        stop = 8193 if split else 400
         seen, _ = step_through(model, [row[:stop]], [split], threshold)
         assert max(float((logits - output.logits[0, position]).abs().max()) for _, position, logits in seen) <= allowed
 
@@ -132,7 +135,9 @@ def test_odd_texts_step_as_they_pass(patchifier, text):
         expected = model(torch.tensor([row]), threshold).logits
     for split in {0, len(text) // 2, len(text)}:
         seen, _ = step_through(model, [row], [split], threshold)
-        assert max(float((logits - expected[0, position]).abs().max()) for _, position, logits in seen) <= tolerance(expected)
+        assert max(float((logits - expected[0, position]).abs().max()) for _, position, logits in seen) <= tolerance(
+            expected
+        )
 
 
 def test_only_rows_that_end_a_patch_or_fire_run_the_trunk():
@@ -143,7 +148,11 @@ def test_only_rows_that_end_a_patch_or_fire_run_the_trunk():
     counts.clear()
     for value in b"wxyz":
         _, state = patchpad.step(model, [value] * 4, state)
-    assert counts == [2, 1, 1]  # rows 0 and 3 at the first step, row 1 at the second, none at the third, row 2 at the fourth
+    assert counts == [
+        2,
+        1,
+        1,
+    ]  # rows 0 and 3 at the first step, row 1 at the second, none at the third, row 2 at the fourth
 
 
 def test_clones_and_selections_are_independent():

@@ -6,6 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 RunPath = Annotated[Path, Parameter(name="RUN", help="A run, or one of its step folders (RUN/checkpoints/step-N).")]
-DataPaths = Annotated[list[str], Parameter(name="--data", negative=(), help="File, glob or directory; may be repeated.")]
+DataPaths = Annotated[
+    list[str], Parameter(name="--data", negative=(), help="File, glob or directory; may be repeated.")
+]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]

@@ -11,7 +11,9 @@ from patchpad.cli.options import Device, Json
 
 def quickstart(
     *,
-    out: Annotated[Path | None, Parameter(help="Run directory to make; default: runs/quickstart, or the next free.")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Run directory to make; default: runs/quickstart, or the next free.")
+    ] = None,
     minutes: Annotated[float, Parameter(help="Time for everything.")] = 5.0,
     data: Annotated[
         list[str] | None, Parameter(negative=(), help="Your own file, glob or directory instead of the bundled text.")

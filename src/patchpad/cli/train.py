@@ -34,7 +34,9 @@ def train(
     overrides = parse_fields(fields)
     if resume is not None:
         if config or data or out or overrides or device:
-            raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
+            raise ConfigError(
+                "--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out."
+            )
     elif out is None or not data:
         missing = " and ".join(name for name, value in (("--data", data), ("--out", out)) if not value)
         raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")

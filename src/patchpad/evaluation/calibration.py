@@ -29,7 +29,8 @@ def calibrate(model: ByteLM, windows: Windows) -> Calibration:
     """
     if model.config.trigger.kind not in NATS_TRIGGERS:
         raise GenerationError(
-            f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; allowed: {', '.join(NATS_TRIGGERS)}"
+            f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; "
+            f"allowed: {', '.join(NATS_TRIGGERS)}"
         )
     return calibration_of(calibration_points(model, windows), windows)
 

@@ -27,7 +27,7 @@ def attend_one(
 
 @dataclass
 class LocalCache:
-    """Keys and values of the last `window` bytes of each row, layer by layer; the byte at position p lies at p % window."""
+    """Keys and values of each row's last `window` bytes, by layer; the byte at position p lies at p % window."""
 
     keys: Float[Tensor, "layer batch window head head_dim"]
     values: Float[Tensor, "layer batch window head head_dim"]

@@ -188,9 +188,7 @@ def complete(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOption
 def generate(model: ByteLM, prompts: str | bytes, **options: Unpack[GenerationOptions]) -> str: ...
 @overload
 def generate(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[str]: ...
-def generate(
-    model: ByteLM, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]
-) -> str | list[str]:
+def generate(model: ByteLM, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]) -> str | list[str]:
     """Generates text; see `Generation` for the options, and `complete` for bytes, counts and stop reasons.
 
     Returns:

@@ -52,8 +52,9 @@ class DecodingState:
         return self._map(lambda part: part.select(index) if isinstance(part, LocalCache | TrunkCache) else part[index])
 
     def _map(self, change: Any) -> "DecodingState":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return DecodingState(**{name: None if value is None else change(value) for name, value in values.items()})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
+        return DecodingState(**changed)
 
 
 def encode_prompts(prompts: Prompts) -> list[bytes]:

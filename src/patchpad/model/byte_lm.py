@@ -162,7 +162,7 @@ class ByteLM(nn.Module):
         return PatchLayout.build(documents, patch_end, scratchpad)
 
     def eligible_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
-        """Returns the trigger's scores where a scratchpad may fire: at positions that end no patch, padding left out."""
+        """Returns the trigger's scores where a scratchpad may fire: positions that end no patch, padding left out."""
         layout = output.layout
         facts = ByteFacts.gather(byte_ids, layout.documents, output.entropy_nats)
         scores = self.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, layout.documents))

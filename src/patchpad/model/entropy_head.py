@@ -30,5 +30,3 @@ def entropy_nats(logits: Float[Tensor, "*where vocab"]) -> Float[Tensor, "*where
     """Entropy of softmax(logits) in nats, in fp32."""
     log_probabilities = logits.float().log_softmax(dim=-1)
     return -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
-
-

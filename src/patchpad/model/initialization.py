@@ -44,5 +44,3 @@ def initialize(model: "ByteLM", seed: int) -> None:
     slopes = torch.tensor([2.0 ** (1 - 4 * head / max(1, heads)) for head in range(heads)])
     with torch.no_grad():
         model.patch_pooling.distance_bias.copy_(-slopes[:, None] * torch.arange(distances))
-
-

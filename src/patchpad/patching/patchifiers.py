@@ -20,9 +20,7 @@ def is_spacelike(byte_ids: Tensor) -> Tensor:
     The separator counts as spacelike.
     """
     b = byte_ids
-    return (
-        (b < 0x30) | ((b > 0x39) & (b < 0x41)) | ((b > 0x5A) & (b < 0x61)) | ((b > 0x7A) & (b < 0x80)) | (b >= 0xC0)
-    )
+    return (b < 0x30) | ((b > 0x39) & (b < 0x41)) | ((b > 0x5A) & (b < 0x61)) | ((b > 0x7A) & (b < 0x80)) | (b >= 0xC0)
 
 
 def bytes_since_end(patch_end_mask: ByteMask, documents: Documents) -> ByteInts:
