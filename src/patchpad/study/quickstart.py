@@ -32,11 +32,11 @@ from patchpad.version import __version__
 
 logger = logging.getLogger(__name__)
 
-TRAINING_SHARE = 0.77
+TRAINING_SHARE = 0.7
 """Share of the minutes that training takes; the rest is for measuring, a sample and the page."""
 TIMED_STEPS = 12
 LEAST_STEPS = 20
-EVALUATED_BYTES = 200_000
+EVALUATED_BYTES = 80_000
 PROMPT = "It was"
 SAMPLE_BYTES = 400
 
