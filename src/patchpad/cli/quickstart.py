@@ -1,6 +1,5 @@
 """`patchpad quickstart`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +25,9 @@ def quickstart(
     from patchpad.cli.tables import print_points
     from patchpad.files import strict_json
     from patchpad.study import quickstart as job
-    from patchpad.training.progress import BarProgress, LogProgress
+    from patchpad.training.progress import progress_for_stderr
 
-    with BarProgress() if sys.stderr.isatty() else LogProgress() as progress:
+    with progress_for_stderr() as progress:
         result = job.quickstart(
             out=out or free_folder(), minutes=minutes, data=data or (), seed=seed, device=device, progress=progress
         )

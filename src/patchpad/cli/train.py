@@ -1,6 +1,5 @@
 """`patchpad train`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -47,9 +46,9 @@ def train(
         settings = load_config(config, overrides)
 
     from patchpad.training import trainer
-    from patchpad.training.progress import BarProgress, LogProgress
+    from patchpad.training.progress import progress_for_stderr
 
-    with BarProgress() if sys.stderr.isatty() else LogProgress() as progress:
+    with progress_for_stderr() as progress:
         if settings is None:
             assert resume is not None
             run = trainer.resume(resume, progress=progress)

@@ -9,7 +9,7 @@ import torch
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.data.windows import IGNORED_TARGET, Windows
-from patchpad.shapes import ByteIds
+from patchpad.shapes import ByteIds, ByteMask
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,14 @@ class Batch:
         return int((self.targets != IGNORED_TARGET).sum())
 
     @property
+    def is_byte(self) -> ByteMask:
+        """Where a byte is predicted that counts: neither ignored nor the end of a document."""
+        return (self.targets != IGNORED_TARGET) & (self.targets != SEPARATOR)
+
+    @property
     def num_bytes(self) -> int:
         """Predicted bytes, the unit of bits per byte."""
-        return int(((self.targets != IGNORED_TARGET) & (self.targets != SEPARATOR)).sum())
+        return int(self.is_byte.sum())
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on a device."""

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from patchpad.config import SEPARATOR
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
 from patchpad.data.windows import IGNORED_TARGET
 from patchpad.errors import InputError
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.precision import autocast
+from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 DEFAULT_LIMIT_BYTES = 1_000_000
 ROW_BATCH_BYTES = 16_384
@@ -55,8 +55,8 @@ class Tally:
 
     def add(self, batch: Batch, output: ByteLMOutput) -> None:
         """Adds a batch."""
-        is_byte = (batch.targets != IGNORED_TARGET) & (batch.targets != SEPARATOR)
-        self.nats += float(target_nats(output, batch)[is_byte].cpu().double().sum())
+        is_byte = batch.is_byte
+        self.nats += float(target_nats(output.logits, batch.targets)[is_byte].cpu().double().sum())
         self.num_bytes += int(is_byte.sum())
         layout = output.layout
         self.num_commits += int(layout.slot_is_commit.sum())
@@ -96,11 +96,11 @@ class Tally:
         )
 
 
-def target_nats(output: ByteLMOutput, batch: Batch) -> torch.Tensor:
-    """Returns -ln p of each target in fp32, [batch, byte]; 0 where the target is ignored."""
-    logits = output.logits.float().flatten(0, 1)
-    nats = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none")
-    return nats.view_as(batch.targets)
+def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
+    """Returns -ln p of each target in fp32; 0 where the target is ignored."""
+    flat = logits.float().flatten(0, 1)
+    nats = F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none")
+    return nats.view_as(targets)
 
 
 def evaluate(
@@ -180,7 +180,6 @@ def score(model: ByteLM, text: bytes | str, *, scratchpad_threshold_nats: float 
     for batch in evaluation_batches(windows, row_positions=model.config.context_bytes + 1, batch_rows=1):
         batch = batch.to(model.device)
         with autocast(model.device):
-            nats = target_nats(model(batch.byte_ids, scratchpad_threshold_nats), batch)
-        is_byte = (batch.targets != IGNORED_TARGET) & (batch.targets != SEPARATOR)
-        pieces.append(nats[is_byte].cpu().numpy())
+            nats = target_nats(model(batch.byte_ids, scratchpad_threshold_nats).logits, batch.targets)
+        pieces.append(nats[batch.is_byte].cpu().numpy())
     return np.concatenate(pieces)

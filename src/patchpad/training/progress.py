@@ -1,6 +1,7 @@
 """What training shows while it runs: a progress bar on a terminal, log lines elsewhere."""
 
 import logging
+import sys
 import time
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -78,3 +79,8 @@ class BarProgress:
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Moves the bar."""
         self.bar.update(self.task, completed=step, total=total_steps, line=describe(metrics))
+
+
+def progress_for_stderr() -> BarProgress | LogProgress:
+    """Returns a bar where stderr is a terminal, log lines elsewhere; a context manager."""
+    return BarProgress() if sys.stderr.isatty() else LogProgress()

@@ -14,11 +14,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.nn import functional as F
 
-from patchpad.config import SEPARATOR, Config
+from patchpad.config import Config
 from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
-from patchpad.data.windows import IGNORED_TARGET
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate, target_nats
 from patchpad.files import strict_json, write_atomically
@@ -193,21 +191,16 @@ class Trainer:
         threshold, trigger = self.schedule.decision(self.model, self.step)
         with autocast(self.device):
             output = self.model(batch.byte_ids, threshold, trigger=trigger)
-            nats = target_nats(output, batch)
+            nats = target_nats(output.logits, batch.targets)
             loss = nats.sum() / num_targets
             if output.entropy_logits is not None:
-                head_nats = F.cross_entropy(
-                    output.entropy_logits.float().flatten(0, 1),
-                    batch.targets.flatten(),
-                    ignore_index=IGNORED_TARGET,
-                    reduction="none",
-                ).view_as(nats)
+                head_nats = target_nats(output.entropy_logits, batch.targets)
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
-                sums.head_nats += float(head_nats.detach()[batch.targets < SEPARATOR].sum())
+                sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
         self._require_finite(float(loss.detach()), "loss")
         loss.backward()
         num_bytes = batch.num_bytes
-        sums.nats += float(nats.detach()[batch.targets < SEPARATOR].sum())
+        sums.nats += float(nats.detach()[batch.is_byte].sum())
         sums.num_bytes += num_bytes
         self.bytes_seen += num_bytes
         num_commits = int(output.layout.slot_is_commit.sum())
