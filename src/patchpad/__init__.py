@@ -12,8 +12,9 @@ from patchpad.version import __version__
 if TYPE_CHECKING:
     from patchpad.evaluation.bits_per_byte import Point, evaluate, score
     from patchpad.evaluation.calibration import calibrate
-    from patchpad.inference.generator import Completion, Generation, complete, generate
+    from patchpad.inference.generator import Completion, Generation, TextStream, complete, generate, stream
     from patchpad.inference.stepping import DecodingState, prefill, step
+    from patchpad.inspection.inspection import Inspection, inspect
     from patchpad.model.byte_lm import ByteLM, ByteLMOutput
     from patchpad.training.checkpoint import load
     from patchpad.training.trainer import Run, resume, train
@@ -24,17 +25,21 @@ _HOMES = {
     "Completion": "patchpad.inference.generator",
     "DecodingState": "patchpad.inference.stepping",
     "Generation": "patchpad.inference.generator",
+    "Inspection": "patchpad.inspection.inspection",
     "Point": "patchpad.evaluation.bits_per_byte",
+    "TextStream": "patchpad.inference.generator",
     "Run": "patchpad.training.trainer",
     "calibrate": "patchpad.evaluation.calibration",
     "complete": "patchpad.inference.generator",
     "evaluate": "patchpad.evaluation.bits_per_byte",
     "generate": "patchpad.inference.generator",
+    "inspect": "patchpad.inspection.inspection",
     "load": "patchpad.training.checkpoint",
     "prefill": "patchpad.inference.stepping",
     "resume": "patchpad.training.trainer",
     "score": "patchpad.evaluation.bits_per_byte",
     "step": "patchpad.inference.stepping",
+    "stream": "patchpad.inference.generator",
     "train": "patchpad.training.trainer",
 }
 
@@ -47,19 +52,23 @@ __all__ = [
     "Config",
     "DecodingState",
     "Generation",
+    "Inspection",
     "Point",
     "Run",
+    "TextStream",
     "__version__",
     "calibrate",
     "complete",
     "evaluate",
     "generate",
+    "inspect",
     "load",
     "load_config",
     "prefill",
     "resume",
     "score",
     "step",
+    "stream",
     "train",
 ]
 

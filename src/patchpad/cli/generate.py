@@ -1,20 +1,38 @@
 """`patchpad generate`."""
 
 import base64
+import logging
 import sys
-from typing import Annotated
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, RunPath
+from patchpad.cli.options import Device, Json, OptionalRunPath
+from patchpad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from patchpad.inference.generator import Completion, Generation
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def generate(
-    run: RunPath,
+    run: OptionalRunPath = None,
     /,
     *,
-    prompt: Annotated[list[str], Parameter(negative=(), help="Text to continue; repeat it for a batch.")],
+    prompt: Annotated[list[str] | None, Parameter(negative=(), help="Text to continue; repeat it for several.")] = None,
+    prompts: Annotated[
+        Path | None, Parameter(help="File of prompts, one per line, or .jsonl of strings or {'prompt': ...}.")
+    ] = None,
     max_new_bytes: Annotated[int, Parameter(help="Most bytes per prompt.")] = 200,
+    stop: Annotated[
+        list[str] | None, Parameter(negative=(), help="End where this text comes, without it; may be repeated.")
+    ] = None,
     scratchpad_threshold: Annotated[
         float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
     ] = None,
@@ -25,58 +43,125 @@ def generate(
     top_k: Annotated[int | None, Parameter(help="Keep the k likeliest bytes.")] = None,
     top_p: Annotated[float | None, Parameter(help="Keep the likeliest bytes up to this probability.")] = None,
     seed: Annotated[int, Parameter(help="Prompt i draws from seed + i.")] = 0,
+    batch_rows: Annotated[int, Parameter(help="Most prompts at once; others follow as those end.")] = 32,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Continue one or several prompts."""
-    from patchpad.files import strict_json
+    """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it."""
+    from patchpad.data.prompts import read_prompts
     from patchpad.inference.generator import Generation
-    from patchpad.inference.text import TextDecoder
     from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import load
 
-    model = load(run, device=select_device(device))
+    if (prompt is None) == (prompts is None):
+        found = "neither --prompt nor --prompts" if prompt is None else "both --prompt and --prompts"
+        raise ConfigError(
+            f"{found} was given; allowed: one of the two", hint='Try: patchpad generate --prompt "It was"'
+        )
+    given = [_argument_bytes(text) for text in prompt] if prompt is not None else read_prompts(prompts or "")
     generation = Generation(
-        model,
-        prompt,
+        load(run, device=select_device(device)),
+        given,
         max_new_bytes=max_new_bytes,
+        stop=[_argument_bytes(text) for text in stop or ()],
         scratchpad_threshold_nats=scratchpad_threshold,
         compute=compute,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        batch_rows=batch_rows,
     )
-    if not json and len(prompt) == 1:  # shown as it comes
-        decoder = TextDecoder()
-        sys.stdout.write(prompt[0])
-        for new in generation:
-            sys.stdout.write(decoder.push(bytes([new.value])))
-            sys.stdout.flush()
-        print(decoder.push(b"", final=True))
-        return
-    for _ in generation:
-        pass
-    completions = generation.completions()
     if json:
-        print(
-            strict_json(
-                {
-                    "completions": [
-                        {
-                            "text": completion.text,
-                            "bytes_base64": base64.b64encode(completion.data).decode("ascii"),
-                            "num_bytes": len(completion.data),
-                            "trunk_calls": completion.trunk_calls,
-                            "trunk_cache_entries": completion.trunk_cache_entries,
-                            "stop_reason": completion.stop_reason,
-                        }
-                        for completion in completions
-                    ]
-                }
-            )
-        )
-        return
-    for text, completion in zip(prompt, completions, strict=True):
-        print(f"--- {text}")
-        print(text + completion.text)
+        _print_json(generation)
+    elif len(given) == 1:
+        _print_stream(generation)
+    else:
+        _print_in_order(generation)
+
+
+def _argument_bytes(text: str) -> bytes:
+    """Returns an argument as UTF-8; bytes that the locale could not decode come back as they were typed."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _print_stream(generation: "Generation") -> None:
+    from patchpad.inference.text import TextDecoder
+
+    decoder = TextDecoder()  # over prompt and continuation, so that a character may begin in one and end in the other
+    sys.stdout.write(decoder.push(generation.prompts[0]))
+    sys.stdout.flush()
+    for new in generation:
+        piece = decoder.push(new.data)
+        if piece:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    print(decoder.push(b"", final=True))
+
+
+def _print_in_order(generation: "Generation") -> None:
+    """Prints each prompt with its continuation as soon as it and all before it have ended."""
+    from patchpad.inference.text import decode_text
+
+    num_printed = 0
+    for _ in _with_progress(generation):
+        while num_printed < len(generation.rows) and generation.rows[num_printed].stop_reason is not None:
+            prompt, data = generation.prompts[num_printed], bytes(generation.rows[num_printed].data)
+            print(f"--- {num_printed + 1}", decode_text(prompt + data), sep="\n", flush=True)
+            num_printed += 1
+
+
+def _print_json(generation: "Generation") -> None:
+    from patchpad.files import strict_json
+
+    try:
+        for _ in _with_progress(generation):
+            pass
+    finally:  # what there is when the user interrupts, too
+        completions = [completion_values(completion) for completion in generation.completions()]
+        print(strict_json({"completions": completions}))
+
+
+def completion_values(completion: "Completion") -> dict[str, Any]:
+    """Returns the JSON of one completion."""
+    return {
+        "text": completion.text,
+        "bytes_base64": base64.b64encode(completion.data).decode("ascii"),
+        "num_bytes": len(completion.data),
+        "trunk_calls": completion.trunk_calls,
+        "trunk_cache_entries": completion.trunk_cache_entries,
+        "stop_reason": completion.stop_reason,
+    }
+
+
+def _with_progress(generation: "Generation") -> Iterator[None]:
+    """Runs a generation, and says on stderr how far it is where that takes long."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    total = len(generation.rows)
+    num_ended = num_bytes = 0
+    began = told = time.monotonic()
+    with Progress(
+        TextColumn("generating"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total} prompts  {task.fields[rate]:,.0f} bytes/s"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("generating", total=total, rate=0.0)
+        for new in generation:
+            num_ended += new.is_last
+            num_bytes += len(new.data)
+            now = time.monotonic()
+            rate = num_bytes / max(now - began, 1e-9)
+            bar.update(task, completed=num_ended, rate=rate)
+            if bar.disable and now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                logger.info("%d of %d prompts done, %.0f bytes/s", num_ended, total, rate)
+            yield

@@ -3,11 +3,13 @@
 Each cache also is the attention back end that reads it (`patchpad.model.attention.Attend`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 GROWTH = 64
 """Patches by which a trunk cache grows."""
@@ -49,9 +51,16 @@ class LocalCache:
         keys, values = (torch.stack([pair[part][rows, position] for pair in kept]) for part in (0, 1))
         return LocalCache(keys, values)
 
-    def at(self, position: Int[Tensor, " batch"]) -> "RingAttention":
-        """Returns the back end for the bytes at `position`, whose keys and values it stores as it goes."""
-        return RingAttention(self, position)
+    def at(self, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> "RingAttention":
+        """Returns the back end for one byte in each of `rows`, at `position`; it stores keys and values as it goes."""
+        return RingAttention(self, rows, position)
+
+    @staticmethod
+    def join(caches: Sequence["LocalCache"]) -> "LocalCache":
+        """Returns one cache with the rows of all."""
+        return LocalCache(
+            torch.cat([cache.keys for cache in caches], dim=1), torch.cat([cache.values for cache in caches], dim=1)
+        )
 
     def clone(self) -> "LocalCache":
         """Returns an independent copy."""
@@ -69,20 +78,23 @@ def _ages(position: Int[Tensor, " batch"], window: int) -> Int[Tensor, "batch wi
 
 
 class RingAttention:
-    """Sliding-window attention of one new byte per row."""
+    """Sliding-window attention of one new byte in each of some rows, given in ascending order."""
 
-    def __init__(self, cache: LocalCache, position: Int[Tensor, " batch"]) -> None:
+    def __init__(self, cache: LocalCache, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> None:
         window = cache.keys.shape[2]
         self.cache = cache
-        self.rows = torch.arange(len(position), device=position.device)
+        self.rows = rows
+        self.takes_all = len(rows) == cache.keys.shape[1]
         self.place = position % window
         self.is_visible = _ages(position, window) <= position[:, None]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Stores the byte's key and value, then attends to the window; all are [batch, head, head_dim]."""
+        """Stores the byte's key and value, then attends to the window; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.rows, self.place] = key
         values[self.rows, self.place] = value
+        if not self.takes_all:
+            keys, values = keys[self.rows], values[self.rows]
         return attend_one(query, keys, values, self.is_visible)
 
 
@@ -121,9 +133,7 @@ class TrunkCache:
             return
         place = self.num_patches[committed]
         if int(place.max()) >= self.keys.shape[2]:
-            self.keys, self.values = (
-                torch.nn.functional.pad(part, (0, 0, 0, 0, 0, GROWTH)) for part in (self.keys, self.values)
-            )
+            self.keys, self.values = (F.pad(part, (0, 0, 0, 0, 0, GROWTH)) for part in (self.keys, self.values))
         for layer, (key, value) in enumerate(kept):
             self.keys[layer, committed, place] = key[is_commit]
             self.values[layer, committed, place] = value[is_commit]
@@ -137,9 +147,19 @@ class TrunkCache:
         """Returns a copy with the given rows."""
         return TrunkCache(self.keys[:, rows], self.values[:, rows], self.num_patches[rows])
 
+    @staticmethod
+    def join(caches: Sequence["TrunkCache"]) -> "TrunkCache":
+        """Returns one cache with the rows of all, as long as the longest."""
+        capacity = max(cache.keys.shape[2] for cache in caches)
+        keys, values = (
+            torch.cat([F.pad(part, (0, 0, 0, 0, 0, capacity - part.shape[2])) for part in parts], dim=1)
+            for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
+        )
+        return TrunkCache(keys, values, torch.cat([cache.num_patches for cache in caches]))
+
 
 class TrunkCacheAttention:
-    """Trunk attention of one new slot in each of some rows: earlier commits of its document, and itself."""
+    """Trunk attention of one new slot in some rows, in ascending order: earlier commits of its document, and itself."""
 
     def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
         self.cache = cache

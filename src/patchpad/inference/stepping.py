@@ -1,11 +1,16 @@
-"""`prefill` and `step`: the full pass, one byte at a time, with the same decisions and the same logits."""
+"""`prefill` and `step`: the full pass, one byte at a time, with the same decisions and the same logits.
+
+A step has three phases, each for some rows of a batch: `read` a byte and decide, `refresh` the context by a trunk call
+where a patch ends or a scratchpad fires, `predict` the next byte. `step` runs them for all rows at once; the engine
+lets rows go their own way.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR
@@ -32,11 +37,13 @@ class DecodingState:
     decoder: LocalCache
     trunk: TrunkCache
     open_states: Float[Tensor, "batch place byte_dim"]
-    """Byte states of the open patch, oldest first."""
+    """Byte states of the newest id's patch up to that id, oldest first."""
     open_length: Int[Tensor, " batch"]
     """Byte states in `open_states`; the separator counts in a document's first patch."""
     open_bytes: Int[Tensor, " batch"]
-    """Bytes of the open patch, the separator not counted."""
+    """Bytes of that patch so far, the separator not counted."""
+    newest_ends_patch: Bool[Tensor, " batch"]
+    """Whether the newest id closed its patch, so that the next one opens another."""
     context: Float[Tensor, "batch layer byte_dim"]
     """What the newest slot adds at each local decoder layer."""
     trunk_calls: Int[Tensor, " batch"]
@@ -50,6 +57,18 @@ class DecodingState:
         """Returns a copy with the given rows, in the given order; a row may come more than once."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
         return self._map(lambda part: part.select(index) if isinstance(part, LocalCache | TrunkCache) else part[index])
+
+    @staticmethod
+    def join(states: Sequence["DecodingState"]) -> "DecodingState":
+        """Returns one state with the rows of all, in order; all must be of the same model."""
+        columns = {field.name: [getattr(state, field.name) for state in states] for field in fields(DecodingState)}
+        joined: dict[str, Any] = {}
+        for name, parts in columns.items():
+            if isinstance(parts[0], LocalCache | TrunkCache):
+                joined[name] = type(parts[0]).join(parts)
+            else:
+                joined[name] = None if parts[0] is None else torch.cat(parts)
+        return DecodingState(**joined)
 
     def _map(self, change: Any) -> "DecodingState":
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -91,42 +110,8 @@ def prefill(
         InputError: no prompts, or an impossible threshold.
     """
     encoded = encode_prompts(prompts)
-    last_position = torch.tensor([len(prompt) for prompt in encoded], device=model.device)
-    width = max(map(len, encoded)) + 1
-    byte_ids = torch.tensor(
-        [[SEPARATOR, *prompt, *[PADDING] * (width - 1 - len(prompt))] for prompt in encoded], device=model.device
-    )
-    model.eval()
     check_threshold(scratchpad_threshold_nats, model.config.trigger.kind, len(encoded), None)
-    with autocast(model.device):
-        output = model(byte_ids, scratchpad_threshold_nats, keep_activations=True)
-    layout, kept = output.layout, output.activations
-    assert kept is not None
-    rows = torch.arange(len(encoded), device=model.device)
-    ended = layout.patch_end_mask[rows, last_position]
-    open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
-    open_bytes = torch.where(ended, 0, open_bytes)
-    patch_index = layout.patch_index[rows, last_position]
-    open_length = torch.where(ended, 0, open_bytes + (patch_index == 0))
-    place = torch.arange(model.config.patchifier.longest_patch + 1, device=model.device)
-    source = (last_position - open_length + 1)[:, None] + place
-    window = model.config.window_bytes
-    slots = layout.patch_end_mask | layout.scratchpad_mask
-    state = DecodingState(
-        position=last_position,
-        newest_id=byte_ids[rows, last_position],
-        newest_entropy_nats=None if output.entropy_nats is None else output.entropy_nats[rows, last_position],
-        encoder=LocalCache.from_prefill(kept.encoder, last_position, window),
-        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, window) if kept.entropy_head else None,
-        decoder=LocalCache.from_prefill(kept.decoder, last_position, window),
-        trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits, patch_index + ended),
-        open_states=kept.byte_states[rows[:, None], source.clamp(0, width - 1)],
-        open_length=open_length,
-        open_bytes=open_bytes,
-        context=kept.contexts[layout.newest_slot[rows, last_position]],
-        trunk_calls=slots.sum(dim=1),
-    )
-    return output.logits[rows, last_position].float(), state
+    return read_prompts(model, encoded, scratchpad_threshold_nats)
 
 
 @torch.inference_mode()
@@ -142,7 +127,7 @@ def step(
     Args:
         model: used in eval mode.
         next_bytes: 0..255, or 256 to begin a new document in a row; [batch].
-        state: consumed, its caches are written in place; clone it first to keep it.
+        state: consumed, it is written in place; clone it first to keep it.
         scratchpad_threshold_nats: None for the stored threshold, a float, or [batch]; may change at every step.
 
     Returns:
@@ -152,76 +137,152 @@ def step(
         InputError: ids out of range, another number of rows than the state's, or an impossible threshold.
     """
     ids = torch.as_tensor(next_bytes, dtype=torch.long, device=model.device)
-    _check_step(model, ids, state, scratchpad_threshold_nats)
-    model.eval()
-    _begin_documents(model, ids, state)
-    with autocast(model.device):
-        byte_states = model.local_encoder(ids, state.position, state.encoder.at(state.position))
-        entropies = None
-        if model.entropy_head is not None and state.entropy_head is not None:
-            _, entropies = model.entropy_head(byte_states, state.position, state.entropy_head.at(state.position))
-        rows = torch.arange(len(ids), device=ids.device)
-        state.open_states[rows, state.open_length] = byte_states
-        state.open_length += 1
-        ended = _update_context(model, ids, entropies, state, scratchpad_threshold_nats)
-        logits = model.local_decoder(byte_states, state.context, state.position, state.decoder.at(state.position))
-    state.newest_id, state.newest_entropy_nats = ids, entropies
-    state.open_length.masked_fill_(ended, 0)
-    state.open_bytes.masked_fill_(ended, 0)
-    return logits.float(), state
-
-
-def _check_step(model: ByteLM, ids: Tensor, state: DecodingState, threshold: Threshold) -> None:
     batch = len(state.position)
     if ids.shape != (batch,):
         raise InputError(f"next_bytes has the shape {list(ids.shape)}; allowed: [{batch}], one id per row of the state")
     if int(ids.min()) < 0 or int(ids.max()) > SEPARATOR:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {SEPARATOR} ({NUM_INPUT_IDS - 1} is padding)")
-    check_threshold(threshold, model.config.trigger.kind, batch, None)
+    check_threshold(scratchpad_threshold_nats, model.config.trigger.kind, batch, None)
+    model.eval()
+    rows = torch.arange(batch, device=ids.device)
+    needs_trunk = read(model, ids, state, rows, scratchpad_threshold_nats)
+    refresh(model, state, rows[needs_trunk])
+    return predict(model, state, rows), state
 
 
-def _begin_documents(model: ByteLM, ids: Tensor, state: DecodingState) -> None:
-    """Moves on by one position, and forgets the document before where a separator begins another."""
+@torch.inference_mode()
+def read_prompts(
+    model: ByteLM, prompts: list[bytes], threshold: Threshold
+) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
+    """Is `prefill` for prompts and thresholds that are known to be right."""
+    last_position = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    width = max(map(len, prompts)) + 1
+    byte_ids = torch.tensor(
+        [[SEPARATOR, *prompt, *[PADDING] * (width - 1 - len(prompt))] for prompt in prompts], device=model.device
+    )
+    model.eval()
+    with autocast(model.device):
+        output = model(byte_ids, threshold, keep_activations=True)
+    layout, kept = output.layout, output.activations
+    assert kept is not None
+    rows = torch.arange(len(prompts), device=model.device)
+    ends_patch = layout.patch_end_mask[rows, last_position]
+    open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
+    patch_index = layout.patch_index[rows, last_position]
+    open_length = open_bytes + (patch_index == 0)
+    place = torch.arange(model.config.patchifier.longest_patch + 1, device=model.device)
+    source = (last_position - open_length + 1)[:, None] + place
+    window = model.config.window_bytes
+    state = DecodingState(
+        position=last_position,
+        newest_id=byte_ids[rows, last_position],
+        newest_entropy_nats=None if output.entropy_nats is None else output.entropy_nats[rows, last_position],
+        encoder=LocalCache.from_prefill(kept.encoder, last_position, window),
+        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, window) if kept.entropy_head else None,
+        decoder=LocalCache.from_prefill(kept.decoder, last_position, window),
+        trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits, patch_index + ends_patch),
+        open_states=kept.byte_states[rows[:, None], source.clamp(0, width - 1)],
+        open_length=open_length,
+        open_bytes=open_bytes,
+        newest_ends_patch=ends_patch,
+        context=kept.contexts[layout.newest_slot[rows, last_position]],
+        trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
+    )
+    return output.logits[rows, last_position].float(), state
+
+
+@torch.inference_mode()
+def read(
+    model: ByteLM, ids: Int[Tensor, " row"], state: DecodingState, rows: Int[Tensor, " row"], threshold: Threshold
+) -> Bool[Tensor, " row"]:
+    """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
+
+    Args:
+        model: in eval mode.
+        ids: 0..256.
+        state: written in place.
+        rows: different rows of the state, ascending.
+        threshold: None for the stored one, a float, or one per entry of `rows`.
+
+    Returns:
+        Which of `rows` need the trunk, by `refresh`, before they can predict.
+    """
     begins = ids == SEPARATOR
-    state.position = torch.where(begins, 0, state.position + 1)
-    state.open_bytes = torch.where(begins, 0, state.open_bytes + 1)
+    position = torch.where(begins, 0, state.position[rows] + 1)
+    opens_patch = begins | state.newest_ends_patch[rows]
+    place = torch.where(opens_patch, 0, state.open_length[rows])
+    open_bytes = torch.where(opens_patch, 0, state.open_bytes[rows]) + ~begins
     if bool(begins.any()):
-        state.open_length = state.open_length.masked_fill(begins, 0)
-        state.trunk.num_patches = state.trunk.num_patches.masked_fill(begins, 0)
-        null = model.context_to_bytes(model.context_to_bytes.null_context[None])
-        state.context = torch.where(begins[:, None, None], null.to(state.context.dtype), state.context)
-
-
-def _update_context(
-    model: ByteLM, ids: Tensor, entropies: Tensor | None, state: DecodingState, threshold: Threshold
-) -> Tensor:
-    """Runs the trunk for the rows that end a patch or fire a scratchpad; returns which rows ended a patch."""
-    begins = state.position == 0
-    previous_entropy = state.newest_entropy_nats
-    if entropies is not None and previous_entropy is not None:
-        previous_entropy = torch.where(begins, entropies, previous_entropy)
+        _forget_documents(model, state, rows[begins])
+    with autocast(model.device):
+        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position))
+        entropies = previous_entropies = None
+        if model.entropy_head is not None and state.entropy_head is not None:
+            _, entropies = model.entropy_head(byte_states, position, state.entropy_head.at(rows, position))
+            assert state.newest_entropy_nats is not None
+            previous_entropies = torch.where(begins, entropies, state.newest_entropy_nats[rows])
+            state.newest_entropy_nats[rows] = entropies
     facts = ByteFacts(
         byte_ids=ids,
-        previous_byte_ids=torch.where(begins, SEPARATOR, state.newest_id),
-        document_offset=state.position,
+        previous_byte_ids=torch.where(begins, SEPARATOR, state.newest_id[rows]),
+        document_offset=position,
         is_byte=~begins,
         entropy_nats=entropies,
-        previous_entropy_nats=previous_entropy,
+        previous_entropy_nats=previous_entropies,
     )
-    ended = model.patchifier.step_ends(facts, state.open_bytes)
-    fires = model.trigger.scratchpads(facts, state.open_bytes, ended, threshold)
-    rows = (ended | fires).nonzero().squeeze(1)
-    if len(rows):
+    ends_patch = model.patchifier.step_ends(facts, open_bytes)
+    fires = model.trigger.scratchpads(facts, open_bytes, ends_patch, threshold)
+    state.position[rows] = position
+    state.newest_id[rows] = ids
+    state.open_states[rows, place] = byte_states.to(state.open_states.dtype)
+    state.open_length[rows] = place + 1
+    state.open_bytes[rows] = open_bytes
+    state.newest_ends_patch[rows] = ends_patch
+    return ends_patch | fires
+
+
+def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+    """Drops the trunk cache and context of rows in which another document begins."""
+    state.trunk.num_patches[rows] = 0
+    null = model.context_to_bytes(model.context_to_bytes.null_context[None])
+    state.context[rows] = null.to(state.context.dtype)
+
+
+@torch.inference_mode()
+def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+    """Runs the trunk for `rows`, ascending, on their patches so far; those whose patch has ended are committed."""
+    if len(rows) == 0:
+        return
+    with autocast(model.device):
         length = state.open_length[rows]
-        distance = torch.arange(int(length.max()), device=ids.device)
+        distance = torch.arange(int(length.max()), device=rows.device)
         newest_first = state.open_states[rows[:, None], (length[:, None] - 1 - distance).clamp_min(0)]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
         attend = TrunkCacheAttention(state.trunk, rows)
         slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], attend)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
-        state.trunk.commit(rows, attend.kept, ended[rows])
-        state.trunk_calls[rows] += 1
-    return ended
+    state.trunk.commit(rows, attend.kept, state.newest_ends_patch[rows])
+    state.trunk_calls[rows] += 1
 
 
-__all__ = ["DecodingState", "Prompts", "encode_prompts", "prefill", "step"]
+@torch.inference_mode()
+def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+    """Returns the logits of the next id in each of `rows`, ascending, once per id that was read."""
+    position = state.position[rows]
+    byte_states = state.open_states[rows, state.open_length[rows] - 1]
+    with autocast(model.device):
+        decoder_sees = state.decoder.at(rows, position)
+        return model.local_decoder(byte_states, state.context[rows], position, decoder_sees).float()
+
+
+__all__ = [
+    "DecodingState",
+    "Prompts",
+    "encode_prompts",
+    "predict",
+    "prefill",
+    "read",
+    "read_prompts",
+    "refresh",
+    "step",
+]

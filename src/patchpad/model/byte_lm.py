@@ -154,7 +154,7 @@ class ByteLM(nn.Module):
         trigger: Trigger,
     ) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots out."""
-        check_threshold(threshold, self.config.trigger.kind, *byte_ids.shape)
+        check_threshold(threshold, self.config.trigger.kind, *byte_ids.shape, own_threshold=trigger.threshold)
         facts = ByteFacts.gather(byte_ids, documents, entropies)
         patch_end = self.patchifier.patch_ends(facts, documents)
         open_bytes = bytes_since_end(patch_end, documents)

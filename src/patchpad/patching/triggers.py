@@ -140,7 +140,9 @@ def build_trigger(config: TriggerConfig, patchifier: PatchifierConfig) -> Trigge
     return ConstantTrigger(math.inf if config.kind == "never" else -math.inf)
 
 
-def check_threshold(threshold: Threshold, trigger_kind: str, batch: int, length: int | None) -> None:
+def check_threshold(
+    threshold: Threshold, trigger_kind: str, batch: int, length: int | None, *, own_threshold: float = math.inf
+) -> None:
     """Checks a threshold that a caller gave.
 
     Args:
@@ -148,6 +150,7 @@ def check_threshold(threshold: Threshold, trigger_kind: str, batch: int, length:
         trigger_kind: the model's trigger. Only `entropy` and `entropy_jump` take finite thresholds.
         batch: rows of the batch.
         length: positions of a row; None in a step, where a threshold per position has no place.
+        own_threshold: the threshold of a trigger that takes none in nats, which is allowed beside +inf and -inf.
 
     Raises:
         InputError: not a number, a shape that fits no row, or a finite value for a trigger that takes none.
@@ -161,7 +164,8 @@ def check_threshold(threshold: Threshold, trigger_kind: str, batch: int, length:
     if tuple(values.shape) not in shapes:
         allowed = ", ".join(str(list(shape)) for shape in shapes)
         raise InputError(f"scratchpad_threshold_nats has the shape {list(values.shape)}; allowed: {allowed}")
-    if trigger_kind not in NATS_TRIGGERS and bool(values.isfinite().any()):
+    finite = values[values.isfinite()].float()
+    if trigger_kind not in NATS_TRIGGERS and bool((finite != torch.tensor(own_threshold)).any()):
         raise InputError(
             f"this model's trigger `{trigger_kind}` takes no threshold in nats; allowed: None, inf (no scratchpads) or "
             "-inf (one at every byte)"

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import patchpad.data
 from patchpad.calibration import Calibration
 from patchpad.config import FORMAT_VERSION, Config
 from patchpad.errors import CheckpointError, ConfigError
@@ -31,6 +32,8 @@ CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
 )
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 CHECKPOINTS = "checkpoints"
+BUNDLED_MODEL = Path(patchpad.data.__file__).parent / "bundled" / "model"
+"""The small model that ships with the package; its card lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +131,46 @@ def list_steps(run: Path) -> list[Path]:
     return sorted(found, key=lambda folder: int(folder.name[5:]))
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> ByteLM:
+def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") -> ByteLM:
     """Loads a model from a run or a step folder, in eval mode.
 
     Args:
-        path: RUN or RUN/checkpoints/step-N.
+        path: RUN or RUN/checkpoints/step-N; None for the small model that ships with the package.
         device: where to put it.
 
     Raises:
         CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
     """
-    return open_checkpoint(path).model().to(device)
+    return open_checkpoint(BUNDLED_MODEL if path is None else path).model().to(device)
 
 
-def write_files(folder: Path, model: ByteLM, config: Config, metrics: str | None) -> None:
+def save(model: ByteLM, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a model, with its threshold and calibration, into an empty folder, for inference only.
+
+    Args:
+        model: the model.
+        config: what it was trained with.
+        folder: absent, or empty.
+        dtype: of the weights on disk; the threshold keeps its own.
+
+    Raises:
+        CheckpointError: the folder is not empty.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{path} is not an empty folder", hint="Choose another folder, or empty it.")
+    path.mkdir(parents=True, exist_ok=True)
+    write_files(path, model, config, None, dtype=dtype)
+    write_manifest(path)
+
+
+def write_files(
+    folder: Path, model: ByteLM, config: Config, metrics: str | None, *, dtype: torch.dtype = torch.float32
+) -> None:
     """Writes the files that runs and step folders share, the manifest not yet."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if dtype != torch.float32:
+        tensors.update({name: tensor.detach().cpu().to(dtype) for name, tensor in model.named_parameters()})
     write_atomically(folder / CONFIG, strict_json(config.to_dict(), indent=1))
     _save_tensors(folder / MODEL, tensors)
     if model.calibration is not None:

@@ -1,0 +1,36 @@
+"""Stop strings: where a generation ends, and which bytes must wait until that is known."""
+
+from collections.abc import Sequence
+
+from patchpad.errors import GenerationError
+
+
+def encode_stop(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
+    """Returns stop strings as bytes, text as UTF-8.
+
+    Raises:
+        GenerationError: an empty stop string, or one that is neither text nor bytes.
+    """
+    if stop is None:
+        return ()
+    given = [stop] if isinstance(stop, str | bytes) else list(stop)
+    for one in given:
+        if not isinstance(one, str | bytes) or len(one) == 0:
+            raise GenerationError(f"a stop string is {one!r}; allowed: text or bytes of at least one byte")
+    return tuple(one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in given)
+
+
+def stop_begins_at(data: bytes | bytearray, stop: tuple[bytes, ...]) -> int | None:
+    """Returns where the stop string begins that `data` ends with, the longest of several; None without one."""
+    lengths = [len(one) for one in stop if data.endswith(one)]
+    return len(data) - max(lengths) if lengths else None
+
+
+def num_held_back(data: bytes | bytearray, stop: tuple[bytes, ...]) -> int:
+    """Returns how many bytes at the end of `data` may be the beginning of a stop string."""
+    longest = min(len(data), max(map(len, stop), default=1) - 1)
+    for length in range(longest, 0, -1):
+        end = bytes(data[-length:])
+        if any(one.startswith(end) for one in stop):
+            return length
+    return 0

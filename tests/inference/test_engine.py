@@ -1,0 +1,154 @@
+"""The engine: rows join, leave and advance on their own, and each gives what it gives alone."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.inference.engine import Engine, Request
+from patchpad.inference.sampling import Sampling
+from patchpad.testing import random_documents, sharp_model, tiny_model_config
+
+GREEDY = Sampling(temperature=0.0)
+SAMPLED = Sampling(temperature=1.0, top_p=0.95)
+
+
+def request(prompt: bytes, *, model, seed: int = 0, sampling: Sampling = GREEDY, **options) -> Request:
+    values = {"max_new_bytes": 30, "threshold": model.trigger.threshold, **options}
+    return Request(prompt=prompt, seed=seed, sampling=sampling, **values)
+
+
+def run(engine: Engine) -> None:
+    while not engine.is_done:
+        engine.advance()
+
+
+def alone(model, one: Request):
+    engine = Engine(model)
+    (row,) = engine.submit([one])
+    run(engine)
+    return row
+
+
+def facts(row):
+    return bytes(row.data), row.stop_reason, row.trunk_calls, row.trunk_cache_entries
+
+
+@pytest.fixture(
+    scope="module", params=[("fixed", "entropy"), ("spacebyte", "entropy_jump"), ("fixed", "random")], ids=str
+)
+def model(request):
+    return sharp_model(tiny_model_config(*request.param), seed=3)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=9),
+    share=st.sampled_from([0.0, 0.3, 0.75, 1.0]),
+    batch_rows=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, share, batch_rows, seed):
+    requests = [
+        request(
+            prompt, model=model, max_new_bytes=3 + 5 * (number % 4), seed=number, sampling=(GREEDY, SAMPLED)[number % 2]
+        )
+        for number, prompt in enumerate(random_documents(seed, lengths))
+    ]
+    engine = Engine(model, batch_rows=batch_rows, trunk_group_share=share)
+    rows = engine.submit(requests)
+    run(engine)
+    assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
+
+
+def test_a_row_may_join_a_running_batch_and_leave_it(model):
+    first, second, third = (
+        request(prompt, model=model, max_new_bytes=40) for prompt in random_documents(7, [25, 3, 50])
+    )
+    engine = Engine(model)
+    (early,) = engine.submit([first])
+    for _ in range(10):
+        engine.advance()
+    dropped, late = engine.submit([second, third])
+    for _ in range(10):
+        engine.advance()
+    engine.cancel(dropped)
+    run(engine)
+    assert facts(early) == facts(alone(model, first))
+    assert facts(late) == facts(alone(model, third))
+    assert dropped.stop_reason is None
+    assert bytes(alone(model, second).data).startswith(bytes(dropped.data))
+    assert 0 < len(dropped.data) <= 10
+
+
+def test_a_cancelled_row_that_waits_never_joins(model):
+    engine = Engine(model, batch_rows=1)
+    one, two = engine.submit([request(b"a", model=model), request(b"b", model=model)])
+    engine.advance()
+    engine.cancel(two)
+    run(engine)
+    assert one.stop_reason is not None
+    assert (bytes(two.data), two.stop_reason) == (b"", None)
+
+
+def test_the_batch_never_has_more_rows_than_allowed(model):
+    engine = Engine(model, batch_rows=3)
+    rows = engine.submit([request(b"x" * number, model=model, max_new_bytes=number) for number in range(8)])
+    while not engine.is_done:
+        engine.advance()
+        assert len(engine.rows) <= 3
+        assert engine.state is None or len(engine.state.position) == len(engine.rows)
+    assert [len(row.data) for row in rows if row.stop_reason == "length"] == [
+        row.request.max_new_bytes for row in rows if row.stop_reason == "length"
+    ]
+
+
+def trunk_batches_per_byte(model, rows: int, share: float) -> float:
+    engine = Engine(model, batch_rows=rows, trunk_group_share=share)
+    submitted = engine.submit(
+        [
+            request(prompt, model=model, max_new_bytes=60, seed=7, sampling=SAMPLED)
+            for prompt in random_documents(1, [9 + 7 * row for row in range(rows)])
+        ]
+    )
+    run(engine)
+    return engine.num_trunk_batches / max(len(row.data) for row in submitted)
+
+
+def test_the_saving_of_scratchpads_survives_a_batch():
+    model = sharp_model(tiny_model_config("fixed", "random", patch_size=16), seed=3)
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight[256] = 0  # documents hardly end
+    single = trunk_batches_per_byte(model, 1, 0.75)
+    assert single < 0.35
+    for rows in (8, 32):
+        assert trunk_batches_per_byte(model, rows, 0.0) > 2.5 * single  # in lockstep, some row always needs the trunk
+        assert trunk_batches_per_byte(model, rows, 0.75) < 1.9 * single
+
+
+def test_a_new_threshold_counts_from_the_next_byte_and_leaves_commits_alone():
+    model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
+    prompt = random_documents(3, [40])[0]
+    engine = Engine(model)
+    (row,) = engine.submit([request(prompt, model=model, threshold=math.inf, max_new_bytes=60)])
+    for _ in range(20):
+        engine.advance()
+    engine.refresh_counts()
+    assert row.trunk_calls == row.trunk_cache_entries == (40 + 20) // 5
+    engine.set_threshold(row, -math.inf)
+    for _ in range(20):
+        engine.advance()
+    engine.refresh_counts()
+    assert row.trunk_cache_entries == 80 // 5
+    assert row.trunk_calls == 60 // 5 + 20
+
+
+def test_rows_of_one_batch_have_their_own_thresholds():
+    model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
+    requests = [request(b"the same", model=model, threshold=threshold) for threshold in (math.inf, 1.0, -math.inf)]
+    engine = Engine(model)
+    rows = engine.submit(requests)
+    run(engine)
+    assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
+    assert rows[0].trunk_calls < rows[1].trunk_calls < rows[2].trunk_calls
