@@ -229,10 +229,10 @@ def test_compute_out_of_range(patchpad, fails, run, text, compute):
     assert "(patches alone) to 1 (the trunk at every byte)" in message
 
 
-@pytest.mark.parametrize("command", ["evaluate", "calibrate", "generate", "cost"])
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "cost"])
 def test_missing_options_and_arguments(fails, finished, command):
     first = [] if command == "cost" else [finished]
-    wanted = {"generate": "--prompt", "cost": "--config"}.get(command, "--data")
+    wanted = "--config" if command == "cost" else "--data"
     message = fails(2, command, *first)
     assert f"{wanted} requires an argument" in message
     assert f"See: patchpad {command} --help" in message

@@ -27,7 +27,8 @@ def generate(
     *,
     prompt: Annotated[list[str] | None, Parameter(negative=(), help="Text to continue; repeat it for several.")] = None,
     prompts: Annotated[
-        Path | None, Parameter(help="File of prompts, one per line, or .jsonl of strings or {'prompt': ...}.")
+        Path | None,
+        Parameter(help="File of prompts, one per line, or .jsonl of strings or of objects with `prompt`; - is stdin."),
     ] = None,
     max_new_bytes: Annotated[int, Parameter(help="Most bytes per prompt.")] = 200,
     stop: Annotated[
@@ -48,7 +49,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it."""
-    from patchpad.data.prompts import read_prompts
+    from patchpad.data.prompts import parse_prompts, read_prompts
     from patchpad.inference.generator import Generation
     from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import load
@@ -58,7 +59,12 @@ def generate(
         raise ConfigError(
             f"{found} was given; allowed: one of the two", hint='Try: patchpad generate --prompt "It was"'
         )
-    given = [_argument_bytes(text) for text in prompt] if prompt is not None else read_prompts(prompts or "")
+    if prompt is not None:
+        given = [_argument_bytes(text) for text in prompt]
+    elif str(prompts) == "-":
+        given = parse_prompts(sys.stdin.buffer.read(), "stdin", json_lines=False)
+    else:
+        given = read_prompts(prompts or "")
     generation = Generation(
         load(run, device=select_device(device)),
         given,

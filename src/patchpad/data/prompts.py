@@ -22,14 +22,21 @@ def read_prompts(path: str | Path) -> list[bytes]:
     except OSError as error:
         reason = "it is a directory" if file.is_dir() else error.strerror or str(error)
         raise DataError(f"cannot read prompts from {file}: {reason}", hint="Give a file of prompts.") from error
+    return parse_prompts(data, str(file), json_lines=file.suffix.lower() == ".jsonl")
+
+
+def parse_prompts(data: bytes, name: str, *, json_lines: bool) -> list[bytes]:
+    """Splits the content of a file of prompts; `read_prompts` says how.
+
+    Raises:
+        DataError: no prompt, or a line that is no prompt.
+    """
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    lines = [line.removesuffix(b"\r") for line in (lines[:-1] if lines[-1] == b"" else lines)]
-    if file.suffix.lower() == ".jsonl":
-        prompts = [_prompt_of(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    else:
-        prompts = lines
+    prompts = [line.removesuffix(b"\r") for line in (lines[:-1] if lines[-1] == b"" else lines)]
+    if json_lines:
+        prompts = [_prompt_of(line, f"{name}, line {number}") for number, line in enumerate(prompts, 1) if line.strip()]
     if not prompts:
-        raise DataError(f"{file} holds no prompt", hint="Write one prompt per line.")
+        raise DataError(f"{name} holds no prompt", hint="Write one prompt per line.")
     return prompts
 
 

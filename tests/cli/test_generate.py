@@ -1,0 +1,174 @@
+"""`patchpad generate` as people use it: files of prompts, stop strings, pipes, other locales, interruption."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PATCHPAD = [sys.executable, "-m", "patchpad"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def completions(called) -> list[dict]:
+    assert called.code == 0, called.err
+    return json.loads(called.out)["completions"]
+
+
+def test_prompts_from_a_file_are_one_batch_in_their_order(patchpad, finished, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("the cat\r\n\r\ngrößer\r\nsat on the mat, and\r\n".encode())
+    options = ["--max-new-bytes", "12", "--seed", "4", "--json"]
+    from_file = completions(patchpad("generate", finished, "--prompts", file, *options))
+    prompts = ["the cat", "", "größer", "sat on the mat, and"]
+    given = completions(
+        patchpad("generate", finished, *(part for prompt in prompts for part in ("--prompt", prompt)), *options)
+    )
+    assert from_file == given
+    assert from_file == completions(patchpad("generate", finished, "--prompts", file, "--batch-rows", "2", *options))
+    shown = patchpad("generate", finished, "--prompts", file, *options[:-1]).out
+    assert shown == "".join(
+        f"--- {number}\n{prompt}{one['text']}\n"
+        for number, (prompt, one) in enumerate(zip(prompts, from_file, strict=True), start=1)
+    )
+
+
+def test_stop_ends_a_generation_and_is_cut_off(patchpad, finished):
+    options = ["--prompt", "the cat", "--max-new-bytes", "40", "--seed", "3"]
+    (whole,) = completions(patchpad("generate", finished, *options, "--json"))
+    stop = next(letter for letter in whole["text"][7:] if letter.isascii() and letter.isprintable())
+    (cut,) = completions(patchpad("generate", finished, *options, "--stop", stop, "--stop", "unseen", "--json"))
+    assert cut["stop_reason"] == "stop"
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    assert patchpad("generate", finished, *options, "--stop", stop).out == f"the cat{cut['text']}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "neither --prompt nor --prompts was given"),
+        (["--prompt", "a", "--prompts", "b"], "both --prompt and --prompts were given"),
+        (["--prompt", "a", "--stop", ""], "a stop string is b''; allowed: text or bytes of at least one byte"),
+        (["--prompt", "a", "--batch-rows", "0"], "batch_rows is 0; allowed: an integer of at least 1"),
+        (["--prompt", "a", "--seed", str(2**63)], "seed is 9223372036854775808; allowed"),
+    ],
+)
+def test_wrong_options_are_named(fails, finished, options, expected):
+    assert expected in fails(2, "generate", finished, *options)
+
+
+def test_a_missing_file_of_prompts_is_named(fails, finished):
+    assert "cannot read prompts from C:\\texts\\p.txt" in fails(
+        1, "generate", finished, "--prompts", "C:\\texts\\p.txt"
+    )
+
+
+def test_the_small_model_is_used_without_a_run(patchpad):
+    called = patchpad("generate", "--prompt", "It was", "--max-new-bytes", "40", "--compute", "0.3")
+    assert called.code == 0, called.err
+    assert called.out.startswith("It was")
+    assert len(called.out.encode()) >= 40
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_any_output_encoding_and_any_argument_bytes_work(finished, encoding):
+    arguments = [
+        b"generate",
+        os.fsencode(finished),
+        b"--prompt",
+        "größer 日".encode() + b"\xff",
+        b"--max-new-bytes",
+        b"9",
+    ]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).startswith(
+        {"utf-8": "größer 日�"}.get(encoding, "gr\\xf6\\xdfer" if encoding == "ascii" else "größer")
+    )
+
+
+def test_a_locale_that_is_not_utf_8_works(finished):
+    environment = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = [
+        b"generate",
+        os.fsencode(finished),
+        b"--prompt",
+        "größer".encode(),
+        b"--max-new-bytes",
+        b"9",
+        b"--json",
+    ]
+    done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=environment, check=True)
+    here = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=ENVIRONMENT, check=True)
+    assert json.loads(done.stdout) == json.loads(here.stdout)  # the prompt's bytes are the same
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_reader_that_goes_away_ends_the_generation_quietly(finished, several):
+    prompts = ["--prompt", "the"] * (3 if several else 1)
+    options = ["--max-new-bytes", "100000", "--batch-rows", "1", "--temperature", "5"]
+    with subprocess.Popen(
+        [*PATCHPAD, "generate", str(finished), *prompts, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            if not several:
+                assert process.stdout.read(10).startswith(b"the")
+            process.stdout.close()
+            if several:
+                process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+            if not several:
+                assert (process.returncode, process.stderr.read()) == (0, b"")
+        finally:
+            process.kill()
+
+
+def test_a_slow_reader_gets_every_byte(finished):
+    options = ["--prompt", "the", "--max-new-bytes", "300", "--seed", "1"]
+    with subprocess.Popen(
+        [*PATCHPAD, "generate", str(finished), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        time.sleep(0.3)
+        read = b""
+        while piece := process.stdout.read(50):
+            read += piece
+            time.sleep(0.02)
+        assert process.wait(timeout=60) == 0
+    (whole,) = json.loads(
+        subprocess.run(
+            [*PATCHPAD, "generate", str(finished), *options, "--json"], capture_output=True, env=ENVIRONMENT, check=True
+        ).stdout
+    )["completions"]
+    assert read.decode() == f"the{whole['text']}\n"
+
+
+def test_ctrl_c_prints_what_there_is(finished):
+    options = ["--prompt", "the", "--max-new-bytes", "1000000", "--json", "--temperature", "0"]
+    with subprocess.Popen(
+        [*PATCHPAD, "generate", str(finished), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            time.sleep(6)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == b"patchpad: interrupted"
+    (completion,) = json.loads(out)["completions"]
+    assert completion["stop_reason"] is None
+    assert len(base64.b64decode(completion["bytes_base64"])) == completion["num_bytes"] > 0

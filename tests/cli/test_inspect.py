@@ -1,0 +1,147 @@
+"""`patchpad inspect`: what it prints, writes and refuses."""
+
+import gzip
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+import patchpad as package
+
+
+@pytest.fixture
+def short(tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_bytes("The größer cat sat. 日本\n\x00\x07 שלום".encode() + b"\xff" + b"mat " * 30)
+    return path
+
+
+def as_json(called):
+    assert called.code == 0, called.err
+    return json.loads(called.out, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("threshold", [None, "inf", "-inf", "5.5"])
+def test_counts_equal_those_of_evaluate(patchpad, finished, short, threshold):
+    options = [] if threshold is None else ["--scratchpad-threshold", threshold]
+    found = as_json(patchpad("inspect", finished, "--text", short, "--json", *options))
+    evaluated = as_json(patchpad("evaluate", finished, "--data", short, "--limit-bytes", "0", "--json", *options))
+    point = evaluated["points"][0]
+    for key in ("scratchpad_threshold_nats", "bits_per_byte", "num_bytes", "trunk_calls_per_byte", "flops_per_byte"):
+        assert found[key] == point[key], key
+    assert found["num_patches"] == round(point["patches_per_byte"] * point["num_bytes"])
+    assert found["num_scratchpads"] == round(point["scratchpads_per_byte"] * point["num_bytes"])
+    assert found["trunk_calls"] == found["num_patches"] + found["num_scratchpads"]
+    assert bytes(found["bytes"]["value"]) == short.read_bytes()
+
+
+def test_view_is_plain_where_stdout_is_no_terminal_and_states_the_totals(patchpad, finished, short):
+    called = patchpad("inspect", finished, "--text", short)
+    assert called.code == 0
+    assert "\x1b" not in called.out
+    assert "\u202d" not in called.out
+    found = as_json(patchpad("inspect", finished, "--text", short, "--json"))
+    assert f"short.txt: {found['num_bytes']} bytes in 3 windows of up to 64" in called.out
+    assert f"trunk calls    {found['trunk_calls']} (" in called.out
+    assert called.out.count("●") - 1 == found["num_patches"], "the legend has one more"
+    assert called.out.count("○") - 1 == found["num_scratchpads"]
+
+
+def run_alone(arguments, **environment):
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return subprocess.run(
+        [sys.executable, "-m", "patchpad", *map(str, arguments)],
+        capture_output=True,
+        check=True,
+        env={**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", **environment},
+    ).stdout
+
+
+def test_colour_follows_the_environment_and_the_text_is_the_same_without(finished, short):
+    arguments = ["inspect", finished, "--text", short, "--limit-bytes", "40"]
+    plain = run_alone(arguments, FORCE_COLOR="1", NO_COLOR="1", PYTHONIOENCODING="utf-8").decode()
+    coloured = run_alone(arguments, FORCE_COLOR="1", PYTHONIOENCODING="utf-8").decode()
+    assert "\x1b" not in plain
+    assert "\x1b[" in coloured
+    import re
+
+    without = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()]
+    assert without == [line.rstrip() for line in plain.splitlines()]
+
+
+def test_an_output_that_holds_ascii_alone_gets_ascii_marks(finished, short):
+    out = run_alone(["inspect", finished, "--text", short], PYTHONIOENCODING="ascii", COLUMNS="60")
+    text = out.decode("ascii")
+    assert "\\u" not in text
+    assert "\\x" not in text
+    assert "| commit" in text
+    assert "o scratchpad" in text
+    assert "??er" in text
+
+
+def test_html_leaves_the_summary_and_its_path_and_goes_with_json(patchpad, finished, short, tmp_path):
+    page = tmp_path / "page.html"
+    called = patchpad("inspect", finished, "--text", short, "--html", page)
+    assert called.code == 0, called.err
+    assert called.out.splitlines()[-1] == f"page: {page}"
+    assert "●" not in called.out
+    source = page.read_text(encoding="utf-8")
+    page.unlink()
+    found = as_json(patchpad("inspect", finished, "--text", short, "--html", page, "--json"))
+    assert page.read_text(encoding="utf-8") == source
+    assert f'id="pads">{found["num_scratchpads"]}<' in source
+    assert f'id="bpb">{found["bits_per_byte"]:.4f}<' in source
+
+
+def test_longer_text_is_cut_and_that_is_said(patchpad, finished, text, tmp_path):
+    page, size = tmp_path / "page.html", text.stat().st_size
+    called = patchpad("inspect", finished, "--text", text, "--limit-bytes", "70", "--html", page)
+    assert f"the first 70 of {size:,} bytes" in called.err
+    assert f"he first 70 of {size:,} bytes" in page.read_text(encoding="utf-8")
+    assert as_json(patchpad("inspect", finished, "--text", text, "--limit-bytes", "70", "--json"))["num_bytes"] == 70
+    everything = patchpad("inspect", finished, "--text", text, "--limit-bytes", "0", "--json")
+    assert as_json(everything)["num_bytes"] == size
+    assert everything.err == ""
+
+
+def test_text_may_be_packed_or_come_from_stdin(patchpad, finished, short, tmp_path, monkeypatch):
+    expected = as_json(patchpad("inspect", finished, "--text", short, "--json"))
+    (tmp_path / "short.txt.gz").write_bytes(gzip.compress(short.read_bytes()))
+    assert as_json(patchpad("inspect", finished, "--text", tmp_path / "short.txt.gz", "--json")) == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(short.read_bytes())))
+    assert as_json(patchpad("inspect", finished, "--text", "-", "--json")) == expected
+
+
+def test_compute_chooses_the_threshold(patchpad, fails, run, text, short):
+    assert "no calibration" in fails(2, "inspect", run, "--text", short, "--compute", "0.5")
+    assert patchpad("calibrate", run, "--data", text).code == 0
+    found = as_json(patchpad("inspect", run, "--text", short, "--compute", "1", "--json"))
+    assert found["scratchpad_threshold_nats"] == "-inf"
+    both = ("--compute", "0.5", "--scratchpad-threshold", "1.0")
+    assert "both compute and scratchpad_threshold_nats" in fails(2, "inspect", run, "--text", short, *both)
+
+
+def test_wrong_inputs_give_two_lines(fails, finished, short, tmp_path):
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(bytes(range(256)))[:-20])
+    assert f"no file is at {tmp_path}/missing" in fails(1, "inspect", finished, "--text", tmp_path / "missing")
+    assert "is a directory" in fails(1, "inspect", finished, "--text", tmp_path)
+    assert "empty.txt is empty" in fails(1, "inspect", finished, "--text", tmp_path / "empty.txt")
+    assert "cannot read" in fails(1, "inspect", finished, "--text", tmp_path / "broken.gz")
+    inspecting = ("inspect", finished, "--text", short)
+    assert "does not exist" in fails(1, *inspecting, "--html", tmp_path / "none" / "page.html")
+    assert "is a directory" in fails(1, *inspecting, "--html", tmp_path)
+    assert "limit_bytes is -1" in fails(2, *inspecting, "--limit-bytes", "-1")
+    assert "scratchpad_threshold_nats is nan" in fails(2, *inspecting, "--scratchpad-threshold", "nan")
+
+
+def test_python_gives_the_same(finished, short, patchpad):
+    model = package.load(finished)
+    found = package.inspect(model, short.read_bytes(), scratchpad_threshold_nats=math.inf)
+    assert isinstance(found, package.Inspection)
+    expected = as_json(patchpad("inspect", finished, "--text", short, "--scratchpad-threshold", "inf", "--json"))
+    assert json.loads(json.dumps(found.to_dict()))["bytes"] == expected["bytes"]
