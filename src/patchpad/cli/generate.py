@@ -55,10 +55,8 @@ def generate(
     from patchpad.training.checkpoint import load
 
     if (prompt is None) == (prompts is None):
-        found = "neither --prompt nor --prompts" if prompt is None else "both --prompt and --prompts"
-        raise ConfigError(
-            f"{found} was given; allowed: one of the two", hint='Try: patchpad generate --prompt "It was"'
-        )
+        found = "neither --prompt nor --prompts was" if prompt is None else "both --prompt and --prompts were"
+        raise ConfigError(f"{found} given; allowed: one of the two", hint='Try: patchpad generate --prompt "It was"')
     if prompt is not None:
         given = [_argument_bytes(text) for text in prompt]
     elif str(prompts) == "-":
