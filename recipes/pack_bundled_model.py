@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from patchpad.config import DataConfig
-from patchpad.data import cut_windows, open_corpus
 from patchpad.evaluation.calibration import calibrate
 from patchpad.training.checkpoint import open_checkpoint, save
 
@@ -22,7 +21,7 @@ def main(run: str, out: str, held_out: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half())
-    model.calibration = calibrate(model, cut_windows(open_corpus([held_out]), model.config.context_bytes))
+    model.calibration = calibrate(model, held_out, limit_bytes=0)
     save(model, replace(checkpoint.config, data=DataConfig()), Path(out), dtype=torch.float16)
     sys.stdout.write(model.calibration.to_json() + "\n")
 

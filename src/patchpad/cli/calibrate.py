@@ -18,15 +18,13 @@ def calibrate(
 ) -> None:
     """Measure the calibration table on held-out text and store it with the model; then --compute works."""
     from patchpad.cli.tables import print_calibration
-    from patchpad.data import cut_windows, open_corpus
     from patchpad.evaluation import calibration
     from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import open_checkpoint, store_calibration
 
     checkpoint = open_checkpoint(run)
     model = checkpoint.model().to(select_device(device))
-    windows = cut_windows(open_corpus(data), model.config.context_bytes).limit(limit_bytes)
-    table = calibration.calibrate(model, windows)
+    table = calibration.calibrate(model, data, limit_bytes=limit_bytes)
     store_calibration(checkpoint.path, table)
     if json:
         print(table.to_json())

@@ -127,14 +127,7 @@ def evaluate(
         DataError: unreadable or empty text.
         InputError: a threshold that is not a number, or that the model's trigger does not take.
     """
-    if isinstance(data, Windows):
-        windows = data
-    else:
-        corpus = data if isinstance(data, Corpus) else open_corpus(data)
-        windows = cut_windows(corpus, model.config.context_bytes, overlap_bytes)
-    if limit_bytes < 0:
-        raise InputError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
-    windows = windows.limit(limit_bytes)
+    windows = choose_windows(model, data, limit_bytes=limit_bytes, overlap_bytes=overlap_bytes)
     if scratchpad_threshold_nats is None:
         thresholds: list[float] = [float(model.scratchpad_threshold_nats)]
         given: list[float | None] = [None]
@@ -146,6 +139,24 @@ def evaluate(
         _tally(model, windows, threshold).point(model, recorded, int(windows.num_bytes.sum()))
         for threshold, recorded in zip(given, thresholds, strict=True)
     ]
+
+
+def choose_windows(
+    model: ByteLM,
+    data: Corpus | Windows | str | Path | Sequence[str | Path],
+    *,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    overlap_bytes: int = 0,
+) -> Windows:
+    """Returns the windows that a measurement of `model` on `data` uses; the arguments are those of `evaluate`."""
+    if isinstance(data, Windows):
+        windows = data
+    else:
+        corpus = data if isinstance(data, Corpus) else open_corpus(data)
+        windows = cut_windows(corpus, model.config.context_bytes, overlap_bytes)
+    if limit_bytes < 0:
+        raise InputError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
+    return windows.limit(limit_bytes)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 
 from patchpad.calibration import ROW_KEYS, Calibration
 from patchpad.config import NATS_TRIGGERS
-from patchpad.data import Windows, evaluation_batches
+from patchpad.data import Corpus, Windows, evaluation_batches
 from patchpad.errors import GenerationError
-from patchpad.evaluation.bits_per_byte import ROW_BATCH_BYTES, Point, evaluate
+from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, ROW_BATCH_BYTES, Point, choose_windows, evaluate
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 
@@ -19,12 +20,23 @@ SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Scratchpads per byte at which the table has rows, beside none, the stored threshold and one at every byte."""
 
 
-def calibrate(model: ByteLM, windows: Windows) -> Calibration:
-    """Measures the table on windows of a text.
+def calibrate(
+    model: ByteLM,
+    data: Corpus | Windows | str | Path | Sequence[str | Path],
+    *,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+) -> Calibration:
+    """Measures the table on held-out text; `model.calibration = calibrate(model, data)` makes `compute` work.
 
     Thresholds are quantiles of the trigger's own scores on the text, so rows lie at even rates whatever the model.
 
+    Args:
+        model: in any mode; restored after.
+        data: a corpus, its windows, or paths to read.
+        limit_bytes: about how many bytes to use, in windows spread over all documents; 0 for all.
+
     Raises:
+        DataError: unreadable or empty text.
         GenerationError: the model's trigger has no threshold in nats.
     """
     if model.config.trigger.kind not in NATS_TRIGGERS:
@@ -32,6 +44,7 @@ def calibrate(model: ByteLM, windows: Windows) -> Calibration:
             f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; "
             f"allowed: {', '.join(NATS_TRIGGERS)}"
         )
+    windows = choose_windows(model, data, limit_bytes=limit_bytes)
     return calibration_of(calibration_points(model, windows), windows)
 
 
