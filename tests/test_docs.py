@@ -1,0 +1,71 @@
+"""The pages in docs/ do what they say: their Python is run, and so are the tour's commands."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import patchpad
+from patchpad.cli.app import COMMANDS, main
+from patchpad.training.checkpoint import BUNDLED_MODEL
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [content for name, content in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the files that the pages name."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "text.txt").write_text("It was a text of no great length.\n" * 200)
+    (tmp_path / "prompts.txt").write_text("It was\nShe\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["python", "generation", "tour"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
+    code = blocks(ROOT / "docs" / f"{name}.md", "python")
+    assert code
+    namespace = {}
+    for block in code:
+        exec(compile(block, f"docs/{name}.md", "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", ["tour", "generation"])
+def test_the_commands_of_a_page_run_in_order(workplace, capsys, name):
+    for block in blocks(ROOT / "docs" / f"{name}.md", ""):
+        for line in block.splitlines():
+            assert line.startswith("patchpad ")
+            arguments = shlex.split(line)[1:]
+            if "RUN" in arguments:
+                arguments[arguments.index("RUN")] = str(BUNDLED_MODEL)
+            assert main(arguments) == 0, (line, capsys.readouterr().err)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_and_every_public_name_is_documented():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in COMMANDS if f"patchpad {name}" not in text] == []
+    python = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    results = {"ByteLMOutput", "Completion", "DecodingState", "Inspection", "PADDING", "Point", "Run", "TextStream"}
+    names = set(patchpad.__all__) - results - {"__version__", "ByteLM"}
+    assert [name for name in sorted(names) if f"patchpad.{name}" not in python] == []
