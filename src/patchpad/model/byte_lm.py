@@ -201,12 +201,11 @@ class ByteLM(nn.Module):
         scores = self.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, layout.documents))
         return scores[~(layout.patch_end_mask | layout.documents.is_padding)]
 
-    def patch_end_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> tuple[Float[Tensor, " bytes"], int]:
-        """Returns the scores of the `entropy` patchifier at all bytes, and how many of its patch ends were forced."""
+    def patch_end_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
+        """Returns the scores of the `entropy` patchifier at all bytes."""
         assert isinstance(self.patchifier, EntropyPatchifier)
         facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats)
-        num_forced = int((output.layout.patch_end_mask & ~self.patchifier.natural_ends(facts)).sum())
-        return self.patchifier.scores(facts)[facts.is_byte], num_forced
+        return self.patchifier.scores(facts)[facts.is_byte]
 
     @staticmethod
     def check_ids(byte_ids: ByteIds) -> None:

@@ -18,6 +18,10 @@ FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
 FOLLOW_RATE = 0.5
 """Weight of the newest batch's quantile in the running threshold."""
+CORRECTION_RATE = 0.1
+"""Share of a step's error in patches per byte that corrects the rate which the patch threshold follows."""
+MOST_CORRECTION = 4.0
+"""Factor by which that rate may differ from the target."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -70,6 +74,8 @@ class ThresholdSchedule:
         self.is_fresh = config.model.reads_entropy
         self.scratchpad = self._threshold(train.scratchpad_threshold_nats)
         self.patch = self._threshold(train.patch_threshold_nats)
+        self.patch_rate = 1 / config.model.patchifier.target_patch_size
+        """Natural patch ends per byte that the patch threshold follows."""
         self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
 
     @staticmethod
@@ -113,10 +119,10 @@ class ThresholdSchedule:
         num_bytes = int(layout.documents.is_byte.sum())
         if self.cuts_by_entropy:
             if not self.patch.is_fixed and not (frozen and self.patch.has_followed):
-                scores, num_forced = model.patch_end_scores(byte_ids, output)
-                forced_rate = 0.0 if was_fresh else num_forced / num_bytes
-                rate = max(0.0, 1 / self.config.model.patchifier.target_patch_size - forced_rate)
-                self.patch.follow(quantile_for_rate(scores, rate, num_bytes), is_fresh=self.is_fresh)
+                if not was_fresh:
+                    self.correct_patch_rate(int(layout.patch_end_mask.sum()) / num_bytes)
+                scores = model.patch_end_scores(byte_ids, output)
+                self.patch.follow(quantile_for_rate(scores, self.patch_rate, num_bytes), is_fresh=self.is_fresh)
             model.store_patch_threshold(self.patch.nats)
         if self.trigger_reads_entropy:
             if not self.scratchpad.is_fixed and not (frozen and self.scratchpad.has_followed):
@@ -125,15 +131,30 @@ class ThresholdSchedule:
                 self.scratchpad.follow(newest, is_fresh=self.is_fresh)
             model.store_threshold(self.scratchpad.nats)
 
+    def correct_patch_rate(self, realised: float) -> None:
+        """Moves the rate of natural patch ends so that patches have their target size on average.
+
+        Forced ends, and entropies that fall faster than the threshold follows, would otherwise shift it.
+        """
+        target = 1 / self.config.model.patchifier.target_patch_size
+        self.patch_rate += CORRECTION_RATE * (target - realised)
+        self.patch_rate = min(max(self.patch_rate, target / MOST_CORRECTION), target * MOST_CORRECTION)
+
     def state(self) -> dict[str, Any]:
         """Returns what a resumed run needs."""
-        return {"is_fresh": self.is_fresh, "scratchpad": self.scratchpad.state(), "patch": self.patch.state()}
+        return {
+            "is_fresh": self.is_fresh,
+            "scratchpad": self.scratchpad.state(),
+            "patch": self.patch.state(),
+            "patch_rate": self.patch_rate,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over `state()` after a trip through JSON."""
         self.is_fresh = bool(state["is_fresh"])
         self.scratchpad.restore(state["scratchpad"])
         self.patch.restore(state["patch"])
+        self.patch_rate = float(state["patch_rate"])
 
 
 def quantile_for_rate(scores: Tensor, rate: float, num_bytes: int) -> float:

@@ -263,6 +263,7 @@ class Trainer:
                 hint="Restore the text, or train again into a new folder.",
             )
         self.model.load_state_dict(checkpoint.model().state_dict())
+        self.model.restore_thresholds()
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
         self.schedule = ThresholdSchedule(self.config)
         self.schedule.restore(state["schedule"])
@@ -296,6 +297,8 @@ class Trainer:
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
             "bytes_per_second": sums.num_bytes / sums.seconds,
         }
+        if self.config.model.patchifier.kind == "entropy":
+            line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
         if self.model.entropy_head is not None:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
         return line
