@@ -54,7 +54,7 @@ class Checkpoint:
             model.load_state_dict(load_file(self.path / MODEL))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise _does_not_fit(self.path / MODEL, error) from error
-        model.store_threshold(float(model.scratchpad_threshold_nats))
+        model.restore_thresholds()
         model.calibration = Calibration.read(self.path / CALIBRATION) if (self.path / CALIBRATION).exists() else None
         return model.eval()
 

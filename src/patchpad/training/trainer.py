@@ -21,11 +21,12 @@ from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInt
 from patchpad.evaluation.bits_per_byte import evaluate, target_nats
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.hnet import ratio_loss
 from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from patchpad.training.progress import LogProgress, Progress
-from patchpad.training.schedule import ScratchpadSchedule, learning_rate
+from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Trainer:
         )
         self.model = ByteLM(model_config, seed=train_config.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, train_config)
-        self.schedule = ScratchpadSchedule(config)
+        self.schedule = ThresholdSchedule(config)
         self.step = 0
         self.bytes_seen = 0
         self.metrics: list[str] = []
@@ -190,13 +191,19 @@ class Trainer:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
         threshold, trigger = self.schedule.decision(self.model, self.step)
         with autocast(self.device):
-            output = self.model(batch.byte_ids, threshold, trigger=trigger)
+            output = self.model(
+                batch.byte_ids, threshold, trigger=trigger, patchifier=self.schedule.patchifier(self.model)
+            )
             nats = target_nats(output.logits, batch.targets)
             loss = nats.sum() / num_targets
             if output.entropy_logits is not None:
                 head_nats = target_nats(output.entropy_logits, batch.targets)
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
                 sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
+            if output.boundary_probability is not None:
+                target_patch_size = self.config.model.patchifier.target_patch_size
+                pull = ratio_loss(output.boundary_probability, output.layout.documents.is_byte, target_patch_size)
+                loss = loss + self.config.train.ratio_loss_weight * pull * batch.num_targets / num_targets
         self._require_finite(float(loss.detach()), "loss")
         loss.backward()
         num_bytes = batch.num_bytes
@@ -256,8 +263,10 @@ class Trainer:
                 hint="Restore the text, or train again into a new folder.",
             )
         self.model.load_state_dict(checkpoint.model().state_dict())
+        self.model.restore_thresholds()
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
-        self.schedule = ScratchpadSchedule.from_state(self.config, state["schedule"])
+        self.schedule = ThresholdSchedule(self.config)
+        self.schedule.restore(state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
         metrics = checkpoint.path / files.METRICS
@@ -288,6 +297,8 @@ class Trainer:
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
             "bytes_per_second": sums.num_bytes / sums.seconds,
         }
+        if self.config.model.patchifier.kind == "entropy":
+            line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
         if self.model.entropy_head is not None:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
         return line
