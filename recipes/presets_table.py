@@ -17,8 +17,8 @@ TEXT = """# Presets
 One file per model in `configs/`; the name says size, patchifier with its patch size, and trigger. `fixed1-never` is the
 byte model, `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per
 byte. Written by `recipes/presets_table.py` from the configurations alone, at their own context and the rates they aim
-at; nothing here is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and add
-as 2; caches in bf16.
+at; nothing here is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and
+add as 2; caches in bf16.
 
 | preset | parameters | context, bytes | FLOPs per byte | against the byte model | trunk KV bytes per byte |
 |---|---|---|---|---|---|
