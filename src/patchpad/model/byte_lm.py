@@ -54,6 +54,21 @@ class ByteLMOutput:
     """The head's logits; None without an entropy head."""
     activations: Activations | None = None
 
+    def predicted(self, targets: ByteIds) -> Predicted:
+        """Returns the nats of targets, and what the pass took."""
+        layout = self.layout
+        num_commits = int(layout.slot_is_commit.sum())
+        return Predicted(
+            nats=target_nats(self.logits, targets),
+            num_commits=num_commits,
+            num_scratchpads=layout.num_slots - num_commits,
+            trunk_pairs=int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots,
+            pooled_positions=int(layout.slot_num_bytes.sum()),
+            num_positions=int((~layout.documents.is_padding).sum()),
+            entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
+            output=self,
+        )
+
 
 class ByteLM(LanguageModel):
     """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
@@ -154,19 +169,7 @@ class ByteLM(LanguageModel):
         self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        output = self(byte_ids, threshold, trigger=trigger)
-        layout = output.layout
-        num_commits = int(layout.slot_is_commit.sum())
-        return Predicted(
-            nats=target_nats(output.logits, targets),
-            num_commits=num_commits,
-            num_scratchpads=layout.num_slots - num_commits,
-            trunk_pairs=int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots,
-            pooled_positions=int(layout.slot_num_bytes.sum()),
-            num_positions=int((~layout.documents.is_padding).sum()),
-            entropy_head_nats=None if output.entropy_logits is None else target_nats(output.entropy_logits, targets),
-            output=output,
-        )
+        return self(byte_ids, threshold, trigger=trigger).predicted(targets)
 
     def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
         """Checks a threshold that a caller gave; see `LanguageModel`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from patchpad.config import NATS_TRIGGERS, VOCAB_SIZE, Config, TrainConfig
 from patchpad.files import json_float
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.language_model import LanguageModel
 from patchpad.patching.triggers import RandomTrigger, Trigger
 from patchpad.shapes import ByteIds
 
@@ -54,7 +55,7 @@ class ScratchpadSchedule:
         rate = self.config.train.scratchpads_per_byte
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
-    def decision(self, model: ByteLM, step: int) -> tuple[float | None, Trigger]:
+    def decision(self, model: LanguageModel, step: int) -> tuple[float | None, Trigger]:
         """Returns the threshold and trigger of a step; None stands for the trigger's own threshold."""
         step_seed = self.config.train.seed * 1_000_003 + step + 1
         patch_size = self.config.model.patchifier.target_patch_size

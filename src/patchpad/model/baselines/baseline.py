@@ -29,6 +29,10 @@ class BaselineOutput:
     """Keys and values of each layer of the trunk, kept when asked for."""
     local: KeptLayers
     """The same of MegaByte's local model."""
+    states: Float[Tensor, "batch byte trunk_dim"] | None = None
+    """Outputs of a plain Transformer's trunk."""
+    slices: Float[Tensor, "batch row_slot place byte_dim"] | None = None
+    """What MegaByte's global model says about each byte of each patch."""
 
 
 class CausalTransformer(nn.Module):

@@ -1,8 +1,8 @@
 """Byte-level BPE tokens by the `tokenizers` library: lossless on any bytes, invalid UTF-8 included.
 
-Bytes are handed to the library as the 256 characters U+0000 to U+00FF, one each, so nothing is ever unknown, replaced or
-normalised. Words are cut by a pattern over those characters, in which a byte of 0x80 and more counts as a letter, but
-for the UTF-8 forms of general and CJK punctuation.
+Bytes are handed to the library as the 256 characters U+0000 to U+00FF, one each, so nothing is ever unknown, replaced
+or normalised. Words are cut by a pattern over those characters, in which a byte of 0x80 and more counts as a letter,
+but for the UTF-8 forms of general and CJK punctuation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ class BpeTokens:
         return self._own_ids[ids].tolist()
 
     def decode(self, tokens: Sequence[int]) -> bytes:
-        """Returns the bytes of tokens; decode(encode(data)) == data."""
+        """Returns the bytes of tokens, exactly those that were encoded."""
         return b"".join(self.bytes_of[token] for token in tokens)
 
 

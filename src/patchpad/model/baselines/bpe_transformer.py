@@ -1,6 +1,7 @@
 """Baseline `bpe`: the plain Transformer over tokens that are learned from the training text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from patchpad.model.baselines.baseline import BaselineOutput, initialize_baselin
 from patchpad.model.baselines.bpe_tokens import BpeTokens
 from patchpad.model.baselines.byte_transformer import PlainTransformer, predicted
 from patchpad.model.language_model import Predicted, target_nats
-from patchpad.patching import Documents, Threshold, Trigger
+from patchpad.patching import Threshold, Trigger
 from patchpad.shapes import ByteIds
 
 TOKENIZER = "tokenizer.json"
@@ -28,7 +29,6 @@ class BpeTransformer(PlainTransformer):
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config, config.bpe_vocab_size + 1, config.bpe_vocab_size)
-        self.padding_id = config.bpe_vocab_size
         self._tokens: BpeTokens | None = None
         initialize_baseline(self, seed)
 
@@ -90,7 +90,7 @@ class BpeTransformer(PlainTransformer):
             token_ids: tokens; each row starts with the separator 256, and `padding_id` fills the ends of rows.
             keep_activations: also return keys and values, for a prefill.
         """
-        return self.run(token_ids, Documents.locate(token_ids), keep_activations)
+        return self.run(token_ids, keep=keep_activations)
 
     def predict_targets(
         self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
@@ -104,10 +104,14 @@ class BpeTransformer(PlainTransformer):
             for lists, fill in zip(zip(*rows, strict=True), (self.padding_id, IGNORED_TARGET, 0), strict=True)
         )
         output = self(token_ids)
+
         token_nats = target_nats(output.logits, token_targets)
         # Ignored tokens add 0 wherever they are put.
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)
-        return predicted(output.documents, token_ids != self.padding_id, nats)
+        return replace(
+            predicted(output.documents, token_ids != self.padding_id, nats),
+            num_positions=int((byte_ids != PADDING).sum()),
+        )
 
     def _row(self, ids: list[int], targets: list[int]) -> tuple[list[int], list[int], list[int]]:
         """Returns a row's input tokens, target tokens, and the position whose byte target each one ends with."""

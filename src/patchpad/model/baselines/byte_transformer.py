@@ -17,15 +17,19 @@ class PlainTransformer(Baseline):
 
     def __init__(self, config: ModelConfig, num_input_ids: int, num_outcomes: int) -> None:
         super().__init__(config)
+        self.padding_id = num_input_ids - 1
         self.embedding = nn.Embedding(num_input_ids, config.trunk_dim)
         self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
         self.lm_head = nn.Linear(config.trunk_dim, num_outcomes, bias=False)
 
-    def run(self, ids: Int[Tensor, "batch position"], documents: Documents, keep: bool) -> BaselineOutput:
+    def run(self, ids: Int[Tensor, "batch position"], *, keep: bool) -> BaselineOutput:
         """Runs a full pass over checked ids."""
+        documents = Documents.locate(ids)
         sees = DocumentAttention(documents.start, keep=keep)
         states = self.trunk(self.embedding(ids), documents.offset, sees)
-        return BaselineOutput(logits=self.predict(states), documents=documents, trunk=sees.kept, local=[])
+        return BaselineOutput(
+            logits=self.predict(states), documents=documents, trunk=sees.kept, local=[], states=states
+        )
 
     def predict(self, states: Float[Tensor, "*where trunk_dim"]) -> Float[Tensor, "*where vocab"]:
         """Returns the logits of the next id."""
@@ -54,7 +58,7 @@ class ByteTransformer(PlainTransformer):
             InputError: ids out of range, or a row without a leading separator.
         """
         self.check_ids(byte_ids)
-        return self.run(byte_ids, Documents.locate(byte_ids), keep_activations)
+        return self.run(byte_ids, keep=keep_activations)
 
     def predict_targets(
         self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None

@@ -1,8 +1,9 @@
 """Baseline `megabyte` (Yu et al. 2023): a global model over fixed patches, a local model inside each patch.
 
-With offset o(n) = n - start(n), position n predicts byte j = o mod p of patch k = o // p of its document. It reads slice j
-of the global output for patch k, and byte n itself unless that lies in the patch before. The global input for patch k is
-the concatenated embeddings of patch k - 1; so a global position exists wherever o mod p = 0, the separator included.
+With offset o(n) = n - start(n), position n predicts byte j = o mod p of patch k = o // p of its document. It reads
+slice j of the global output for patch k, and byte n itself unless that lies in the patch before. The global input for
+patch k is the concatenated embeddings of patch k - 1, so a global position exists wherever o mod p = 0, the separator
+included.
 """
 
 from dataclasses import dataclass, replace
@@ -46,9 +47,7 @@ class GlobalLayout:
         slot_position = newest.new_zeros(len(newest), int(newest.max()) + 1)
         slot_position[rows, newest[rows, positions]] = positions
         slot_start = newest.gather(1, documents.start.gather(1, slot_position))
-        return GlobalLayout(
-            slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start
-        )
+        return GlobalLayout(slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start)
 
 
 class PatchEmbedding(nn.Module):
@@ -59,9 +58,7 @@ class PatchEmbedding(nn.Module):
         self.embedding = nn.Embedding(NUM_BYTE_VALUES, config.trunk_dim // config.patchifier.target_patch_size)
         self.first = nn.Parameter(torch.empty(config.trunk_dim))
 
-    def forward(
-        self, patches: Int[Tensor, "*where place"], is_first: Tensor
-    ) -> Float[Tensor, "*where trunk_dim"]:
+    def forward(self, patches: Int[Tensor, "*where place"], is_first: Tensor) -> Float[Tensor, "*where trunk_dim"]:
         """Embeds the bytes of the patch before; where `is_first`, there is none and they are not read."""
         embedded = self.embedding(torch.where(is_first[..., None], 0, patches)).flatten(-2)
         return torch.where(is_first[..., None], self.first, embedded)
@@ -142,7 +139,9 @@ class MegaByte(Baseline):
         local_sees = WindowAttention(window, keep=keep_activations)
         rows = torch.arange(len(byte_ids), device=byte_ids.device)[:, None]
         logits = self.local_model(slices[rows, layout.newest_slot, place], byte_ids, place, local_sees)
-        return BaselineOutput(logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept)
+        return BaselineOutput(
+            logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept, slices=slices
+        )
 
     def predict_targets(
         self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
