@@ -122,7 +122,7 @@ class Cost:
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Returns the parameters of each of `PARTS`, 0 for an entropy head that does not exist; or of a baseline's parts."""
+    """Returns the parameters of each of `PARTS`, 0 for an absent entropy head; of a baseline's parts for baselines."""
     if config.kind != "patch":
         return baseline_parameters(config)
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim

@@ -27,7 +27,7 @@ def calibrate(
     *,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
 ) -> Calibration:
-    """Measures the table on held-out text; `model.calibration = calibrate(model, data)` makes `compute` work.
+    """Measures the table on held-out text. Put it into `model.calibration` to make `compute` work.
 
     Thresholds are quantiles of the trigger's own scores on the text, so rows lie at even rates whatever the model.
 

@@ -1,4 +1,4 @@
-"""Prefill and step of the `megabyte` baseline: the trunk runs where a patch is complete, and where a document starts."""
+"""Prefill and step of the `megabyte` baseline: the trunk runs where a patch is complete and where a document starts."""
 
 from dataclasses import dataclass
 
