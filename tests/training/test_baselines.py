@@ -99,12 +99,13 @@ def test_batches_are_those_of_every_other_kind(tmp_path, text, tools):
         assert torch.equal(batches_of(config_of(tools, kind)).batch(3).byte_ids, expected)
 
 
-class TestTokens:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory, text, tools):
-        out = tmp_path_factory.mktemp("bpe") / "run"
-        return trainer.train(config_of(tools, "bpe", steps=2), data=text, out=out, progress=tools.Hook())
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, text, tools):
+    out = tmp_path_factory.mktemp("bpe") / "run"
+    return trainer.train(config_of(tools, "bpe", steps=2), data=text, out=out, progress=tools.Hook())
 
+
+class TestTokens:
     def test_they_are_learned_from_the_training_part_alone(self, run, text):
         training, held_out = trainer.open_data(run.config)
         stored = (run.path / "tokenizer.json").read_text(encoding="utf-8")
