@@ -187,15 +187,8 @@ def write_files(
 
 def write_manifest(folder: Path) -> None:
     """Writes the SHA-256 of each file of a folder; called last, it makes a checkpoint valid."""
-    ours = (
-        CONFIG,
-        MODEL,
-        CALIBRATION,
-        METRICS,
-        OPTIMIZER,
-        TRAINER,
-        *EXTRA_FILES,
-    )  # files that others put here may change
+    # Files that others put here may change.
+    ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER, *EXTRA_FILES)
     digests = {name: sha256_of(folder / name) for name in ours if (folder / name).is_file()}
     write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
 

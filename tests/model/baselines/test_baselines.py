@@ -338,3 +338,5 @@ def test_ids_that_break_the_contract_are_refused(kind):
 def test_blocks_of_attention_begin_at_the_first_document_that_they_touch():
     start = torch.tensor([[0] * 300 + [300] * 400])
     assert DocumentAttention(start).blocks == [(0, 256, 0), (256, 512, 0), (512, 700, 300)]
+    other = torch.tensor([[0] * 200 + [200] * 500])
+    assert DocumentAttention(torch.cat((start, other))).blocks == [(0, 256, 0), (256, 512, 0), (512, 700, 200)]
