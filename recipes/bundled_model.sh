@@ -13,6 +13,6 @@ else
     --data "$text/austen_train.jsonl.xz" --data.validation_paths "[$text/austen_validation.jsonl.xz]"
 fi
 python recipes/pack_bundled_model.py "$run" "$out.new" "$text/austen_validation.jsonl.xz"
-mkdir -p "$out"
+mkdir -p "$out" && chmod 644 "$out.new"/*
 mv "$out.new"/* "$out"/
 rmdir "$out.new"

@@ -32,7 +32,7 @@ class Calibration:
         """Trunk calls per byte without scratchpads: patches per byte."""
         return self.rows[0]["trunk_calls_per_byte"]
 
-    def threshold_for(self, compute: float) -> float:
+    def threshold_for(self, compute: int | float) -> float:
         """Translates trunk calls per byte into a threshold, by linear interpolation.
 
         Raises:

@@ -74,11 +74,12 @@ def test_generate_has_the_keys_promised_and_the_bytes_asked_for(patchpad, traine
         ("generate", ("--scratchpad-threshold", "1.5")),
         ("generate", ("--compute", "0.5")),
         ("calibrate", ()),
+        ("inspect", ()),
     ],
 )
 def test_dials_are_refused_in_two_lines(fails, trained, text, command, options):
     kind, out = trained
-    data = ("--prompt", "x") if command == "generate" else ("--data", text)
+    data = {"generate": ("--prompt", "x"), "inspect": ("--text", text)}.get(command, ("--data", text))
     said = fails(2, command, out, *data, *options)
     assert f"a `{kind}` model has no scratchpads" in said
     assert len(said.splitlines()) == 2

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from patchpad.study.marked_text import visible_units
+from patchpad.pages.marked_text import visible_units
 from patchpad.study.report import Report, render_report, write_report
 from patchpad.study.report_plots import smoothed
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "bits per byte and compute at each threshold",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
+    "inspect": "a text's bytes with their entropies, patches and scratchpads, in the terminal or as a page",
     "cost": "parameters, FLOPs per byte and cache bytes of a configuration",
 }
 

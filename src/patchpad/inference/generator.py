@@ -40,15 +40,19 @@ class Completion:
 
 @overload
 def threshold_from_dials(
-    model: LanguageModel, scratchpad_threshold_nats: float | None, compute: float | None
-) -> float | None: ...
+    model: LanguageModel, scratchpad_threshold_nats: int | float | None, compute: int | float | None
+) -> int | float | None: ...
 @overload
 def threshold_from_dials(
-    model: LanguageModel, scratchpad_threshold_nats: float | Sequence[float] | None, compute: float | None
-) -> float | Sequence[float] | None: ...
+    model: LanguageModel,
+    scratchpad_threshold_nats: int | float | Sequence[int | float] | None,
+    compute: int | float | None,
+) -> int | float | Sequence[int | float] | None: ...
 def threshold_from_dials(
-    model: LanguageModel, scratchpad_threshold_nats: float | Sequence[float] | None, compute: float | None
-) -> float | Sequence[float] | None:
+    model: LanguageModel,
+    scratchpad_threshold_nats: int | float | Sequence[int | float] | None,
+    compute: int | float | None,
+) -> int | float | Sequence[int | float] | None:
     """Returns the threshold that the caller's dial means; None for the stored one.
 
     Raises:
@@ -75,11 +79,11 @@ class GenerationOptions(TypedDict, total=False):
 
     max_new_bytes: int
     stop: str | bytes | Sequence[str | bytes] | None
-    scratchpad_threshold_nats: float | Sequence[float] | None
-    compute: float | None
-    temperature: float
+    scratchpad_threshold_nats: int | float | Sequence[int | float] | None
+    compute: int | float | None
+    temperature: int | float
     top_k: int | None
-    top_p: float | None
+    top_p: int | float | None
     seed: int | Sequence[int]
     batch_rows: int
 
@@ -114,11 +118,11 @@ class Generation(Iterator[NewBytes]):
         *,
         max_new_bytes: int = 200,
         stop: str | bytes | Sequence[str | bytes] | None = None,
-        scratchpad_threshold_nats: float | Sequence[float] | None = None,
-        compute: float | None = None,
-        temperature: float = 0.8,
+        scratchpad_threshold_nats: int | float | Sequence[int | float] | None = None,
+        compute: int | float | None = None,
+        temperature: int | float = 0.8,
         top_k: int | None = None,
-        top_p: float | None = None,
+        top_p: int | float | None = None,
         seed: int | Sequence[int] = 0,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
@@ -166,8 +170,8 @@ class Generation(Iterator[NewBytes]):
     def set_dial(
         self,
         *,
-        scratchpad_threshold_nats: float | Sequence[float] | None = None,
-        compute: float | None = None,
+        scratchpad_threshold_nats: int | float | Sequence[int | float] | None = None,
+        compute: int | float | None = None,
     ) -> None:
         """Changes the threshold from each row's next byte on; with neither argument, back to the stored one.
 
@@ -181,7 +185,7 @@ class Generation(Iterator[NewBytes]):
             self.engine.set_threshold(row, threshold)
 
     def _thresholds(
-        self, scratchpad_threshold_nats: float | Sequence[float] | None, compute: float | None
+        self, scratchpad_threshold_nats: int | float | Sequence[int | float] | None, compute: int | float | None
     ) -> list[float]:
         threshold = threshold_from_dials(self.model, scratchpad_threshold_nats, compute)
         count = len(self.prompts)
@@ -242,7 +246,9 @@ class TextStream(Iterator[str]):
     ) -> None:
         self.close()
 
-    def set_dial(self, *, scratchpad_threshold_nats: float | None = None, compute: float | None = None) -> None:
+    def set_dial(
+        self, *, scratchpad_threshold_nats: int | float | None = None, compute: int | float | None = None
+    ) -> None:
         """Changes the threshold from the next byte on; see `Generation.set_dial`."""
         self._generation.set_dial(scratchpad_threshold_nats=scratchpad_threshold_nats, compute=compute)
 

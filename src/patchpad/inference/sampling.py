@@ -14,11 +14,11 @@ from patchpad.errors import GenerationError
 class Sampling:
     """How the next id is chosen."""
 
-    temperature: float = 0.0
+    temperature: int | float = 0.0
     """0 is greedy; else logits are divided by it."""
     top_k: int | None = None
     """Keep the k likeliest ids."""
-    top_p: float | None = None
+    top_p: int | float | None = None
     """Keep the likeliest ids whose probabilities add up to at least p."""
 
     def __post_init__(self) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.files import write_atomically
-from patchpad.study.marked_text import marked_html, plain_html
-from patchpad.study.page_style import PAGE_CSS
+from patchpad.pages.marked_text import marked_html, plain_html
+from patchpad.pages.page_style import PAGE_CSS
+from patchpad.pages.svg import escape_text
+from patchpad.pages.ticks import Number, compact_number
 from patchpad.study.report_plots import nats_text, threshold_of, tradeoff_figure, training_figure
-from patchpad.study.svg import escape_text
-from patchpad.study.ticks import Number, compact_number
 
 NO_BREAK_SPACE = "\u00a0"
 

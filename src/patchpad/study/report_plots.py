@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchpad.files import json_float
-from patchpad.study.svg import Series, escape_text, line_plot
-from patchpad.study.ticks import Number, compact_number
+from patchpad.pages.svg import Series, escape_text, line_plot
+from patchpad.pages.ticks import Number, compact_number
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 330  # narrow, so that text stays readable when a phone shrinks the plot
 MAX_CURVE_POINTS = 400

@@ -100,10 +100,12 @@ class BpeTokens:
 
     def encode(self, data: bytes) -> list[int]:
         """Returns the tokens of any bytes."""
-        if not data:
-            return []
-        ids = self._tokenizer.encode(data.decode("latin-1"), add_special_tokens=False).ids
-        return self._own_ids[ids].tolist()
+        return self.encode_many([data])[0]
+
+    def encode_many(self, texts: Sequence[bytes]) -> list[list[int]]:
+        """Returns the tokens of several texts, each by itself; the library spreads them over its threads."""
+        encodings = self._tokenizer.encode_batch([data.decode("latin-1") for data in texts], add_special_tokens=False)
+        return [self._own_ids[encoding.ids].tolist() if encoding.ids else [] for encoding in encodings]
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """Returns the bytes of tokens, exactly those that were encoded."""

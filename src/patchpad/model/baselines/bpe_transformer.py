@@ -1,7 +1,7 @@
 """Baseline `bpe`: the plain Transformer over tokens that are learned from the training text."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,13 +98,17 @@ class BpeTransformer(PlainTransformer):
         """Tokenises each window, and puts a token's nats on its last byte; see `LanguageModel`."""
         self.check_ids(byte_ids)
         self.check_threshold(threshold, *byte_ids.shape)
-        rows = [self._row(*pair) for pair in zip(byte_ids.tolist(), targets.tolist(), strict=True)]
+        windows = _windows(byte_ids.tolist(), targets.tolist())
+        parts = self.tokens.encode_many([part for window in windows for part in window.parts])
+        rows: list[tuple[list[int], list[int], list[int]]] = [([], [], []) for _ in byte_ids]
+        for window, repeated, counted in zip(windows, parts[::2], parts[1::2], strict=True):
+            for column, more in zip(rows[window.row], self._columns(window, repeated, counted), strict=True):
+                column += more
         token_ids, token_targets, places = (
             _padded(lists, fill).to(byte_ids.device)
             for lists, fill in zip(zip(*rows, strict=True), (self.padding_id, IGNORED_TARGET, 0), strict=True)
         )
         output = self(token_ids)
-
         token_nats = target_nats(output.logits, token_targets)
         # Ignored tokens add 0 wherever they are put.
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)
@@ -113,31 +117,42 @@ class BpeTransformer(PlainTransformer):
             num_positions=int((byte_ids != PADDING).sum()),
         )
 
-    def _row(self, ids: list[int], targets: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Returns a row's input tokens, target tokens, and the position whose byte target each one ends with."""
-        num_positions = ids.index(PADDING) if PADDING in ids else len(ids)
-        starts = [place for place in range(num_positions) if ids[place] == SEPARATOR]
-        inputs, wanted, places = [], [], []
-        for start, end in zip(starts, [*starts[1:], num_positions], strict=True):
-            more = self._window(ids[start:end], targets[start:end])
-            inputs += more[0]
-            wanted += more[1]
-            places += [start + place for place in more[2]]
-        return inputs, wanted, places
-
-    def _window(self, ids: list[int], targets: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Does the same for one window, whose last byte is a target only unless it ends its document."""
-        last = targets[-1]
-        data = bytes(ids[1:] + [last] * (0 <= last < SEPARATOR))
-        # Bytes that the window before has counted are tokenised apart, so that no token is counted for both.
-        num_repeated = next((n for n, target in enumerate(targets) if target != IGNORED_TARGET), len(data))
-        repeated, counted = (self.tokens.encode(part) for part in (data[:num_repeated], data[num_repeated:]))
+    def _columns(
+        self, window: "_Window", repeated: list[int], counted: list[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Returns a window's input tokens, target tokens, and the place in the row that each target's last byte has."""
         tokens = repeated + counted
         ends = np.cumsum([len(self.tokens.bytes_of[token]) for token in tokens], dtype=int) - 1
-        wanted, places = [IGNORED_TARGET] * len(repeated) + counted, ends.tolist()
-        if last == SEPARATOR:
-            return [SEPARATOR, *tokens], [*wanted, SEPARATOR], [*places, len(data)]
-        return [SEPARATOR, *tokens[:-1]], wanted or [IGNORED_TARGET], places or [0]
+        wanted, places = [IGNORED_TARGET] * len(repeated) + counted, (window.start + ends).tolist()
+        if window.ends_document:
+            end = window.start + sum(map(len, window.parts))
+            return [SEPARATOR, *tokens], [*wanted, SEPARATOR], [*places, end]
+        return [SEPARATOR, *tokens[:-1]], wanted or [IGNORED_TARGET], places or [window.start]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window of bytes in a row, whose last byte is a target only unless it ends its document."""
+
+    row: int
+    start: int
+    parts: tuple[bytes, bytes]
+    """Bytes that the window before has counted already, and the others: no token may belong to both."""
+    ends_document: bool
+
+
+def _windows(byte_ids: list[list[int]], targets: list[list[int]]) -> list[_Window]:
+    found = []
+    for row, (ids, wanted) in enumerate(zip(byte_ids, targets, strict=True)):
+        length = ids.index(PADDING) if PADDING in ids else len(ids)
+        starts = [place for place in range(length) if ids[place] == SEPARATOR]
+        for start, end in zip(starts, [*starts[1:], length], strict=True):
+            last = wanted[end - 1]
+            data = bytes(ids[start + 1 : end] + [last] * (0 <= last < SEPARATOR))
+            counted_from = next((place for place in range(start, end) if wanted[place] != IGNORED_TARGET), end)
+            parts = (data[: counted_from - start], data[counted_from - start :])
+            found.append(_Window(row, start, parts, last == SEPARATOR))
+    return found
 
 
 def _padded(lists: Sequence[list[int]], fill: int) -> Tensor:

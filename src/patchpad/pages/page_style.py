@@ -1,7 +1,7 @@
 """The style of a report's page: light and dark, wide and narrow, with nothing to download."""
 
-from patchpad.study.marked_text import MARKED_TEXT_CSS
-from patchpad.study.svg import PLOT_CSS
+from patchpad.pages.marked_text import MARKED_TEXT_CSS
+from patchpad.pages.svg import PLOT_CSS
 
 _LIGHT = (
     "--paper:#fff;--ink:#1c2024;--muted:#5a636d;--rule:#e1e4e8;--soft:#f6f7f9;--accent:#0072b2;--chosen:#eaf4fb;"

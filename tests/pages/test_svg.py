@@ -1,12 +1,13 @@
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchpad.study.svg import Series, line_plot
-from patchpad.study.ticks import compact_number, nice_log_ticks, nice_ticks, tick_texts
+from patchpad.pages.svg import MARKER_RADIUS, Series, line_plot
+from patchpad.pages.ticks import compact_number, nice_log_ticks, nice_ticks, tick_texts
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDINARY = st.floats(-1e12, 1e12) | st.integers(-1000, 1000)
@@ -156,3 +157,16 @@ def test_log_ticks_are_one_two_five_then_powers_alone():
 )
 def test_numbers_are_short(value, expected):
     assert compact_number(value) == expected
+
+
+def test_frame_says_where_values_lie():
+    found = parsed([Series("", [(0.0, 2.0), (1.0, 3.0)])], states_frame=True)
+    spots = []
+    for element in markers(found):
+        _, x, y = re.match(r"(M)([\d.]+),([\d.]+)", element.get("d") or "").groups()
+        spots.append((float(x) + MARKER_RADIUS, float(y)))  # the path begins at the left of a circle
+    for (x, y), point in zip(spots, [(0.0, 2.0), (1.0, 3.0)], strict=True):
+        for at, value, name in ((x, point[0], "data-x"), (y, point[1], "data-y")):
+            low, high, start, end = map(float, (found.get(name) or "").split())
+            assert start + (value - low) / (high - low) * (end - start) == pytest.approx(at, abs=0.1)
+    assert parsed([Series("", [(0.0, 2.0)])]).get("data-x") is None

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from patchpad.study.ticks import Number, compact_number, nice_log_ticks, nice_ticks, tick_texts
+from patchpad.pages.ticks import Number, compact_number, nice_log_ticks, nice_ticks, tick_texts
 
 FONT_SIZE = 13
 CHARACTER_WIDTH = 0.52 * FONT_SIZE  # a mean over system fonts; only used to reserve room
@@ -85,6 +85,7 @@ def line_plot(
     description: str = "",
     element_id: str = "plot",
     standalone: bool = False,
+    states_frame: bool = False,
 ) -> str:
     """Returns a plot as one `<svg>` element.
 
@@ -100,6 +101,8 @@ def line_plot(
         description: what the plot shows, for readers who do not see it; by default the ranges of its series.
         element_id: unique within the page.
         standalone: a file of its own, with namespace, style and background.
+        states_frame: say in `data-x` and `data-y` which values lie where (low, high, start and end, in user units), so
+            that a script can add to a plot with linear axes.
     """
     references = {label: float(y) for label, y in (reference_lines or {}).items() if _drawable(y)}
     padding = STANDALONE_PADDING if standalone else 0
@@ -130,7 +133,8 @@ def line_plot(
     if not xs:
         body.append(_text((left + right) / 2, (top + height - 46) / 2, "no points to show", anchor="middle"))
     names = (title, description or _describe(shown, x_label, y_label))
-    return _document(body, names, escape_text(element_id), (width, height), padding, standalone)
+    plot = _document(body, names, escape_text(element_id), (width, height), padding, standalone)
+    return plot.replace("<svg ", f"<svg {frame.attributes()} ", 1) if states_frame else plot
 
 
 def _document(
@@ -177,6 +181,10 @@ class _Frame:
 
     def at(self, point: tuple[Number, Number]) -> tuple[float, float]:
         return self.x.at(point[0]), self.y.at(point[1])
+
+    def attributes(self) -> str:
+        axes = (("x", self.x), ("y", self.y))
+        return " ".join(f'data-{name}="{a.low:g} {a.high:g} {a.start:g} {a.end:g}"' for name, a in axes)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,142 @@
+"""`patchpad inspect`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Device, Json, OptionalRunPath
+from patchpad.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from patchpad.inspection.inspection import Inspection
+
+
+def inspect(
+    run: OptionalRunPath = None,
+    /,
+    *,
+    text: Annotated[
+        str,
+        Parameter(allow_leading_hyphen=True, help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin."),
+    ],
+    html: Annotated[Path | None, Parameter(help="Write a page with a threshold slider here.")] = None,
+    scratchpad_threshold: Annotated[
+        float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
+    ] = None,
+    compute: Annotated[
+        float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
+    ] = None,
+    limit_bytes: Annotated[int, Parameter(help="At most so many bytes from the start; 0: all.")] = 20_000,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Show a text's bytes with their entropies, patch ends, scratchpads and patch lags.
+
+    Without RUN, the small model that ships with patchpad reads it.
+    """
+    from patchpad.files import strict_json
+    from patchpad.inference.generator import threshold_from_dials
+    from patchpad.inspection.inspection import inspect as inspect_text
+    from patchpad.inspection.terminal import summary_lines
+    from patchpad.model.precision import select_device
+    from patchpad.training.checkpoint import load
+
+    if limit_bytes < 0:
+        raise ConfigError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
+    data, name = _read(text)
+    if html is not None:
+        _check_writable(html)
+    note = ""
+    if 0 < limit_bytes < len(data):
+        note = f"the first {limit_bytes:,} of {len(data):,} bytes"
+        print(f"{name}: {note} are shown; --limit-bytes 0 shows all", file=sys.stderr)
+        data = data[:limit_bytes]
+    model = load(run, device=select_device(device))
+    threshold = threshold_from_dials(model, scratchpad_threshold, compute)
+    if html is not None:
+        print("measuring bits per byte along the threshold", file=sys.stderr)
+    inspection = inspect_text(model, data, scratchpad_threshold_nats=threshold, with_grid=html is not None)
+    if html is not None:
+        from patchpad.inspection.page import write_page
+
+        write_page(
+            html, inspection, name=name, model_name="shipped with patchpad" if run is None else str(run), note=note
+        )
+    if json:
+        print(strict_json(inspection.to_dict()))
+        return
+    if html is None:
+        _print_view(inspection)
+        print()
+    print("\n".join(summary_lines(inspection, name)))
+    if html is not None:
+        print(f"page: {html}")
+
+
+def _read(text: str) -> tuple[bytes, str]:
+    """Returns the bytes and what to call them.
+
+    Raises:
+        DataError: no such file, one that cannot be read, or one without a byte.
+    """
+    import lzma
+    import zlib
+
+    from patchpad.data.corpus import OPENERS
+
+    path = Path(text)
+    name = "stdin" if text == "-" else path.name
+    if text == "-":
+        data = sys.stdin.buffer.read()
+    elif path.is_dir():
+        raise DataError(f"{path} is a directory; allowed: a file, or - for stdin", hint="Name one file with --text.")
+    elif not path.exists():
+        raise DataError(f"no file is at {path}", hint="Check the path; - reads stdin.")
+    else:
+        try:
+            with OPENERS.get(path.suffix.lower(), open)(path, "rb") as stream:
+                data = stream.read()
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            hint = "Check that the file is complete and readable."
+            raise DataError(f"cannot read {path}: {error}", hint=hint) from error
+    if not data:
+        raise DataError(f"{name} is empty; allowed: at least one byte", hint="Give a file with some text.")
+    return data, name
+
+
+def _check_writable(path: Path) -> None:
+    """Finds a page that cannot be written before the model is run."""
+    if path.is_dir():
+        raise DataError(
+            f"{path} is a directory; allowed: a file to write the page to", hint=f"Try {path / 'page.html'}."
+        )
+    if not os.access(path.parent, os.W_OK):
+        missing = "does not exist" if not path.parent.exists() else "cannot be written to"
+        raise DataError(f"{path.parent} {missing}, so {path.name} has no place", hint="Choose another --html path.")
+
+
+def _print_view(inspection: "Inspection") -> None:
+    """Prints the rows, with colour where stdout is a terminal that wants it."""
+    import shutil
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from patchpad.inspection.terminal import inspection_lines
+
+    console = Console(highlight=False)
+    has_colour = console.is_terminal and not console.no_color and console.color_system is not None
+    lines = inspection_lines(
+        inspection,
+        width=shutil.get_terminal_size((80, 24)).columns,
+        encoding=sys.stdout.encoding or "ascii",
+        keeps_direction=console.is_terminal,
+    )
+    for pieces in lines:
+        if has_colour:
+            console.print(Text.assemble(*pieces), soft_wrap=True)
+        else:
+            print("".join(text for text, _ in pieces).rstrip(" "))

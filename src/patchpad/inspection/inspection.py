@@ -1,0 +1,323 @@
+"""`inspect`: what a model decides at each byte of a text, counted exactly as `evaluate` counts it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from patchpad.config import NATS_TRIGGERS, ModelConfig
+from patchpad.cost import cost
+from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches
+from patchpad.errors import InputError
+from patchpad.evaluation.bits_per_byte import ROW_BATCH_BYTES, Point, Tally, evaluate, target_nats
+from patchpad.evaluation.calibration import score_quantiles
+from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.language_model import LanguageModel
+from patchpad.model.precision import autocast
+from patchpad.patching import ByteFacts
+from patchpad.patching.patchifiers import bytes_since_end
+
+NULL_CONTEXT, SEPARATOR_SLOT, NOT_READ = -1, -2, -3
+"""What `Inspection.slot_byte` holds where it is no byte of the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowStarts:
+    """The separators that the windows of a text start with, one per window."""
+
+    first_byte: Int[np.ndarray, " window"]
+    """Index in the text of the window's first byte."""
+    num_bytes: Int[np.ndarray, " window"]
+    entropy_nats: Float[np.ndarray, " window"] | None
+    """Entropy of the window's first byte; None without an entropy head."""
+    score: Float[np.ndarray, " window"]
+    """The trigger's score at the separator."""
+    scratchpad: Bool[np.ndarray, " window"]
+    """Whether a scratchpad was issued at the separator."""
+
+    def __len__(self) -> int:
+        return len(self.first_byte)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A text and what a model decided at each byte of it. Arrays are [byte], in the order of the text.
+
+    A text longer than the model's `context_bytes` is cut into windows. The last byte of every window but the last is
+    predicted and never read, since the next window starts afresh: there `entropy_nats` and `score` are NaN.
+    """
+
+    text: bytes
+    entropy_nats: Float[np.ndarray, " byte"] | None
+    """Entropy of the byte that follows, once this one is read; None without an entropy head."""
+    score: Float[np.ndarray, " byte"]
+    """The trigger's score: a scratchpad fires above the threshold, except at patch ends."""
+    nats: Float[np.ndarray, " byte"]
+    """-ln p of this byte given those before it in its window."""
+    patch_end: Bool[np.ndarray, " byte"]
+    scratchpad: Bool[np.ndarray, " byte"]
+    patch_index: Int[np.ndarray, " byte"]
+    """Patches closed in the window before this byte; -1 where the byte is not read."""
+    patch_lag: Int[np.ndarray, " byte"]
+    """Bytes since the newest trunk output that this byte reads; -1 where the byte is not read."""
+    slot_byte: Int[np.ndarray, " byte"]
+    """Newest byte of the slot that this byte reads, or NULL_CONTEXT, SEPARATOR_SLOT or NOT_READ."""
+    windows: WindowStarts
+
+    point: Point
+    """Rates, bits per byte and cost, as `evaluate` gives them for this text and threshold."""
+    num_patches: int
+    num_scratchpads: int
+    """Scratchpads, those at separators included."""
+    grid: tuple[Point, ...] | None
+    """Points from +inf to -inf; None when they were not asked for, or the trigger has no threshold in nats."""
+    stored_threshold_nats: float
+    """What the model uses when no threshold is given."""
+    config: ModelConfig
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the text."""
+        return len(self.text)
+
+    @property
+    def trunk_calls(self) -> int:
+        """Patches and scratchpads."""
+        return self.num_patches + self.num_scratchpads
+
+    @property
+    def scratchpad_threshold_nats(self) -> float:
+        """The threshold that was used."""
+        return self.point.scratchpad_threshold_nats
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Nats summed / (ln 2 x bytes)."""
+        return self.point.bits_per_byte
+
+    @property
+    def mean_patch_size(self) -> float | None:
+        """Bytes per committed patch; None without one."""
+        return self.num_bytes / self.num_patches if self.num_patches else None
+
+    @property
+    def mean_patch_lag(self) -> float:
+        """Mean over the bytes that are read."""
+        is_read = self.slot_byte != NOT_READ
+        return float(self.patch_lag[is_read].mean()) if is_read.any() else 0.0
+
+    @property
+    def trunk_cache_bytes_per_entry(self) -> int:
+        """Keys and values of one committed patch in all layers of the trunk, in fp32."""
+        return round(
+            cost(
+                self.config, context_bytes=1, patches_per_byte=1.0, scratchpads_per_byte=0.0
+            ).trunk_cache_bytes_per_byte
+        )
+
+    @property
+    def trunk_cache_bytes(self) -> int:
+        """Persistent trunk keys and values of all windows; scratchpads leave nothing there."""
+        return self.num_patches * self.trunk_cache_bytes_per_entry
+
+    @property
+    def has_threshold_in_nats(self) -> bool:
+        """Whether scratchpads move with a threshold in nats."""
+        return self.config.trigger.kind in NATS_TRIGGERS
+
+    def slot_kinds(self) -> list[str | None]:
+        """Returns what each byte reads.
+
+        It is "commit", "scratchpad", "separator" (a scratchpad issued at the separator), "null_context", or None where
+        the byte is not read.
+        """
+        names = {NULL_CONTEXT: "null_context", SEPARATOR_SLOT: "separator", NOT_READ: None}
+        ends = self.patch_end
+        return [names[s] if s < 0 else "commit" if ends[s] else "scratchpad" for s in self.slot_byte.tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON of `patchpad inspect`; null stands where there is no value."""
+        windows = self.windows
+        return {
+            "scratchpad_threshold_nats": self.scratchpad_threshold_nats,
+            "stored_threshold_nats": self.stored_threshold_nats,
+            "num_bytes": self.num_bytes,
+            "num_windows": len(windows),
+            "num_patches": self.num_patches,
+            "num_scratchpads": self.num_scratchpads,
+            "trunk_calls": self.trunk_calls,
+            "trunk_calls_per_byte": self.point.trunk_calls_per_byte,
+            "bits_per_byte": self.bits_per_byte,
+            "flops_per_byte": self.point.flops_per_byte,
+            "mean_patch_size": self.mean_patch_size,
+            "mean_patch_lag": self.mean_patch_lag,
+            "trunk_cache_entries": self.num_patches,
+            "trunk_cache_bytes": self.trunk_cache_bytes,
+            "bytes": {
+                "value": list(self.text),
+                "entropy_nats": _numbers(self.entropy_nats),
+                "score": _numbers(self.score),
+                "nats": _numbers(self.nats),
+                "patch_end": self.patch_end.tolist(),
+                "scratchpad": self.scratchpad.tolist(),
+                "patch_index": _indices(self.patch_index),
+                "patch_lag": _indices(self.patch_lag),
+                "slot_byte": _indices(self.slot_byte),
+                "slot_kind": self.slot_kinds(),
+            },
+            "windows": {
+                "first_byte": windows.first_byte.tolist(),
+                "num_bytes": windows.num_bytes.tolist(),
+                "entropy_nats": _numbers(windows.entropy_nats),
+                "score": _numbers(windows.score),
+                "scratchpad": windows.scratchpad.tolist(),
+            },
+        }
+
+
+def inspect(
+    model: LanguageModel,
+    text: bytes | str,
+    *,
+    scratchpad_threshold_nats: int | float | None = None,
+    with_grid: bool = False,
+) -> Inspection:
+    """Shows what a model decides at each byte of a text.
+
+    Args:
+        model: in any mode; restored after.
+        text: at least one byte; a string is taken as UTF-8.
+        scratchpad_threshold_nats: None for the stored threshold.
+        with_grid: also measure bits per byte at no scratchpads, at quantiles of the scores, at the stored and the
+            chosen threshold, and at a scratchpad per byte: about a dozen further passes.
+
+    Raises:
+        InputError: no text, or a threshold that is no number or that the model's trigger does not take.
+        GenerationError: a model without scratchpads.
+    """
+    model.require_scratchpads("there is nothing to inspect")
+    assert isinstance(model, ByteLM)
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+    if not data:
+        raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
+    threshold = None if scratchpad_threshold_nats is None else float(scratchpad_threshold_nats)
+    stored = float(model.scratchpad_threshold_nats)
+    used = stored if threshold is None else threshold
+    windows = cut_windows(Corpus((np.frombuffer(data, dtype=np.uint8),), ("text",)), model.config.context_bytes)
+    tally, pieces, nats = Tally(), [], []
+    for batch, output in _passes(model, windows, threshold):
+        tally.add(batch, output.predicted(batch.targets))
+        pieces.append(_position_values(model, batch, output))
+        nats.append(target_nats(output.logits, batch.targets)[batch.is_byte].cpu().numpy())
+    positions = _join(pieces)
+    grid = _grid(model, windows, used, stored) if with_grid and model.config.trigger.kind in NATS_TRIGGERS else None
+    return Inspection(
+        text=data,
+        nats=np.concatenate(nats),
+        **_per_byte(positions, windows),
+        point=tally.point(model, used, len(data)),
+        num_patches=tally.num_commits,
+        num_scratchpads=tally.num_scratchpads,
+        grid=grid,
+        stored_threshold_nats=stored,
+        config=model.config,
+    )
+
+
+def _passes(model: ByteLM, windows: Windows, threshold: float | None) -> Iterator[tuple[Batch, ByteLMOutput]]:
+    """Yields the batches that `evaluate` would make, so that no rounding differs, and their outputs."""
+    rows = model.config.context_bytes + 1
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in evaluation_batches(windows, row_positions=rows, batch_rows=max(1, ROW_BATCH_BYTES // rows)):
+            batch = batch.to(model.device)
+            with torch.no_grad(), autocast(model.device):
+                output = model(batch.byte_ids, threshold)
+            yield batch, output
+    finally:
+        model.train(was_training)
+
+
+def _position_values(model: ByteLM, batch: Batch, output: ByteLMOutput) -> dict[str, np.ndarray]:
+    """Returns values of the batch's positions in document order, padding left out; slots as positions, -1 for none."""
+    layout, documents = output.layout, output.layout.documents
+    facts = ByteFacts.gather(batch.byte_ids, documents, output.entropy_nats)
+    scores = model.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, documents))
+    kept = ~documents.is_padding
+    place = kept.flatten().cumsum(0) - 1
+    slot_place = torch.cat([place.new_full((1,), -1), place[layout.slot_byte]])
+    values = {
+        "offset": documents.offset,
+        "score": scores.float(),
+        "patch_end": layout.patch_end_mask,
+        "scratchpad": layout.scratchpad_mask,
+        "patch_index": layout.patch_index,
+        "patch_lag": layout.patch_lag,
+        "slot": slot_place[layout.newest_slot],
+    }
+    if output.entropy_nats is not None:
+        values["entropy_nats"] = output.entropy_nats.float()
+    return {name: value[kept].cpu().numpy() for name, value in values.items()}
+
+
+def _join(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Joins the values of batches; slots count from the first position of the first batch."""
+    begin = 0
+    for piece in pieces:
+        piece["slot"] = np.where(piece["slot"] >= 0, piece["slot"] + begin, -1)
+        begin += len(piece["slot"])
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, Any]:
+    """Sorts the values of positions into those of bytes and those of separators."""
+    is_separator = positions["offset"] == 0
+    window = is_separator.cumsum() - 1
+    byte_of_position = np.where(is_separator, SEPARATOR_SLOT, windows.begin[window] + positions["offset"] - 1)
+    read = byte_of_position[~is_separator]
+    num_bytes = int(windows.num_bytes.sum())
+
+    def spread(values: np.ndarray, missing: int | float | bool) -> np.ndarray:
+        result = np.full(num_bytes, missing, dtype=values.dtype)
+        result[read] = values[~is_separator]
+        return result
+
+    slots = np.where(positions["slot"] >= 0, byte_of_position[positions["slot"]], NULL_CONTEXT)
+    entropies = positions.get("entropy_nats")
+    return {
+        "entropy_nats": None if entropies is None else spread(entropies, math.nan),
+        "score": spread(positions["score"], math.nan),
+        "patch_end": spread(positions["patch_end"], False),
+        "scratchpad": spread(positions["scratchpad"], False),
+        "patch_index": spread(positions["patch_index"], -1),
+        "patch_lag": spread(positions["patch_lag"], -1),
+        "slot_byte": spread(slots, NOT_READ),
+        "windows": WindowStarts(
+            first_byte=windows.begin,
+            num_bytes=windows.num_bytes,
+            entropy_nats=None if entropies is None else entropies[is_separator],
+            score=positions["score"][is_separator],
+            scratchpad=positions["scratchpad"][is_separator],
+        ),
+    }
+
+
+def _grid(model: ByteLM, windows: Windows, used: float, stored: float) -> tuple[Point, ...]:
+    thresholds = {math.inf, -math.inf, used, stored, *score_quantiles(model, windows)}
+    return tuple(evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0))
+
+
+def _numbers(values: np.ndarray | None) -> list[float | None] | None:
+    return None if values is None else [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def _indices(values: np.ndarray) -> list[int | None]:
+    return [None if value < 0 else value for value in values.tolist()]
+
+
+__all__ = ["NOT_READ", "NULL_CONTEXT", "SEPARATOR_SLOT", "Inspection", "WindowStarts", "inspect"]
