@@ -42,6 +42,8 @@ SIZES = {
         patchifier=PatchifierConfig(kind="spacebyte", target_patch_size=6, max_patch_size=40),
     ),
     "byte model": ModelConfig(trunk_dim=64, patchifier=PatchifierConfig(target_patch_size=1)),
+    "hnet": replace(SMALL, patchifier=PatchifierConfig(kind="hnet", target_patch_size=6)),
+    "entropy patches": replace(SMALL, patchifier=PatchifierConfig(kind="entropy", target_patch_size=6)),
 }  # fmt: skip
 STRIDE = replace(SMALL, trigger=TriggerConfig(kind="stride", stride=2))
 RUNS = {
@@ -54,6 +56,8 @@ RUNS = {
         patchifier=PatchifierConfig(kind="spacebyte", target_patch_size=6),
         trigger=TriggerConfig(kind="random", scratchpads_per_byte=0.25),
     ),
+    "hnet, entropy": replace(SMALL, patchifier=PatchifierConfig(kind="hnet", target_patch_size=6)),
+    "entropy, stride": replace(STRIDE, patchifier=PatchifierConfig(kind="entropy", target_patch_size=6)),
 }
 
 
@@ -81,7 +85,10 @@ def build(config: ModelConfig) -> ByteLM:
     if model.entropy_head is not None:
         entropies = model(one_document_per_row(), math.inf).entropy_nats
         assert entropies is not None
-        model.store_threshold(float(entropies.median()))
+        if config.trigger.kind in NATS_TRIGGERS:
+            model.store_threshold(float(entropies.median()))
+        if config.patchifier.kind == "entropy":
+            model.store_patch_threshold(float(entropies.quantile(0.8)))
     return model
 
 
@@ -138,7 +145,7 @@ def test_parameters_of_every_part_are_those_of_the_built_model(size: str, kind: 
         module = getattr(model, part)
         assert counts[part] == (0 if module is None else sum(p.numel() for p in module.parameters())), part
     assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
-    assert (counts["entropy_head"] > 0) == (kind in NATS_TRIGGERS)
+    assert (counts["entropy_head"] > 0) == (kind in NATS_TRIGGERS or config.patchifier.kind == "entropy")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -163,7 +170,7 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
     batch, length = layout.patch_index.shape
     has_scratchpads = name != "never"
     assert (layout.num_slots > int(layout.slot_is_commit.sum())) == has_scratchpads
-    assert (len(layout.block_commits) > 1) == (name == "always")
+    assert (len(layout.block_commits) > 1) == (name in ("always", "hnet, entropy"))
 
     # The trunk multiplies each block of slots with the range of commits that it needs; the slot itself is elementwise.
     width = layout.padded_slots.shape[1]
@@ -286,6 +293,7 @@ def test_cache_holds_the_keys_and_values_of_commits_and_of_the_windows(dtype: st
     assert by_part == {
         "local_encoder": 2 * per_layer,
         "entropy_head": 1 * per_layer,
+        "routing": 0,
         "patch_pooling": 9 * 32 * item_bytes,  # separator and 8 bytes
         "trunk": 0,
         "context_to_bytes": 0,

@@ -26,7 +26,8 @@ IGNORED_TARGET = -100
 """Target of positions that predict nothing that counts."""
 
 ModelKind = Literal["patch", "byte", "bpe", "megabyte"]
-PatchifierKind = Literal["fixed", "spacebyte"]
+PatchifierKind = Literal["fixed", "spacebyte", "entropy", "hnet"]
+PatchRule = Literal["global", "jump"]
 TriggerKind = Literal["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
 NATS_TRIGGERS = ("entropy", "entropy_jump")
 """Triggers whose threshold is an entropy (difference) in nats."""
@@ -56,14 +57,22 @@ class PatchifierConfig:
     """How bytes are cut into patches."""
 
     kind: PatchifierKind = "fixed"
-    """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words."""
+    """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words; `entropy`: where the next byte is
+    uncertain; `hnet`: where a learned router says so."""
     target_patch_size: int = 16
-    """Bytes per patch that the patchifier aims at (exact for `fixed`, an expectation for `spacebyte`)."""
+    """Bytes per patch that the patchifier aims at: exact for `fixed`, an expectation for `spacebyte`, followed in
+    training by `entropy` and `hnet`."""
+    rule: PatchRule = "global"
+    """For `entropy`: `global` ends a patch above a threshold, `jump` where the entropy has risen by more than it."""
+    patch_threshold_nats: float = 1.5
+    """For `entropy`: the threshold until training has stored another."""
     max_patch_size: int | None = None
     """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "target_patch_size")
+        threshold = self.patch_threshold_nats
+        _require(not math.isnan(threshold), "patch_threshold_nats is nan", "a number, inf or -inf")
         if self.max_patch_size is not None:
             _require(self.max_patch_size >= 1, f"max_patch_size is {self.max_patch_size}", "an integer of at least 1")
 
@@ -192,7 +201,7 @@ class ModelConfig:
     @property
     def reads_entropy(self) -> bool:
         """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
-        return self.trigger.kind in NATS_TRIGGERS
+        return self.trigger.kind in NATS_TRIGGERS or self.patchifier.kind == "entropy"
 
     def ffn_dim(self, dim: int) -> int:
         """Hidden width of the SwiGLU layer for a layer of width `dim`."""
@@ -247,8 +256,12 @@ class TrainConfig:
     """Rate that the threshold follows; None when `scratchpad_threshold_nats` is set."""
     scratchpad_threshold_nats: float | None = None
     """Fixed training threshold; None to follow `scratchpads_per_byte`."""
+    patch_threshold_nats: float | None = None
+    """For `entropy` patches: a fixed threshold; None to follow `patchifier.target_patch_size`."""
     threshold_frozen_fraction: float = 0.1
-    """The followed threshold is frozen for this last share of the steps."""
+    """Followed thresholds are frozen for this last share of the steps."""
+    ratio_loss_weight: float = 0.03
+    """For `hnet` patches: weight of the loss that pulls the share of boundaries towards 1 / `target_patch_size`."""
     validate_every: int = 250
     """Steps between validations; 0: only at the end."""
     validation_bytes: int = 100_000
@@ -279,7 +292,9 @@ class TrainConfig:
         _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "a number above 0")
         _require(self.max_grad_norm > 0, f"max_grad_norm is {self.max_grad_norm}", "a number above 0")
         _require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}", "a number of at least 0")
-        _require(self.entropy_head_weight >= 0, f"entropy_head_weight is {self.entropy_head_weight}", "at least 0")
+        for name in ("entropy_head_weight", "ratio_loss_weight"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"{name} is {value}", "a number of at least 0")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "a number from 0 to below 1")
         for name in ("final_learning_rate_ratio", "threshold_frozen_fraction"):
@@ -292,8 +307,9 @@ class TrainConfig:
         )
         if rate is not None:
             _require(0 <= rate < 1, f"train.scratchpads_per_byte is {rate}", "a number from 0 to below 1")
-        if threshold is not None:
-            _require(not math.isnan(threshold), "train.scratchpad_threshold_nats is nan", "a number, inf or -inf")
+        for name in ("scratchpad_threshold_nats", "patch_threshold_nats"):
+            value = getattr(self, name)
+            _require(value is None or not math.isnan(value), f"train.{name} is nan", "a number, inf or -inf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
 from patchpad.errors import ConfigError
 
-PARTS = ("local_encoder", "entropy_head", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
+PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
 """Parts of the model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 RATE_TOLERANCE = 1e-9
@@ -55,7 +55,7 @@ class Cost:
     """Cost of a model at given rates of patches and scratchpads."""
 
     parts: Mapping[str, PartCost]
-    """Keyed by `PARTS`, or by `baseline_parts`; a model without an entropy head has zeros there."""
+    """Keyed by `PARTS`, or by `baseline_parts`; a part that a model does not have is all zeros."""
     patches_per_byte: float
     scratchpads_per_byte: float
     context_bytes: int
@@ -122,14 +122,16 @@ class Cost:
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Returns the parameters of each of `PARTS`, 0 for an absent entropy head; of a baseline's parts for baselines."""
+    """Returns the parameters of each of `PARTS`, 0 for a part that does not exist; of a baseline, of its own parts."""
     if config.kind != "patch":
         return baseline_parameters(config)
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
+    is_hnet = config.patchifier.kind == "hnet"
     others = {
         "local_encoder": NUM_INPUT_IDS * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
-        "patch_pooling": dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
+        "routing": 0,
+        "patch_pooling": dim if is_hnet else dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
         "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
@@ -199,15 +201,19 @@ def cost(
     local_pairs = _mean_window(config.window_bytes, context_bytes) * positions_per_byte
     attention = {part: 4 * layers * local_pairs * dim for part, layers in local_layers.items()}
     attention["trunk"] = 4 * config.trunk_layers * slots_per_byte * trunk_pairs_per_slot * config.trunk_dim
-    attention["patch_pooling"] = 4 * config.pooling_heads * slots_per_byte * pooled_bytes_per_slot * dim
+    is_hnet = config.patchifier.kind == "hnet"  # it selects a byte state where the others pool
+    pooled_pairs = 0.0 if is_hnet else slots_per_byte * pooled_bytes_per_slot
+    attention["patch_pooling"] = 4 * config.pooling_heads * pooled_pairs * dim
 
     local_cache = {part: config.window_bytes * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
     # The byte states of the open patch, with the separator before a document's first patch.
     local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
+    local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
     trunk_cache = {"trunk": patches_per_byte * config.trunk_layers * 2 * config.trunk_dim * item_bytes}
 
     weights, num_params = _matrix_weights(config), count_parameters(config)
-    runs_per_byte = {part: positions_per_byte if part in local_layers else slots_per_byte for part in PARTS}
+    per_position = (*local_layers, "routing")
+    runs_per_byte = {part: positions_per_byte if part in per_position else slots_per_byte for part in PARTS}
     parts = {
         part: PartCost(
             num_params=num_params[part],
@@ -295,10 +301,12 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     dim, trunk_dim, heads = config.byte_dim, config.trunk_dim, config.pooling_heads
     local_block, trunk_block = _block_weights(config, dim), _block_weights(config, trunk_dim)
     lm_head = dim * VOCAB_SIZE
+    is_hnet = config.patchifier.kind == "hnet"
     return {
         "local_encoder": config.encoder_layers * local_block,
         "entropy_head": config.entropy_head_layers * local_block + lm_head if config.reads_entropy else 0,
-        "patch_pooling": dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
+        "routing": 2 * dim * dim if is_hnet else 0,
+        "patch_pooling": dim * trunk_dim if is_hnet else dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * config.decoder_layers * dim,
         "local_decoder": config.decoder_layers * local_block + lm_head,

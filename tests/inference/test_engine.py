@@ -37,7 +37,15 @@ def facts(row):
 
 
 @pytest.fixture(
-    scope="module", params=[("fixed", "entropy"), ("spacebyte", "entropy_jump"), ("fixed", "random")], ids=str
+    scope="module",
+    params=[
+        ("fixed", "entropy"),
+        ("spacebyte", "entropy_jump"),
+        ("fixed", "random"),
+        ("hnet", "stride"),
+        ("entropy", "entropy"),
+    ],
+    ids=str,
 )
 def model(request):
     return sharp_model(tiny_model_config(*request.param), seed=3)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from patchpad.config import PADDING, ModelConfig, PatchifierConfig
 from patchpad.patching.patchifiers import PATCHIFIERS
-from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
+from patchpad.testing import (
+    as_row,
+    random_documents,
+    settle_patches,
+    sharp_model,
+    thresholds_to_try,
+    tiny_model_config,
+    tolerance,
+)
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
 COMBINATIONS = [(patchifier, trigger) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
@@ -87,6 +95,7 @@ def test_commits_do_not_depend_on_the_threshold(patchifier, trigger, seed, lengt
 def test_infinite_thresholds_are_the_limits(patchifier, trigger, seed, lengths):
     model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
     ids = packed(seed, [*lengths, 30])
+    settle_patches(model, ids)
     with torch.no_grad():
         never, always = model(ids, math.inf).layout, model(ids, -math.inf).layout
     assert not never.scratchpad_mask.any()
@@ -163,6 +172,7 @@ def test_ten_copies_of_a_row_give_ten_identical_outputs():
 def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger):
     model = sharp_model(tiny_model_config(patchifier, trigger, patch_size=5, max_patch_size=9))
     ids = packed(2, [300, 200])
+    settle_patches(model, ids)
     with torch.no_grad():
         layout = model(ids, -math.inf).layout
     num_commits = int(layout.slot_is_commit.sum())

@@ -17,7 +17,7 @@ from patchpad.patching.triggers import RandomTrigger
 from patchpad.testing import sharp_model
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
-from patchpad.training.schedule import ScratchpadSchedule, quantile_for_rate
+from patchpad.training.schedule import FollowedThreshold, ThresholdSchedule, quantile_for_rate
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_head_is_fresh_until_its_entropies_fall_and_never_again(tools):
     config = tools.config()
     ids = torch.tensor([[256, *b"the cat sat on the mat"]])
     untrained, sharp = ByteLM(config.model), sharp_model(config.model)
-    schedule = ScratchpadSchedule(config)
+    schedule = ThresholdSchedule(config)
     for model, is_fresh in ((untrained, True), (sharp, False), (untrained, False)):
         with torch.no_grad():
             schedule.update(model, ids, model(ids), step=0)
@@ -125,8 +125,12 @@ def test_quantile_lets_exactly_the_wanted_number_of_scores_fire(scores, rate, nu
         assert threshold == -math.inf
 
 
-@given(st.floats(allow_nan=False), st.booleans(), st.booleans())
-def test_state_of_the_schedule_survives_its_trip_through_json(threshold, is_fresh, has_followed):
-    schedule = ScratchpadSchedule(Config(), threshold, is_fresh, has_followed)
-    state = json.loads(strict_json(schedule.state()))
-    assert ScratchpadSchedule.from_state(Config(), state) == schedule
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.booleans(), st.booleans())
+def test_state_of_the_schedule_survives_its_trip_through_json(threshold, patch_threshold, is_fresh, has_followed):
+    schedule = ThresholdSchedule(Config())
+    schedule.is_fresh = is_fresh
+    schedule.scratchpad = FollowedThreshold(threshold, has_followed=has_followed)
+    schedule.patch = FollowedThreshold(patch_threshold, has_followed=not has_followed)
+    restored = ThresholdSchedule(Config())
+    restored.restore(json.loads(strict_json(schedule.state())))
+    assert restored.state() == schedule.state()

@@ -18,6 +18,7 @@ from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.hnet import smoothing_share
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.patching import ByteFacts, Threshold
@@ -47,6 +48,10 @@ class DecodingState(RowState):
     """Whether the newest id closed its patch, so that the next one opens another."""
     context: Float[Tensor, "batch layer byte_dim"]
     """What the newest slot adds at each local decoder layer."""
+    boundary_probability: Float[Tensor, " batch"] | None
+    """For `hnet`: the router's probability at the newest id."""
+    smoothed: Float[Tensor, "batch trunk_dim"] | None
+    """For `hnet`: the recurrence over commits, as the newest one left it."""
 
 
 def encode_prompts(prompts: Prompts) -> list[bytes]:
@@ -167,7 +172,15 @@ def read_prompts(
         newest_ends_patch=ends_patch,
         context=kept.contexts[layout.newest_slot[rows, last_position]],
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
+        boundary_probability=None,
+        smoothed=None,
     )
+    if output.boundary_probability is not None:
+        state.boundary_probability = output.boundary_probability[rows, last_position]
+        state.smoothed = kept.slot_outputs.new_zeros(len(prompts), model.config.trunk_dim)
+        has_commit = state.trunk.num_patches > 0
+        newest_commit = layout.padded_commits[has_commit, state.trunk.num_patches[has_commit] - 1]
+        state.smoothed[has_commit] = kept.slot_outputs[newest_commit]
     return output.logits[rows, last_position].float(), state
 
 
@@ -202,6 +215,11 @@ def read(
             assert state.newest_entropy_nats is not None
             previous_entropies = torch.where(begins, entropies, state.newest_entropy_nats[rows])
             state.newest_entropy_nats[rows] = entropies
+        boundaries = None
+        if model.routing is not None and state.boundary_probability is not None:
+            previous_states = state.open_states[rows, state.open_length[rows] - 1].to(byte_states.dtype)
+            boundaries = torch.where(begins, 1.0, model.routing.probability(previous_states, byte_states))
+            state.boundary_probability[rows] = boundaries
     facts = ByteFacts(
         byte_ids=ids,
         previous_byte_ids=torch.where(begins, SEPARATOR, state.newest_id[rows]),
@@ -209,6 +227,7 @@ def read(
         is_byte=~begins,
         entropy_nats=entropies,
         previous_entropy_nats=previous_entropies,
+        boundary_probability=boundaries,
     )
     ends_patch = model.patchifier.step_ends(facts, open_bytes)
     fires = model.trigger.scratchpads(facts, open_bytes, ends_patch, threshold)
@@ -240,9 +259,24 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> N
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
         attend = TrunkCacheAttention(state.trunk, rows)
         slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], attend)
+        if state.smoothed is not None:
+            slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
     state.trunk.commit(rows, attend.kept, state.newest_ends_patch[rows])
     state.trunk_calls[rows] += 1
+
+
+def _smooth(state: DecodingState, rows: Int[Tensor, " row"], slot_outputs: Tensor) -> Tensor:
+    """Moves the recurrence of rows that commit on by one; scratchpads are used as they are."""
+    assert state.smoothed is not None
+    assert state.boundary_probability is not None
+    is_first = state.trunk.num_patches[rows] == 0
+    share = smoothing_share(state.boundary_probability[rows], is_first)[:, None].to(slot_outputs.dtype)
+    earlier = torch.where(is_first[:, None], 0.0, state.smoothed[rows])
+    is_commit = state.newest_ends_patch[rows][:, None]
+    smoothed = torch.where(is_commit, share * slot_outputs + (1 - share) * earlier, slot_outputs)
+    state.smoothed[rows] = torch.where(is_commit, smoothed, state.smoothed[rows]).to(state.smoothed.dtype)
+    return smoothed
 
 
 @torch.inference_mode()

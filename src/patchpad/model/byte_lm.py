@@ -1,13 +1,16 @@
 """The paper's figure, top to bottom: bytes -> encoder -> entropies -> patches and scratchpads -> trunk -> decoder."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import ModelConfig
 from patchpad.model.attention import SlotAttention, WindowAttention
 from patchpad.model.entropy_head import EntropyHead
+from patchpad.model.hnet import ByteSelection, Routing, smooth, straight_through_confidence
 from patchpad.model.initialization import initialize
 from patchpad.model.language_model import LanguageModel, Predicted, target_nats
 from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
@@ -18,14 +21,15 @@ from patchpad.model.visibility import Window
 from patchpad.patching import (
     ByteFacts,
     Documents,
+    Patchifier,
     PatchLayout,
     Threshold,
     Trigger,
     build_patchifier,
     check_threshold,
 )
-from patchpad.patching.patchifiers import bytes_since_end
-from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits
+from patchpad.patching.patchifiers import EntropyPatchifier, bytes_since_end
+from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Activations:
     """What a prefill needs to fill its caches: byte states, contexts, and each layer's keys and values."""
 
     byte_states: ByteStates
+    slot_outputs: SlotStates
+    """Trunk outputs, smoothed for `hnet`."""
     contexts: Tensor
     """[1 + slot, layer, byte_dim]; entry 0 is the null context."""
     encoder: list[tuple[Tensor, Tensor]]
@@ -52,6 +58,8 @@ class ByteLMOutput:
     """Entropy of the head's prediction of the next id; None without an entropy head."""
     entropy_logits: Logits | None
     """The head's logits; None without an entropy head."""
+    boundary_probability: ByteFloats | None = None
+    """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
     activations: Activations | None = None
 
     def predicted(self, targets: ByteIds) -> Predicted:
@@ -73,18 +81,37 @@ class ByteLMOutput:
 class ByteLM(LanguageModel):
     """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
 
+    patch_threshold_nats: Tensor
+    """Exists for the `entropy` patchifier."""
+
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config)
         self.patchifier = build_patchifier(config.patchifier)
 
         self.local_encoder = LocalEncoder(config)
         self.entropy_head = EntropyHead(config) if config.reads_entropy else None
-        self.patch_pooling = PatchPooling(config)
+        self.routing = Routing(config) if config.patchifier.kind == "hnet" else None
+        self.patch_pooling = PatchPooling(config) if self.routing is None else ByteSelection(config)
         self.trunk = Trunk(config)
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
+        if isinstance(self.patchifier, EntropyPatchifier):
+            self.register_buffer("patch_threshold_nats", torch.tensor(math.nan))
+            self.store_patch_threshold(self.patchifier.threshold)
         initialize(self, seed)
+
+    def store_patch_threshold(self, threshold: float) -> None:
+        """Sets the threshold of the `entropy` patchifier; it is saved with the weights."""
+        assert isinstance(self.patchifier, EntropyPatchifier)
+        self.patch_threshold_nats.fill_(threshold)
+        self.patchifier.threshold = float(self.patch_threshold_nats)
+
+    def restore_thresholds(self) -> None:
+        """Takes over the thresholds that were loaded with the weights."""
+        super().restore_thresholds()
+        if isinstance(self.patchifier, EntropyPatchifier):
+            self.store_patch_threshold(float(self.patch_threshold_nats))
 
     def forward(
         self,
@@ -92,6 +119,7 @@ class ByteLM(LanguageModel):
         scratchpad_threshold_nats: Threshold = None,
         *,
         trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
         keep_activations: bool = False,
     ) -> ByteLMOutput:
         """Predicts the next id at every position in one masked pass.
@@ -99,7 +127,8 @@ class ByteLM(LanguageModel):
         Args:
             byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
             scratchpad_threshold_nats: None for the stored threshold, a float, [batch] or [batch, byte].
-            trigger: replaces the model's own trigger, as training does while the entropy head is fresh.
+            trigger: replaces the model's own, as training does while the entropy head is fresh.
+            patchifier: the same for patches.
             keep_activations: also return what a prefill needs.
 
         Raises:
@@ -116,18 +145,29 @@ class ByteLM(LanguageModel):
         if self.entropy_head is not None:
             entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
 
-        layout = self.decide(byte_ids, documents, entropies, scratchpad_threshold_nats, trigger or self.trigger)
+        boundaries = None if self.routing is None else self.routing(byte_states, documents)
+        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries)
+        layout = self.decide(
+            facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
+        )
         trunk_sees = SlotAttention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout)
         slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
 
+        if boundaries is not None:
+            slot_outputs = smooth(slot_outputs, layout, boundaries)
+
         contexts = self.context_to_bytes.with_null(slot_outputs)
-        logits = self.local_decoder(byte_states, contexts[layout.newest_slot], positions, decoder_sees)
+        byte_contexts = contexts[layout.newest_slot]
+        if boundaries is not None:
+            byte_contexts = byte_contexts * straight_through_confidence(boundaries)[..., None, None]
+        logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
 
         activations = None
         if keep_activations:
             activations = Activations(
                 byte_states=byte_states,
+                slot_outputs=slot_outputs,
                 contexts=contexts,
                 encoder=encoder_sees.kept,
                 entropy_head=head_sees.kept,
@@ -139,21 +179,17 @@ class ByteLM(LanguageModel):
             layout=layout,
             entropy_nats=entropies,
             entropy_logits=entropy_logits,
+            boundary_probability=boundaries,
             activations=activations,
         )
 
     def decide(
-        self,
-        byte_ids: ByteIds,
-        documents: Documents,
-        entropies: ByteFloats | None,
-        threshold: Threshold,
-        trigger: Trigger,
+        self, facts: ByteFacts, documents: Documents, threshold: Threshold, patchifier: Patchifier, trigger: Trigger
     ) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots out."""
-        check_threshold(threshold, self.config.trigger.kind, *byte_ids.shape, own_threshold=trigger.threshold)
-        facts = ByteFacts.gather(byte_ids, documents, entropies)
-        patch_end = self.patchifier.patch_ends(facts, documents)
+        kind = self.config.trigger.kind
+        check_threshold(threshold, kind, *facts.byte_ids.shape, own_threshold=trigger.threshold)
+        patch_end = patchifier.patch_ends(facts, documents)
         open_bytes = bytes_since_end(patch_end, documents)
         scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, threshold) & ~documents.is_padding
         return PatchLayout.build(documents, patch_end, scratchpad)
@@ -165,11 +201,23 @@ class ByteLM(LanguageModel):
         scores = self.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, layout.documents))
         return scores[~(layout.patch_end_mask | layout.documents.is_padding)]
 
+    def patch_end_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
+        """Returns the scores of the `entropy` patchifier at all bytes."""
+        assert isinstance(self.patchifier, EntropyPatchifier)
+        facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats)
+        return self.patchifier.scores(facts)[facts.is_byte]
+
     def predict_targets(
-        self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        return self(byte_ids, threshold, trigger=trigger).predicted(targets)
+        return self(byte_ids, threshold, trigger=trigger, patchifier=patchifier).predicted(targets)
 
     def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
         """Checks a threshold that a caller gave; see `LanguageModel`."""

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from patchpad.model.block import Block
+from patchpad.model.patch_pooling import PatchPooling
 
 if TYPE_CHECKING:
     from patchpad.model.byte_lm import ByteLM
@@ -40,6 +41,10 @@ def initialize(model: "ByteLM", seed: int) -> None:
     if model.entropy_head is not None:
         normal(model.entropy_head.lm_head.weight, LM_HEAD_STD)
     normal(model.context_to_bytes.null_context, 1.0)
+    if model.routing is not None:
+        model.routing.start_as_identity()
+    if not isinstance(model.patch_pooling, PatchPooling):
+        return
     heads, distances = model.patch_pooling.distance_bias.shape
     slopes = torch.tensor([2.0 ** (1 - 4 * head / max(1, heads)) for head in range(heads)])
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from patchpad.calibration import Calibration
 from patchpad.config import IGNORED_TARGET, NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
-from patchpad.patching import Threshold, Trigger, build_trigger
+from patchpad.patching import Patchifier, Threshold, Trigger, build_trigger
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 if TYPE_CHECKING:
@@ -60,7 +60,13 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def predict_targets(
-        self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Runs a full pass and returns the nats of its targets, differentiable.
 
@@ -69,6 +75,7 @@ class LanguageModel(nn.Module, ABC):
             targets: the next id at each position; `IGNORED_TARGET` where nothing is predicted or counted.
             threshold: scratchpad threshold in nats; None for the stored one.
             trigger: replaces the model's own trigger.
+            patchifier: replaces the model's own patchifier.
 
         Raises:
             InputError: ids that break the contract, or an impossible threshold.
@@ -96,6 +103,10 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             GenerationError: the model has none.
         """
+
+    def restore_thresholds(self) -> None:
+        """Takes over the threshold that was loaded with the weights."""
+        self.store_threshold(float(self.scratchpad_threshold_nats))
 
     @property
     def device(self) -> torch.device:

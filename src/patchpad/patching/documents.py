@@ -46,9 +46,16 @@ class ByteFacts:
     entropy_nats: Tensor | None
     previous_entropy_nats: Tensor | None
     """The position's own entropy at a document's first position. Both are None without an entropy head."""
+    boundary_probability: Tensor | None = None
+    """How likely the router starts a chunk here; None unless the patchifier is `hnet`."""
 
     @staticmethod
-    def gather(byte_ids: ByteIds, documents: Documents, entropy_nats: Tensor | None) -> "ByteFacts":
+    def gather(
+        byte_ids: ByteIds,
+        documents: Documents,
+        entropy_nats: Tensor | None,
+        boundary_probability: Tensor | None = None,
+    ) -> "ByteFacts":
         """Collects the facts of a whole batch for the full pass."""
         first = documents.offset == 0
         previous_ids = torch.where(first, SEPARATOR, byte_ids.roll(1, dims=1))
@@ -62,4 +69,5 @@ class ByteFacts:
             is_byte=documents.is_byte,
             entropy_nats=entropy_nats,
             previous_entropy_nats=previous_entropy,
+            boundary_probability=boundary_probability,
         )

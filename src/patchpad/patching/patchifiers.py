@@ -58,6 +58,50 @@ class Patchifier(ABC):
         return self.natural_ends(facts) | (facts.is_byte & (open_bytes >= self.longest_patch))
 
 
+class ScoringPatchifier(Patchifier):
+    """A patch ends at every byte whose score exceeds the threshold."""
+
+    threshold: float
+
+    @abstractmethod
+    def scores(self, facts: ByteFacts) -> Tensor:
+        """Returns what the threshold is compared with."""
+
+    def natural_ends(self, facts: ByteFacts) -> Tensor:
+        """Returns where the score exceeds the threshold."""
+        return facts.is_byte & (self.scores(facts) > self.threshold)
+
+
+class EntropyPatchifier(ScoringPatchifier):
+    """A patch ends where the next byte is uncertain, so that it starts the next patch (BLT, Pagnoni et al. 2024).
+
+    Two rules: `global`, entropy[n] > threshold; `jump`, the approximately monotonic one, entropy[n] - entropy[n-1] >
+    threshold.
+    """
+
+    def __init__(self, config: PatchifierConfig) -> None:
+        super().__init__(config)
+        self.rule = config.rule
+        self.threshold = config.patch_threshold_nats
+
+    def scores(self, facts: ByteFacts) -> Tensor:
+        """Returns entropies, or their rises, in nats."""
+        assert facts.entropy_nats is not None
+        assert facts.previous_entropy_nats is not None
+        return facts.entropy_nats if self.rule == "global" else facts.entropy_nats - facts.previous_entropy_nats
+
+
+class HNetPatchifier(ScoringPatchifier):
+    """A chunk starts where the router says so; the commit is at that very byte (H-Net, Hwang et al. 2025)."""
+
+    threshold = 0.5
+
+    def scores(self, facts: ByteFacts) -> Tensor:
+        """Returns the router's probabilities."""
+        assert facts.boundary_probability is not None
+        return facts.boundary_probability
+
+
 class FixedPatchifier(Patchifier):
     """Patches of a fixed number of bytes, counted from the first byte after the separator."""
 
@@ -74,7 +118,12 @@ class SpaceBytePatchifier(Patchifier):
         return facts.is_byte & is_spacelike(facts.byte_ids) & ~is_spacelike(facts.previous_byte_ids)
 
 
-PATCHIFIERS: dict[str, type[Patchifier]] = {"fixed": FixedPatchifier, "spacebyte": SpaceBytePatchifier}
+PATCHIFIERS: dict[str, type[Patchifier]] = {
+    "fixed": FixedPatchifier,
+    "spacebyte": SpaceBytePatchifier,
+    "entropy": EntropyPatchifier,
+    "hnet": HNetPatchifier,
+}
 
 
 def build_patchifier(config: PatchifierConfig) -> Patchifier:
@@ -84,8 +133,11 @@ def build_patchifier(config: PatchifierConfig) -> Patchifier:
 
 __all__ = [
     "PATCHIFIERS",
+    "EntropyPatchifier",
     "FixedPatchifier",
+    "HNetPatchifier",
     "Patchifier",
+    "ScoringPatchifier",
     "SpaceBytePatchifier",
     "build_patchifier",
     "bytes_since_end",

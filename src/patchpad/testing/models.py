@@ -18,6 +18,8 @@ from patchpad.config import (
     TriggerKind,
 )
 from patchpad.model.byte_lm import ByteLM
+from patchpad.patching import ByteFacts
+from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier
 
 RELATIVE_TOLERANCE = 1e-5
 """Allowed difference of two fp32 computations of the same logits, times max(1, largest |logit|)."""
@@ -62,7 +64,32 @@ def sharp_model(config: ModelConfig, *, seed: int = 0) -> ByteLM:
         if model.entropy_head is not None:
             model.entropy_head.lm_head.weight.mul_(40)
         model.context_to_bytes.projection.weight.mul_(2)
+        if model.routing is not None:  # away from the identity, so that probabilities spread
+            generator = torch.Generator().manual_seed(seed)
+            model.routing.query.weight.copy_(torch.randn(model.routing.query.weight.shape, generator=generator))
     return model
+
+
+def settle_patches(model: ByteLM, byte_ids: Tensor, *, share_ending: float = 0.2) -> None:
+    """Puts the threshold of an `entropy` or `hnet` patchifier where rounding cannot flip an end in these ids.
+
+    Args:
+        model: changed in place; other patchifiers are left alone.
+        byte_ids: ids that will be compared.
+        share_ending: share of the bytes that should end a patch.
+    """
+    patchifier = model.patchifier
+    if not isinstance(patchifier, ScoringPatchifier):
+        return
+    with torch.no_grad():
+        output = model(byte_ids, math.inf)
+    facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats, output.boundary_probability)
+    scores = patchifier.scores(facts)[facts.is_byte]
+    threshold = safe_threshold(scores, share_ending) if len(scores) > 1 else patchifier.threshold
+    if isinstance(patchifier, EntropyPatchifier):
+        model.store_patch_threshold(threshold)
+    else:
+        patchifier.threshold = threshold
 
 
 def safe_threshold(scores: Tensor, share_above: float) -> float:
@@ -82,7 +109,11 @@ def safe_threshold(scores: Tensor, share_above: float) -> float:
 
 
 def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
-    """Returns no threshold, and for triggers in nats a safe one in the middle of the observed scores, +inf and -inf."""
+    """Settles patches, then returns scratchpad thresholds: a safe one in the middle of the scores, +inf and -inf.
+
+    For triggers without nats the first is None, which stands for their own.
+    """
+    settle_patches(model, byte_ids)
     if model.config.trigger.kind not in NATS_TRIGGERS:
         return [None, math.inf, -math.inf]
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Learning rate by step, and the scratchpad threshold that follows a rate."""
+"""Learning rate by step, and thresholds that follow a rate of scratchpads or of patches."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from patchpad.config import NATS_TRIGGERS, VOCAB_SIZE, Config, TrainConfig
 from patchpad.files import json_float
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
+from patchpad.patching.patchifiers import FixedPatchifier, Patchifier
 from patchpad.patching.triggers import RandomTrigger, Trigger
 from patchpad.shapes import ByteIds
 
@@ -18,6 +19,10 @@ FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
 FOLLOW_RATE = 0.5
 """Weight of the newest batch's quantile in the running threshold."""
+CORRECTION_RATE = 0.1
+"""Share of a step's error in patches per byte that corrects the rate which the patch threshold follows."""
+MOST_CORRECTION = 4.0
+"""Factor by which that rate may differ from the target."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -31,23 +36,52 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 @dataclass
-class ScratchpadSchedule:
-    """The threshold that training uses: fixed in nats, or a running quantile that follows a rate and then freezes.
+class FollowedThreshold:
+    """A threshold in nats that is fixed, or a running quantile that follows a rate and then freezes."""
 
-    While the entropy head is fresh (entropies near ln 257 everywhere), scratchpads fire at random at the target rate.
-    """
-
-    config: Config
-    threshold_nats: float = math.inf
-    is_fresh: bool = True
+    nats: float
+    is_fixed: bool = False
     has_followed: bool = False
 
-    def __post_init__(self) -> None:
-        self.reads_entropy = self.config.model.trigger.kind in NATS_TRIGGERS
-        fixed = self.config.train.scratchpad_threshold_nats
-        self.is_fresh = self.is_fresh and self.reads_entropy
-        if fixed is not None:
-            self.threshold_nats = fixed
+    def follow(self, newest: float, *, is_fresh: bool) -> None:
+        """Moves towards the newest quantile; at once while the head is fresh or nothing was followed yet."""
+        if not self.has_followed or is_fresh or not math.isfinite(newest):
+            self.nats = newest
+        else:
+            self.nats += FOLLOW_RATE * (newest - self.nats)
+        self.has_followed = math.isfinite(newest)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a resumed run needs."""
+        return {"nats": self.nats, "has_followed": self.has_followed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over `state()` after a trip through JSON."""
+        self.nats, self.has_followed = json_float(state["nats"]), bool(state["has_followed"])
+
+
+class ThresholdSchedule:
+    """The thresholds that training uses for scratchpads, and for patches where the patchifier is `entropy`.
+
+    While the entropy head is fresh (entropies near ln 257 everywhere), scratchpads fire at random at the target rate,
+    and `entropy` patches are cut as fixed ones.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        train = config.train
+        self.trigger_reads_entropy = config.model.trigger.kind in NATS_TRIGGERS
+        self.cuts_by_entropy = config.model.patchifier.kind == "entropy"
+        self.is_fresh = config.model.reads_entropy
+        self.scratchpad = self._threshold(train.scratchpad_threshold_nats)
+        self.patch = self._threshold(train.patch_threshold_nats)
+        self.patch_rate = 1 / config.model.patchifier.target_patch_size
+        """Natural patch ends per byte that the patch threshold follows."""
+        self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
+
+    @staticmethod
+    def _threshold(fixed: float | None) -> FollowedThreshold:
+        return FollowedThreshold(math.inf) if fixed is None else FollowedThreshold(fixed, is_fixed=True)
 
     @property
     def target_rate(self) -> float:
@@ -59,49 +93,71 @@ class ScratchpadSchedule:
         """Returns the threshold and trigger of a step; None stands for the trigger's own threshold."""
         step_seed = self.config.train.seed * 1_000_003 + step + 1
         patch_size = self.config.model.patchifier.target_patch_size
-        fixed = self.config.train.scratchpad_threshold_nats
-        if self.is_fresh and not (fixed is not None and math.isinf(fixed)):
-            return None, RandomTrigger(self.target_rate, patch_size, step_seed)
-        if self.reads_entropy:
-            return self.threshold_nats, model.trigger
         if isinstance(model.trigger, RandomTrigger):
             return None, RandomTrigger(self.config.model.trigger.scratchpads_per_byte, patch_size, step_seed)
-        return None, model.trigger
+        if not self.trigger_reads_entropy:
+            return None, model.trigger
+        if self.is_fresh and not (self.scratchpad.is_fixed and math.isinf(self.scratchpad.nats)):
+            return None, RandomTrigger(self.target_rate, patch_size, step_seed)
+        return self.scratchpad.nats, model.trigger
+
+    def patchifier(self, model: LanguageModel) -> Patchifier | None:
+        """Returns what cuts patches in this step; None for a baseline."""
+        if not isinstance(model, ByteLM):
+            return None
+        if self.cuts_by_entropy and self.is_fresh and not self.patch.is_fixed:
+            return self.fixed_patchifier
+        return model.patchifier
 
     def update(self, model: ByteLM, byte_ids: ByteIds, output: ByteLMOutput, step: int) -> None:
-        """Moves the threshold after a step, unless it is fixed or frozen, and stores it with the model."""
-        if not self.reads_entropy:
+        """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model."""
+        if not self.config.model.reads_entropy:
             return
         assert output.entropy_nats is not None
-        is_input = ~output.layout.documents.is_padding
-        mean_entropy = float(output.entropy_nats[is_input].mean())
+        layout, was_fresh = output.layout, self.is_fresh
+        mean_entropy = float(output.entropy_nats[~layout.documents.is_padding].mean())
         self.is_fresh = self.is_fresh and mean_entropy > FRESH_SHARE * math.log(VOCAB_SIZE)
         train = self.config.train
         frozen = step >= train.steps * (1 - train.threshold_frozen_fraction)
-        if train.scratchpad_threshold_nats is None and not (frozen and self.has_followed):
-            num_bytes = int(output.layout.documents.is_byte.sum())
-            newest = quantile_for_rate(model.eligible_scores(byte_ids, output), self.target_rate, num_bytes)
-            if not self.has_followed or self.is_fresh or not math.isfinite(newest):
-                self.threshold_nats = newest
-            else:
-                self.threshold_nats += FOLLOW_RATE * (newest - self.threshold_nats)
-            self.has_followed = math.isfinite(newest)
-        model.store_threshold(self.threshold_nats)
+        num_bytes = int(layout.documents.is_byte.sum())
+        if self.cuts_by_entropy:
+            if not self.patch.is_fixed and not (frozen and self.patch.has_followed):
+                if not was_fresh:
+                    self.correct_patch_rate(int(layout.patch_end_mask.sum()) / num_bytes)
+                scores = model.patch_end_scores(byte_ids, output)
+                self.patch.follow(quantile_for_rate(scores, self.patch_rate, num_bytes), is_fresh=self.is_fresh)
+            model.store_patch_threshold(self.patch.nats)
+        if self.trigger_reads_entropy:
+            if not self.scratchpad.is_fixed and not (frozen and self.scratchpad.has_followed):
+                scores = model.eligible_scores(byte_ids, output)
+                newest = quantile_for_rate(scores, self.target_rate, num_bytes)
+                self.scratchpad.follow(newest, is_fresh=self.is_fresh)
+            model.store_threshold(self.scratchpad.nats)
+
+    def correct_patch_rate(self, realised: float) -> None:
+        """Moves the rate of natural patch ends so that patches have their target size on average.
+
+        Forced ends, and entropies that fall faster than the threshold follows, would otherwise shift it.
+        """
+        target = 1 / self.config.model.patchifier.target_patch_size
+        self.patch_rate += CORRECTION_RATE * (target - realised)
+        self.patch_rate = min(max(self.patch_rate, target / MOST_CORRECTION), target * MOST_CORRECTION)
 
     def state(self) -> dict[str, Any]:
         """Returns what a resumed run needs."""
         return {
-            "threshold_nats": self.threshold_nats,
             "is_fresh": self.is_fresh,
-            "has_followed": self.has_followed,
+            "scratchpad": self.scratchpad.state(),
+            "patch": self.patch.state(),
+            "patch_rate": self.patch_rate,
         }
 
-    @staticmethod
-    def from_state(config: Config, state: dict[str, Any]) -> "ScratchpadSchedule":
-        """Restores the schedule from `state()` after a trip through JSON."""
-        return ScratchpadSchedule(
-            config, json_float(state["threshold_nats"]), bool(state["is_fresh"]), bool(state["has_followed"])
-        )
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over `state()` after a trip through JSON."""
+        self.is_fresh = bool(state["is_fresh"])
+        self.scratchpad.restore(state["scratchpad"])
+        self.patch.restore(state["patch"])
+        self.patch_rate = float(state["patch_rate"])
 
 
 def quantile_for_rate(scores: Tensor, rate: float, num_bytes: int) -> float:

@@ -22,12 +22,13 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from patchpad.training.progress import LogProgress, Progress
-from patchpad.training.schedule import ScratchpadSchedule, learning_rate
+from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Trainer:
         )
         self.model = build_model(model_config, seed=train_config.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, train_config)
-        self.schedule = ScratchpadSchedule(config)
+        self.schedule = ThresholdSchedule(config)
         self.step = 0
         self.bytes_seen = 0
         self.metrics: list[str] = []
@@ -193,12 +194,22 @@ class Trainer:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
         threshold, trigger = self.schedule.decision(self.model, self.step)
         with autocast(self.device):
-            predicted = self.model.predict_targets(batch.byte_ids, batch.targets, threshold, trigger=trigger)
-            nats, head_nats = predicted.nats, predicted.entropy_head_nats
+            predicted = self.model.predict_targets(
+                batch.byte_ids,
+                batch.targets,
+                threshold,
+                trigger=trigger,
+                patchifier=self.schedule.patchifier(self.model),
+            )
+            nats, head_nats, output = predicted.nats, predicted.entropy_head_nats, predicted.output
             loss = nats.sum() / num_targets
             if head_nats is not None:
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
                 sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
+            if output is not None and output.boundary_probability is not None:
+                target_patch_size = self.config.model.patchifier.target_patch_size
+                pull = ratio_loss(output.boundary_probability, output.layout.documents.is_byte, target_patch_size)
+                loss = loss + self.config.train.ratio_loss_weight * pull * batch.num_targets / num_targets
         self._require_finite(float(loss.detach()), "loss")
         loss.backward()
         num_bytes = batch.num_bytes
@@ -207,8 +218,8 @@ class Trainer:
         self.bytes_seen += num_bytes
         sums.num_commits += predicted.num_commits
         sums.num_scratchpads += predicted.num_scratchpads
-        if isinstance(self.model, ByteLM) and predicted.output is not None:
-            self.schedule.update(self.model, batch.byte_ids, predicted.output, self.step)
+        if isinstance(self.model, ByteLM) and output is not None:
+            self.schedule.update(self.model, batch.byte_ids, output, self.step)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
@@ -259,8 +270,10 @@ class Trainer:
             )
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
+        self.model.restore_thresholds()
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
-        self.schedule = ScratchpadSchedule.from_state(self.config, state["schedule"])
+        self.schedule = ThresholdSchedule(self.config)
+        self.schedule.restore(state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
         metrics = checkpoint.path / files.METRICS
@@ -291,6 +304,8 @@ class Trainer:
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
             "bytes_per_second": sums.num_bytes / sums.seconds,
         }
+        if isinstance(self.model, ByteLM) and self.config.model.patchifier.kind == "entropy":
+            line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
         if self.config.model.reads_entropy:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
         return line

@@ -15,7 +15,7 @@ from patchpad.model.baselines.baseline import BaselineOutput, initialize_baselin
 from patchpad.model.baselines.bpe_tokens import BpeTokens
 from patchpad.model.baselines.byte_transformer import PlainTransformer, predicted
 from patchpad.model.language_model import Predicted, target_nats
-from patchpad.patching import Threshold, Trigger
+from patchpad.patching import Patchifier, Threshold, Trigger
 from patchpad.shapes import ByteIds
 
 TOKENIZER = "tokenizer.json"
@@ -93,7 +93,13 @@ class BpeTransformer(PlainTransformer):
         return self.run(token_ids, keep=keep_activations)
 
     def predict_targets(
-        self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Tokenises each window, and puts a token's nats on its last byte; see `LanguageModel`."""
         self.check_ids(byte_ids)

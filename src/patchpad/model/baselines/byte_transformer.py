@@ -8,7 +8,7 @@ from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
 from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.language_model import Predicted, target_nats
-from patchpad.patching import Documents, Threshold, Trigger
+from patchpad.patching import Documents, Patchifier, Threshold, Trigger
 from patchpad.shapes import ByteIds
 
 
@@ -61,7 +61,13 @@ class ByteTransformer(PlainTransformer):
         return self.run(byte_ids, keep=keep_activations)
 
     def predict_targets(
-        self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
         self.check_threshold(threshold, *byte_ids.shape)

@@ -18,7 +18,7 @@ from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTr
 from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.language_model import Predicted, target_nats
 from patchpad.model.visibility import Window
-from patchpad.patching import Documents, Threshold, Trigger
+from patchpad.patching import Documents, Patchifier, Threshold, Trigger
 from patchpad.shapes import ByteIds, ByteInts, ByteMask
 
 PAD = NUM_BYTE_VALUES
@@ -144,7 +144,13 @@ class MegaByte(Baseline):
         )
 
     def predict_targets(
-        self, byte_ids: ByteIds, targets: ByteIds, threshold: Threshold = None, *, trigger: Trigger | None = None
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
         self.check_threshold(threshold, *byte_ids.shape)

@@ -1,0 +1,64 @@
+"""Writes docs/presets.md: parameters, FLOPs and cache of every model in configs/.
+
+Usage: python recipes/presets_table.py
+"""
+
+from pathlib import Path
+
+from patchpad.config import load_config
+from patchpad.cost import Cost, cost, default_rates
+from patchpad.files import write_atomically
+
+ROOT = Path(__file__).parent.parent
+SIZES = ("tiny", "small-cpu", "bundled-1m", "100m", "350m", "1b", "2b")
+KINDS = ("fixed1-never", "fixed16-never")
+TEXT = """# Presets
+
+One file per model in `configs/`; the name says size, patchifier with its patch size, and trigger. `fixed1-never` is the
+byte model, `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per
+byte. Written by `recipes/presets_table.py` from the configurations alone, at their own context and the rates they aim
+at; nothing here is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and
+add as 2; caches in bf16.
+
+| preset | parameters | context, bytes | FLOPs per byte | against the byte model | trunk KV bytes per byte |
+|---|---|---|---|---|---|
+"""
+
+
+def table() -> str:
+    """Returns the page."""
+    rows = []
+    files = sorted((ROOT / "configs").glob("*.yaml"), key=lambda file: (_size_index(file), file.stem))
+    for file in files:
+        config = load_config(file)
+        if getattr(config.model, "kind", "patch") != "patch":
+            continue
+        flops = costs_of(file).flops_per_byte
+        byte_model = file.with_name(f"{SIZES[_size_index(file)]}-fixed1-never.yaml")
+        ratio = f"{costs_of(byte_model).flops_per_byte / flops:.2f}x fewer" if byte_model.exists() else ""
+        rows.append(
+            f"| {file.stem} | {costs_of(file).num_params:,} | {config.model.context_bytes:,} | {flops:,.0f} | "
+            f"{'' if file == byte_model else ratio} | {costs_of(file).trunk_cache_bytes_per_byte:,.0f} |"
+        )
+    return TEXT + "\n".join(rows) + "\n"
+
+
+def costs_of(file: Path) -> Cost:
+    """Returns the cost of a preset at its own context and rates."""
+    config = load_config(file)
+    patches_per_byte, scratchpads_per_byte = default_rates(config)
+    return cost(
+        config.model,
+        context_bytes=config.model.context_bytes,
+        patches_per_byte=patches_per_byte,
+        scratchpads_per_byte=scratchpads_per_byte,
+        dtype="bfloat16",
+    )
+
+
+def _size_index(file: Path) -> int:
+    return next(index for index, size in enumerate(SIZES) if file.stem.startswith(size + "-"))
+
+
+if __name__ == "__main__":
+    write_atomically(ROOT / "docs" / "presets.md", table())

@@ -1,0 +1,120 @@
+"""What the `hnet` patchifier adds (H-Net; Hwang, Wang, Gu 2025): routing, selection, smoothing, confidence.
+
+A boundary at byte t is a commit: the chunk starts there, and the byte's own state is the slot's input, with no pooling.
+The recurrence that smooths runs over a document's commits only. A scratchpad takes its newest byte's state, and its
+trunk output is used as it is.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patchpad.config import ModelConfig
+from patchpad.model.block import RMSNorm
+from patchpad.patching.documents import Documents
+from patchpad.patching.layout import PatchLayout
+from patchpad.shapes import ByteFloats, ByteMask, ByteStates
+
+LEAST_PROBABILITY = 1e-4
+"""Probabilities are kept this far from 0 and 1 in the smoothing."""
+
+
+class Routing(nn.Module):
+    """How likely a chunk starts at each byte: p_t = (1 - cos(Wq h_{t-1}, Wk h_t)) / 2."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
+        self.key = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
+
+    def start_as_identity(self) -> None:
+        """Sets both projections to the identity."""
+        with torch.no_grad():
+            for linear in (self.query, self.key):
+                linear.weight.copy_(torch.eye(linear.in_features))
+
+    def probability(
+        self, previous_states: Float[Tensor, "*where byte_dim"], states: Float[Tensor, "*where byte_dim"]
+    ) -> Float[Tensor, "*where"]:
+        """Returns p of each byte in fp32, from its state and that of the byte before."""
+        similarity = F.cosine_similarity(self.query(previous_states).float(), self.key(states).float(), dim=-1)
+        return ((1 - similarity) / 2).clamp(0, 1)
+
+    def forward(self, byte_states: ByteStates, documents: Documents) -> ByteFloats:
+        """Returns p of whole rows; 1 at separators."""
+        previous = F.pad(byte_states, (0, 0, 1, 0))[:, :-1]
+        return torch.where(documents.offset == 0, 1.0, self.probability(previous, byte_states))
+
+
+class ByteSelection(nn.Module):
+    """Takes a slot's newest byte state as its input, in the place of patch pooling."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.byte_dim)
+        self.out = nn.Linear(config.byte_dim, config.trunk_dim, bias=False)
+
+    def pool(
+        self, newest_first: Float[Tensor, "slot distance byte_dim"], is_pooled: Tensor
+    ) -> Float[Tensor, "slot trunk_dim"]:
+        """Projects the newest of gathered byte states."""
+        return self.out(self.norm(newest_first[:, 0]))
+
+    def forward(self, byte_states: ByteStates, layout: PatchLayout) -> Float[Tensor, "slot trunk_dim"]:
+        """Projects every slot's newest byte state."""
+        return self.out(self.norm(byte_states.flatten(0, 1)[layout.slot_byte]))
+
+
+def linear_scan(decay: Float[Tensor, " step"], inputs: Float[Tensor, "step dim"]) -> Float[Tensor, "step dim"]:
+    """Returns z with z_j = decay_j z_{j-1} + inputs_j, from z_{-1} = 0, in log2(steps) parallel sweeps.
+
+    A decay of exactly 0 starts another sequence: nothing of the one before gets through.
+    """
+    decay = decay[:, None]
+    shift = 1
+    while shift < len(inputs):
+        inputs = torch.cat((inputs[:shift], inputs[shift:] + decay[shift:] * inputs[:-shift]))
+        decay = torch.cat((decay[:shift], decay[shift:] * decay[:-shift]))
+        shift *= 2
+    return inputs
+
+
+def smooth(
+    slot_outputs: Float[Tensor, "slot trunk_dim"], layout: PatchLayout, boundary_probability: ByteFloats
+) -> Float[Tensor, "slot trunk_dim"]:
+    """Smooths commits: z_j = P_j ẑ_j + (1 - P_j) z_{j-1}, where a document's first commit has P = 1 exactly.
+
+    Forced ends keep their p. Scratchpads are left as they are.
+    """
+    is_commit = layout.slot_is_commit
+    probability = boundary_probability.flatten()[layout.slot_byte[is_commit]]
+    probability = smoothing_share(probability, layout.slot_patch_index[is_commit] == 0)
+    commits = slot_outputs[is_commit].float()
+    smoothed = linear_scan(1 - probability, probability[:, None] * commits)
+    return slot_outputs.masked_scatter(is_commit[:, None], smoothed.to(slot_outputs.dtype))
+
+
+def smoothing_share(probability: Float[Tensor, " commit"], is_first: Tensor) -> Float[Tensor, " commit"]:
+    """Returns P of each commit."""
+    return torch.where(is_first, 1.0, probability.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+
+
+def straight_through_confidence(boundary_probability: ByteFloats) -> ByteFloats:
+    """Returns exactly 1; its gradient is that of c_t = p_t where a chunk starts, else 1 - p_t."""
+    p = boundary_probability
+    confidence = torch.where(p > 0.5, p, 1 - p)
+    return 1 + (confidence - confidence.detach())
+
+
+def ratio_loss(boundary_probability: ByteFloats, is_byte: ByteMask, target_patch_size: int) -> Float[Tensor, ""]:
+    """Returns N/(N-1) ((N-1) F G + (1-F)(1-G)), which pulls the share of boundaries towards 1/N.
+
+    F is the share of bytes with p > 0.5 (forced ends not counted), G the mean p; on the line F = G the minimum is 1.
+    """
+    n = target_patch_size
+    p = boundary_probability[is_byte]
+    if n == 1 or p.numel() == 0:
+        return boundary_probability.sum() * 0 + 1
+    share, mean = (p > 0.5).float().mean(), p.mean()
+    return n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
