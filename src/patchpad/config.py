@@ -22,7 +22,10 @@ PADDING = 257
 VOCAB_SIZE = 257
 """Outcomes of a prediction: 256 bytes and the end of the document."""
 NUM_INPUT_IDS = 258
+IGNORED_TARGET = -100
+"""Target of positions that predict nothing that counts."""
 
+ModelKind = Literal["patch", "byte", "bpe", "megabyte"]
 PatchifierKind = Literal["fixed", "spacebyte", "entropy", "hnet"]
 PatchRule = Literal["global", "jump"]
 TriggerKind = Literal["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
@@ -107,12 +110,19 @@ class TriggerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of the model. Widths are features, windows are bytes."""
+    """Sizes of the model. Widths are features, windows are bytes.
 
+    Every kind reads `kind`, `trunk_*`, `ffn_ratio`, `rotary_base` and `context_bytes`; `patch` reads all fields but
+    `bpe_vocab_size`. What else a baseline reads is said at the field; it leaves the others alone.
+    """
+
+    kind: ModelKind = "patch"
+    """`patch`: this project's model. Baselines: `byte` and `bpe`, one Transformer over bytes or over tokens with the
+    trunk's sizes; `megabyte`, whose global model has the trunk's sizes."""
     byte_dim: int = 64
-    """Width of the byte states in the local encoder, entropy head and local decoder."""
+    """Width of the byte states in the local encoder, entropy head and local decoder; `megabyte`: of its local model."""
     byte_heads: int = 2
-    """Attention heads of the local layers."""
+    """Attention heads of the local layers; `megabyte`: of its local model."""
     window_bytes: int = 16
     """Bytes that a local layer sees, the byte itself included."""
     encoder_layers: int = 1
@@ -120,7 +130,7 @@ class ModelConfig:
     entropy_head_layers: int = 2
     """Layers of the entropy head on top of the encoder."""
     decoder_layers: int = 1
-    """Layers of the local decoder."""
+    """Layers of the local decoder; `megabyte`: of its local model."""
     pooling_heads: int = 4
     """Attention heads that pool the bytes of a patch."""
     trunk_dim: int = 256
@@ -135,12 +145,15 @@ class ModelConfig:
     """Base of the rotary positions, local layers and trunk alike."""
     context_bytes: int = 1024
     """Longest window of a document in training and evaluation; longer documents are cut."""
+    bpe_vocab_size: int = 4096
+    """Only `bpe`: most tokens, the 256 bytes and the separator included; a small text may give fewer."""
     patchifier: PatchifierConfig = field(default_factory=PatchifierConfig)
-    """How bytes are cut into patches."""
+    """How bytes are cut into patches; `megabyte`: `fixed`, with its `target_patch_size`."""
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
-    """Where scratchpads are issued."""
+    """Where scratchpads are issued; baselines have none, so theirs is `never`."""
 
     def __post_init__(self) -> None:
+        self._check_baseline()
         _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
         _require_positive(
             self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers"
@@ -160,6 +173,30 @@ class ModelConfig:
         _require_finite(self, "ffn_ratio", "rotary_base")
         _require(self.ffn_ratio > 0, f"ffn_ratio is {self.ffn_ratio}", "a number above 0")
         _require(self.rotary_base > 1, f"rotary_base is {self.rotary_base}", "a number above 1")
+
+    def _check_baseline(self) -> None:
+        _require(
+            self.bpe_vocab_size > NUM_BYTE_VALUES,
+            f"bpe_vocab_size is {self.bpe_vocab_size}",
+            f"an integer of at least {NUM_BYTE_VALUES + 1} (the bytes and the separator)",
+        )
+        if self.kind == "patch":
+            return
+        patchifier, trigger = self.patchifier, self.trigger
+        _require(
+            patchifier.kind == "fixed", f"patchifier.kind is {patchifier.kind} with model.kind {self.kind}", "fixed"
+        )
+        _require(
+            trigger.kind in ("never", TriggerConfig.kind),
+            f"trigger.kind is {trigger.kind} with model.kind {self.kind}, which has no scratchpads",
+            "leave it out",
+        )
+        object.__setattr__(self, "trigger", TriggerConfig(kind="never"))
+        _require(
+            self.kind != "megabyte" or self.trunk_dim % patchifier.target_patch_size == 0,
+            f"trunk_dim is {self.trunk_dim} with target_patch_size {patchifier.target_patch_size}",
+            "for megabyte, a trunk_dim that is a multiple of the patch size (each byte takes an equal part of it)",
+        )
 
     @property
     def reads_entropy(self) -> bool:

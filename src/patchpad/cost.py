@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline_rates
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
 from patchpad.errors import ConfigError
 
@@ -54,7 +55,7 @@ class Cost:
     """Cost of a model at given rates of patches and scratchpads."""
 
     parts: Mapping[str, PartCost]
-    """Keyed by `PARTS`; a part that a model does not have is all zeros."""
+    """Keyed by `PARTS`, or by `baseline_parts`; a part that a model does not have is all zeros."""
     patches_per_byte: float
     scratchpads_per_byte: float
     context_bytes: int
@@ -121,7 +122,9 @@ class Cost:
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Returns the parameters of each of `PARTS`; 0 for a part that does not exist."""
+    """Returns the parameters of each of `PARTS`, 0 for a part that does not exist; of a baseline, of its own parts."""
+    if config.kind != "patch":
+        return baseline_parameters(config)
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
     is_hnet = config.patchifier.kind == "hnet"
     others = {
@@ -165,11 +168,27 @@ def cost(
     Raises:
         ConfigError: a rate, a context or a dtype that cannot be.
     """
+    if config.kind != "patch" and scratchpads_per_byte != 0:
+        raise ConfigError(
+            f"scratchpads_per_byte is {scratchpads_per_byte}; allowed: 0, a `{config.kind}` model has no scratchpads",
+            hint="Leave --scratchpads-per-byte out.",
+        )
     is_measured = trunk_pairs_per_slot is not None and pooled_bytes_per_slot is not None
     _check(context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
     slots_per_byte = patches_per_byte + scratchpads_per_byte
     if trunk_pairs_per_slot is None:
         trunk_pairs_per_slot = 1 + _mean_earlier_commits(patches_per_byte * context_bytes)
+    if config.kind != "patch":
+        parts = _baseline_costs(
+            config, patches_per_byte, trunk_pairs_per_slot, positions_per_byte, context_bytes, dtype
+        )
+        return Cost(
+            parts=parts,
+            patches_per_byte=patches_per_byte,
+            scratchpads_per_byte=scratchpads_per_byte,
+            context_bytes=context_bytes,
+            cache_dtype=dtype,
+        )
     if pooled_bytes_per_slot is None:
         pooled_bytes_per_slot = _mean_pooled_bytes(patches_per_byte, scratchpads_per_byte, context_bytes)
 
@@ -214,6 +233,34 @@ def cost(
     )
 
 
+def _baseline_costs(
+    config: ModelConfig, slots: float, trunk_pairs: float, positions: float, context_bytes: int, dtype: str
+) -> dict[str, PartCost]:
+    """Returns the parts of a baseline; slots and positions are per byte, trunk pairs per slot."""
+    item_bytes, patch_size = DTYPE_BYTES[dtype], config.patchifier.target_patch_size
+    parts = {}
+    for name, part in baseline_parts(config).items():
+        runs = slots if part.is_per_slot else positions
+        if name == "slices":  # the same small matrix for each byte of a patch, whether it will be read or not
+            runs *= patch_size
+        pairs = trunk_pairs if part.is_per_slot else _mean_place(patch_size, context_bytes)
+        cached = 2 * part.attention_layers * part.dim * item_bytes
+        parts[name] = PartCost(
+            num_params=part.weights + part.others,
+            linear_flops_per_byte=2 * runs * part.weights,
+            attention_flops_per_byte=4 * part.attention_layers * runs * pairs * part.dim,
+            trunk_cache_bytes_per_byte=slots * cached if part.is_per_slot else 0.0,
+            local_cache_bytes=0 if part.is_per_slot else patch_size * cached,
+        )
+    return parts
+
+
+def _mean_place(patch_size: int, context_bytes: int) -> float:
+    """Mean of n mod patch_size + 1 over the positions n = 0 .. context_bytes - 1: what MegaByte's local model sees."""
+    whole, rest = divmod(context_bytes, patch_size)
+    return (whole * patch_size * (patch_size + 1) + rest * (rest + 1)) / 2 / context_bytes
+
+
 def default_rates(config: Config) -> tuple[float, float]:
     """Returns the patches and scratchpads per byte that a configuration aims at.
 
@@ -222,6 +269,8 @@ def default_rates(config: Config) -> tuple[float, float]:
     Raises:
         ConfigError: the rate depends on the text, so it has to be given.
     """
+    if config.model.kind != "patch":
+        return baseline_rates(config.model)
     patchifier, trigger = config.model.patchifier, config.model.trigger
     patches_per_byte = 1 / patchifier.target_patch_size
     most = 1 - patches_per_byte
@@ -310,7 +359,7 @@ def _check(
         )
     if not 1 <= positions < math.inf:
         raise ConfigError(f"positions_per_byte is {positions}; allowed: a number of at least 1")
-    if not (0 < patches <= 1 or (patches == 0 and is_measured)):
+    if not (0 < patches <= positions + RATE_TOLERANCE or (patches == 0 and is_measured)):
         raise ConfigError(
             f"patches_per_byte is {patches}; allowed: above 0, at most 1",
             hint="Change --mean-patch-size (1 or more bytes).",

@@ -26,6 +26,8 @@ def cost(
     settings = load_config(config)
     if mean_patch_size is not None and not mean_patch_size >= 1:
         raise ConfigError(f"--mean-patch-size is {mean_patch_size}; allowed: a number of at least 1")
+    if settings.model.kind != "patch" and scratchpads_per_byte is None:
+        scratchpads_per_byte = 0.0
     patches_per_byte = scratchpads = None
     if mean_patch_size is not None:
         patches_per_byte = 1 / mean_patch_size

@@ -62,7 +62,8 @@ def train(
         print(strict_json({"run": str(run.path), **last}))
     else:
         print(f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes")
-        print(f"Next: patchpad calibrate {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
+        command = "calibrate" if run.config.model.kind == "patch" else "evaluate"
+        print(f"Next: patchpad {command} {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
 
 
 def parse_fields(tokens: tuple[str, ...]) -> dict[str, str]:

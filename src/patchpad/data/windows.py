@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchpad.config import SEPARATOR
+from patchpad.config import IGNORED_TARGET, SEPARATOR
 from patchpad.data.corpus import Corpus
 from patchpad.errors import ConfigError
-
-IGNORED_TARGET = -100
-"""Target of positions that predict nothing that counts."""
 
 
 @dataclass(frozen=True)

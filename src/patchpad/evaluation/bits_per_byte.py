@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
-from patchpad.data.windows import IGNORED_TARGET
 from patchpad.errors import InputError
-from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.language_model import LanguageModel, Predicted
+from patchpad.model.language_model import target_nats as target_nats
 from patchpad.model.precision import autocast
-from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 DEFAULT_LIMIT_BYTES = 1_000_000
 ROW_BATCH_BYTES = 16_384
@@ -53,19 +51,18 @@ class Tally:
     pooled_positions: int = 0
     num_positions: int = 0
 
-    def add(self, batch: Batch, output: ByteLMOutput) -> None:
+    def add(self, batch: Batch, predicted: Predicted) -> None:
         """Adds a batch."""
         is_byte = batch.is_byte
-        self.nats += float(target_nats(output.logits, batch.targets)[is_byte].cpu().double().sum())
+        self.nats += float(predicted.nats[is_byte].cpu().double().sum())
         self.num_bytes += int(is_byte.sum())
-        layout = output.layout
-        self.num_commits += int(layout.slot_is_commit.sum())
-        self.num_scratchpads += layout.num_slots - int(layout.slot_is_commit.sum())
-        self.trunk_pairs += int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots
-        self.pooled_positions += int(layout.slot_num_bytes.sum())
-        self.num_positions += int((~layout.documents.is_padding).sum())
+        self.num_commits += predicted.num_commits
+        self.num_scratchpads += predicted.num_scratchpads
+        self.trunk_pairs += predicted.trunk_pairs
+        self.pooled_positions += predicted.pooled_positions
+        self.num_positions += predicted.num_positions
 
-    def point(self, model: ByteLM, threshold: float, window_bytes: int) -> Point:
+    def point(self, model: LanguageModel, threshold: float, window_bytes: int) -> Point:
         """Turns the tally into rates per byte.
 
         Args:
@@ -96,15 +93,8 @@ class Tally:
         )
 
 
-def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
-    """Returns -ln p of each target in fp32; 0 where the target is ignored."""
-    flat = logits.float().flatten(0, 1)
-    nats = F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none")
-    return nats.view_as(targets)
-
-
 def evaluate(
-    model: ByteLM,
+    model: LanguageModel,
     data: Corpus | Windows | str | Path | Sequence[str | Path],
     *,
     scratchpad_threshold_nats: Sequence[float] | float | None = None,
@@ -142,7 +132,7 @@ def evaluate(
 
 
 def choose_windows(
-    model: ByteLM,
+    model: LanguageModel,
     data: Corpus | Windows | str | Path | Sequence[str | Path],
     *,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
@@ -160,7 +150,7 @@ def choose_windows(
 
 
 @torch.no_grad()
-def _tally(model: ByteLM, windows: Windows, threshold: float | None) -> Tally:
+def _tally(model: LanguageModel, windows: Windows, threshold: float | None) -> Tally:
     row_positions = model.config.context_bytes + 1
     batch_rows = max(1, ROW_BATCH_BYTES // row_positions)
     tally = Tally()
@@ -170,15 +160,15 @@ def _tally(model: ByteLM, windows: Windows, threshold: float | None) -> Tally:
         for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=batch_rows):
             batch = batch.to(model.device)
             with autocast(model.device):
-                output = model(batch.byte_ids, threshold)
-            tally.add(batch, output)
+                predicted = model.predict_targets(batch.byte_ids, batch.targets, threshold)
+            tally.add(batch, predicted)
     finally:
         model.train(was_training)
     return tally
 
 
 @torch.no_grad()
-def score(model: ByteLM, text: bytes | str, *, scratchpad_threshold_nats: float | None = None) -> np.ndarray:
+def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats: float | None = None) -> np.ndarray:
     """Returns -ln p of each byte of a text given those before it in its window, [byte] of float32, in nats.
 
     Text longer than the model's `context_bytes` is cut into windows as in `evaluate`. Empty text gives an empty array.
@@ -191,6 +181,6 @@ def score(model: ByteLM, text: bytes | str, *, scratchpad_threshold_nats: float 
     for batch in evaluation_batches(windows, row_positions=model.config.context_bytes + 1, batch_rows=1):
         batch = batch.to(model.device)
         with autocast(model.device):
-            nats = target_nats(model(batch.byte_ids, scratchpad_threshold_nats).logits, batch.targets)
+            nats = model.predict_targets(batch.byte_ids, batch.targets, scratchpad_threshold_nats).nats
         pieces.append(nats[batch.is_byte].cpu().numpy())
     return np.concatenate(pieces)

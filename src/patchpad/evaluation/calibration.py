@@ -14,6 +14,7 @@ from patchpad.data import Corpus, Windows, evaluation_batches
 from patchpad.errors import GenerationError
 from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, ROW_BATCH_BYTES, Point, choose_windows, evaluate
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 
 SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
@@ -21,7 +22,7 @@ SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 
 
 def calibrate(
-    model: ByteLM,
+    model: LanguageModel,
     data: Corpus | Windows | str | Path | Sequence[str | Path],
     *,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
@@ -37,8 +38,10 @@ def calibrate(
 
     Raises:
         DataError: unreadable or empty text.
-        GenerationError: the model's trigger has no threshold in nats.
+        GenerationError: the model has no scratchpads, or its trigger no threshold in nats.
     """
+    model.require_scratchpads("there is nothing to calibrate")
+    assert isinstance(model, ByteLM)
     if model.config.trigger.kind not in NATS_TRIGGERS:
         raise GenerationError(
             f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; "

@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from patchpad.config import SEPARATOR
+from patchpad.inference.phases import phases_of
+from patchpad.inference.row_state import RowState
 from patchpad.inference.sampling import Sampling, choose
-from patchpad.inference.stepping import DecodingState, predict, read, read_prompts, refresh
 from patchpad.inference.stop import num_held_back, stop_begins_at
-from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
 
 StopReason = Literal["length", "end", "stop"]
 
@@ -83,9 +83,10 @@ class Engine:
     """
 
     def __init__(
-        self, model: ByteLM, *, batch_rows: int = BATCH_ROWS, trunk_group_share: float = TRUNK_GROUP_SHARE
+        self, model: LanguageModel, *, batch_rows: int = BATCH_ROWS, trunk_group_share: float = TRUNK_GROUP_SHARE
     ) -> None:
         self.model = model.eval()
+        self.phases = phases_of(model)
         self.batch_rows = batch_rows
         self.trunk_group_share = trunk_group_share
         self.num_submitted = 0
@@ -94,7 +95,7 @@ class Engine:
         self.pending: deque[Row] = deque()
         self.rows: list[Row] = []
         """Rows of the batch, in the order of `state`."""
-        self.state: DecodingState | None = None
+        self.state: RowState | None = None
         self.ready: list[int] = []
         """Places of rows that have logits, ascending."""
         self.logits: Tensor | None = None
@@ -159,10 +160,10 @@ class Engine:
         if not joining:
             return
         thresholds = torch.tensor([row.threshold for row in joining], dtype=torch.float32)
-        logits, state = read_prompts(self.model, [row.request.prompt for row in joining], thresholds)
+        logits, state = self.phases.read_prompts(self.model, [row.request.prompt for row in joining], thresholds)
         self.ready += range(len(self.rows), len(self.rows) + len(joining))
         self.rows += joining
-        self.state = state if self.state is None else DecodingState.join([self.state, state])
+        self.state = state if self.state is None else type(state).join([self.state, state])
         self.logits = logits if self.logits is None else torch.cat([self.logits, logits])
         self.thresholds = None
 
@@ -171,7 +172,7 @@ class Engine:
         chosen = self._sample()
         released, ended = [], []
         for place, value in zip(self.ready, chosen, strict=True):
-            new = _append(self.rows[place], value)
+            new = _append(self.rows[place], self.model.bytes_of(value))
             if new is not None:
                 released.append(new)
                 if new.is_last:
@@ -207,17 +208,18 @@ class Engine:
             rows = torch.tensor(calm, device=device)
             if self.thresholds is None:
                 self.thresholds = torch.tensor([row.threshold for row in self.rows], device=device)
-            needs_trunk = read(model, torch.tensor(ids, device=device), state, rows, self.thresholds[rows]).tolist()
+            new_ids = torch.tensor(ids, device=device)
+            needs_trunk = self.phases.read(model, new_ids, state, rows, self.thresholds[rows]).tolist()
             self.waiting = sorted(
                 self.waiting + [place for place, needs in zip(calm, needs_trunk, strict=True) if needs]
             )
             calm = [place for place, needs in zip(calm, needs_trunk, strict=True) if not needs]
         if self.waiting and (not calm or len(self.waiting) >= math.ceil(self.trunk_group_share * len(self.rows))):
-            refresh(model, state, torch.tensor(self.waiting, device=device))
+            self.phases.refresh(model, state, torch.tensor(self.waiting, device=device))
             self.num_trunk_batches += 1
             calm, self.waiting = sorted(calm + self.waiting), []
         self.ready = calm
-        self.logits = predict(model, state, torch.tensor(calm, device=device)) if calm else None
+        self.logits = self.phases.predict(model, state, torch.tensor(calm, device=device)) if calm else None
 
     def _note_counts(self, places: Sequence[int]) -> None:
         if self.state is None:
@@ -241,21 +243,27 @@ class Engine:
         self.thresholds = None
 
 
-def _append(row: Row, value: int) -> NewBytes | None:
-    """Gives a row its next id. Returns what it releases; None if all of it may begin a stop string."""
+def _append(row: Row, new_bytes: bytes | None) -> NewBytes | None:
+    """Gives a row its next byte, or the bytes of its next token; None ends the document.
+
+    Returns what it releases; None if all of it may begin a stop string.
+    """
     request, data = row.request, row.data
     if request.max_new_bytes == 0:
         row.stop_reason = "length"
-    elif value == SEPARATOR:
+    elif new_bytes is None:
         row.stop_reason = "end"
     else:
-        data.append(value)
-        stops_at = stop_begins_at(data, request.stop)
-        if stops_at is not None:
-            del data[stops_at:]
-            row.stop_reason = "stop"
-        elif len(data) == request.max_new_bytes:
-            row.stop_reason = "length"
+        for value in new_bytes:
+            data.append(value)
+            stops_at = stop_begins_at(data, request.stop)
+            if stops_at is not None:
+                del data[stops_at:]
+                row.stop_reason = "stop"
+            elif len(data) == request.max_new_bytes:
+                row.stop_reason = "length"
+            if row.stop_reason is not None:
+                break
     is_last = row.stop_reason is not None
     through = len(data) if is_last else len(data) - num_held_back(data, request.stop)
     new = bytes(data[row.num_released : through])

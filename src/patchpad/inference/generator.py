@@ -14,8 +14,7 @@ from patchpad.inference.sampling import Sampling
 from patchpad.inference.stepping import Prompts, encode_prompts
 from patchpad.inference.stop import encode_stop
 from patchpad.inference.text import TextDecoder, decode_text
-from patchpad.model.byte_lm import ByteLM
-from patchpad.patching import check_threshold
+from patchpad.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +40,18 @@ class Completion:
 
 @overload
 def threshold_from_dials(
-    model: ByteLM, scratchpad_threshold_nats: int | float | None, compute: int | float | None
+    model: LanguageModel, scratchpad_threshold_nats: int | float | None, compute: int | float | None
 ) -> int | float | None: ...
 @overload
 def threshold_from_dials(
-    model: ByteLM, scratchpad_threshold_nats: int | float | Sequence[int | float] | None, compute: int | float | None
+    model: LanguageModel,
+    scratchpad_threshold_nats: int | float | Sequence[int | float] | None,
+    compute: int | float | None,
 ) -> int | float | Sequence[int | float] | None: ...
 def threshold_from_dials(
-    model: ByteLM, scratchpad_threshold_nats: int | float | Sequence[int | float] | None, compute: int | float | None
+    model: LanguageModel,
+    scratchpad_threshold_nats: int | float | Sequence[int | float] | None,
+    compute: int | float | None,
 ) -> int | float | Sequence[int | float] | None:
     """Returns the threshold that the caller's dial means; None for the stored one.
 
@@ -62,6 +65,7 @@ def threshold_from_dials(
             "both compute and scratchpad_threshold_nats were given; allowed: one of the two",
             hint="Leave one out; compute is translated into a threshold.",
         )
+    model.require_scratchpads("compute is no dial of it")
     if model.calibration is None:
         raise GenerationError(
             "the model has no calibration, so compute cannot be translated into a threshold",
@@ -109,7 +113,7 @@ class Generation(Iterator[NewBytes]):
 
     def __init__(
         self,
-        model: ByteLM,
+        model: LanguageModel,
         prompts: Prompts,
         *,
         max_new_bytes: int = 200,
@@ -187,11 +191,9 @@ class Generation(Iterator[NewBytes]):
         count = len(self.prompts)
         if threshold is None:
             return [self.model.trigger.threshold] * count
-        check_threshold(
+        self.model.check_threshold(
             float(threshold) if isinstance(threshold, int | float) else torch.tensor(threshold, dtype=torch.float64),
-            self.model.config.trigger.kind,
             count,
-            None,
         )
         return [float(threshold)] * count if isinstance(threshold, int | float) else list(map(float, threshold))
 
@@ -260,7 +262,7 @@ class TextStream(Iterator[str]):
         self._generation.close()
 
 
-def stream(model: ByteLM, prompt: str | bytes, **options: Unpack[GenerationOptions]) -> TextStream:
+def stream(model: LanguageModel, prompt: str | bytes, **options: Unpack[GenerationOptions]) -> TextStream:
     """Generates for one prompt, piece by piece; `Generation` says what the options mean and what they raise.
 
     Returns:
@@ -269,7 +271,7 @@ def stream(model: ByteLM, prompt: str | bytes, **options: Unpack[GenerationOptio
     return TextStream(Generation(model, [prompt], **options))
 
 
-def complete(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[Completion]:
+def complete(model: LanguageModel, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[Completion]:
     """Generates for a ragged batch of prompts; `Generation` says what the options mean and what they raise.
 
     Returns:
@@ -282,10 +284,12 @@ def complete(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOption
 
 
 @overload
-def generate(model: ByteLM, prompts: str | bytes, **options: Unpack[GenerationOptions]) -> str: ...
+def generate(model: LanguageModel, prompts: str | bytes, **options: Unpack[GenerationOptions]) -> str: ...
 @overload
-def generate(model: ByteLM, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[str]: ...
-def generate(model: ByteLM, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]) -> str | list[str]:
+def generate(model: LanguageModel, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[str]: ...
+def generate(
+    model: LanguageModel, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]
+) -> str | list[str]:
     """Generates text; see `Generation` for the options, and `complete` for bytes, counts and stop reasons.
 
     Returns:

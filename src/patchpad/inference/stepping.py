@@ -6,37 +6,38 @@ lets rows go their own way.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR
+from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
+from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts, Threshold, check_threshold
+from patchpad.patching import ByteFacts, Threshold
 from patchpad.patching.patchifiers import bytes_since_end
+
+if TYPE_CHECKING:
+    from patchpad.inference.phases import Phases
 
 Prompts = Sequence[bytes | str]
 
 
 @dataclass
-class DecodingState:
+class DecodingState(RowState):
     """Everything that the next step of each row needs. A step consumes it: use only the state that it returns."""
 
-    position: Int[Tensor, " batch"]
-    """n - start(n) of the newest id."""
-    newest_id: Int[Tensor, " batch"]
     newest_entropy_nats: Float[Tensor, " batch"] | None
     encoder: LocalCache
     entropy_head: LocalCache | None
     decoder: LocalCache
-    trunk: TrunkCache
     open_states: Float[Tensor, "batch place byte_dim"]
     """Byte states of the newest id's patch up to that id, oldest first."""
     open_length: Int[Tensor, " batch"]
@@ -47,38 +48,10 @@ class DecodingState:
     """Whether the newest id closed its patch, so that the next one opens another."""
     context: Float[Tensor, "batch layer byte_dim"]
     """What the newest slot adds at each local decoder layer."""
-    trunk_calls: Int[Tensor, " batch"]
-    """Commits and scratchpads since the prefill began."""
     boundary_probability: Float[Tensor, " batch"] | None
     """For `hnet`: the router's probability at the newest id."""
     smoothed: Float[Tensor, "batch trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as the newest one left it."""
-
-    def clone(self) -> "DecodingState":
-        """Returns an independent copy, for beams and rollback."""
-        return self._map(lambda part: part.clone())
-
-    def select(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "DecodingState":
-        """Returns a copy with the given rows, in the given order; a row may come more than once."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
-        return self._map(lambda part: part.select(index) if isinstance(part, LocalCache | TrunkCache) else part[index])
-
-    @staticmethod
-    def join(states: Sequence["DecodingState"]) -> "DecodingState":
-        """Returns one state with the rows of all, in order; all must be of the same model."""
-        columns = {field.name: [getattr(state, field.name) for state in states] for field in fields(DecodingState)}
-        joined: dict[str, Any] = {}
-        for name, parts in columns.items():
-            if isinstance(parts[0], LocalCache | TrunkCache):
-                joined[name] = type(parts[0]).join(parts)
-            else:
-                joined[name] = None if parts[0] is None else torch.cat(parts)
-        return DecodingState(**joined)
-
-    def _map(self, change: Any) -> "DecodingState":
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
-        return DecodingState(**changed)
 
 
 def encode_prompts(prompts: Prompts) -> list[bytes]:
@@ -99,8 +72,8 @@ def encode_prompts(prompts: Prompts) -> list[bytes]:
 
 @torch.inference_mode()
 def prefill(
-    model: ByteLM, prompts: Prompts, *, scratchpad_threshold_nats: Threshold = None
-) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
+    model: LanguageModel, prompts: Prompts, *, scratchpad_threshold_nats: Threshold = None
+) -> tuple[Float[Tensor, "batch vocab"], RowState]:
     """Reads ragged prompts in one pass.
 
     Args:
@@ -115,23 +88,23 @@ def prefill(
         InputError: no prompts, or an impossible threshold.
     """
     encoded = encode_prompts(prompts)
-    check_threshold(scratchpad_threshold_nats, model.config.trigger.kind, len(encoded), None)
-    return read_prompts(model, encoded, scratchpad_threshold_nats)
+    model.check_threshold(scratchpad_threshold_nats, len(encoded))
+    return _phases_of(model).read_prompts(model, encoded, scratchpad_threshold_nats)
 
 
 @torch.inference_mode()
 def step(
-    model: ByteLM,
+    model: LanguageModel,
     next_bytes: Int[Tensor, " batch"] | Sequence[int],
-    state: DecodingState,
+    state: RowState,
     *,
     scratchpad_threshold_nats: Threshold = None,
-) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
+) -> tuple[Float[Tensor, "batch vocab"], RowState]:
     """Reads one more id per row. Only rows whose byte ends a patch or fires a scratchpad run the trunk.
 
     Args:
         model: used in eval mode.
-        next_bytes: 0..255, or 256 to begin a new document in a row; [batch].
+        next_bytes: 0..255, or 256 to begin a new document in a row; tokens for a bpe model; [batch].
         state: consumed, it is written in place; clone it first to keep it.
         scratchpad_threshold_nats: None for the stored threshold, a float, or [batch]; may change at every step.
 
@@ -145,14 +118,21 @@ def step(
     batch = len(state.position)
     if ids.shape != (batch,):
         raise InputError(f"next_bytes has the shape {list(ids.shape)}; allowed: [{batch}], one id per row of the state")
-    if int(ids.min()) < 0 or int(ids.max()) > SEPARATOR:
-        raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {SEPARATOR} ({NUM_INPUT_IDS - 1} is padding)")
-    check_threshold(scratchpad_threshold_nats, model.config.trigger.kind, batch, None)
+    if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
+        raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
+    model.check_threshold(scratchpad_threshold_nats, batch)
     model.eval()
     rows = torch.arange(batch, device=ids.device)
-    needs_trunk = read(model, ids, state, rows, scratchpad_threshold_nats)
-    refresh(model, state, rows[needs_trunk])
-    return predict(model, state, rows), state
+    phases = _phases_of(model)
+    needs_trunk = phases.read(model, ids, state, rows, scratchpad_threshold_nats)
+    phases.refresh(model, state, rows[needs_trunk])
+    return phases.predict(model, state, rows), state
+
+
+def _phases_of(model: LanguageModel) -> "Phases":
+    from patchpad.inference.phases import phases_of  # it imports this module
+
+    return phases_of(model)
 
 
 @torch.inference_mode()

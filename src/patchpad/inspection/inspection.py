@@ -16,6 +16,7 @@ from patchpad.errors import InputError
 from patchpad.evaluation.bits_per_byte import ROW_BATCH_BYTES, Point, Tally, evaluate, target_nats
 from patchpad.evaluation.calibration import score_quantiles
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.patching import ByteFacts
 from patchpad.patching.patchifiers import bytes_since_end
@@ -179,7 +180,7 @@ class Inspection:
 
 
 def inspect(
-    model: ByteLM,
+    model: LanguageModel,
     text: bytes | str,
     *,
     scratchpad_threshold_nats: int | float | None = None,
@@ -196,7 +197,10 @@ def inspect(
 
     Raises:
         InputError: no text, or a threshold that is no number or that the model's trigger does not take.
+        GenerationError: a model without scratchpads.
     """
+    model.require_scratchpads("there is nothing to inspect")
+    assert isinstance(model, ByteLM)
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
     if not data:
         raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
@@ -206,7 +210,7 @@ def inspect(
     windows = cut_windows(Corpus((np.frombuffer(data, dtype=np.uint8),), ("text",)), model.config.context_bytes)
     tally, pieces, nats = Tally(), [], []
     for batch, output in _passes(model, windows, threshold):
-        tally.add(batch, output)
+        tally.add(batch, output.predicted(batch.targets))
         pieces.append(_position_values(model, batch, output))
         nats.append(target_nats(output.logits, batch.targets)[batch.is_byte].cpu().numpy())
     positions = _join(pieces)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from patchpad.calibration import Calibration
-from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
-from patchpad.errors import InputError
+from patchpad.config import ModelConfig
 from patchpad.model.attention import SlotAttention, WindowAttention
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import ByteSelection, Routing, smooth, straight_through_confidence
 from patchpad.model.initialization import initialize
+from patchpad.model.language_model import LanguageModel, Predicted, target_nats
 from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
 from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.patch_pooling import PatchPooling
@@ -27,7 +26,6 @@ from patchpad.patching import (
     Threshold,
     Trigger,
     build_patchifier,
-    build_trigger,
     check_threshold,
 )
 from patchpad.patching.patchifiers import EntropyPatchifier, bytes_since_end
@@ -64,19 +62,31 @@ class ByteLMOutput:
     """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
     activations: Activations | None = None
 
+    def predicted(self, targets: ByteIds) -> Predicted:
+        """Returns the nats of targets, and what the pass took."""
+        layout = self.layout
+        num_commits = int(layout.slot_is_commit.sum())
+        return Predicted(
+            nats=target_nats(self.logits, targets),
+            num_commits=num_commits,
+            num_scratchpads=layout.num_slots - num_commits,
+            trunk_pairs=int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots,
+            pooled_positions=int(layout.slot_num_bytes.sum()),
+            num_positions=int((~layout.documents.is_padding).sum()),
+            entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
+            output=self,
+        )
 
-class ByteLM(nn.Module):
+
+class ByteLM(LanguageModel):
     """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
 
-    scratchpad_threshold_nats: Tensor
     patch_threshold_nats: Tensor
     """Exists for the `entropy` patchifier."""
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.patchifier = build_patchifier(config.patchifier)
-        self.trigger = build_trigger(config.trigger, config.patchifier)
 
         self.local_encoder = LocalEncoder(config)
         self.entropy_head = EntropyHead(config) if config.reads_entropy else None
@@ -86,20 +96,10 @@ class ByteLM(nn.Module):
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
-        self.calibration: Calibration | None = None
-        """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
-
-        self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan))
-        self.store_threshold(self.trigger.threshold)
         if isinstance(self.patchifier, EntropyPatchifier):
             self.register_buffer("patch_threshold_nats", torch.tensor(math.nan))
             self.store_patch_threshold(self.patchifier.threshold)
         initialize(self, seed)
-
-    def store_threshold(self, threshold: float) -> None:
-        """Makes `threshold` the one that is used when a caller gives none; it is saved with the weights."""
-        self.scratchpad_threshold_nats.fill_(threshold)
-        self.trigger.threshold = float(self.scratchpad_threshold_nats)
 
     def store_patch_threshold(self, threshold: float) -> None:
         """Sets the threshold of the `entropy` patchifier; it is saved with the weights."""
@@ -109,7 +109,7 @@ class ByteLM(nn.Module):
 
     def restore_thresholds(self) -> None:
         """Takes over the thresholds that were loaded with the weights."""
-        self.store_threshold(float(self.scratchpad_threshold_nats))
+        super().restore_thresholds()
         if isinstance(self.patchifier, EntropyPatchifier):
             self.store_patch_threshold(float(self.patch_threshold_nats))
 
@@ -207,25 +207,18 @@ class ByteLM(nn.Module):
         facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats)
         return self.patchifier.scores(facts)[facts.is_byte]
 
-    @staticmethod
-    def check_ids(byte_ids: ByteIds) -> None:
-        """Checks the contract of `forward`.
+    def predict_targets(
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
+    ) -> Predicted:
+        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
+        return self(byte_ids, threshold, trigger=trigger, patchifier=patchifier).predicted(targets)
 
-        Raises:
-            InputError: an empty batch, ids out of range, no leading separator, or padding before the end of a row.
-        """
-        if byte_ids.numel() == 0:
-            raise InputError(f"byte_ids has the shape {list(byte_ids.shape)}; allowed: at least one row and one id")
-        low, high = int(byte_ids.min()), int(byte_ids.max())
-        if low < 0 or high >= NUM_INPUT_IDS:
-            raise InputError(f"byte_ids holds {low if low < 0 else high}; allowed: 0 to {NUM_INPUT_IDS - 1}")
-        if bool((byte_ids[:, 0] != SEPARATOR).any()):
-            raise InputError(f"a row of byte_ids starts with another id than the separator; put {SEPARATOR} first")
-        padding = byte_ids == PADDING
-        if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
-            raise InputError(f"padding ({PADDING}) stands before other ids; allowed: only at the end of a row")
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.scratchpad_threshold_nats.device
+    def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
+        """Checks a threshold that a caller gave; see `LanguageModel`."""
+        check_threshold(threshold, self.config.trigger.kind, batch, length)

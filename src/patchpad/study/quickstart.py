@@ -110,6 +110,7 @@ def quickstart(
     )
     training_began = time.perf_counter()
     run = train(config, out=out, progress=progress)
+    assert isinstance(run.model, ByteLM)
     training_seconds = time.perf_counter() - training_began
 
     logger.info("measuring held-out text along the threshold")
@@ -186,6 +187,8 @@ def build_report(
 ) -> Report:
     """Collects what the page shows."""
     never, chosen = result.without_scratchpads, result.calibrated
+    model = result.run.model
+    assert isinstance(model, ByteLM)
     corpus = Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
     command = "patchpad quickstart" + "".join(f" --data {path}" for path in data)
     if minutes != 5.0:
@@ -210,7 +213,7 @@ def build_report(
             f"The number of steps follows from the machine's speed. To repeat this run exactly on the same machine:\n"
             f"patchpad train --config {result.run.path / 'config.json'} --out NEW_RUN"
         ),
-        **sample_marks(result.run.model, PROMPT.encode() + result.completion.data),
+        **sample_marks(model, PROMPT.encode() + result.completion.data),
     )
 
 

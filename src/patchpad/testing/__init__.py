@@ -1,5 +1,6 @@
 """Helpers for tests of patchpad and of code built on it: tiny models whose decisions are not fragile."""
 
+from patchpad.testing.baselines import BASELINE_KINDS, ids_of, sharp_baseline, tiny_baseline_config
 from patchpad.testing.models import (
     as_row,
     random_documents,
@@ -12,12 +13,16 @@ from patchpad.testing.models import (
 )
 
 __all__ = [
+    "BASELINE_KINDS",
     "as_row",
+    "ids_of",
     "random_documents",
     "safe_threshold",
     "settle_patches",
+    "sharp_baseline",
     "sharp_model",
     "thresholds_to_try",
+    "tiny_baseline_config",
     "tiny_model_config",
     "tolerance",
 ]

@@ -21,7 +21,8 @@ from patchpad.calibration import Calibration
 from patchpad.config import FORMAT_VERSION, Config
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, strict_json, write_atomically
-from patchpad.model.byte_lm import ByteLM
+from patchpad.model.build import build_model
+from patchpad.model.language_model import LanguageModel
 
 CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
     "config.json",
@@ -31,6 +32,8 @@ CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
     "manifest.json",
 )
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+EXTRA_FILES = ("tokenizer.json",)
+"""What a kind of model keeps beside its weights; see `LanguageModel.extra_files`."""
 CHECKPOINTS = "checkpoints"
 BUNDLED_MODEL = Path(patchpad.data.__file__).parent / "bundled" / "model"
 """The small model that ships with the package; its card lies beside it."""
@@ -43,17 +46,18 @@ class Checkpoint:
     path: Path
     config: Config
 
-    def model(self) -> ByteLM:
+    def model(self) -> LanguageModel:
         """Builds the model and loads its weights.
 
         Raises:
             CheckpointError: the weights do not fit the configuration.
         """
-        model = ByteLM(self.config.model)
+        model = build_model(self.config.model)
         try:
             model.load_state_dict(load_file(self.path / MODEL))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise _does_not_fit(self.path / MODEL, error) from error
+        model.read_extra_files(self.path)
         model.restore_thresholds()
         model.calibration = Calibration.read(self.path / CALIBRATION) if (self.path / CALIBRATION).exists() else None
         return model.eval()
@@ -131,7 +135,7 @@ def list_steps(run: Path) -> list[Path]:
     return sorted(found, key=lambda folder: int(folder.name[5:]))
 
 
-def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") -> ByteLM:
+def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") -> LanguageModel:
     """Loads a model from a run or a step folder, in eval mode.
 
     Args:
@@ -144,7 +148,7 @@ def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") 
     return open_checkpoint(BUNDLED_MODEL if path is None else path).model().to(device)
 
 
-def save(model: ByteLM, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Writes a model, with its threshold and calibration, into an empty folder, for inference only.
 
     Args:
@@ -165,7 +169,7 @@ def save(model: ByteLM, config: Config, folder: str | Path, *, dtype: torch.dtyp
 
 
 def write_files(
-    folder: Path, model: ByteLM, config: Config, metrics: str | None, *, dtype: torch.dtype = torch.float32
+    folder: Path, model: LanguageModel, config: Config, metrics: str | None, *, dtype: torch.dtype = torch.float32
 ) -> None:
     """Writes the files that runs and step folders share, the manifest not yet."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -173,6 +177,8 @@ def write_files(
         tensors.update({name: tensor.detach().cpu().to(dtype) for name, tensor in model.named_parameters()})
     write_atomically(folder / CONFIG, strict_json(config.to_dict(), indent=1))
     _save_tensors(folder / MODEL, tensors)
+    for name, content in model.extra_files().items():
+        write_atomically(folder / name, content)
     if model.calibration is not None:
         write_atomically(folder / CALIBRATION, model.calibration.to_json())
     if metrics is not None:
@@ -181,7 +187,8 @@ def write_files(
 
 def write_manifest(folder: Path) -> None:
     """Writes the SHA-256 of each file of a folder; called last, it makes a checkpoint valid."""
-    ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER)  # files that others put here may change
+    # Files that others put here may change.
+    ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER, *EXTRA_FILES)
     digests = {name: sha256_of(folder / name) for name in ours if (folder / name).is_file()}
     write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
 
@@ -196,7 +203,7 @@ def save_step(
     run: Path,
     step: int,
     *,
-    model: ByteLM,
+    model: LanguageModel,
     config: Config,
     optimizer_tensors: dict[str, Tensor],
     trainer_state: dict[str, Any],

@@ -10,6 +10,7 @@ from torch import Tensor
 from patchpad.config import NATS_TRIGGERS, VOCAB_SIZE, Config, TrainConfig
 from patchpad.files import json_float
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.language_model import LanguageModel
 from patchpad.patching.patchifiers import FixedPatchifier, Patchifier
 from patchpad.patching.triggers import RandomTrigger, Trigger
 from patchpad.shapes import ByteIds
@@ -88,7 +89,7 @@ class ThresholdSchedule:
         rate = self.config.train.scratchpads_per_byte
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
-    def decision(self, model: ByteLM, step: int) -> tuple[float | None, Trigger]:
+    def decision(self, model: LanguageModel, step: int) -> tuple[float | None, Trigger]:
         """Returns the threshold and trigger of a step; None stands for the trigger's own threshold."""
         step_seed = self.config.train.seed * 1_000_003 + step + 1
         patch_size = self.config.model.patchifier.target_patch_size
@@ -100,8 +101,10 @@ class ThresholdSchedule:
             return None, RandomTrigger(self.target_rate, patch_size, step_seed)
         return self.scratchpad.nats, model.trigger
 
-    def patchifier(self, model: ByteLM) -> Patchifier:
-        """Returns what cuts patches in this step."""
+    def patchifier(self, model: LanguageModel) -> Patchifier | None:
+        """Returns what cuts patches in this step; None for a baseline."""
+        if not isinstance(model, ByteLM):
+            return None
         if self.cuts_by_entropy and self.is_fresh and not self.patch.is_fixed:
             return self.fixed_patchifier
         return model.patchifier

@@ -18,10 +18,12 @@ from safetensors import SafetensorError
 from patchpad.config import Config
 from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
-from patchpad.evaluation.bits_per_byte import evaluate, target_nats
+from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
+from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import ratio_loss
+from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -36,7 +38,7 @@ class Run:
     """A finished training run."""
 
     path: Path
-    model: ByteLM
+    model: LanguageModel
     config: Config
     validation: Corpus
 
@@ -126,7 +128,7 @@ class Trainer:
             batch_rows=train_config.batch_rows,
             seed=train_config.seed,
         )
-        self.model = ByteLM(model_config, seed=train_config.seed).to(self.device)
+        self.model = build_model(model_config, seed=train_config.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, train_config)
         self.schedule = ThresholdSchedule(config)
         self.step = 0
@@ -137,6 +139,7 @@ class Trainer:
 
     def run(self, progress: Progress) -> Run:
         """Trains to the last step, saving as configured."""
+        self.model.prepare(self.training_corpus.documents)
         try:
             (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -191,16 +194,19 @@ class Trainer:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
         threshold, trigger = self.schedule.decision(self.model, self.step)
         with autocast(self.device):
-            output = self.model(
-                batch.byte_ids, threshold, trigger=trigger, patchifier=self.schedule.patchifier(self.model)
+            predicted = self.model.predict_targets(
+                batch.byte_ids,
+                batch.targets,
+                threshold,
+                trigger=trigger,
+                patchifier=self.schedule.patchifier(self.model),
             )
-            nats = target_nats(output.logits, batch.targets)
+            nats, head_nats, output = predicted.nats, predicted.entropy_head_nats, predicted.output
             loss = nats.sum() / num_targets
-            if output.entropy_logits is not None:
-                head_nats = target_nats(output.entropy_logits, batch.targets)
+            if head_nats is not None:
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
                 sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
-            if output.boundary_probability is not None:
+            if output is not None and output.boundary_probability is not None:
                 target_patch_size = self.config.model.patchifier.target_patch_size
                 pull = ratio_loss(output.boundary_probability, output.layout.documents.is_byte, target_patch_size)
                 loss = loss + self.config.train.ratio_loss_weight * pull * batch.num_targets / num_targets
@@ -210,10 +216,10 @@ class Trainer:
         sums.nats += float(nats.detach()[batch.is_byte].sum())
         sums.num_bytes += num_bytes
         self.bytes_seen += num_bytes
-        num_commits = int(output.layout.slot_is_commit.sum())
-        sums.num_commits += num_commits
-        sums.num_scratchpads += output.layout.num_slots - num_commits
-        self.schedule.update(self.model, batch.byte_ids, output, self.step)
+        sums.num_commits += predicted.num_commits
+        sums.num_scratchpads += predicted.num_scratchpads
+        if isinstance(self.model, ByteLM) and output is not None:
+            self.schedule.update(self.model, batch.byte_ids, output, self.step)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
@@ -263,6 +269,7 @@ class Trainer:
                 hint="Restore the text, or train again into a new folder.",
             )
         self.model.load_state_dict(checkpoint.model().state_dict())
+        self.model.read_extra_files(checkpoint.path)
         self.model.restore_thresholds()
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
         self.schedule = ThresholdSchedule(self.config)
@@ -297,9 +304,9 @@ class Trainer:
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
             "bytes_per_second": sums.num_bytes / sums.seconds,
         }
-        if self.config.model.patchifier.kind == "entropy":
+        if isinstance(self.model, ByteLM) and self.config.model.patchifier.kind == "entropy":
             line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
-        if self.model.entropy_head is not None:
+        if self.config.model.reads_entropy:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
         return line
 

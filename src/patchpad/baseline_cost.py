@@ -1,0 +1,83 @@
+"""Analytic cost of the baselines from a configuration alone, by the rules of `patchpad.cost`; torch-free.
+
+A baseline's patches per byte are the entries of its trunk's cache: 1 for `byte`, tokens per byte for `bpe`, and one per
+complete patch, the start of the document included, for `megabyte`.
+"""
+
+from dataclasses import dataclass
+
+from patchpad.config import NUM_BYTE_VALUES, NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
+from patchpad.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinePart:
+    """Sizes of one part of a baseline."""
+
+    weights: int = 0
+    """Weights of linear layers."""
+    others: int = 0
+    """Embeddings, norms and learned vectors, which cost no FLOPs."""
+    is_per_slot: bool = True
+    """Runs once per entry of the trunk's cache; else once per byte."""
+    attention_layers: int = 0
+    dim: int = 0
+    """Width of the attention layers."""
+
+
+def baseline_parts(config: ModelConfig) -> dict[str, BaselinePart]:
+    """Returns the parts of a baseline in the order in which data passes; their names are those of its submodules."""
+    trunk = _transformer(config, config.trunk_layers, config.trunk_dim, is_per_slot=True)
+    if config.kind == "megabyte":
+        size = config.patchifier.target_patch_size
+        local = _transformer(config, config.decoder_layers, config.byte_dim, is_per_slot=False)
+        return {
+            "patch_embedding": BaselinePart(others=NUM_BYTE_VALUES * (config.trunk_dim // size) + config.trunk_dim),
+            "trunk": trunk,
+            "slices": BaselinePart(weights=config.trunk_dim // size * config.byte_dim),
+            "local_model": BaselinePart(
+                weights=local.weights + config.byte_dim * VOCAB_SIZE,
+                others=local.others + (NUM_BYTE_VALUES + 1) * config.byte_dim,
+                is_per_slot=False,
+                attention_layers=local.attention_layers,
+                dim=local.dim,
+            ),
+        }
+    is_bpe = config.kind == "bpe"
+    num_inputs = config.bpe_vocab_size + 1 if is_bpe else NUM_INPUT_IDS
+    num_outcomes = config.bpe_vocab_size if is_bpe else VOCAB_SIZE
+    return {
+        "embedding": BaselinePart(others=num_inputs * config.trunk_dim),
+        "trunk": trunk,
+        "lm_head": BaselinePart(weights=config.trunk_dim * num_outcomes),
+    }
+
+
+def _transformer(config: ModelConfig, num_layers: int, dim: int, *, is_per_slot: bool) -> BaselinePart:
+    """Query, key, value and output projections, then gate, up and down; two norms per block and a last one."""
+    return BaselinePart(
+        weights=num_layers * (4 * dim * dim + 3 * dim * config.ffn_dim(dim)),
+        others=(2 * num_layers + 1) * dim,
+        is_per_slot=is_per_slot,
+        attention_layers=num_layers,
+        dim=dim,
+    )
+
+
+def baseline_parameters(config: ModelConfig) -> dict[str, int]:
+    """Returns the parameters of each part of a baseline."""
+    return {name: part.weights + part.others for name, part in baseline_parts(config).items()}
+
+
+def baseline_rates(config: ModelConfig) -> tuple[float, float]:
+    """Returns the patches and scratchpads per byte of a baseline.
+
+    Raises:
+        ConfigError: bytes per token depend on the text, so they have to be given.
+    """
+    if config.kind == "bpe":
+        raise ConfigError(
+            "tokens per byte depend on the text for a bpe model; allowed: 1 or more bytes per token",
+            hint="Pass --mean-patch-size, the bytes per token: 1 / patches_per_byte of `patchpad evaluate`.",
+        )
+    return (1.0 if config.kind == "byte" else 1 / config.patchifier.target_patch_size), 0.0

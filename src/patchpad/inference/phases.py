@@ -1,0 +1,34 @@
+"""The phases of a step for each kind of model: what the engine calls, whatever the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from patchpad.inference import megabyte_stepping, plain_stepping, stepping
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """Functions with the arguments of those in `patchpad.inference.stepping`; the state is of the model's own class."""
+
+    read_prompts: Callable[..., tuple[Tensor, Any]]
+    """(model, prompts, threshold) -> logits of each row's next id [batch, vocab], and the state."""
+    read: Callable[..., Tensor]
+    """(model, ids, state, rows, threshold) -> which of the rows need the trunk before they can predict."""
+    refresh: Callable[..., None]
+    """(model, state, rows): calls the trunk."""
+    predict: Callable[..., Tensor]
+    """(model, state, rows) -> logits of the next id [row, vocab]."""
+
+
+def phases_of(model: LanguageModel) -> Phases:
+    """Returns the phases of a model's kind."""
+    if isinstance(model, ByteLM):
+        home: Any = stepping
+    else:
+        home = megabyte_stepping if model.config.kind == "megabyte" else plain_stepping
+    return Phases(read_prompts=home.read_prompts, read=home.read, refresh=home.refresh, predict=home.predict)

@@ -1,0 +1,52 @@
+"""What the state of every kind of model can do: its rows are copied, chosen and joined."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from patchpad.inference.cache import TrunkCache
+
+
+@dataclass
+class RowState:
+    """Everything that the next step of each row needs. A step consumes it: use only the state that it returns.
+
+    Subclasses are dataclasses whose fields are tensors with rows first, caches, or None.
+    """
+
+    position: Int[Tensor, " batch"]
+    """n - start(n) of the newest id."""
+    newest_id: Int[Tensor, " batch"]
+    trunk: TrunkCache
+    trunk_calls: Int[Tensor, " batch"]
+    """Positions that the trunk computed since the prefill began."""
+
+    def clone(self) -> "RowState":
+        """Returns an independent copy, for beams and rollback."""
+        return self._map(lambda part: part.clone())
+
+    def select(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "RowState":
+        """Returns a copy with the given rows, in the given order; a row may come more than once."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
+        return self._map(lambda part: part[index] if isinstance(part, Tensor) else part.select(index))
+
+    @classmethod
+    def join(cls, states: Sequence["RowState"]) -> "RowState":
+        """Returns one state with the rows of all, in order; all must be of the same model."""
+        joined: dict[str, Any] = {}
+        for field in fields(cls):
+            parts = [getattr(state, field.name) for state in states]
+            if isinstance(parts[0], Tensor):
+                joined[field.name] = torch.cat(parts)
+            else:
+                joined[field.name] = None if parts[0] is None else type(parts[0]).join(parts)
+        return cls(**joined)
+
+    def _map(self, change: Callable[[Any], Any]) -> "RowState":
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
+        return type(self)(**changed)

@@ -1,0 +1,97 @@
+"""What the baselines share: a causal Transformer, initial weights, and the refusal of every dial."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from patchpad.config import ModelConfig
+from patchpad.errors import GenerationError, InputError
+from patchpad.model.attention import Attend
+from patchpad.model.block import Block, RMSNorm, Stack
+from patchpad.model.initialization import LM_HEAD_STD
+from patchpad.model.language_model import LanguageModel
+from patchpad.patching import Documents, Threshold, check_threshold
+from patchpad.shapes import Logits
+
+KeptLayers = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOutput:
+    """Result of a full pass."""
+
+    logits: Logits
+    """`logits[:, n]` predict the id after position n."""
+    documents: Documents
+    trunk: KeptLayers
+    """Keys and values of each layer of the trunk, kept when asked for."""
+    local: KeptLayers
+    """The same of MegaByte's local model."""
+    states: Float[Tensor, "batch byte trunk_dim"] | None = None
+    """Outputs of a plain Transformer's trunk."""
+    slices: Float[Tensor, "batch row_slot place byte_dim"] | None = None
+    """What MegaByte's global model says about each byte of each patch."""
+
+
+class CausalTransformer(nn.Module):
+    """Blocks and a last norm; what each position sees is up to `attend`."""
+
+    def __init__(self, config: ModelConfig, num_layers: int, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.stack = Stack(num_layers, dim, num_heads, config.ffn_dim(dim), config.rotary_base)
+        self.norm = RMSNorm(dim)
+
+    def forward(
+        self, states: Float[Tensor, "*where dim"], positions: Int[Tensor, "*where"], attend: Attend
+    ) -> Float[Tensor, "*where dim"]:
+        """Runs the blocks; `positions` are the rotary ones."""
+        return self.norm(self.stack(states, positions, attend))
+
+
+class Baseline(LanguageModel):
+    """A model without scratchpads: its compute per byte is what it is, so it takes no dial."""
+
+    def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
+        """Lets None, inf and -inf pass, which change nothing; see `LanguageModel`."""
+        if threshold is not None and bool(torch.as_tensor(threshold, dtype=torch.float64).isfinite().any()):
+            raise InputError(
+                f"a `{self.config.kind}` model has no scratchpads, so it takes no scratchpad threshold in nats",
+                hint="Leave the threshold out: its compute per byte is fixed.",
+            )
+        check_threshold(threshold, self.config.trigger.kind, batch, length)
+
+    def require_scratchpads(self, what: str) -> None:
+        """Refuses what needs scratchpads."""
+        raise GenerationError(
+            f"a `{self.config.kind}` model has no scratchpads, so {what}",
+            hint="Its compute per byte is fixed; `patchpad cost` tells how much it is.",
+        )
+
+
+def initialize_baseline(model: Baseline, seed: int) -> None:
+    """Draws all weights in place by the patch model's rules, the same on every device for a seed.
+
+    Linear layers keep the variance of their input, outputs of residual branches are scaled down by the depth of their
+    stack, embeddings have unit variance, and the LM head starts near zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    depths = {
+        block: len(stack.blocks) for stack in model.modules() if isinstance(stack, Stack) for block in stack.blocks
+    }
+    stds: dict[Tensor, float] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            is_head = name.rpartition(".")[2] == "lm_head"
+            stds[module.weight] = LM_HEAD_STD if is_head else module.in_features**-0.5
+    for block, depth in depths.items():
+        assert isinstance(block, Block)
+        for linear in (block.attention_out, block.ffn_down):
+            stds[linear.weight] = (linear.in_features * 2 * depth) ** -0.5
+    norms = {module.weight for module in model.modules() if isinstance(module, RMSNorm)}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter not in norms:
+                std = stds.get(parameter, 1.0)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

@@ -1,0 +1,86 @@
+"""Baseline `byte`: a plain decoder-only Transformer over bytes."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
+from patchpad.model.baselines.document_attention import DocumentAttention
+from patchpad.model.language_model import Predicted, target_nats
+from patchpad.patching import Documents, Patchifier, Threshold, Trigger
+from patchpad.shapes import ByteIds
+
+
+class PlainTransformer(Baseline):
+    """Embedding, causal Transformer of the trunk's sizes, LM head; over ids of any meaning, 256 the separator."""
+
+    def __init__(self, config: ModelConfig, num_input_ids: int, num_outcomes: int) -> None:
+        super().__init__(config)
+        self.padding_id = num_input_ids - 1
+        self.embedding = nn.Embedding(num_input_ids, config.trunk_dim)
+        self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
+        self.lm_head = nn.Linear(config.trunk_dim, num_outcomes, bias=False)
+
+    def run(self, ids: Int[Tensor, "batch position"], *, keep: bool) -> BaselineOutput:
+        """Runs a full pass over checked ids."""
+        documents = Documents.locate(ids)
+        sees = DocumentAttention(documents.start, keep=keep)
+        states = self.trunk(self.embedding(ids), documents.offset, sees)
+        return BaselineOutput(
+            logits=self.predict(states), documents=documents, trunk=sees.kept, local=[], states=states
+        )
+
+    def predict(self, states: Float[Tensor, "*where trunk_dim"]) -> Float[Tensor, "*where vocab"]:
+        """Returns the logits of the next id."""
+        return self.lm_head(states)
+
+    def encode_prompt(self, prompt: bytes) -> list[int]:
+        """Returns a prompt as ids, without the separator before it."""
+        return list(prompt)
+
+
+class ByteTransformer(PlainTransformer):
+    """The plain Transformer over 256 bytes and the separator."""
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__(config, NUM_INPUT_IDS, VOCAB_SIZE)
+        initialize_baseline(self, seed)
+
+    def forward(self, byte_ids: ByteIds, *, keep_activations: bool = False) -> BaselineOutput:
+        """Predicts the next id at every position in one pass.
+
+        Args:
+            byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
+            keep_activations: also return keys and values, for a prefill.
+
+        Raises:
+            InputError: ids out of range, or a row without a leading separator.
+        """
+        self.check_ids(byte_ids)
+        return self.run(byte_ids, keep=keep_activations)
+
+    def predict_targets(
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
+    ) -> Predicted:
+        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
+        self.check_threshold(threshold, *byte_ids.shape)
+        output = self(byte_ids)
+        return predicted(output.documents, ~output.documents.is_padding, target_nats(output.logits, targets))
+
+
+def predicted(documents: Documents, is_position: Tensor, nats: Tensor) -> Predicted:
+    """Counts a pass in which every position is one of the trunk's."""
+    num_positions = int(is_position.sum())
+    return Predicted(
+        nats=nats,
+        num_commits=num_positions,
+        trunk_pairs=int(torch.where(is_position, documents.offset + 1, 0).sum()),
+        num_positions=num_positions,
+    )

@@ -1,0 +1,165 @@
+"""Baseline `megabyte` (Yu et al. 2023): a global model over fixed patches, a local model inside each patch.
+
+With offset o(n) = n - start(n), position n predicts byte j = o mod p of patch k = o // p of its document. It reads
+slice j of the global output for patch k, and byte n itself unless that lies in the patch before. The global input for
+patch k is the concatenated embeddings of patch k - 1, so a global position exists wherever o mod p = 0, the separator
+included.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
+from patchpad.model.attention import Attend, WindowAttention
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
+from patchpad.model.baselines.document_attention import DocumentAttention
+from patchpad.model.language_model import Predicted, target_nats
+from patchpad.model.visibility import Window
+from patchpad.patching import Documents, Patchifier, Threshold, Trigger
+from patchpad.shapes import ByteIds, ByteInts, ByteMask
+
+PAD = NUM_BYTE_VALUES
+"""Row of the local embedding for positions whose byte lies in the patch before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalLayout:
+    """Where the global model's positions lie in a batch, and which of them each byte reads."""
+
+    slot_mask: ByteMask
+    """Positions n with o(n) mod p = 0: they complete a patch, or start a document."""
+    newest_slot: ByteInts
+    """Number, in its row, of the newest of them at or before n."""
+    slot_position: Int[Tensor, "batch row_slot"]
+    """Position n of each row's slots; unused places repeat position 0."""
+    slot_start: Int[Tensor, "batch row_slot"]
+    """Number of the slot that starts the document of each slot."""
+
+    @staticmethod
+    def build(documents: Documents, patch_size: int) -> "GlobalLayout":
+        """Lays the slots of each row out from the left."""
+        slot_mask = (documents.offset % patch_size == 0) & ~documents.is_padding
+        newest = slot_mask.long().cumsum(dim=1) - 1
+        rows, positions = slot_mask.nonzero(as_tuple=True)
+        slot_position = newest.new_zeros(len(newest), int(newest.max()) + 1)
+        slot_position[rows, newest[rows, positions]] = positions
+        slot_start = newest.gather(1, documents.start.gather(1, slot_position))
+        return GlobalLayout(slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start)
+
+
+class PatchEmbedding(nn.Module):
+    """Bytes of a patch, each embedded at width D / p and concatenated; a learned vector before a document's first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_BYTE_VALUES, config.trunk_dim // config.patchifier.target_patch_size)
+        self.first = nn.Parameter(torch.empty(config.trunk_dim))
+
+    def forward(self, patches: Int[Tensor, "*where place"], is_first: Tensor) -> Float[Tensor, "*where trunk_dim"]:
+        """Embeds the bytes of the patch before; where `is_first`, there is none and they are not read."""
+        embedded = self.embedding(torch.where(is_first[..., None], 0, patches)).flatten(-2)
+        return torch.where(is_first[..., None], self.first, embedded)
+
+
+class LocalModel(nn.Module):
+    """Transformer inside one patch: a slice of the global output plus the byte before, then the LM head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_BYTE_VALUES + 1, config.byte_dim)
+        self.transformer = CausalTransformer(config, config.decoder_layers, config.byte_dim, config.byte_heads)
+        self.lm_head = nn.Linear(config.byte_dim, VOCAB_SIZE, bias=False)
+
+    def forward(
+        self,
+        slices: Float[Tensor, "*where byte_dim"],
+        ids: Int[Tensor, "*where"],
+        place: Int[Tensor, "*where"],
+        attend: Attend,
+    ) -> Float[Tensor, "*where vocab"]:
+        """Returns logits of the next id.
+
+        Args:
+            slices: what the global model says about the next byte.
+            ids: the newest id; not read at place 0.
+            place: j, the place of the next byte in its patch.
+            attend: sees the positions of the same patch.
+        """
+        known = torch.where(place == 0, PAD, ids).clamp_max(PAD)  # padding, whose output nothing reads
+        return self.lm_head(self.transformer(slices + self.embedding(known), place, attend))
+
+
+class MegaByte(Baseline):
+    """MegaByte without its options: no strided inference, no cross-patch attention."""
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__(config)
+        self.patch_size = config.patchifier.target_patch_size
+        self.patch_embedding = PatchEmbedding(config)
+        self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
+        self.slices = nn.Linear(config.trunk_dim // self.patch_size, config.byte_dim, bias=False)
+        self.local_model = LocalModel(config)
+        initialize_baseline(self, seed)
+
+    def run_trunk(
+        self,
+        patches: Int[Tensor, "*where place"],
+        patch_index: Int[Tensor, "*where"],
+        attend: Attend,
+    ) -> Float[Tensor, "*where place byte_dim"]:
+        """Returns, for each patch k of `patch_index`, its slices, from the bytes of patch k - 1."""
+        states = self.trunk(self.patch_embedding(patches, patch_index == 0), patch_index, attend)
+        return self.slices(states.unflatten(-1, (self.patch_size, -1)))
+
+    def forward(self, byte_ids: ByteIds, *, keep_activations: bool = False) -> BaselineOutput:
+        """Predicts the next id at every position in one pass.
+
+        Args:
+            byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
+            keep_activations: also return keys and values, for a prefill.
+
+        Raises:
+            InputError: ids out of range, or a row without a leading separator.
+        """
+        self.check_ids(byte_ids)
+        documents, size = Documents.locate(byte_ids), self.patch_size
+        layout = GlobalLayout.build(documents, size)
+        source = layout.slot_position[..., None] + torch.arange(1 - size, 1, device=byte_ids.device)
+        patches = byte_ids.gather(1, source.clamp_min(0).flatten(1)).view_as(source)
+        patch_index = documents.offset.gather(1, layout.slot_position) // size
+        trunk_sees = DocumentAttention(layout.slot_start, keep=keep_activations)
+        slices = self.run_trunk(patches, patch_index, trunk_sees)
+
+        place = documents.offset % size
+        positions = torch.arange(byte_ids.shape[1], device=byte_ids.device)
+        window = Window.build(replace(documents, start=positions - place), size)
+        local_sees = WindowAttention(window, keep=keep_activations)
+        rows = torch.arange(len(byte_ids), device=byte_ids.device)[:, None]
+        logits = self.local_model(slices[rows, layout.newest_slot, place], byte_ids, place, local_sees)
+        return BaselineOutput(
+            logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept, slices=slices
+        )
+
+    def predict_targets(
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
+    ) -> Predicted:
+        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
+        self.check_threshold(threshold, *byte_ids.shape)
+        output = self(byte_ids)
+        documents = output.documents
+        is_slot = (documents.offset % self.patch_size == 0) & ~documents.is_padding
+        return Predicted(
+            nats=target_nats(output.logits, targets),
+            num_commits=int(is_slot.sum()),
+            trunk_pairs=int(torch.where(is_slot, documents.offset // self.patch_size + 1, 0).sum()),
+            num_positions=int((~documents.is_padding).sum()),
+        )
