@@ -16,6 +16,7 @@ from patchpad.data.windows import IGNORED_TARGET
 from patchpad.errors import InputError
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.precision import autocast
+from patchpad.model.visibility import count_trunk_pairs
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 DEFAULT_LIMIT_BYTES = 1_000_000
@@ -53,7 +54,7 @@ class Tally:
     pooled_positions: int = 0
     num_positions: int = 0
 
-    def add(self, batch: Batch, output: ByteLMOutput) -> None:
+    def add(self, batch: Batch, output: ByteLMOutput, *, scratchpads_see_scratchpads: bool) -> None:
         """Adds a batch."""
         is_byte = batch.is_byte
         self.nats += float(target_nats(output.logits, batch.targets)[is_byte].cpu().double().sum())
@@ -61,7 +62,7 @@ class Tally:
         layout = output.layout
         self.num_commits += int(layout.slot_is_commit.sum())
         self.num_scratchpads += layout.num_slots - int(layout.slot_is_commit.sum())
-        self.trunk_pairs += int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots
+        self.trunk_pairs += count_trunk_pairs(layout, scratchpads_see_scratchpads=scratchpads_see_scratchpads)
         self.pooled_positions += int(layout.slot_num_bytes.sum())
         self.num_positions += int((~layout.documents.is_padding).sum())
 
@@ -171,7 +172,7 @@ def _tally(model: ByteLM, windows: Windows, threshold: float | None) -> Tally:
             batch = batch.to(model.device)
             with autocast(model.device):
                 output = model(batch.byte_ids, threshold)
-            tally.add(batch, output)
+            tally.add(batch, output, scratchpads_see_scratchpads=model.config.scratchpads_see_scratchpads)
     finally:
         model.train(was_training)
     return tally

@@ -17,14 +17,15 @@ GROWTH = 64
 
 def attend_one(
     query: Float[Tensor, "row head head_dim"],
-    keys: Float[Tensor, "row place head head_dim"],
-    values: Float[Tensor, "row place head head_dim"],
+    keys: Float[Tensor, "row place kv_head head_dim"],
+    values: Float[Tensor, "row place kv_head head_dim"],
     is_visible: Bool[Tensor, "row place"],
 ) -> Float[Tensor, "row head head_dim"]:
-    """Attention of one query per row to that row's visible places."""
-    scores = (keys * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~is_visible[..., None], -torch.inf).float().softmax(dim=1).to(values.dtype)
-    return (weights[..., None] * values).sum(1)
+    """Attention of one query per row to that row's visible places; a key head serves a group of query heads."""
+    groups = query.unflatten(1, (keys.shape[2], -1))
+    scores = (keys[:, :, :, None] * groups[:, None]).sum(-1) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~is_visible[..., None, None], -torch.inf).float().softmax(dim=1).to(values.dtype)
+    return (weights[..., None] * values[:, :, :, None]).sum(1).flatten(1, 2)
 
 
 @dataclass
@@ -102,8 +103,8 @@ class RingAttention:
 class TrunkCache:
     """Keys and values of committed patches; scratchpads never enter it."""
 
-    keys: Float[Tensor, "layer batch place head head_dim"]
-    values: Float[Tensor, "layer batch place head head_dim"]
+    keys: Float[Tensor, "layer batch place kv_head head_dim"]
+    values: Float[Tensor, "layer batch place kv_head head_dim"]
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
 
@@ -158,29 +159,111 @@ class TrunkCache:
         return TrunkCache(keys, values, torch.cat([cache.num_patches for cache in caches]))
 
 
-class TrunkCacheAttention:
-    """Trunk attention of one new slot in some rows, in ascending order: earlier commits of its document, and itself."""
+@dataclass
+class ScratchpadCache:
+    """Keys and values of the scratchpads of each row's open patch, oldest first, for trunks whose scratchpads see them.
 
-    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
-        self.cache = cache
+    It is dropped when the patch ends or a document begins, so nothing of it outlives its patch.
+    """
+
+    keys: Float[Tensor, "layer batch place kv_head head_dim"]
+    values: Float[Tensor, "layer batch place kv_head head_dim"]
+    num_scratchpads: Int[Tensor, " batch"]
+
+    @staticmethod
+    def from_prefill(
+        kept: list[tuple[Tensor, Tensor]],
+        newest_slot: Int[Tensor, " batch"],
+        num_scratchpads: Int[Tensor, " batch"],
+        capacity: int,
+    ) -> "ScratchpadCache":
+        """Takes the scratchpads of the open patches from a full pass.
+
+        Args:
+            kept: keys and values of each layer, each [slot, head, head_dim].
+            newest_slot: each row's newest slot, the last of its scratchpads; any number in rows without scratchpads.
+            num_scratchpads: scratchpads of each row's open patch.
+            capacity: most scratchpads of a patch.
+        """
+        place = torch.arange(capacity, device=newest_slot.device)
+        source = (newest_slot - num_scratchpads + 1)[:, None] + place
+        is_used = place < num_scratchpads[:, None]
+        shape = (len(kept), *is_used.shape, *kept[0][0].shape[1:])
+        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
+        for layer, (key, value) in enumerate(kept):
+            keys[layer, is_used] = key[source[is_used]]
+            values[layer, is_used] = value[source[is_used]]
+        return ScratchpadCache(keys, values, num_scratchpads)
+
+    def update(
+        self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
+    ) -> None:
+        """Appends the scratchpads of `rows`; where the slot is a commit, drops those of the patch instead."""
+        drafts = rows[~is_commit]
+        place = self.num_scratchpads[drafts]
+        for layer, (key, value) in enumerate(kept):
+            self.keys[layer, drafts, place] = key[~is_commit]
+            self.values[layer, drafts, place] = value[~is_commit]
+        self.num_scratchpads[drafts] += 1
+        self.num_scratchpads[rows[is_commit]] = 0
+
+    def clone(self) -> "ScratchpadCache":
+        """Returns an independent copy."""
+        return ScratchpadCache(self.keys.clone(), self.values.clone(), self.num_scratchpads.clone())
+
+    def select(self, rows: Int[Tensor, " row"]) -> "ScratchpadCache":
+        """Returns a copy with the given rows."""
+        return ScratchpadCache(self.keys[:, rows], self.values[:, rows], self.num_scratchpads[rows])
+
+    @staticmethod
+    def join(caches: Sequence["ScratchpadCache"]) -> "ScratchpadCache":
+        """Returns one cache with the rows of all."""
+        return ScratchpadCache(
+            torch.cat([cache.keys for cache in caches], dim=1),
+            torch.cat([cache.values for cache in caches], dim=1),
+            torch.cat([cache.num_scratchpads for cache in caches]),
+        )
+
+
+class TrunkCacheAttention:
+    """Trunk attention of one new slot in some rows, in ascending order.
+
+    It sees earlier commits of its document, and itself; as a scratchpad also those of its open patch, if any are kept.
+    """
+
+    def __init__(
+        self,
+        cache: TrunkCache,
+        rows: Int[Tensor, " row"],
+        is_commit: Bool[Tensor, " row"],
+        scratchpads: ScratchpadCache | None = None,
+    ) -> None:
         self.rows = rows
         self.takes_all = len(rows) == cache.keys.shape[1]
-        num_patches = cache.num_patches[rows]
-        self.longest = int(num_patches.max())
-        places = torch.arange(self.longest + 1, device=rows.device)
-        # The slot itself stands in the last place, after the commits.
-        self.is_visible = (places < num_patches[:, None]) | (places == self.longest)
+        self.parts: list[tuple[TrunkCache | ScratchpadCache, int]] = []
+        visible = []
+        num_seen: list[tuple[TrunkCache | ScratchpadCache, Tensor]] = [(cache, cache.num_patches[rows])]
+        if scratchpads is not None:
+            num_seen.append((scratchpads, torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])))
+        for part, lengths in num_seen:
+            longest = int(lengths.max())
+            self.parts.append((part, longest))
+            visible.append(torch.arange(longest, device=rows.device) < lengths[:, None])
+        # The slot itself stands in the last place.
+        self.is_visible = torch.cat((*visible, torch.ones_like(rows, dtype=torch.bool)[:, None]), dim=1)
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attends to the cache and the slot itself; all are [row, head, head_dim]."""
+        """Attends to the caches and the slot itself; all are [row, head, head_dim]."""
         self.kept.append((key, value))
-        keys, values = (part[layer, :, : self.longest] for part in (self.cache.keys, self.cache.values))
-        if not self.takes_all:
-            keys, values = keys[self.rows], values[self.rows]
+        seen_keys, seen_values = [], []
+        for part, longest in self.parts:
+            keys, values = part.keys[layer, :, :longest], part.values[layer, :, :longest]
+            seen_keys.append(keys if self.takes_all else keys[self.rows])
+            seen_values.append(values if self.takes_all else values[self.rows])
         return attend_one(
             query,
-            torch.cat((keys, key[:, None]), dim=1),
-            torch.cat((values, value[:, None]), dim=1),
+            torch.cat((*seen_keys, key[:, None]), dim=1),
+            torch.cat((*seen_values, value[:, None]), dim=1),
             self.is_visible,
         )

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR
 from patchpad.errors import InputError
-from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.cache import LocalCache, ScratchpadCache, TrunkCache, TrunkCacheAttention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
+from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts, Threshold, check_threshold
+from patchpad.model.visibility import num_earlier_scratchpads
+from patchpad.patching import ByteFacts, PatchLayout, Threshold, check_threshold
 from patchpad.patching.patchifiers import bytes_since_end
 
 Prompts = Sequence[bytes | str]
+Cache = LocalCache | TrunkCache | ScratchpadCache
 
 
 @dataclass
@@ -53,6 +56,10 @@ class DecodingState:
     """For `hnet`: the router's probability at the newest id."""
     smoothed: Float[Tensor, "batch trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as the newest one left it."""
+    scratchpads: ScratchpadCache | None
+    """With `scratchpads_see_scratchpads`: those of the open patch."""
+    recent_ids: Int[Tensor, "batch recent"] | None
+    """With n-gram embeddings: the newest ids of each row's document, newest first, then zeros."""
 
     def clone(self) -> "DecodingState":
         """Returns an independent copy, for beams and rollback."""
@@ -61,7 +68,7 @@ class DecodingState:
     def select(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "DecodingState":
         """Returns a copy with the given rows, in the given order; a row may come more than once."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
-        return self._map(lambda part: part.select(index) if isinstance(part, LocalCache | TrunkCache) else part[index])
+        return self._map(lambda part: part.select(index) if isinstance(part, Cache) else part[index])
 
     @staticmethod
     def join(states: Sequence["DecodingState"]) -> "DecodingState":
@@ -69,7 +76,7 @@ class DecodingState:
         columns = {field.name: [getattr(state, field.name) for state in states] for field in fields(DecodingState)}
         joined: dict[str, Any] = {}
         for name, parts in columns.items():
-            if isinstance(parts[0], LocalCache | TrunkCache):
+            if isinstance(parts[0], Cache):
                 joined[name] = type(parts[0]).join(parts)
             else:
                 joined[name] = None if parts[0] is None else torch.cat(parts)
@@ -175,16 +182,18 @@ def read_prompts(
     open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
     patch_index = layout.patch_index[rows, last_position]
     open_length = open_bytes + (patch_index == 0)
-    place = torch.arange(model.config.patchifier.longest_patch + 1, device=model.device)
+    place = torch.arange(longest_slot(model), device=model.device)
     source = (last_position - open_length + 1)[:, None] + place
-    window = model.config.window_bytes
+    config = model.config
     state = DecodingState(
         position=last_position,
         newest_id=byte_ids[rows, last_position],
         newest_entropy_nats=None if output.entropy_nats is None else output.entropy_nats[rows, last_position],
-        encoder=LocalCache.from_prefill(kept.encoder, last_position, window),
-        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, window) if kept.entropy_head else None,
-        decoder=LocalCache.from_prefill(kept.decoder, last_position, window),
+        encoder=LocalCache.from_prefill(kept.encoder, last_position, config.encoder_window),
+        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, config.entropy_head_window)
+        if kept.entropy_head
+        else None,
+        decoder=LocalCache.from_prefill(kept.decoder, last_position, config.decoder_window),
         trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits, patch_index + ends_patch),
         open_states=kept.byte_states[rows[:, None], source.clamp(0, width - 1)],
         open_length=open_length,
@@ -194,7 +203,12 @@ def read_prompts(
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         boundary_probability=None,
         smoothed=None,
+        scratchpads=_open_scratchpads(model, layout, kept.trunk, last_position),
+        recent_ids=None,
     )
+    if model.local_encoder.ngrams is not None:
+        recent = recent_ids(byte_ids, layout.documents.offset, model.local_encoder.ngrams.num_recent)
+        state.recent_ids = recent[rows, last_position]
     if output.boundary_probability is not None:
         state.boundary_probability = output.boundary_probability[rows, last_position]
         state.smoothed = kept.slot_outputs.new_zeros(len(prompts), model.config.trunk_dim)
@@ -202,6 +216,29 @@ def read_prompts(
         newest_commit = layout.padded_commits[has_commit, state.trunk.num_patches[has_commit] - 1]
         state.smoothed[has_commit] = kept.slot_outputs[newest_commit]
     return output.logits[rows, last_position].float(), state
+
+
+def _open_scratchpads(
+    model: ByteLM, layout: PatchLayout, kept: list[tuple[Tensor, Tensor]], last_position: Int[Tensor, " batch"]
+) -> ScratchpadCache | None:
+    """Returns the scratchpads of the patches that a prefill leaves open, where later ones see them."""
+    if not model.config.scratchpads_see_scratchpads:
+        return None
+    rows = torch.arange(len(last_position), device=last_position.device)
+    newest = layout.newest_slot[rows, last_position] - 1
+    count = torch.zeros_like(newest)
+    has_slot = newest >= 0
+    slot = newest[has_slot]
+    is_open = ~layout.slot_is_commit[slot] & (
+        layout.slot_patch_index[slot] == layout.patch_index[rows, last_position][has_slot]
+    )
+    count[has_slot] = torch.where(is_open, num_earlier_scratchpads(layout)[slot] + 1, 0)
+    return ScratchpadCache.from_prefill(kept, newest, count, capacity=longest_slot(model))
+
+
+def longest_slot(model: ByteLM) -> int:
+    """Most positions of a patch: those of its bytes, and the separator before a document's first one."""
+    return model.config.patchifier.longest_patch + 1
 
 
 @torch.inference_mode()
@@ -227,8 +264,13 @@ def read(
     open_bytes = torch.where(opens_patch, 0, state.open_bytes[rows]) + ~begins
     if bool(begins.any()):
         _forget_documents(model, state, rows[begins])
+    recent = None
+    if state.recent_ids is not None:
+        earlier = torch.where(begins[:, None], 0, state.recent_ids[rows, :-1])
+        recent = torch.cat((ids[:, None], earlier), dim=1)
+        state.recent_ids[rows] = recent
     with autocast(model.device):
-        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position))
+        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position), recent)
         entropies = previous_entropies = None
         if model.entropy_head is not None and state.entropy_head is not None:
             _, entropies = model.entropy_head(byte_states, position, state.entropy_head.at(rows, position))
@@ -261,8 +303,10 @@ def read(
 
 
 def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
-    """Drops the trunk cache and context of rows in which another document begins."""
+    """Drops the trunk cache, scratchpads and context of rows in which another document begins."""
     state.trunk.num_patches[rows] = 0
+    if state.scratchpads is not None:
+        state.scratchpads.num_scratchpads[rows] = 0
     null = model.context_to_bytes(model.context_to_bytes.null_context[None])
     state.context[rows] = null.to(state.context.dtype)
 
@@ -277,12 +321,15 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> N
         distance = torch.arange(int(length.max()), device=rows.device)
         newest_first = state.open_states[rows[:, None], (length[:, None] - 1 - distance).clamp_min(0)]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
-        attend = TrunkCacheAttention(state.trunk, rows)
-        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], attend)
+        is_commit = state.newest_ends_patch[rows]
+        attend = TrunkCacheAttention(state.trunk, rows, is_commit, state.scratchpads)
+        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], is_commit, attend)
         if state.smoothed is not None:
             slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
-    state.trunk.commit(rows, attend.kept, state.newest_ends_patch[rows])
+    state.trunk.commit(rows, attend.kept, is_commit)
+    if state.scratchpads is not None:
+        state.scratchpads.update(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1
 
 

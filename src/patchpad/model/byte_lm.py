@@ -137,8 +137,8 @@ class ByteLM(nn.Module):
         self.check_ids(byte_ids)
         documents = Documents.locate(byte_ids)
         positions = documents.offset
-        window = Window.build(documents, self.config.window_bytes)
-        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for _ in range(3))
+        windows = Window.of_parts(documents, self.config)
+        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for window in windows)
 
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         entropy_logits = entropies = None
@@ -150,9 +150,11 @@ class ByteLM(nn.Module):
         layout = self.decide(
             facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
         )
-        trunk_sees = SlotAttention(layout, keep=keep_activations)
+        trunk_sees = SlotAttention(
+            layout, scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads, keep=keep_activations
+        )
         slot_inputs = self.patch_pooling(byte_states, layout)
-        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
+        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, layout.slot_is_commit, trunk_sees)
 
         if boundaries is not None:
             slot_outputs = smooth(slot_outputs, layout, boundaries)

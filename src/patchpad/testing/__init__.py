@@ -1,6 +1,8 @@
 """Helpers for tests of patchpad and of code built on it: tiny models whose decisions are not fragile."""
 
 from patchpad.testing.models import (
+    ALL_OPTIONS,
+    OPTIONS,
     as_row,
     random_documents,
     safe_threshold,
@@ -12,6 +14,8 @@ from patchpad.testing.models import (
 )
 
 __all__ = [
+    "ALL_OPTIONS",
+    "OPTIONS",
     "as_row",
     "random_documents",
     "safe_threshold",
