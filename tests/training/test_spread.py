@@ -11,6 +11,8 @@ import torch
 
 from patchpad.errors import ConfigError, TrainingInterrupted
 from patchpad.files import sha256_of, strict_json
+from patchpad.model.byte_lm import ByteLM
+from patchpad.patching.triggers import RandomTrigger
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
 from patchpad.training.schedule import ThresholdSchedule
@@ -132,6 +134,31 @@ def test_spread_that_is_no_whole_number_of_rows_holds_on_average(tools):
     drawn = [share for step in range(500) for share in spread.row_shares(step, 0) if share is not None]
     assert len(drawn) / 1000 == pytest.approx(0.2, abs=0.03)
     assert sum(drawn) / len(drawn) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("fixed", [1.5, math.inf, -math.inf])
+def test_fixed_threshold_holds_for_the_other_rows_once_the_head_is_no_longer_fresh(tools, fixed):
+    config = tools.config(
+        batch_rows=4, scratchpads_per_byte=None, scratchpad_threshold_nats=fixed, threshold_spread=0.5
+    )
+    model, schedule = ByteLM(config.model), ThresholdSchedule(config)
+    shares = schedule.spread.row_shares(3, 0)
+    others = [row for row, share in enumerate(shares) if share is None]
+    assert len(others) == 2
+
+    fresh, trigger = schedule.decision(model, 3)
+    assert isinstance(trigger, RandomTrigger)
+    assert fresh[others].tolist() == [fixed if math.isinf(fixed) else pytest.approx(trigger.threshold)] * 2
+    for row, share in enumerate(shares):
+        assert share is None or float(fresh[row]) == pytest.approx(1 - share)
+
+    schedule.is_fresh = False
+    schedule.spread.follow(torch.linspace(0, 1, 1001), is_fresh=False)
+    settled, trigger = schedule.decision(model, 3)
+    assert trigger is model.trigger
+    assert settled[others].tolist() == [fixed] * 2
+    for row, share in enumerate(shares):
+        assert share is None or float(settled[row]) == pytest.approx(1 - share, abs=1e-3)
 
 
 @pytest.mark.parametrize("trigger", ["never", "always", "stride", "whitespace"])

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import TrainConfig
+from patchpad.patching import ByteFacts, Threshold
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training.followed import FollowedThreshold
 
@@ -96,6 +97,6 @@ class RowsRandomTrigger(RandomTrigger):
         self.threshold, self.seed = trigger.threshold, trigger.seed
         self.row_thresholds = row_thresholds
 
-    def scratchpads(self, facts: Any, open_bytes: Tensor, patch_end: Tensor, threshold: Any) -> Tensor:
+    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor, threshold: Threshold) -> Tensor:
         """Returns where scratchpads fire: above each row's own threshold."""
         return super().scratchpads(facts, open_bytes, patch_end, self.row_thresholds)
