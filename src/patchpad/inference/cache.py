@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from patchpad.inference.scratchpad_cache import ScratchpadCache
+
 GROWTH = 64
 """Patches by which a trunk cache grows."""
 
@@ -157,72 +159,6 @@ class TrunkCache:
             for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
         )
         return TrunkCache(keys, values, torch.cat([cache.num_patches for cache in caches]))
-
-
-@dataclass
-class ScratchpadCache:
-    """Keys and values of the scratchpads of each row's open patch, oldest first, for trunks whose scratchpads see them.
-
-    It is dropped when the patch ends or a document begins, so nothing of it outlives its patch.
-    """
-
-    keys: Float[Tensor, "layer batch place kv_head head_dim"]
-    values: Float[Tensor, "layer batch place kv_head head_dim"]
-    num_scratchpads: Int[Tensor, " batch"]
-
-    @staticmethod
-    def from_prefill(
-        kept: list[tuple[Tensor, Tensor]],
-        newest_slot: Int[Tensor, " batch"],
-        num_scratchpads: Int[Tensor, " batch"],
-        capacity: int,
-    ) -> "ScratchpadCache":
-        """Takes the scratchpads of the open patches from a full pass.
-
-        Args:
-            kept: keys and values of each layer, each [slot, head, head_dim].
-            newest_slot: each row's newest slot, the last of its scratchpads; any number in rows without scratchpads.
-            num_scratchpads: scratchpads of each row's open patch.
-            capacity: most scratchpads of a patch.
-        """
-        place = torch.arange(capacity, device=newest_slot.device)
-        source = (newest_slot - num_scratchpads + 1)[:, None] + place
-        is_used = place < num_scratchpads[:, None]
-        shape = (len(kept), *is_used.shape, *kept[0][0].shape[1:])
-        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
-        for layer, (key, value) in enumerate(kept):
-            keys[layer, is_used] = key[source[is_used]]
-            values[layer, is_used] = value[source[is_used]]
-        return ScratchpadCache(keys, values, num_scratchpads)
-
-    def update(
-        self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
-    ) -> None:
-        """Appends the scratchpads of `rows`; where the slot is a commit, drops those of the patch instead."""
-        drafts = rows[~is_commit]
-        place = self.num_scratchpads[drafts]
-        for layer, (key, value) in enumerate(kept):
-            self.keys[layer, drafts, place] = key[~is_commit]
-            self.values[layer, drafts, place] = value[~is_commit]
-        self.num_scratchpads[drafts] += 1
-        self.num_scratchpads[rows[is_commit]] = 0
-
-    def clone(self) -> "ScratchpadCache":
-        """Returns an independent copy."""
-        return ScratchpadCache(self.keys.clone(), self.values.clone(), self.num_scratchpads.clone())
-
-    def select(self, rows: Int[Tensor, " row"]) -> "ScratchpadCache":
-        """Returns a copy with the given rows."""
-        return ScratchpadCache(self.keys[:, rows], self.values[:, rows], self.num_scratchpads[rows])
-
-    @staticmethod
-    def join(caches: Sequence["ScratchpadCache"]) -> "ScratchpadCache":
-        """Returns one cache with the rows of all."""
-        return ScratchpadCache(
-            torch.cat([cache.keys for cache in caches], dim=1),
-            torch.cat([cache.values for cache in caches], dim=1),
-            torch.cat([cache.num_scratchpads for cache in caches]),
-        )
 
 
 class TrunkCacheAttention:

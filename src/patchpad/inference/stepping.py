@@ -15,13 +15,13 @@ from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, PADDING, SEPARATOR
 from patchpad.errors import InputError
-from patchpad.inference.cache import LocalCache, ScratchpadCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.scratchpad_cache import ScratchpadCache
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
-from patchpad.model.visibility import num_earlier_scratchpads
-from patchpad.patching import ByteFacts, PatchLayout, Threshold, check_threshold
+from patchpad.patching import ByteFacts, Threshold, check_threshold
 from patchpad.patching.patchifiers import bytes_since_end
 
 Prompts = Sequence[bytes | str]
@@ -203,7 +203,9 @@ def read_prompts(
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         boundary_probability=None,
         smoothed=None,
-        scratchpads=_open_scratchpads(model, layout, kept.trunk, last_position),
+        scratchpads=ScratchpadCache.from_prefill(kept.trunk, layout, last_position, capacity=longest_slot(model))
+        if config.scratchpads_see_scratchpads
+        else None,
         recent_ids=None,
     )
     if model.local_encoder.ngrams is not None:
@@ -216,24 +218,6 @@ def read_prompts(
         newest_commit = layout.padded_commits[has_commit, state.trunk.num_patches[has_commit] - 1]
         state.smoothed[has_commit] = kept.slot_outputs[newest_commit]
     return output.logits[rows, last_position].float(), state
-
-
-def _open_scratchpads(
-    model: ByteLM, layout: PatchLayout, kept: list[tuple[Tensor, Tensor]], last_position: Int[Tensor, " batch"]
-) -> ScratchpadCache | None:
-    """Returns the scratchpads of the patches that a prefill leaves open, where later ones see them."""
-    if not model.config.scratchpads_see_scratchpads:
-        return None
-    rows = torch.arange(len(last_position), device=last_position.device)
-    newest = layout.newest_slot[rows, last_position] - 1
-    count = torch.zeros_like(newest)
-    has_slot = newest >= 0
-    slot = newest[has_slot]
-    is_open = ~layout.slot_is_commit[slot] & (
-        layout.slot_patch_index[slot] == layout.patch_index[rows, last_position][has_slot]
-    )
-    count[has_slot] = torch.where(is_open, num_earlier_scratchpads(layout)[slot] + 1, 0)
-    return ScratchpadCache.from_prefill(kept, newest, count, capacity=longest_slot(model))
 
 
 def longest_slot(model: ByteLM) -> int:
