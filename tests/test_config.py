@@ -62,10 +62,12 @@ def test_one_string_stands_for_a_list_of_strings():
     steps=st.integers(1, 10**9),
     paths=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=3),
     longest=st.none() | st.integers(1, 99),
+    ngram_sizes=st.sets(st.integers(1, 9), min_size=1),
 )
-def test_config_survives_the_trip_through_strict_json_exactly(threshold, rate, steps, paths, longest):
+def test_config_survives_the_trip_through_strict_json_exactly(threshold, rate, steps, paths, longest, ngram_sizes):
     config = Config(
         model=ModelConfig(
+            ngram_sizes=tuple(ngram_sizes),
             patchifier=PatchifierConfig(max_patch_size=longest),
             trigger=TriggerConfig(kind="random", scratchpad_threshold_nats=threshold, scratchpads_per_byte=rate),
         ),
@@ -116,6 +118,9 @@ def test_unknown_key_on_the_command_line_is_said_to_come_from_there(tmp_path):
         ("train: {device: 0}", "`train.device` is 0; allowed: a value of type str"),
         ("data: {paths: 3}", "`data.paths` is 3; allowed: a list of strings"),
         ("data: {paths: [a, 3]}", "`data.paths` is ['a', 3]; allowed: a list of strings"),
+        ("model: {ngram_sizes: 3}", "`model.ngram_sizes` is 3; allowed: a list of integers"),
+        ("model: {ngram_sizes: [3, four]}", "`model.ngram_sizes` is [3, 'four']; allowed: a list of integers"),
+        ("model: {ngram_sizes: [3, true]}", "`model.ngram_sizes` is [3, True]; allowed: a list of integers"),
         ("model: 3", "`model` is 3; allowed: keys and values"),
         ("model:", "`model` is None; allowed: keys and values"),
         ("model: {trigger: {kind: entropi}}", "`model.trigger.kind` is 'entropi'"),
@@ -175,6 +180,15 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (ModelConfig, {"trunk_layers": 0}, "trunk_layers is 0"),
         (ModelConfig, {"window_bytes": -1}, "window_bytes is -1"),
         (ModelConfig, {"context_bytes": 0}, "context_bytes is 0"),
+        (ModelConfig, {"encoder_window_bytes": 0}, "encoder_window_bytes is 0"),
+        (ModelConfig, {"entropy_head_window_bytes": 0}, "entropy_head_window_bytes is 0"),
+        (ModelConfig, {"decoder_window_bytes": -2}, "decoder_window_bytes is -2"),
+        (ModelConfig, {"trunk_kv_heads": 3}, "trunk_kv_heads is 3 with trunk_heads 4"),
+        (ModelConfig, {"trunk_kv_heads": 0}, "trunk_kv_heads is 0 with trunk_heads 4"),
+        (ModelConfig, {"ngram_vocab_size": -1}, "ngram_vocab_size is -1"),
+        (ModelConfig, {"ngram_sizes": ()}, "ngram_sizes is []"),
+        (ModelConfig, {"ngram_sizes": (3, 3)}, "ngram_sizes is [3, 3]"),
+        (ModelConfig, {"ngram_sizes": (0, 3)}, "ngram_sizes is [0, 3]"),
         (ModelConfig, {"ffn_ratio": math.inf}, "ffn_ratio is inf"),
         (ModelConfig, {"ffn_ratio": 0.0}, "ffn_ratio is 0.0"),
         (ModelConfig, {"rotary_base": math.nan}, "rotary_base is nan"),
@@ -194,6 +208,8 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (TrainConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),
         (TrainConfig, {"threshold_frozen_fraction": 1.1}, "threshold_frozen_fraction is 1.1"),
+        (TrainConfig, {"threshold_spread": 1.1}, "threshold_spread is 1.1"),
+        (TrainConfig, {"threshold_spread": math.nan}, "threshold_spread is nan"),
         (TrainConfig, {"scratchpads_per_byte": 1.0}, "train.scratchpads_per_byte is 1.0"),
         (TrainConfig, {"scratchpads_per_byte": None}, "scratchpad_threshold_nats is None"),
         (TrainConfig, {"scratchpad_threshold_nats": 1.5}, "scratchpads_per_byte is 0.1875"),

@@ -11,11 +11,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import patchpad
 from patchpad.config import NATS_TRIGGERS, SEPARATOR, Config, ModelConfig, PatchifierConfig, TrainConfig, TriggerConfig
 from patchpad.cost import PARTS, Cost, cost, count_parameters, default_rates
 from patchpad.errors import ConfigError
 from patchpad.model import ByteLM, ByteLMOutput
-from patchpad.model.visibility import Window, visible_commits
+from patchpad.model.visibility import Window, count_trunk_pairs, num_earlier_scratchpads, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK
 
 TRIGGER_KINDS = ("entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump")
@@ -34,6 +35,10 @@ SMALL = ModelConfig(
     trunk_layers=2,
     patchifier=PatchifierConfig(target_patch_size=8),
 )
+OPTIONS = replace(
+    SMALL, trunk_kv_heads=2, scratchpads_see_scratchpads=True, slot_type_embedding=True, ngram_vocab_size=30,
+    ngram_sizes=(2, 4, 7), encoder_window_bytes=40, entropy_head_window_bytes=7, decoder_window_bytes=100,
+)  # fmt: skip
 SIZES = {
     "default": ModelConfig(),
     "small": SMALL,
@@ -44,6 +49,7 @@ SIZES = {
     "byte model": ModelConfig(trunk_dim=64, patchifier=PatchifierConfig(target_patch_size=1)),
     "hnet": replace(SMALL, patchifier=PatchifierConfig(kind="hnet", target_patch_size=6)),
     "entropy patches": replace(SMALL, patchifier=PatchifierConfig(kind="entropy", target_patch_size=6)),
+    "all options": OPTIONS,
 }  # fmt: skip
 STRIDE = replace(SMALL, trigger=TriggerConfig(kind="stride", stride=2))
 RUNS = {
@@ -58,7 +64,11 @@ RUNS = {
     ),
     "hnet, entropy": replace(SMALL, patchifier=PatchifierConfig(kind="hnet", target_patch_size=6)),
     "entropy, stride": replace(STRIDE, patchifier=PatchifierConfig(kind="entropy", target_patch_size=6)),
+    "all options": OPTIONS,
 }
+WINDOWS = {
+    "local_encoder": "encoder_window", "entropy_head": "entropy_head_window", "local_decoder": "decoder_window",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +187,8 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
     rows = [min(TRUNK_BLOCK, width - first) for first in range(0, width, TRUNK_BLOCK)]
     ranges = [high - low for low, high in layout.block_commits]
     trunk_pairs = batch * sum(slots * commits for slots, commits in zip(rows, ranges, strict=True))
+    if config.scratchpads_see_scratchpads:  # gathered for every slot, as many as the one that sees most
+        trunk_pairs += layout.num_slots * int(num_earlier_scratchpads(layout).max())
     costs = measured_cost(
         config,
         output,
@@ -184,13 +196,14 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
         pooled_bytes_per_slot=float(layout.longest_slot),
     )
     # A local layer multiplies whole blocks of queries with the keys that any of them sees.
-    block = Window.build(layout.documents, config.window_bytes).block
-    window_pairs = batch * -(-length // block) * block * (block + config.window_bytes - 1)
-    computed_over_visible = window_pairs / visible_window_pairs(output, config.window_bytes)
-    assert computed_over_visible > 1
     for part in PARTS:
         expected = costs.parts[part].attention_flops_per_byte * 2 * NUM_BYTES
-        if part in ("local_encoder", "entropy_head", "local_decoder"):
+        if part in WINDOWS:
+            window_bytes = getattr(config, WINDOWS[part])
+            block = Window.build(layout.documents, window_bytes).block
+            window_pairs = batch * -(-length // block) * block * (block + window_bytes - 1)
+            computed_over_visible = window_pairs / visible_window_pairs(output, window_bytes)
+            assert computed_over_visible > 1
             expected *= computed_over_visible
         assert counted[part][1] == pytest.approx(expected, rel=1e-9), part
 
@@ -302,6 +315,43 @@ def test_cache_holds_the_keys_and_values_of_commits_and_of_the_windows(dtype: st
     assert costs.local_cache_bytes == sum(by_part.values())
     plain = cost(RUNS["never"], context_bytes=1024, patches_per_byte=1 / 8, scratchpads_per_byte=0.0, dtype=dtype)
     assert costs.local_cache_bytes - plain.local_cache_bytes == per_layer
+
+
+def test_options_change_what_is_cached() -> None:
+    rates: dict[str, Any] = {"context_bytes": 1024, "patches_per_byte": 1 / 8, "scratchpads_per_byte": 1 / 8}
+    costs = cost(OPTIONS, **rates)
+    per_slot = 2 * 2 * 48 * 4  # layers x (key, value) x width of the key heads
+    assert costs.trunk_cache_bytes_per_byte == per_slot / 8
+    assert {name: part.local_cache_bytes for name, part in costs.parts.items()} == {
+        "local_encoder": 2 * 40 * 2 * 32 * 4 + 7 * 8,  # windows, and the newest 7 ids
+        "entropy_head": 7 * 2 * 32 * 4,
+        "routing": 0,
+        "patch_pooling": 9 * 32 * 4,
+        "trunk": 9 * per_slot,  # scratchpads of the open patch
+        "context_to_bytes": 0,
+        "local_decoder": 3 * 100 * 2 * 32 * 4,
+    }
+    _, state = patchpad.prefill(ByteLM(OPTIONS), [b"some text"])
+    for name, cache in (("trunk", state.scratchpads), ("entropy_head", state.entropy_head)):
+        num_bytes = 4 * (cache.keys.numel() + cache.values.numel())
+        assert costs.parts[name].local_cache_bytes == num_bytes
+    assert state.trunk.keys[:, :, :1].numel() * 2 * 4 == per_slot
+    assert state.recent_ids.numel() * state.recent_ids.element_size() == 7 * 8
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+def test_default_pairs_of_scratchpads_that_see_each_other_are_exact_for_a_stride_that_divides_patches(
+    stride: int,
+) -> None:
+    trigger = TriggerConfig(kind="stride", stride=stride)
+    config = replace(SMALL, trigger=trigger, scratchpads_see_scratchpads=True)
+    layout = ByteLM(config)(one_document_per_row()).layout
+    patches, scratchpads = default_rates(Config(model=config))
+    costs = cost(config, context_bytes=NUM_BYTES, patches_per_byte=patches, scratchpads_per_byte=scratchpads)
+    pairs = count_trunk_pairs(layout, scratchpads_see_scratchpads=True)
+    expected = 4 * config.trunk_layers * pairs * config.trunk_dim
+    assert costs.parts["trunk"].attention_flops_per_byte * 2 * NUM_BYTES == pytest.approx(expected, rel=1e-9)
+    assert (pairs > count_trunk_pairs(layout, scratchpads_see_scratchpads=False)) == (stride < 4)
 
 
 def test_cached_keys_and_values_of_a_real_pass_take_the_bytes_that_are_promised() -> None:

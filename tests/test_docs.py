@@ -9,6 +9,8 @@ import pytest
 
 import patchpad
 from patchpad.cli.app import COMMANDS, main
+from patchpad.config import Config
+from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
 
 ROOT = Path(__file__).parent.parent
@@ -69,3 +71,13 @@ def test_every_command_and_every_public_name_is_documented():
     results = {"ByteLMOutput", "Completion", "DecodingState", "Inspection", "PADDING", "Point", "Run", "TextStream"}
     names = set(patchpad.__all__) - results - {"__version__", "ByteLM"}
     assert [name for name in sorted(names) if f"patchpad.{name}" not in python] == []
+
+
+def test_options_page_names_keys_of_the_configuration_and_every_option_of_the_tests():
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    config = Config().to_dict()
+    named = re.findall(r"`(model|train)\.(\w+)[:`]", page)
+    assert [(section, key) for section, key in named if key not in config[section]] == []
+    assert {("model", key) for key in ALL_OPTIONS if key != "trunk_heads"} | {("train", "threshold_spread")} <= set(
+        named
+    )

@@ -125,6 +125,16 @@ class ModelConfig:
     """Attention heads of the local layers; `megabyte`: of its local model."""
     window_bytes: int = 16
     """Bytes that a local layer sees, the byte itself included."""
+    encoder_window_bytes: int | None = None
+    """The local encoder's own window; None for `window_bytes`."""
+    entropy_head_window_bytes: int | None = None
+    """The entropy head's own window; None for `window_bytes`."""
+    decoder_window_bytes: int | None = None
+    """The local decoder's own window; None for `window_bytes`."""
+    ngram_vocab_size: int = 0
+    """Entries of each table of hashed n-gram embeddings, which are added to the byte embedding; 0: no tables."""
+    ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
+    """For n-gram embeddings: how many of the last bytes each table looks at; one table for each."""
     encoder_layers: int = 1
     """Layers of the local encoder."""
     entropy_head_layers: int = 2
@@ -132,13 +142,20 @@ class ModelConfig:
     decoder_layers: int = 1
     """Layers of the local decoder; `megabyte`: of its local model."""
     pooling_heads: int = 4
-    """Attention heads that pool the bytes of a patch."""
+    """Attention heads that pool the bytes of a patch, each with a query of its own."""
     trunk_dim: int = 256
     """Width of the trunk."""
     trunk_heads: int = 4
     """Attention heads of the trunk."""
+    trunk_kv_heads: int | None = None
+    """Heads of the trunk's keys and values, each shared by `trunk_heads` / `trunk_kv_heads` query heads (grouped-query
+    attention); None for `trunk_heads`."""
     trunk_layers: int = 4
     """Layers of the trunk."""
+    scratchpads_see_scratchpads: bool = False
+    """A scratchpad also attends to the earlier scratchpads of its own open patch; commits never see any."""
+    slot_type_embedding: bool = False
+    """Add a learned vector, 0 at the start, to the slot input of scratchpads."""
     ffn_ratio: float = 8 / 3
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
     rotary_base: float = 10000.0
@@ -157,6 +174,22 @@ class ModelConfig:
         _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
         _require_positive(
             self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers"
+        )
+        for name in ("encoder_window_bytes", "entropy_head_window_bytes", "decoder_window_bytes"):
+            if getattr(self, name) is not None:
+                _require_positive(self, name)
+        _require(self.ngram_vocab_size >= 0, f"ngram_vocab_size is {self.ngram_vocab_size}", "an integer of at least 0")
+        sizes = self.ngram_sizes
+        _require(
+            len(sizes) > 0 and len(set(sizes)) == len(sizes) and min(sizes) >= 1,
+            f"ngram_sizes is {list(sizes)}",
+            "at least one, each a different integer of at least 1",
+        )
+        kv_heads = self.trunk_kv_heads
+        _require(
+            kv_heads is None or (kv_heads >= 1 and self.trunk_heads % kv_heads == 0),
+            f"trunk_kv_heads is {kv_heads} with trunk_heads {self.trunk_heads}",
+            "trunk_kv_heads that divide trunk_heads, or null",
         )
         for dim, heads in (("byte_dim", "byte_heads"), ("trunk_dim", "trunk_heads")):
             width, count = getattr(self, dim), getattr(self, heads)
@@ -202,6 +235,26 @@ class ModelConfig:
     def reads_entropy(self) -> bool:
         """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
         return self.trigger.kind in NATS_TRIGGERS or self.patchifier.kind == "entropy"
+
+    @property
+    def encoder_window(self) -> int:
+        """Bytes that a layer of the local encoder sees."""
+        return self.encoder_window_bytes or self.window_bytes
+
+    @property
+    def entropy_head_window(self) -> int:
+        """Bytes that a layer of the entropy head sees."""
+        return self.entropy_head_window_bytes or self.window_bytes
+
+    @property
+    def decoder_window(self) -> int:
+        """Bytes that a layer of the local decoder sees."""
+        return self.decoder_window_bytes or self.window_bytes
+
+    @property
+    def trunk_kv_dim(self) -> int:
+        """Width of the trunk's keys, and of its values."""
+        return self.trunk_dim // self.trunk_heads * (self.trunk_kv_heads or self.trunk_heads)
 
     def ffn_dim(self, dim: int) -> int:
         """Hidden width of the SwiGLU layer for a layer of width `dim`."""
@@ -260,6 +313,9 @@ class TrainConfig:
     """For `entropy` patches: a fixed threshold; None to follow `patchifier.target_patch_size`."""
     threshold_frozen_fraction: float = 0.1
     """Followed thresholds are frozen for this last share of the steps."""
+    threshold_spread: float = 0.0
+    """Share of each step's rows that train at a rate of their own, uniform between 0 and the most possible; the others
+    train at `scratchpads_per_byte`."""
     ratio_loss_weight: float = 0.03
     """For `hnet` patches: weight of the loss that pulls the share of boundaries towards 1 / `target_patch_size`."""
     validate_every: int = 250
@@ -297,7 +353,7 @@ class TrainConfig:
             _require(math.isfinite(value) and value >= 0, f"{name} is {value}", "a number of at least 0")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}", "a number from 0 to below 1")
-        for name in ("final_learning_rate_ratio", "threshold_frozen_fraction"):
+        for name in ("final_learning_rate_ratio", "threshold_frozen_fraction", "threshold_spread"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}", "a number from 0 to 1")
         rate, threshold = self.scratchpads_per_byte, self.scratchpad_threshold_nats
         _require(
@@ -329,6 +385,12 @@ class Config:
         version = self.format_version
         _require(
             version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
+        )
+        spread, trigger = self.train.threshold_spread, self.model.trigger.kind
+        _require(
+            spread == 0 or trigger in (*NATS_TRIGGERS, "random"),
+            f"train.threshold_spread is {spread} with the trigger `{trigger}`",
+            f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -393,6 +455,7 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
 
 
 _Section = TypeVar("_Section")
+ITEM_WORDS = {str: "strings", int: "integers"}
 
 
 def _build(section: type[_Section], values: Any, source: str, prefix: str) -> _Section:
@@ -423,9 +486,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(option for option in typing.get_args(kind) if option is not type(None)), value, where)
     if origin is tuple:
+        item_kind = typing.get_args(kind)[0]
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-            raise ConfigError(f"{where} is {value!r}; allowed: a list of strings")
+        if not isinstance(items, list | tuple) or not all(type(item) is item_kind for item in items):
+            raise ConfigError(f"{where} is {value!r}; allowed: a list of {ITEM_WORDS[item_kind]}")
         return tuple(items)
     if kind is float and not isinstance(value, bool):
         if isinstance(value, int | float | str):

@@ -19,6 +19,8 @@ from patchpad.errors import ConfigError
 PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
 """Parts of the model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ID_BYTES = 8
+"""Of an id that n-gram embeddings keep."""
 RATE_TOLERANCE = 1e-9
 """Slack for rates that come out of a division."""
 
@@ -99,7 +101,7 @@ class Cost:
 
     @property
     def local_cache_bytes(self) -> int:
-        """Keys and values of the local layers and the open patch's byte states: constant, in bytes per row."""
+        """Keys and values of the local layers, and what is kept of the open patch: constant, in bytes per row."""
         return sum(part.local_cache_bytes for part in self.parts.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,11 +130,11 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
     is_hnet = config.patchifier.kind == "hnet"
     others = {
-        "local_encoder": NUM_INPUT_IDS * dim + config.encoder_layers * 2 * dim,
+        "local_encoder": (NUM_INPUT_IDS + _num_ngrams(config)) * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
         "patch_pooling": dim if is_hnet else dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
-        "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
+        "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim + (trunk_dim if config.slot_type_embedding else 0),
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
     }
@@ -158,7 +160,7 @@ def cost(
         patches_per_byte: committed patches per byte, above 0. A measured 0 (a text shorter than a patch) is accepted
             when both `_per_slot` figures are given.
         scratchpads_per_byte: scratchpads per byte.
-        trunk_pairs_per_slot: measured mean of the commits that a slot sees, itself included; default: the mean for
+        trunk_pairs_per_slot: measured mean of the slots that a slot sees, itself included; default: the mean for
             patches of equal size that fill the context, and slots spread evenly.
         pooled_bytes_per_slot: measured mean of the positions that a slot pools; default: the same assumption.
         positions_per_byte: measured positions over bytes, above 1 where separators are counted as positions beside
@@ -177,7 +179,10 @@ def cost(
     _check(context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
     slots_per_byte = patches_per_byte + scratchpads_per_byte
     if trunk_pairs_per_slot is None:
-        trunk_pairs_per_slot = 1 + _mean_earlier_commits(patches_per_byte * context_bytes)
+        trunk_pairs_per_slot = 1 + _mean_earlier(patches_per_byte * context_bytes)
+        if config.kind == "patch" and config.scratchpads_see_scratchpads:
+            share = scratchpads_per_byte / slots_per_byte
+            trunk_pairs_per_slot += share * _mean_earlier(scratchpads_per_byte / patches_per_byte)
     if config.kind != "patch":
         parts = _baseline_costs(
             config, patches_per_byte, trunk_pairs_per_slot, positions_per_byte, context_bytes, dtype
@@ -198,18 +203,28 @@ def cost(
         "entropy_head": config.entropy_head_layers if config.reads_entropy else 0,
         "local_decoder": config.decoder_layers,
     }
-    local_pairs = _mean_window(config.window_bytes, context_bytes) * positions_per_byte
-    attention = {part: 4 * layers * local_pairs * dim for part, layers in local_layers.items()}
+    windows = {
+        "local_encoder": config.encoder_window,
+        "entropy_head": config.entropy_head_window,
+        "local_decoder": config.decoder_window,
+    }
+    pairs = {part: _mean_window(window, context_bytes) * positions_per_byte for part, window in windows.items()}
+    attention = {part: 4 * layers * pairs[part] * dim for part, layers in local_layers.items()}
     attention["trunk"] = 4 * config.trunk_layers * slots_per_byte * trunk_pairs_per_slot * config.trunk_dim
     is_hnet = config.patchifier.kind == "hnet"  # it selects a byte state where the others pool
     pooled_pairs = 0.0 if is_hnet else slots_per_byte * pooled_bytes_per_slot
     attention["patch_pooling"] = 4 * config.pooling_heads * pooled_pairs * dim
 
-    local_cache = {part: config.window_bytes * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
+    local_cache = {part: windows[part] * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
+    if config.ngram_vocab_size:
+        local_cache["local_encoder"] += max(config.ngram_sizes) * ID_BYTES
     # The byte states of the open patch, with the separator before a document's first patch.
     local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
-    trunk_cache = {"trunk": patches_per_byte * config.trunk_layers * 2 * config.trunk_dim * item_bytes}
+    slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
+    trunk_cache = {"trunk": patches_per_byte * slot_cache}
+    if config.scratchpads_see_scratchpads:
+        local_cache["trunk"] = (config.patchifier.longest_patch + 1) * slot_cache
 
     weights, num_params = _matrix_weights(config), count_parameters(config)
     per_position = (*local_layers, "routing")
@@ -299,7 +314,8 @@ def default_rates(config: Config) -> tuple[float, float]:
 def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     """Returns the weights of each part's linear layers: all that costs FLOPs, whether used per byte or per slot."""
     dim, trunk_dim, heads = config.byte_dim, config.trunk_dim, config.pooling_heads
-    local_block, trunk_block = _block_weights(config, dim), _block_weights(config, trunk_dim)
+    local_block = _block_weights(config, dim, dim)
+    trunk_block = _block_weights(config, trunk_dim, config.trunk_kv_dim)
     lm_head = dim * VOCAB_SIZE
     is_hnet = config.patchifier.kind == "hnet"
     return {
@@ -313,9 +329,14 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     }
 
 
-def _block_weights(config: ModelConfig, dim: int) -> int:
+def _num_ngrams(config: ModelConfig) -> int:
+    """Entries of all tables of n-gram embeddings."""
+    return len(config.ngram_sizes) * config.ngram_vocab_size
+
+
+def _block_weights(config: ModelConfig, dim: int, kv_dim: int) -> int:
     """Query, key, value and output projections, then gate, up and down."""
-    return 4 * dim * dim + 3 * dim * config.ffn_dim(dim)
+    return 2 * dim * dim + 2 * dim * kv_dim + 3 * dim * config.ffn_dim(dim)
 
 
 def _mean_window(window_bytes: int, context_bytes: int) -> float:
@@ -324,8 +345,10 @@ def _mean_window(window_bytes: int, context_bytes: int) -> float:
     return (ramp * (ramp + 1) / 2 + (context_bytes - ramp) * ramp) / context_bytes
 
 
-def _mean_earlier_commits(num_patches: float) -> float:
+def _mean_earlier(num_patches: float) -> float:
     """Mean commits that an evenly placed slot sees, when a document holds `num_patches` patches of equal size.
+
+    The same goes for the scratchpads of a patch that see each other: with `num_patches` of them, rounded up or down.
 
     A slot in patch k sees k commits. The last patch may be a fraction, so with K = floor(num_patches) the mean is
     (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches.

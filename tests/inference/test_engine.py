@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling
-from patchpad.testing import random_documents, sharp_model, tiny_model_config
+from patchpad.testing import ALL_OPTIONS, random_documents, sharp_model, tiny_model_config
 
 GREEDY = Sampling(temperature=0.0)
 SAMPLED = Sampling(temperature=1.0, top_p=0.95)
@@ -39,16 +39,14 @@ def facts(row):
 @pytest.fixture(
     scope="module",
     params=[
-        ("fixed", "entropy"),
-        ("spacebyte", "entropy_jump"),
-        ("fixed", "random"),
-        ("hnet", "stride"),
-        ("entropy", "entropy"),
+        ("fixed", "entropy", {}), ("spacebyte", "entropy_jump", {}), ("fixed", "random", {}), ("hnet", "stride", {}),
+        ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS),
     ],
-    ids=str,
-)
+    ids=["fixed-entropy", "spacebyte-entropy_jump", "fixed-random", "hnet-stride", "entropy-entropy", "all options"],
+)  # fmt: skip
 def model(request):
-    return sharp_model(tiny_model_config(*request.param), seed=3)
+    patchifier, trigger, options = request.param
+    return sharp_model(tiny_model_config(patchifier, trigger, **options), seed=3)
 
 
 @given(

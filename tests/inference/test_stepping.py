@@ -4,19 +4,36 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import patchpad
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.patching.patchifiers import PATCHIFIERS
-from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
+from patchpad.testing import (
+    ALL_OPTIONS,
+    OPTIONS,
+    as_row,
+    random_documents,
+    sharp_model,
+    thresholds_to_try,
+    tiny_model_config,
+    tolerance,
+)
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
-every_combination = pytest.mark.parametrize(
-    ("patchifier", "trigger"), [(patchifier, trigger) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
-)
+PLAIN = [
+    pytest.param(patchifier, trigger, {}, id=f"{patchifier}-{trigger}")
+    for patchifier in PATCHIFIERS
+    for trigger in TRIGGERS
+]
+WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
+WITH_AN_OPTION = [pytest.param("spacebyte", "entropy", options, id=name) for name, options in OPTIONS.items()]
+every_combination = pytest.mark.parametrize(("patchifier", "trigger", "options"), PLAIN + WITH_ALL_OPTIONS)
+every_option = pytest.mark.parametrize(("patchifier", "trigger", "options"), WITH_AN_OPTION)
+seeds = st.integers(0, 9_999)
+document_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=2)
 
 
 def batch_of(rows: list[list[int]]) -> torch.Tensor:
@@ -46,9 +63,20 @@ def step_through(model, rows, prompt_lengths, threshold):
 
 
 @every_combination
-@given(seed=st.integers(0, 9_999), lengths=st.lists(st.integers(0, 30), min_size=1, max_size=2), data=st.data())
-def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, trigger, seed, lengths, data):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 5)
+@given(seed=seeds, lengths=document_lengths, data=st.data())
+def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, trigger, options, seed, lengths, data):
+    assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, data)
+
+
+@every_option
+@settings(max_examples=2)
+@given(seed=seeds, lengths=document_lengths, data=st.data())
+def test_one_pass_equals_prefill_and_steps_with_each_option(patchifier, trigger, options, seed, lengths, data):
+    assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, data)
+
+
+def assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, data):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 5)
     first = random_documents(seed, [*lengths, 30])
     second = random_documents(seed + 1, [length // 2 for length in [*lengths, 30]])
     rows = [
@@ -68,8 +96,8 @@ def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, tr
 
 
 @every_combination
-def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger):
-    model = sharp_model(tiny_model_config(patchifier, trigger))
+def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger, options):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options))
     row = as_row(*random_documents(4, [150]))
     for threshold in thresholds_to_try(model, torch.tensor([row])):
         with torch.no_grad():

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from patchpad.config import PADDING, ModelConfig, PatchifierConfig
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import (
+    ALL_OPTIONS,
+    OPTIONS,
     as_row,
     random_documents,
     settle_patches,
@@ -20,8 +22,15 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
-COMBINATIONS = [(patchifier, trigger) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
-every_combination = pytest.mark.parametrize(("patchifier", "trigger"), COMBINATIONS)
+PLAIN = [
+    pytest.param(patchifier, trigger, {}, id=f"{patchifier}-{trigger}")
+    for patchifier in PATCHIFIERS
+    for trigger in TRIGGERS
+]
+WITH_AN_OPTION = [pytest.param("spacebyte", "entropy", options, id=name) for name, options in OPTIONS.items()]
+WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
+COMBINATIONS = PLAIN + WITH_AN_OPTION + WITH_ALL_OPTIONS
+every_combination = pytest.mark.parametrize(("patchifier", "trigger", "options"), COMBINATIONS)
 document_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=3)
 seeds = st.integers(0, 10_000)
 
@@ -32,8 +41,8 @@ def packed(seed: int, lengths: list[int]) -> torch.Tensor:
 
 @every_combination
 @given(seed=seeds, lengths=document_lengths, place=st.floats(0, 1))
-def test_changing_a_byte_leaves_every_earlier_output_unchanged(patchifier, trigger, seed, lengths, place):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
+def test_changing_a_byte_leaves_every_earlier_output_unchanged(patchifier, trigger, options, seed, lengths, place):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 7)
     ids = packed(seed, [*lengths, 5])
     is_byte = (ids[0] < 256).nonzero().flatten()
     changed_at = int(is_byte[round(place * (len(is_byte) - 1))])
@@ -50,8 +59,10 @@ def test_changing_a_byte_leaves_every_earlier_output_unchanged(patchifier, trigg
 
 @every_combination
 @given(seed=seeds, lengths=document_lengths, place=st.floats(0, 1))
-def test_gradient_of_earlier_logits_with_respect_to_a_byte_is_exactly_zero(patchifier, trigger, seed, lengths, place):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
+def test_gradient_of_earlier_logits_with_respect_to_a_byte_is_exactly_zero(
+    patchifier, trigger, options, seed, lengths, place
+):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 7)
     ids = packed(seed, [*lengths, 6])
     at = round(place * (ids.shape[1] - 1))
     states = []
@@ -73,8 +84,8 @@ def test_gradient_of_earlier_logits_with_respect_to_a_byte_is_exactly_zero(patch
 
 @every_combination
 @given(seed=seeds, lengths=document_lengths)
-def test_commits_do_not_depend_on_the_threshold(patchifier, trigger, seed, lengths):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
+def test_commits_do_not_depend_on_the_threshold(patchifier, trigger, options, seed, lengths):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 7)
     ids = packed(seed, [*lengths, 30])
     trunk_states = []
     for threshold in thresholds_to_try(model, ids):
@@ -92,8 +103,8 @@ def test_commits_do_not_depend_on_the_threshold(patchifier, trigger, seed, lengt
 
 @every_combination
 @given(seed=seeds, lengths=document_lengths)
-def test_infinite_thresholds_are_the_limits(patchifier, trigger, seed, lengths):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
+def test_infinite_thresholds_are_the_limits(patchifier, trigger, options, seed, lengths):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 7)
     ids = packed(seed, [*lengths, 30])
     settle_patches(model, ids)
     with torch.no_grad():
@@ -134,8 +145,8 @@ def test_patch_size_one_runs_the_trunk_at_every_byte_and_caches_each():
 
 @every_combination
 @given(seed=seeds, lengths=document_lengths)
-def test_a_document_gives_the_same_outputs_alone_packed_and_in_any_row(patchifier, trigger, seed, lengths):
-    model = sharp_model(tiny_model_config(patchifier, trigger), seed=seed % 7)
+def test_a_document_gives_the_same_outputs_alone_packed_and_in_any_row(patchifier, trigger, options, seed, lengths):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 7)
     documents = random_documents(seed, [*lengths, 17])
     alone = [torch.tensor([as_row(document)]) for document in documents]
     row = torch.tensor(as_row(*documents))
@@ -169,8 +180,8 @@ def test_ten_copies_of_a_row_give_ten_identical_outputs():
 
 
 @every_combination
-def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger):
-    model = sharp_model(tiny_model_config(patchifier, trigger, patch_size=5, max_patch_size=9))
+def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger, options):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options, patch_size=5, max_patch_size=9))
     ids = packed(2, [300, 200])
     settle_patches(model, ids)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 
 from patchpad.errors import CheckpointError, DataError, TrainingInterrupted
 from patchpad.files import sha256_of
+from patchpad.testing import ALL_OPTIONS
 from patchpad.training import trainer
 from patchpad.training.checkpoint import list_steps, load
 
@@ -53,6 +54,20 @@ def test_run_stopped_several_times_across_epochs_resumes_exactly(tmp_path, tools
             trainer.resume(tmp_path / "stopped", progress=tools.Hook(step, lambda: os.kill(os.getpid(), signal.SIGINT)))
     trainer.resume(tmp_path / "stopped", progress=tools.Hook())
     assert_same_run(tmp_path / "straight", tmp_path / "stopped", tools)
+
+
+def test_run_with_every_option_resumes_exactly_and_loads(tmp_path, text, tools):
+    config = tools.config("entropy", "spacebyte", threshold_spread=0.5)
+    config = tools.replace(config, model=tools.replace(config.model, **ALL_OPTIONS, trunk_dim=36))
+    trainer.train(config, data=text, out=tmp_path / "straight", progress=tools.Hook())
+    stop = tools.Hook(4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    tools.train_until_error(config, stop, TrainingInterrupted, data=text, out=tmp_path / "stopped")
+    run = trainer.resume(tmp_path / "stopped", progress=tools.Hook())
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped", tools)
+    loaded = load(tmp_path / "stopped")
+    assert loaded.config == run.model.config
+    assert loaded.config.ngram_sizes == (3, 4, 5, 6, 7, 8)
+    assert float(loaded.trunk.scratchpad_type.detach().abs().max()) > 0, "it was trained away from 0"
 
 
 def test_killed_run_goes_on_from_its_checkpoint_to_the_same_lines_of_metrics(tmp_path, text, tools):

@@ -34,10 +34,14 @@ def gradients(config, data, tmp_path, steps=1):
 
 
 @pytest.mark.parametrize(("rows", "passes"), [(1, 4), (2, 2)])
-@pytest.mark.parametrize("trigger", ["entropy", "random"])
-def test_accumulated_passes_give_the_gradient_of_one_big_batch(tmp_path, documents, tools, trigger, rows, passes):
-    big, norm, big_sums, big_run = gradients(tools.config(trigger, batch_rows=4), documents, tmp_path)
-    config = tools.config(trigger, batch_rows=rows, accumulation_steps=passes)
+@pytest.mark.parametrize(("trigger", "spread"), [("entropy", 0.0), ("random", 0.0), ("entropy", 0.5), ("random", 0.5)])
+def test_accumulated_passes_give_the_gradient_of_one_big_batch(
+    tmp_path, documents, tools, trigger, spread, rows, passes
+):
+    big, norm, big_sums, big_run = gradients(
+        tools.config(trigger, batch_rows=4, threshold_spread=spread), documents, tmp_path
+    )
+    config = tools.config(trigger, batch_rows=rows, accumulation_steps=passes, threshold_spread=spread)
     small, small_norm, small_sums, small_run = gradients(config, documents, tmp_path)
     counts = [small_run.batches.batch(index).num_targets for index in range(passes)]
     assert len(set(counts)) > 1, "passes of equal weight cannot tell a weighted sum from a mean"

@@ -11,20 +11,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from patchpad.inference.scratchpad_cache import ScratchpadCache
+
 GROWTH = 64
 """Patches by which a trunk cache grows."""
 
 
 def attend_one(
     query: Float[Tensor, "row head head_dim"],
-    keys: Float[Tensor, "row place head head_dim"],
-    values: Float[Tensor, "row place head head_dim"],
+    keys: Float[Tensor, "row place kv_head head_dim"],
+    values: Float[Tensor, "row place kv_head head_dim"],
     is_visible: Bool[Tensor, "row place"],
 ) -> Float[Tensor, "row head head_dim"]:
-    """Attention of one query per row to that row's visible places."""
-    scores = (keys * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~is_visible[..., None], -torch.inf).float().softmax(dim=1).to(values.dtype)
-    return (weights[..., None] * values).sum(1)
+    """Attention of one query per row to that row's visible places; a key head serves a group of query heads."""
+    groups = query.unflatten(1, (keys.shape[2], -1))
+    scores = (keys[:, :, :, None] * groups[:, None]).sum(-1) * query.shape[-1] ** -0.5
+    weights = scores.masked_fill(~is_visible[..., None, None], -torch.inf).float().softmax(dim=1).to(values.dtype)
+    return (weights[..., None] * values[:, :, :, None]).sum(1).flatten(1, 2)
 
 
 @dataclass
@@ -102,8 +105,8 @@ class RingAttention:
 class TrunkCache:
     """Keys and values of committed patches; scratchpads never enter it."""
 
-    keys: Float[Tensor, "layer batch place head head_dim"]
-    values: Float[Tensor, "layer batch place head head_dim"]
+    keys: Float[Tensor, "layer batch place kv_head head_dim"]
+    values: Float[Tensor, "layer batch place kv_head head_dim"]
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
 
@@ -159,28 +162,44 @@ class TrunkCache:
 
 
 class TrunkCacheAttention:
-    """Trunk attention of one new slot in some rows, in ascending order: earlier commits of its document, and itself."""
+    """Trunk attention of one new slot in some rows, in ascending order.
 
-    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
-        self.cache = cache
+    It sees earlier commits of its document, and itself; as a scratchpad also those of its open patch, if any are kept.
+    """
+
+    def __init__(
+        self,
+        cache: TrunkCache,
+        rows: Int[Tensor, " row"],
+        is_commit: Bool[Tensor, " row"],
+        scratchpads: ScratchpadCache | None = None,
+    ) -> None:
         self.rows = rows
         self.takes_all = len(rows) == cache.keys.shape[1]
-        num_patches = cache.num_patches[rows]
-        self.longest = int(num_patches.max())
-        places = torch.arange(self.longest + 1, device=rows.device)
-        # The slot itself stands in the last place, after the commits.
-        self.is_visible = (places < num_patches[:, None]) | (places == self.longest)
+        self.parts: list[tuple[TrunkCache | ScratchpadCache, int]] = []
+        visible = []
+        num_seen: list[tuple[TrunkCache | ScratchpadCache, Tensor]] = [(cache, cache.num_patches[rows])]
+        if scratchpads is not None:
+            num_seen.append((scratchpads, torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])))
+        for part, lengths in num_seen:
+            longest = int(lengths.max())
+            self.parts.append((part, longest))
+            visible.append(torch.arange(longest, device=rows.device) < lengths[:, None])
+        # The slot itself stands in the last place.
+        self.is_visible = torch.cat((*visible, torch.ones_like(rows, dtype=torch.bool)[:, None]), dim=1)
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attends to the cache and the slot itself; all are [row, head, head_dim]."""
+        """Attends to the caches and the slot itself; all are [row, head, head_dim]."""
         self.kept.append((key, value))
-        keys, values = (part[layer, :, : self.longest] for part in (self.cache.keys, self.cache.values))
-        if not self.takes_all:
-            keys, values = keys[self.rows], values[self.rows]
+        seen_keys, seen_values = [], []
+        for part, longest in self.parts:
+            keys, values = part.keys[layer, :, :longest], part.values[layer, :, :longest]
+            seen_keys.append(keys if self.takes_all else keys[self.rows])
+            seen_values.append(values if self.takes_all else values[self.rows])
         return attend_one(
             query,
-            torch.cat((keys, key[:, None]), dim=1),
-            torch.cat((values, value[:, None]), dim=1),
+            torch.cat((*seen_keys, key[:, None]), dim=1),
+            torch.cat((*seen_values, value[:, None]), dim=1),
             self.is_visible,
         )

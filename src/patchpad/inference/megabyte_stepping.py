@@ -73,11 +73,12 @@ def refresh(model: MegaByte, state: MegaByteState, rows: Int[Tensor, " row"]) ->
     """Runs the trunk for `rows`, ascending, on their last p bytes, and keeps its keys and values."""
     if len(rows) == 0:
         return
-    attend = TrunkCacheAttention(state.trunk, rows)
+    is_commit = torch.ones_like(rows, dtype=torch.bool)
+    attend = TrunkCacheAttention(state.trunk, rows, is_commit)
     with autocast(model.device):
         slices = model.run_trunk(state.newest_bytes[rows], state.position[rows] // model.patch_size, attend)
     state.slices[rows] = slices.to(state.slices.dtype)
-    state.trunk.commit(rows, attend.kept, torch.ones_like(rows, dtype=torch.bool))
+    state.trunk.commit(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1
 
 

@@ -79,11 +79,12 @@ def refresh(model: PlainModel, state: PlainState, rows: Int[Tensor, " row"]) -> 
     """Runs the trunk on the newest id of `rows`, ascending, and keeps its keys and values."""
     if len(rows) == 0:
         return
-    attend = TrunkCacheAttention(state.trunk, rows)
+    is_commit = torch.ones_like(rows, dtype=torch.bool)
+    attend = TrunkCacheAttention(state.trunk, rows, is_commit)
     with autocast(model.device):
         states = model.trunk(model.embedding(state.newest_id[rows]), state.position[rows], attend)
     state.trunk_states[rows] = states.to(state.trunk_states.dtype)
-    state.trunk.commit(rows, attend.kept, torch.ones_like(rows, dtype=torch.bool))
+    state.trunk.commit(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1
 
 

@@ -17,9 +17,11 @@ from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
 from patchpad.inference.row_state import RowState
+from patchpad.inference.scratchpad_cache import ScratchpadCache
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
 from patchpad.patching import ByteFacts, Threshold
 from patchpad.patching.patchifiers import bytes_since_end
@@ -52,6 +54,10 @@ class DecodingState(RowState):
     """For `hnet`: the router's probability at the newest id."""
     smoothed: Float[Tensor, "batch trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as the newest one left it."""
+    scratchpads: ScratchpadCache | None
+    """With `scratchpads_see_scratchpads`: those of the open patch."""
+    recent_ids: Int[Tensor, "batch recent"] | None
+    """With n-gram embeddings: the newest ids of each row's document, newest first, then zeros."""
 
 
 def encode_prompts(prompts: Prompts) -> list[bytes]:
@@ -155,16 +161,18 @@ def read_prompts(
     open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
     patch_index = layout.patch_index[rows, last_position]
     open_length = open_bytes + (patch_index == 0)
-    place = torch.arange(model.config.patchifier.longest_patch + 1, device=model.device)
+    place = torch.arange(longest_slot(model), device=model.device)
     source = (last_position - open_length + 1)[:, None] + place
-    window = model.config.window_bytes
+    config = model.config
     state = DecodingState(
         position=last_position,
         newest_id=byte_ids[rows, last_position],
         newest_entropy_nats=None if output.entropy_nats is None else output.entropy_nats[rows, last_position],
-        encoder=LocalCache.from_prefill(kept.encoder, last_position, window),
-        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, window) if kept.entropy_head else None,
-        decoder=LocalCache.from_prefill(kept.decoder, last_position, window),
+        encoder=LocalCache.from_prefill(kept.encoder, last_position, config.encoder_window),
+        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, config.entropy_head_window)
+        if kept.entropy_head
+        else None,
+        decoder=LocalCache.from_prefill(kept.decoder, last_position, config.decoder_window),
         trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits, patch_index + ends_patch),
         open_states=kept.byte_states[rows[:, None], source.clamp(0, width - 1)],
         open_length=open_length,
@@ -174,7 +182,14 @@ def read_prompts(
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         boundary_probability=None,
         smoothed=None,
+        scratchpads=ScratchpadCache.from_prefill(kept.trunk, layout, last_position, capacity=longest_slot(model))
+        if config.scratchpads_see_scratchpads
+        else None,
+        recent_ids=None,
     )
+    if model.local_encoder.ngrams is not None:
+        recent = recent_ids(byte_ids, layout.documents.offset, model.local_encoder.ngrams.num_recent)
+        state.recent_ids = recent[rows, last_position]
     if output.boundary_probability is not None:
         state.boundary_probability = output.boundary_probability[rows, last_position]
         state.smoothed = kept.slot_outputs.new_zeros(len(prompts), model.config.trunk_dim)
@@ -182,6 +197,11 @@ def read_prompts(
         newest_commit = layout.padded_commits[has_commit, state.trunk.num_patches[has_commit] - 1]
         state.smoothed[has_commit] = kept.slot_outputs[newest_commit]
     return output.logits[rows, last_position].float(), state
+
+
+def longest_slot(model: ByteLM) -> int:
+    """Most positions of a patch: those of its bytes, and the separator before a document's first one."""
+    return model.config.patchifier.longest_patch + 1
 
 
 @torch.inference_mode()
@@ -207,8 +227,13 @@ def read(
     open_bytes = torch.where(opens_patch, 0, state.open_bytes[rows]) + ~begins
     if bool(begins.any()):
         _forget_documents(model, state, rows[begins])
+    recent = None
+    if state.recent_ids is not None:
+        earlier = torch.where(begins[:, None], 0, state.recent_ids[rows, :-1])
+        recent = torch.cat((ids[:, None], earlier), dim=1)
+        state.recent_ids[rows] = recent
     with autocast(model.device):
-        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position))
+        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position), recent)
         entropies = previous_entropies = None
         if model.entropy_head is not None and state.entropy_head is not None:
             _, entropies = model.entropy_head(byte_states, position, state.entropy_head.at(rows, position))
@@ -241,8 +266,10 @@ def read(
 
 
 def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
-    """Drops the trunk cache and context of rows in which another document begins."""
+    """Drops the trunk cache, scratchpads and context of rows in which another document begins."""
     state.trunk.num_patches[rows] = 0
+    if state.scratchpads is not None:
+        state.scratchpads.num_scratchpads[rows] = 0
     null = model.context_to_bytes(model.context_to_bytes.null_context[None])
     state.context[rows] = null.to(state.context.dtype)
 
@@ -257,12 +284,15 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> N
         distance = torch.arange(int(length.max()), device=rows.device)
         newest_first = state.open_states[rows[:, None], (length[:, None] - 1 - distance).clamp_min(0)]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
-        attend = TrunkCacheAttention(state.trunk, rows)
-        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], attend)
+        is_commit = state.newest_ends_patch[rows]
+        attend = TrunkCacheAttention(state.trunk, rows, is_commit, state.scratchpads)
+        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], is_commit, attend)
         if state.smoothed is not None:
             slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
-    state.trunk.commit(rows, attend.kept, state.newest_ends_patch[rows])
+    state.trunk.commit(rows, attend.kept, is_commit)
+    if state.scratchpads is not None:
+        state.scratchpads.update(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1
 
 

@@ -34,14 +34,19 @@ def rotate(heads: Float[Tensor, "*where head head_dim"], angles: tuple[Tensor, T
 
 
 class Block(nn.Module):
-    """Pre-norm attention and SwiGLU over any leading axes; what is seen is up to `attend`."""
+    """Pre-norm attention and SwiGLU over any leading axes; what is seen is up to `attend`.
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int) -> None:
+    With fewer key-value heads than heads (grouped-query attention, Ainslie et al. 2023), each one serves as many
+    consecutive query heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, num_kv_heads: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = dim // num_heads
         self.attention_norm = RMSNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
+        self.query_key_value = nn.Linear(dim, dim + 2 * self.num_kv_heads * self.head_dim, bias=False)
         self.attention_out = nn.Linear(dim, dim, bias=False)
         self.ffn_norm = RMSNorm(dim)
         self.ffn_gate_up = nn.Linear(dim, 2 * ffn_dim, bias=False)
@@ -59,10 +64,10 @@ class Block(nn.Module):
             layer: index of this block in its stack, handed to `attend`.
         """
         projected = self.query_key_value(self.attention_norm(states))
-        heads = projected.unflatten(-1, (3 * self.num_heads, self.head_dim))
-        turned = rotate(heads[..., : 2 * self.num_heads, :], angles)
-        query, key = turned.chunk(2, dim=-2)
-        mixed = attend(layer, query, key, heads[..., 2 * self.num_heads :, :])
+        heads = projected.unflatten(-1, (-1, self.head_dim))
+        turned = rotate(heads[..., : self.num_heads + self.num_kv_heads, :], angles)
+        query, key = turned.split((self.num_heads, self.num_kv_heads), dim=-2)
+        mixed = attend(layer, query, key, heads[..., self.num_heads + self.num_kv_heads :, :])
         states = states + self.attention_out(mixed.flatten(-2))
         gate, up = self.ffn_gate_up(self.ffn_norm(states)).chunk(2, dim=-1)
         return states + self.ffn_down(F.silu(gate) * up)
@@ -71,11 +76,19 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks that share positions and an attention back end."""
 
-    def __init__(self, num_layers: int, dim: int, num_heads: int, ffn_dim: int, rotary_base: float) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        rotary_base: float,
+        num_kv_heads: int | None = None,
+    ) -> None:
         super().__init__()
         self.head_dim = dim // num_heads
         self.rotary_base = rotary_base
-        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, num_kv_heads) for _ in range(num_layers))
 
     def forward(
         self,

@@ -17,7 +17,7 @@ from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
 from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.patch_pooling import PatchPooling
 from patchpad.model.trunk import Trunk
-from patchpad.model.visibility import Window
+from patchpad.model.visibility import Window, count_trunk_pairs
 from patchpad.patching import (
     ByteFacts,
     Documents,
@@ -60,6 +60,8 @@ class ByteLMOutput:
     """The head's logits; None without an entropy head."""
     boundary_probability: ByteFloats | None = None
     """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
+    scratchpads_see_scratchpads: bool = False
+    """Whether scratchpads saw earlier ones of their patch."""
     activations: Activations | None = None
 
     def predicted(self, targets: ByteIds) -> Predicted:
@@ -70,7 +72,7 @@ class ByteLMOutput:
             nats=target_nats(self.logits, targets),
             num_commits=num_commits,
             num_scratchpads=layout.num_slots - num_commits,
-            trunk_pairs=int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots,
+            trunk_pairs=count_trunk_pairs(layout, scratchpads_see_scratchpads=self.scratchpads_see_scratchpads),
             pooled_positions=int(layout.slot_num_bytes.sum()),
             num_positions=int((~layout.documents.is_padding).sum()),
             entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
@@ -137,8 +139,8 @@ class ByteLM(LanguageModel):
         self.check_ids(byte_ids)
         documents = Documents.locate(byte_ids)
         positions = documents.offset
-        window = Window.build(documents, self.config.window_bytes)
-        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for _ in range(3))
+        windows = Window.of_parts(documents, self.config)
+        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for window in windows)
 
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         entropy_logits = entropies = None
@@ -150,9 +152,11 @@ class ByteLM(LanguageModel):
         layout = self.decide(
             facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
         )
-        trunk_sees = SlotAttention(layout, keep=keep_activations)
+        trunk_sees = SlotAttention(
+            layout, scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads, keep=keep_activations
+        )
         slot_inputs = self.patch_pooling(byte_states, layout)
-        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
+        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, layout.slot_is_commit, trunk_sees)
 
         if boundaries is not None:
             slot_outputs = smooth(slot_outputs, layout, boundaries)
@@ -180,6 +184,7 @@ class ByteLM(LanguageModel):
             entropy_nats=entropies,
             entropy_logits=entropy_logits,
             boundary_probability=boundaries,
+            scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads,
             activations=activations,
         )
 

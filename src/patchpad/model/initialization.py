@@ -40,6 +40,8 @@ def initialize(model: "ByteLM", seed: int) -> None:
     normal(model.local_decoder.lm_head.weight, LM_HEAD_STD)
     if model.entropy_head is not None:
         normal(model.entropy_head.lm_head.weight, LM_HEAD_STD)
+    if model.local_encoder.ngrams is not None:
+        normal(model.local_encoder.ngrams.tables.weight, len(model.local_encoder.ngrams.sizes) ** -0.5)
     normal(model.context_to_bytes.null_context, 1.0)
     if model.routing is not None:
         model.routing.start_as_identity()

@@ -6,19 +6,25 @@ from torch import Tensor, nn
 from patchpad.config import NUM_INPUT_IDS, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import Stack
+from patchpad.model.ngrams import NgramEmbedding, recent_ids
 
 
 class LocalEncoder(nn.Module):
-    """Byte embedding, then causal layers with a sliding window that crosses patch ends."""
+    """Byte embedding, with n-gram embeddings if any, then causal layers with a window that crosses patch ends."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.byte_dim
         self.embedding = nn.Embedding(NUM_INPUT_IDS, dim)
+        self.ngrams = NgramEmbedding(config) if config.ngram_vocab_size else None
         self.stack = Stack(config.encoder_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
 
     def forward(
-        self, byte_ids: Int[Tensor, "*where"], positions: Int[Tensor, "*where"], attend: Attend
+        self,
+        byte_ids: Int[Tensor, "*where"],
+        positions: Int[Tensor, "*where"],
+        attend: Attend,
+        recent: Int[Tensor, "*where recent"] | None = None,
     ) -> Float[Tensor, "*where byte_dim"]:
         """Encodes bytes.
 
@@ -26,5 +32,11 @@ class LocalEncoder(nn.Module):
             byte_ids: 0..257.
             positions: n - start(n).
             attend: back end of the sliding window.
+            recent: the newest ids at each position, newest first, for n-gram embeddings; found in `byte_ids` where
+                these are whole rows.
         """
-        return self.stack(self.embedding(byte_ids), positions, attend)
+        embedded = self.embedding(byte_ids)
+        if self.ngrams is not None:
+            recent = recent_ids(byte_ids, positions, self.ngrams.num_recent) if recent is None else recent
+            embedded = embedded + self.ngrams(recent)
+        return self.stack(embedded, positions, attend)

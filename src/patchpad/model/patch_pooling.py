@@ -12,8 +12,9 @@ from patchpad.patching.layout import PatchLayout
 class PatchPooling(nn.Module):
     """Cross-attention from the mean of the open patch's byte states to exactly those states.
 
-    Each head mixes whole byte states, so heads x byte_dim features go to the trunk's width. A learned bias per head and
-    distance from the slot's newest byte tells the bytes of a patch apart; without it their order would be lost.
+    Each head has a query of its own and mixes whole byte states, so a patch has `pooling_heads` pooling queries, whose
+    results, heads x byte_dim features, go to the trunk's width. A learned bias per head and distance from the slot's
+    newest byte tells the bytes of a patch apart; without it their order would be lost.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -2,6 +2,8 @@
 
 from patchpad.testing.baselines import BASELINE_KINDS, ids_of, sharp_baseline, tiny_baseline_config
 from patchpad.testing.models import (
+    ALL_OPTIONS,
+    OPTIONS,
     as_row,
     random_documents,
     safe_threshold,
@@ -13,7 +15,9 @@ from patchpad.testing.models import (
 )
 
 __all__ = [
+    "ALL_OPTIONS",
     "BASELINE_KINDS",
+    "OPTIONS",
     "as_row",
     "ids_of",
     "random_documents",

@@ -26,6 +26,16 @@ RELATIVE_TOLERANCE = 1e-5
 MARGIN = 1e-4
 """Least distance of a threshold from every observed score."""
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "scratchpads see scratchpads": {"scratchpads_see_scratchpads": True},
+    "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
+    "slot type": {"slot_type_embedding": True},
+    "n-grams": {"ngram_vocab_size": 50},
+    "windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 8, "decoder_window_bytes": 5},
+}
+"""Options of the model, off by default, as further sizes for `tiny_model_config`."""
+ALL_OPTIONS = {key: value for sizes in OPTIONS.values() for key, value in sizes.items()}
+
 
 def tolerance(logits: Tensor) -> float:
     """Returns the absolute tolerance for fp32 logits."""
@@ -64,6 +74,8 @@ def sharp_model(config: ModelConfig, *, seed: int = 0) -> ByteLM:
         if model.entropy_head is not None:
             model.entropy_head.lm_head.weight.mul_(40)
         model.context_to_bytes.projection.weight.mul_(2)
+        if model.trunk.scratchpad_type is not None:  # away from 0, so that it matters
+            model.trunk.scratchpad_type.copy_(torch.linspace(-2, 2, config.trunk_dim))
         if model.routing is not None:  # away from the identity, so that probabilities spread
             generator = torch.Generator().manual_seed(seed)
             model.routing.query.weight.copy_(torch.randn(model.routing.query.weight.shape, generator=generator))

@@ -1,24 +1,23 @@
 """Learning rate by step, and thresholds that follow a rate of scratchpads or of patches."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from patchpad.config import NATS_TRIGGERS, VOCAB_SIZE, Config, TrainConfig
-from patchpad.files import json_float
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
 from patchpad.patching.patchifiers import FixedPatchifier, Patchifier
-from patchpad.patching.triggers import RandomTrigger, Trigger
+from patchpad.patching.triggers import RandomTrigger, Threshold, Trigger
 from patchpad.shapes import ByteIds
+from patchpad.training.followed import FollowedThreshold
+from patchpad.training.spread import RowsRandomTrigger, ThresholdSpread
 
 FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
-FOLLOW_RATE = 0.5
-"""Weight of the newest batch's quantile in the running threshold."""
 CORRECTION_RATE = 0.1
 """Share of a step's error in patches per byte that corrects the rate which the patch threshold follows."""
 MOST_CORRECTION = 4.0
@@ -33,31 +32,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     progress = (step - warmup) / max(1, config.steps - warmup)
     floor = config.final_learning_rate_ratio
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-@dataclass
-class FollowedThreshold:
-    """A threshold in nats that is fixed, or a running quantile that follows a rate and then freezes."""
-
-    nats: float
-    is_fixed: bool = False
-    has_followed: bool = False
-
-    def follow(self, newest: float, *, is_fresh: bool) -> None:
-        """Moves towards the newest quantile; at once while the head is fresh or nothing was followed yet."""
-        if not self.has_followed or is_fresh or not math.isfinite(newest):
-            self.nats = newest
-        else:
-            self.nats += FOLLOW_RATE * (newest - self.nats)
-        self.has_followed = math.isfinite(newest)
-
-    def state(self) -> dict[str, Any]:
-        """Returns what a resumed run needs."""
-        return {"nats": self.nats, "has_followed": self.has_followed}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes over `state()` after a trip through JSON."""
-        self.nats, self.has_followed = json_float(state["nats"]), bool(state["has_followed"])
 
 
 class ThresholdSchedule:
@@ -77,6 +51,7 @@ class ThresholdSchedule:
         self.patch = self._threshold(train.patch_threshold_nats)
         self.patch_rate = 1 / config.model.patchifier.target_patch_size
         """Natural patch ends per byte that the patch threshold follows."""
+        self.spread = ThresholdSpread(train) if train.threshold_spread > 0 else None
         self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
 
     @staticmethod
@@ -89,17 +64,29 @@ class ThresholdSchedule:
         rate = self.config.train.scratchpads_per_byte
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
-    def decision(self, model: LanguageModel, step: int) -> tuple[float | None, Trigger]:
-        """Returns the threshold and trigger of a step; None stands for the trigger's own threshold."""
+    def decision(self, model: LanguageModel, step: int, pass_number: int = 0) -> tuple[Threshold, Trigger]:
+        """Returns the threshold and trigger of a pass of a step; None stands for the trigger's own threshold.
+
+        With a spread of thresholds, there is one for each row.
+        """
         step_seed = self.config.train.seed * 1_000_003 + step + 1
         patch_size = self.config.model.patchifier.target_patch_size
+        spread = self.spread
         if isinstance(model.trigger, RandomTrigger):
-            return None, RandomTrigger(self.config.model.trigger.scratchpads_per_byte, patch_size, step_seed)
+            own = RandomTrigger(self.config.model.trigger.scratchpads_per_byte, patch_size, step_seed)
+            if spread is None:
+                return None, own
+            return None, RowsRandomTrigger(own, spread.row_thresholds(step, pass_number, own.threshold, at_random=True))
         if not self.trigger_reads_entropy:
             return None, model.trigger
-        if self.is_fresh and not (self.scratchpad.is_fixed and math.isinf(self.scratchpad.nats)):
-            return None, RandomTrigger(self.target_rate, patch_size, step_seed)
-        return self.scratchpad.nats, model.trigger
+        common, trigger = self.scratchpad.nats, model.trigger
+        stays = self.scratchpad.is_fixed and math.isinf(common)
+        if self.is_fresh and not (stays and spread is None):
+            trigger = RandomTrigger(self.target_rate, patch_size, step_seed)
+            common = common if stays else trigger.threshold
+        if spread is None:
+            return common, trigger
+        return spread.row_thresholds(step, pass_number, common, at_random=self.is_fresh), trigger
 
     def patchifier(self, model: LanguageModel) -> Patchifier | None:
         """Returns what cuts patches in this step; None for a baseline."""
@@ -128,8 +115,10 @@ class ThresholdSchedule:
                 self.patch.follow(quantile_for_rate(scores, self.patch_rate, num_bytes), is_fresh=self.is_fresh)
             model.store_patch_threshold(self.patch.nats)
         if self.trigger_reads_entropy:
+            scores = model.eligible_scores(byte_ids, output)
+            if self.spread is not None:  # never frozen: it is not stored, and rates are to stay right
+                self.spread.follow(scores, is_fresh=self.is_fresh)
             if not self.scratchpad.is_fixed and not (frozen and self.scratchpad.has_followed):
-                scores = model.eligible_scores(byte_ids, output)
                 newest = quantile_for_rate(scores, self.target_rate, num_bytes)
                 self.scratchpad.follow(newest, is_fresh=self.is_fresh)
             model.store_threshold(self.scratchpad.nats)
@@ -145,11 +134,13 @@ class ThresholdSchedule:
 
     def state(self) -> dict[str, Any]:
         """Returns what a resumed run needs."""
+        spread = {} if self.spread is None else {"spread": self.spread.state()}
         return {
             "is_fresh": self.is_fresh,
             "scratchpad": self.scratchpad.state(),
             "patch": self.patch.state(),
             "patch_rate": self.patch_rate,
+            **spread,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -158,6 +149,8 @@ class ThresholdSchedule:
         self.scratchpad.restore(state["scratchpad"])
         self.patch.restore(state["patch"])
         self.patch_rate = float(state["patch_rate"])
+        if self.spread is not None:
+            self.spread.restore(state["spread"])
 
 
 def quantile_for_rate(scores: Tensor, rate: float, num_bytes: int) -> float:

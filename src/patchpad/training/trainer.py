@@ -181,8 +181,8 @@ class Trainer:
         batches = [self.batches.batch(first + index).to(self.device) for index in range(accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            self._accumulate(batch, num_targets, sums)
+        for pass_number, batch in enumerate(batches):
+            self._accumulate(batch, num_targets, sums, pass_number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
         self._require_finite(float(norm), "gradient")
         for group in self.optimizer.param_groups:
@@ -190,9 +190,9 @@ class Trainer:
         self.optimizer.step()
         return float(norm)
 
-    def _accumulate(self, batch: Batch, num_targets: int, sums: StepSums) -> None:
+    def _accumulate(self, batch: Batch, num_targets: int, sums: StepSums, pass_number: int) -> None:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
-        threshold, trigger = self.schedule.decision(self.model, self.step)
+        threshold, trigger = self.schedule.decision(self.model, self.step, pass_number)
         with autocast(self.device):
             predicted = self.model.predict_targets(
                 batch.byte_ids,

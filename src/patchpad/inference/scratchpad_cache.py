@@ -1,0 +1,83 @@
+"""What is kept of an open patch where scratchpads see earlier ones: transient, unlike the caches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.model.visibility import num_earlier_scratchpads
+from patchpad.patching import PatchLayout
+
+
+@dataclass
+class ScratchpadCache:
+    """Keys and values of the scratchpads of each row's open patch, oldest first, for trunks whose scratchpads see them.
+
+    It is dropped when the patch ends or a document begins, so nothing of it outlives its patch.
+    """
+
+    keys: Float[Tensor, "layer batch place kv_head head_dim"]
+    values: Float[Tensor, "layer batch place kv_head head_dim"]
+    num_scratchpads: Int[Tensor, " batch"]
+
+    @staticmethod
+    def from_prefill(
+        kept: list[tuple[Tensor, Tensor]], layout: PatchLayout, last_position: Int[Tensor, " batch"], capacity: int
+    ) -> "ScratchpadCache":
+        """Takes the scratchpads of the patches that a full pass leaves open.
+
+        Args:
+            kept: keys and values of each layer, each [slot, head, head_dim].
+            layout: of the pass, whose rows hold one document each.
+            last_position: position of each row's newest byte.
+            capacity: most scratchpads of a patch.
+        """
+        rows = torch.arange(len(last_position), device=last_position.device)
+        newest_slot = layout.newest_slot[rows, last_position] - 1
+        has_slot = newest_slot >= 0
+        slot = newest_slot[has_slot]
+        is_open = layout.slot_patch_index[slot] == layout.patch_index[rows, last_position][has_slot]
+        num_scratchpads = torch.zeros_like(newest_slot)
+        num_scratchpads[has_slot] = torch.where(
+            is_open & ~layout.slot_is_commit[slot], num_earlier_scratchpads(layout)[slot] + 1, 0
+        )
+        place = torch.arange(capacity, device=last_position.device)
+        source = (newest_slot - num_scratchpads + 1)[:, None] + place
+        is_used = place < num_scratchpads[:, None]
+        shape = (len(kept), *is_used.shape, *kept[0][0].shape[1:])
+        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
+        for layer, (key, value) in enumerate(kept):
+            keys[layer, is_used] = key[source[is_used]]
+            values[layer, is_used] = value[source[is_used]]
+        return ScratchpadCache(keys, values, num_scratchpads)
+
+    def update(
+        self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
+    ) -> None:
+        """Appends the scratchpads of `rows`; where the slot is a commit, drops those of the patch instead."""
+        drafts = rows[~is_commit]
+        place = self.num_scratchpads[drafts]
+        for layer, (key, value) in enumerate(kept):
+            self.keys[layer, drafts, place] = key[~is_commit]
+            self.values[layer, drafts, place] = value[~is_commit]
+        self.num_scratchpads[drafts] += 1
+        self.num_scratchpads[rows[is_commit]] = 0
+
+    def clone(self) -> "ScratchpadCache":
+        """Returns an independent copy."""
+        return ScratchpadCache(self.keys.clone(), self.values.clone(), self.num_scratchpads.clone())
+
+    def select(self, rows: Int[Tensor, " row"]) -> "ScratchpadCache":
+        """Returns a copy with the given rows."""
+        return ScratchpadCache(self.keys[:, rows], self.values[:, rows], self.num_scratchpads[rows])
+
+    @staticmethod
+    def join(caches: Sequence["ScratchpadCache"]) -> "ScratchpadCache":
+        """Returns one cache with the rows of all."""
+        return ScratchpadCache(
+            torch.cat([cache.keys for cache in caches], dim=1),
+            torch.cat([cache.values for cache in caches], dim=1),
+            torch.cat([cache.num_scratchpads for cache in caches]),
+        )

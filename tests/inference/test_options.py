@@ -1,0 +1,114 @@
+"""What options of the model keep between steps, and when they drop it."""
+
+import math
+
+import torch
+
+import patchpad
+from patchpad.config import SEPARATOR
+from patchpad.inference.stepping import DecodingState
+from patchpad.testing import ALL_OPTIONS, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
+
+TEXT = b"abc defg hijklmnopqrstuv, wx"
+"""Stepped through at -inf: every byte that ends no patch is a scratchpad."""
+
+
+def seeing_model():
+    return sharp_model(tiny_model_config("spacebyte", "entropy", max_patch_size=7, scratchpads_see_scratchpads=True))
+
+
+def all_options_model(patchifier="spacebyte"):
+    return sharp_model(tiny_model_config(patchifier, "entropy", **ALL_OPTIONS))
+
+
+def test_scratchpads_are_kept_while_their_patch_is_open_and_never_in_the_trunk_cache():
+    model = seeing_model()
+    _, state = patchpad.prefill(model, [b""], scratchpad_threshold_nats=-math.inf)
+    expected, most = 1, 0  # the separator fires too
+    for value in TEXT:
+        assert state.scratchpads.num_scratchpads.tolist() == [expected]
+        _, state = patchpad.step(model, [value], state, scratchpad_threshold_nats=-math.inf)
+        expected = 0 if bool(state.newest_ends_patch) else expected + 1
+        most = max(most, expected)
+    assert most == 6
+    with torch.no_grad():
+        layout = model(torch.tensor([[SEPARATOR, *TEXT]]), -math.inf).layout
+    assert state.trunk.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
+    assert state.scratchpads.num_scratchpads.tolist() != [0]
+    _, state = patchpad.step(model, [SEPARATOR], state, scratchpad_threshold_nats=math.inf)
+    assert state.scratchpads.num_scratchpads.tolist() == [0]
+
+
+def test_longest_first_patch_with_its_separator_fits_the_buffer():
+    model = seeing_model()
+    _, state = patchpad.prefill(model, [b""], scratchpad_threshold_nats=-math.inf)
+    for _ in range(6):
+        _, state = patchpad.step(model, [ord("a")], state, scratchpad_threshold_nats=-math.inf)
+    assert state.scratchpads.num_scratchpads.tolist() == [7]
+    _, state = patchpad.step(model, [ord("a")], state, scratchpad_threshold_nats=-math.inf)
+    assert state.scratchpads.num_scratchpads.tolist() == [0]
+
+
+def test_prefill_fills_what_steps_would_have_kept():
+    model = all_options_model()
+    prompts = [b"", b"ab", TEXT, TEXT[:-1], b"hello there w", b"hello ", random_documents(3, [50])[0]]
+    ids = torch.tensor([[SEPARATOR, *random_documents(3, [50])[0]]])
+    for threshold in thresholds_to_try(model, ids):
+        logits, ragged = patchpad.prefill(model, prompts, scratchpad_threshold_nats=threshold)
+        for row, prompt in enumerate(prompts):
+            found, stepped = patchpad.prefill(model, [b""], scratchpad_threshold_nats=threshold)
+            for value in prompt:
+                found, stepped = patchpad.step(model, [value], stepped, scratchpad_threshold_nats=threshold)
+            assert float((found[0] - logits[row]).abs().max()) <= tolerance(logits)
+            assert torch.equal(ragged.recent_ids[row], stepped.recent_ids[0])
+            count = int(stepped.scratchpads.num_scratchpads)
+            assert int(ragged.scratchpads.num_scratchpads[row]) == count
+            for part in ("keys", "values"):
+                one, other = (getattr(state.scratchpads, part) for state in (ragged, stepped))
+                torch.testing.assert_close(one[:, row, :count], other[:, 0, :count], rtol=1e-4, atol=1e-5)
+
+
+def test_committed_keys_do_not_depend_on_scratchpads_that_see_each_other():
+    model = all_options_model()
+    states = []
+    for threshold in (math.inf, -math.inf):
+        _, state = patchpad.prefill(model, [TEXT[:9]], scratchpad_threshold_nats=threshold)
+        for value in TEXT[9:]:
+            _, state = patchpad.step(model, [value], state, scratchpad_threshold_nats=threshold)
+        states.append(state)
+    num_patches = int(states[0].trunk.num_patches)
+    assert num_patches > 3
+    first, second = (state.trunk.keys[:, :, :num_patches] for state in states)
+    assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
+
+
+def test_clones_selections_and_joined_states_carry_what_options_keep():
+    model = all_options_model("fixed")
+
+    def begin(text):
+        return patchpad.prefill(model, [text], scratchpad_threshold_nats=-math.inf)[1]
+
+    texts = [b"hello wor", b"one two th"]
+    joined = DecodingState.join([begin(text) for text in texts])
+    assert joined.scratchpads.num_scratchpads.tolist() == [4, 0], "one patch is open, the other has just been closed"
+    branch = joined.clone()
+    together, _ = patchpad.step(model, list(b"la"), joined, scratchpad_threshold_nats=-math.inf)
+    swapped, _ = patchpad.step(model, list(b"al"), branch.clone().select([1, 0]), scratchpad_threshold_nats=-math.inf)
+    again, _ = patchpad.step(model, list(b"la"), branch, scratchpad_threshold_nats=-math.inf)
+    alone = [
+        patchpad.step(model, [value], begin(text), scratchpad_threshold_nats=-math.inf)[0][0]
+        for text, value in zip(texts, b"la", strict=True)
+    ]
+    assert torch.equal(again, together)
+    for found in (together, swapped.flip(0)):
+        assert float((found - torch.stack(alone)).abs().max()) <= tolerance(together)
+
+
+def test_caches_have_the_sizes_of_their_options():
+    _, state = patchpad.prefill(all_options_model(), [TEXT])
+    assert state.trunk.keys.shape[3:] == state.trunk.values.shape[3:] == (2, 4)
+    assert [cache.keys.shape[2] for cache in (state.encoder, state.entropy_head, state.decoder)] == [3, 8, 5]
+    assert state.recent_ids.tolist() == [list(TEXT[:-9:-1])]
+    _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy")), [TEXT])
+    assert plain.scratchpads is None
+    assert plain.recent_ids is None
