@@ -33,6 +33,18 @@ NATS_TRIGGERS = ("entropy", "entropy_jump")
 """Triggers whose threshold is an entropy (difference) in nats."""
 
 
+PATCH_MODEL_OPTIONS = (
+    "trunk_kv_heads",
+    "ngram_vocab_size",
+    "encoder_window_bytes",
+    "entropy_head_window_bytes",
+    "decoder_window_bytes",
+    "scratchpads_see_scratchpads",
+    "slot_type_embedding",
+)
+"""Options that baselines do not have."""
+
+
 def _require(condition: bool, message: str, allowed: str) -> None:
     if not condition:
         raise ConfigError(
@@ -224,6 +236,13 @@ class ModelConfig:
             f"trigger.kind is {trigger.kind} with model.kind {self.kind}, which has no scratchpads",
             "leave it out",
         )
+        for name in PATCH_MODEL_OPTIONS:
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            _require(
+                value == default,
+                f"{name} is {value} with model.kind {self.kind}",
+                "leave it out: it is the patch model's",
+            )
         object.__setattr__(self, "trigger", TriggerConfig(kind="never"))
         _require(
             self.kind != "megabyte" or self.trunk_dim % patchifier.target_patch_size == 0,

@@ -42,6 +42,14 @@ def test_a_trigger_or_patchifier_that_a_baseline_lacks_is_refused(kind):
         ModelConfig(kind=kind, patchifier=PatchifierConfig(kind="spacebyte"))
 
 
+@every_kind
+def test_an_option_of_the_patch_model_is_refused(kind):
+    options = {"trunk_kv_heads": 2, "ngram_vocab_size": 9, "decoder_window_bytes": 4, "slot_type_embedding": True}
+    for name, value in options.items():
+        with pytest.raises(ConfigError, match=rf"{name} is {value} with model.kind {kind}; allowed: leave it out"):
+            ModelConfig(kind=kind, **{name: value})
+
+
 def test_megabyte_needs_a_trunk_that_its_patch_divides():
     with pytest.raises(ConfigError, match="trunk_dim is 64 with target_patch_size 6") as caught:
         ModelConfig(kind="megabyte", trunk_dim=64, patchifier=PatchifierConfig(target_patch_size=6))
