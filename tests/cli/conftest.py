@@ -1,7 +1,10 @@
 """The command line in this process: exit code, stdout and stderr of a call, and a small run to work on."""
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +69,38 @@ def fails(patchpad) -> Callable[..., str]:
         return called.err
 
     return call
+
+
+class Command:
+    """The command line as a process of its own, its output captured as bytes unless `options` say otherwise."""
+
+    program = (sys.executable, "-m", "patchpad")
+    environment = {  # noqa: RUF012
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+    @classmethod
+    def run(cls, *arguments: object, **options: object) -> subprocess.CompletedProcess:
+        """Runs it to its end."""
+        values = {"capture_output": True, "env": cls.environment, "check": False, **options}
+        return subprocess.run([*cls.program, *map(as_argument, arguments)], **values)
+
+    @classmethod
+    def start(cls, *arguments: object, **options: object) -> subprocess.Popen:
+        """Starts it."""
+        values = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": cls.environment, **options}
+        return subprocess.Popen([*cls.program, *map(as_argument, arguments)], **values)
+
+
+def as_argument(value: object) -> str | bytes:
+    return value if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture
+def command() -> type[Command]:
+    return Command
 
 
 @pytest.fixture(scope="session")

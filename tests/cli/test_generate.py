@@ -2,16 +2,10 @@
 
 import base64
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-
-PATCHPAD = [sys.executable, "-m", "patchpad"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def completions(called) -> list[dict]:
@@ -75,49 +69,28 @@ def test_the_small_model_is_used_without_a_run(patchpad):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_any_output_encoding_and_any_argument_bytes_work(finished, encoding):
-    arguments = [
-        b"generate",
-        os.fsencode(finished),
-        b"--prompt",
-        "größer 日".encode() + b"\xff",
-        b"--max-new-bytes",
-        b"9",
-    ]
-    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=environment, check=False)
+def test_any_output_encoding_and_any_argument_bytes_work(command, finished, encoding):
+    arguments = ["generate", finished, "--prompt", "größer 日".encode() + b"\xff", "--max-new-bytes", "9"]
+    done = command.run(*arguments, env={**command.environment, "PYTHONIOENCODING": encoding})
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode(encoding).startswith(
         {"utf-8": "größer 日�"}.get(encoding, "gr\\xf6\\xdfer" if encoding == "ascii" else "größer")
     )
 
 
-def test_a_locale_that_is_not_utf_8_works(finished):
-    environment = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    arguments = [
-        b"generate",
-        os.fsencode(finished),
-        b"--prompt",
-        "größer".encode(),
-        b"--max-new-bytes",
-        b"9",
-        b"--json",
-    ]
-    done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=environment, check=True)
-    here = subprocess.run([*PATCHPAD, *arguments], capture_output=True, env=ENVIRONMENT, check=True)
+def test_a_locale_that_is_not_utf_8_works(command, finished):
+    environment = {**command.environment, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = ["generate", finished, "--prompt", "größer".encode(), "--max-new-bytes", "9", "--json"]
+    done = command.run(*arguments, env=environment, check=True)
+    here = command.run(*arguments, check=True)
     assert json.loads(done.stdout) == json.loads(here.stdout)  # the prompt's bytes are the same
 
 
 @pytest.mark.parametrize("prompts", [1, 3])
-def test_a_reader_that_goes_away_ends_the_generation_quietly(finished, prompts):
+def test_a_reader_that_goes_away_ends_the_generation_quietly(command, finished, prompts):
     length = "1000000" if prompts == 1 else "50"  # a stream stops at once, a batch when it next prints
     arguments = [*["--prompt", "the"] * prompts, "--max-new-bytes", length, "--temperature", "0", "--batch-rows", "1"]
-    with subprocess.Popen(
-        [*PATCHPAD, "generate", str(finished), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-    ) as process:
+    with command.start("generate", finished, *arguments) as process:
         try:
             if prompts == 1:
                 assert process.stdout.read(3) == b"the"
@@ -128,38 +101,25 @@ def test_a_reader_that_goes_away_ends_the_generation_quietly(finished, prompts):
             process.kill()
 
 
-def test_a_slow_reader_gets_every_byte(finished):
+def test_a_slow_reader_gets_every_byte(command, finished):
     options = ["--prompt", "the", "--max-new-bytes", "300", "--seed", "1"]
-    with subprocess.Popen(
-        [*PATCHPAD, "generate", str(finished), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-    ) as process:
+    with command.start("generate", finished, *options) as process:
         time.sleep(0.3)
         read = b""
         while piece := process.stdout.read(50):
             read += piece
             time.sleep(0.02)
         assert process.wait(timeout=60) == 0
-    (whole,) = json.loads(
-        subprocess.run(
-            [*PATCHPAD, "generate", str(finished), *options, "--json"], capture_output=True, env=ENVIRONMENT, check=True
-        ).stdout
-    )["completions"]
+    done = command.run("generate", finished, *options, "--json", check=True)
+    (whole,) = json.loads(done.stdout)["completions"]
     assert read.decode() == f"the{whole['text']}\n"
 
 
-def test_ctrl_c_prints_what_there_is(finished):
+def test_ctrl_c_prints_what_there_is(command, finished):
     options = ["--prompt", "the", "--max-new-bytes", "1000000", "--json", "--temperature", "0"]
-    with subprocess.Popen(
-        [*PATCHPAD, "generate", str(finished), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-    ) as process:
+    with command.start("generate", finished, *options) as process:
         try:
-            time.sleep(6)
+            assert b"0 of 1 prompts done" in process.stderr.readline()  # it runs, however slow the machine is
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         finally:

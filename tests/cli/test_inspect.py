@@ -4,8 +4,6 @@ import gzip
 import io
 import json
 import math
-import os
-import subprocess
 import sys
 
 import pytest
@@ -51,20 +49,15 @@ def test_view_is_plain_where_stdout_is_no_terminal_and_states_the_totals(patchpa
     assert called.out.count("○") - 1 == found["num_scratchpads"]
 
 
-def run_alone(arguments, **environment):
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    return subprocess.run(
-        [sys.executable, "-m", "patchpad", *map(str, arguments)],
-        capture_output=True,
-        check=True,
-        env={**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", **environment},
-    ).stdout
+def run_alone(command, arguments, **environment):
+    kept = {name: value for name, value in command.environment.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return command.run(*arguments, check=True, env={**kept, "TERM": "xterm-256color", **environment}).stdout
 
 
-def test_colour_follows_the_environment_and_the_text_is_the_same_without(finished, short):
+def test_colour_follows_the_environment_and_the_text_is_the_same_without(command, finished, short):
     arguments = ["inspect", finished, "--text", short, "--limit-bytes", "40"]
-    plain = run_alone(arguments, FORCE_COLOR="1", NO_COLOR="1", PYTHONIOENCODING="utf-8").decode()
-    coloured = run_alone(arguments, FORCE_COLOR="1", PYTHONIOENCODING="utf-8").decode()
+    plain = run_alone(command, arguments, FORCE_COLOR="1", NO_COLOR="1", PYTHONIOENCODING="utf-8").decode()
+    coloured = run_alone(command, arguments, FORCE_COLOR="1", PYTHONIOENCODING="utf-8").decode()
     assert "\x1b" not in plain
     assert "\x1b[" in coloured
     import re
@@ -73,8 +66,8 @@ def test_colour_follows_the_environment_and_the_text_is_the_same_without(finishe
     assert without == [line.rstrip() for line in plain.splitlines()]
 
 
-def test_an_output_that_holds_ascii_alone_gets_ascii_marks(finished, short):
-    out = run_alone(["inspect", finished, "--text", short], PYTHONIOENCODING="ascii", COLUMNS="60")
+def test_an_output_that_holds_ascii_alone_gets_ascii_marks(command, finished, short):
+    out = run_alone(command, ["inspect", finished, "--text", short], PYTHONIOENCODING="ascii", COLUMNS="60")
     text = out.decode("ascii")
     assert "\\u" not in text
     assert "\\x" not in text

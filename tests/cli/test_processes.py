@@ -13,22 +13,25 @@ import pytest
 from patchpad.cli.app import COMMANDS
 
 HELP_SECONDS = 0.5
-PATCHPAD = [sys.executable, "-m", "patchpad"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False
-    )
+@pytest.fixture
+def python(command):
+    """Runs Python code in a process of its own."""
+
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess:
+        call = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(call, capture_output=True, text=True, env=command.environment, check=False)
+
+    return run
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
-def test_help_answers_within_half_a_second_of_processor_time(arguments):
+def test_help_answers_within_half_a_second_of_processor_time(command, arguments):
     times = []
     for _ in range(3):  # the best of three: a busy machine slows single ones down
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*PATCHPAD, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        done = command.run(*arguments, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert "Usage: patchpad" in done.stdout
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -37,7 +40,7 @@ def test_help_answers_within_half_a_second_of_processor_time(arguments):
     assert min(times) < HELP_SECONDS
 
 
-def test_help_cost_and_wrong_usage_import_no_torch(config, tmp_path):
+def test_help_cost_and_wrong_usage_import_no_torch(python, config, tmp_path):
     code = """
 import sys
 from patchpad.cli.app import COMMANDS, main
@@ -53,7 +56,7 @@ assert not heavy, heavy
     assert set(COMMANDS) >= {"train", "evaluate", "calibrate", "generate", "cost"}
 
 
-def test_importing_the_package_imports_no_torch():
+def test_importing_the_package_imports_no_torch(python):
     code = "import sys, patchpad; patchpad.load_config(None); sys.exit('torch' in sys.modules)"
     assert python(code).returncode == 0
 
@@ -61,30 +64,22 @@ def test_importing_the_package_imports_no_torch():
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["cost", "--config", "CONFIG"], ["cost", "--config", "CONFIG", "--json"]]
 )
-def test_reader_that_goes_away_early_is_no_error(arguments, config):
+def test_reader_that_goes_away_early_is_no_error(command, arguments, config):
     arguments = [str(config) if argument == "CONFIG" else argument for argument in arguments]
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does when it has seen enough, but surely before anything is written
     try:
-        done = subprocess.run(
-            [*PATCHPAD, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False
-        )
+        done = command.run(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 0
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, config, text):
+def test_ctrl_c_saves_and_says_how_to_go_on(command, tmp_path, config, text):
     out = tmp_path / "run"
     options = ["--config", config, "--data", text, "--out", out, "--train.steps", "100000", "--train.log_every", "1"]
-    with subprocess.Popen(
-        [*PATCHPAD, "train", *map(str, options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as process:
+    with command.start("train", *options, text=True) as process:
         try:
             deadline = time.monotonic() + 60
             while not (out / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
