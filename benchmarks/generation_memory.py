@@ -8,34 +8,18 @@ import json
 import platform
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 
 import patchpad
-from patchpad.inference.cache import LocalCache, TrunkCache
-from patchpad.inference.stepping import DecodingState
+from patchpad.testing import state_bytes
 
 
 def resident_mib() -> float:
     """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
-
-
-def state_bytes(state: DecodingState) -> tuple[int, int]:
-    """Bytes of the trunk cache's keys and values, and of everything else."""
-    trunk = others = 0
-    for field in fields(state):
-        part = getattr(state, field.name)
-        if isinstance(part, TrunkCache):
-            trunk += part.keys.nbytes + part.values.nbytes
-        elif isinstance(part, LocalCache):
-            others += part.keys.nbytes + part.values.nbytes
-        elif part is not None:
-            others += part.nbytes
-    return trunk, others
 
 
 def main(out: str, num_bytes: int = 100_000) -> None:

@@ -41,9 +41,7 @@ def threshold(model):
     """A threshold in the midst of the model's entropies that rounding cannot flip on the documents below."""
     ids = [[SEPARATOR, *window] for document in DOCUMENTS for window in pieces(document) if window]
     with torch.no_grad():
-        scores = [
-            model.eligible_scores(row, model(row, math.inf)) for row in (torch.tensor([window]) for window in ids)
-        ]
+        scores = [model.eligible_scores(model(row, math.inf)) for row in (torch.tensor([window]) for window in ids)]
     return safe_threshold(torch.cat(scores), 0.4)
 
 

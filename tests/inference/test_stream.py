@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import patchpad
 from patchpad.calibration import Calibration
 from patchpad.errors import GenerationError, InputError
-from patchpad.inference.cache import GROWTH, LocalCache, TrunkCache
-from patchpad.testing import sharp_model, tiny_model_config
+from patchpad.inference.cache import GROWTH
+from patchpad.testing import sharp_model, state_bytes, tiny_model_config
 
 PROMPTS_AT_ONCE = 20
 
@@ -162,20 +162,6 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def cache_bytes(state: patchpad.DecodingState) -> tuple[int, int]:
-    """Bytes of a state's tensors: those of the trunk cache, and all others."""
-    trunk = others = 0
-    for part in vars(state).values():
-        if isinstance(part, TrunkCache):
-            trunk += part.keys.nbytes + part.values.nbytes
-            others += part.num_patches.nbytes
-        elif isinstance(part, LocalCache):
-            others += part.keys.nbytes + part.values.nbytes
-        elif part is not None:
-            others += part.nbytes
-    return trunk, others
-
-
 def test_memory_grows_by_trunk_cache_entries_alone():
     model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=2), seed=3)
     with torch.no_grad():
@@ -187,7 +173,7 @@ def test_memory_grows_by_trunk_cache_entries_alone():
     for _ in generation:
         state = generation.engine.state
         if state is not None:
-            trunk, others = cache_bytes(state)
+            trunk, others = state_bytes(state)
             entries = int(state.trunk.num_patches)
             assert trunk <= (entries // GROWTH + 1) * GROWTH * bytes_per_entry
             sizes.append(others)

@@ -101,7 +101,7 @@ def test_several_batches_give_what_one_gives(monkeypatch):
     model = sharp_model(tiny_model_config(context_bytes=CONTEXT_BYTES))
     threshold = middle_threshold(model)
     together = inspect(model, TEXT, scratchpad_threshold_nats=threshold)
-    monkeypatch.setattr("patchpad.inspection.inspection.ROW_BATCH_BYTES", 2 * CONTEXT_BYTES + 2)
+    monkeypatch.setattr("patchpad.evaluation.bits_per_byte.ROW_BATCH_BYTES", 2 * CONTEXT_BYTES + 2)
     apart = inspect(model, TEXT, scratchpad_threshold_nats=threshold)
     for name in ("patch_end", "scratchpad", "patch_index", "patch_lag", "slot_byte"):
         np.testing.assert_array_equal(getattr(apart, name), getattr(together, name), name)

@@ -82,10 +82,7 @@ def _read(text: str) -> tuple[bytes, str]:
     Raises:
         DataError: no such file, one that cannot be read, or one without a byte.
     """
-    import lzma
-    import zlib
-
-    from patchpad.data.corpus import OPENERS
+    from patchpad.data.corpus import read_bytes
 
     path = Path(text)
     name = "stdin" if text == "-" else path.name
@@ -96,12 +93,7 @@ def _read(text: str) -> tuple[bytes, str]:
     elif not path.exists():
         raise DataError(f"no file is at {path}", hint="Check the path; - reads stdin.")
     else:
-        try:
-            with OPENERS.get(path.suffix.lower(), open)(path, "rb") as stream:
-                data = stream.read()
-        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            hint = "Check that the file is complete and readable."
-            raise DataError(f"cannot read {path}: {error}", hint=hint) from error
+        data = read_bytes(path)
     if not data:
         raise DataError(f"{name} is empty; allowed: at least one byte", hint="Give a file with some text.")
     return data, name

@@ -18,6 +18,8 @@ from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading a missing, cut or damaged file raises."""
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 JSON_LINES = (".jsonl", ".ndjson")
 UNPACK_WITH = {
@@ -182,15 +184,27 @@ def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             with OPENERS.get(suffix, open)(file, "rb") as lines:
                 yield from _read_json_lines(file, lines)
         elif suffix in OPENERS:
-            with OPENERS[suffix](file, "rb") as stream:
-                yield str(file), np.frombuffer(stream.read(), dtype=np.uint8)
+            yield str(file), np.frombuffer(read_bytes(file), dtype=np.uint8)
         elif file.stat().st_size == 0:
             yield str(file), np.empty(0, dtype=np.uint8)
         else:
             yield str(file), np.memmap(file, dtype=np.uint8, mode="r")
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         if isinstance(error, DataError):
             raise
+        raise DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.") from error
+
+
+def read_bytes(file: Path) -> bytes:
+    """Returns the content of a file, unpacked where its name says so (.gz, .bz2, .xz).
+
+    Raises:
+        DataError: it cannot be read, or is not what its name says.
+    """
+    try:
+        with OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
+            return stream.read()
+    except UNREADABLE as error:
         raise DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.") from error
 
 

@@ -1,7 +1,7 @@
 """Bits per byte along a list of thresholds, and nats of single bytes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
 from patchpad.errors import InputError
 from patchpad.model.language_model import LanguageModel, Predicted
-from patchpad.model.language_model import target_nats as target_nats
 from patchpad.model.precision import autocast
 
 DEFAULT_LIMIT_BYTES = 1_000_000
@@ -149,25 +148,39 @@ def choose_windows(
     return windows.limit(limit_bytes)
 
 
-@torch.no_grad()
-def _tally(model: LanguageModel, windows: Windows, threshold: float | None) -> Tally:
+def predictions(
+    model: LanguageModel, windows: Windows, threshold: float | None, *, batch_rows: int | None = None
+) -> Iterator[tuple[Batch, Predicted]]:
+    """Runs a model over windows, in eval mode and without gradients.
+
+    Args:
+        model: restored to its mode after.
+        windows: all of them are run, in order.
+        threshold: scratchpad threshold in nats; None for the stored one.
+        batch_rows: rows of a pass; default: as many as ROW_BATCH_BYTES hold.
+    """
     row_positions = model.config.context_bytes + 1
-    batch_rows = max(1, ROW_BATCH_BYTES // row_positions)
-    tally = Tally()
+    rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
     was_training = model.training
     model.eval()
     try:
-        for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=batch_rows):
+        for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=rows):
             batch = batch.to(model.device)
-            with autocast(model.device):
+            # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
+            with torch.no_grad(), autocast(model.device):
                 predicted = model.predict_targets(batch.byte_ids, batch.targets, threshold)
-            tally.add(batch, predicted)
+            yield batch, predicted
     finally:
         model.train(was_training)
+
+
+def _tally(model: LanguageModel, windows: Windows, threshold: float | None) -> Tally:
+    tally = Tally()
+    for batch, predicted in predictions(model, windows, threshold):
+        tally.add(batch, predicted)
     return tally
 
 
-@torch.no_grad()
 def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats: float | None = None) -> np.ndarray:
     """Returns -ln p of each byte of a text given those before it in its window, [byte] of float32, in nats.
 
@@ -177,10 +190,5 @@ def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats:
     if not len(data):
         return np.empty(0, dtype=np.float32)
     windows = cut_windows(Corpus((data,), ("text",)), model.config.context_bytes)
-    pieces = []
-    for batch in evaluation_batches(windows, row_positions=model.config.context_bytes + 1, batch_rows=1):
-        batch = batch.to(model.device)
-        with autocast(model.device):
-            nats = model.predict_targets(batch.byte_ids, batch.targets, scratchpad_threshold_nats).nats
-        pieces.append(nats[batch.is_byte].cpu().numpy())
-    return np.concatenate(pieces)
+    passes = predictions(model, windows, scratchpad_threshold_nats, batch_rows=1)
+    return np.concatenate([predicted.nats[batch.is_byte].cpu().numpy() for batch, predicted in passes])

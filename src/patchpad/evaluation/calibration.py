@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from patchpad.calibration import ROW_KEYS, Calibration
 from patchpad.config import NATS_TRIGGERS
-from patchpad.data import Corpus, Windows, evaluation_batches
+from patchpad.data import Corpus, Windows
 from patchpad.errors import GenerationError
-from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, ROW_BATCH_BYTES, Point, choose_windows, evaluate
+from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, Point, choose_windows, evaluate, predictions
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import autocast
 
 SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Scratchpads per byte at which the table has rows, beside none, the stored threshold and one at every byte."""
@@ -79,11 +77,7 @@ def score_quantiles(model: ByteLM, windows: Windows) -> list[float]:
 def eligible_scores(model: ByteLM, windows: Windows) -> tuple[np.ndarray, int]:
     """Returns the trigger's scores at positions that end no patch, [eligible], and the bytes of the windows."""
     pieces = []
-    rows = model.config.context_bytes + 1
-    with torch.no_grad():
-        for batch in evaluation_batches(windows, row_positions=rows, batch_rows=max(1, ROW_BATCH_BYTES // rows)):
-            byte_ids = batch.byte_ids.to(model.device)
-            with autocast(model.device):
-                output = model(byte_ids, math.inf)
-            pieces.append(model.eligible_scores(byte_ids, output).cpu().numpy())
+    for _, predicted in predictions(model, windows, math.inf):
+        assert predicted.output is not None
+        pieces.append(model.eligible_scores(predicted.output).cpu().numpy())
     return np.concatenate(pieces), int(windows.num_bytes.sum())

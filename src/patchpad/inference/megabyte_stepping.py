@@ -8,8 +8,8 @@ from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.inference.cache import LocalCache, TrunkCacheAttention
-from patchpad.inference.plain_stepping import cache_of, padded_prompts
-from patchpad.inference.row_state import RowState
+from patchpad.inference.plain_stepping import cache_of
+from patchpad.inference.row_state import RowState, padded_prompts
 from patchpad.model.baselines import MegaByte
 from patchpad.model.precision import autocast
 from patchpad.patching import Threshold
@@ -33,7 +33,7 @@ def read_prompts(
 ) -> tuple[Float[Tensor, "batch vocab"], MegaByteState]:
     """Is `prefill` for prompts and thresholds that are known to be right."""
     size, device = model.patch_size, model.device
-    ids = padded_prompts([list(prompt) for prompt in prompts], PADDING, device)
+    ids = padded_prompts(prompts, PADDING, device)
     last_position = torch.tensor([len(prompt) for prompt in prompts], device=device)
     rows = torch.arange(len(prompts), device=device)
     model.eval()

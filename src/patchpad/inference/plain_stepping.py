@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
-from patchpad.inference.row_state import RowState
+from patchpad.inference.row_state import RowState, padded_prompts
 from patchpad.model.baselines import BpeTransformer, ByteTransformer
 from patchpad.model.precision import autocast
 from patchpad.patching import Threshold
@@ -22,12 +22,6 @@ class PlainState(RowState):
 
     trunk_states: Float[Tensor, "batch trunk_dim"]
     """Output of the trunk for the newest id."""
-
-
-def padded_prompts(prompts: list[list[int]], fill: int, device: torch.device) -> Int[Tensor, "batch position"]:
-    """Returns prompts as rows of ids, a separator before each."""
-    width = max(map(len, prompts))
-    return torch.tensor([[SEPARATOR, *prompt, *[fill] * (width - len(prompt))] for prompt in prompts], device=device)
 
 
 def cache_of(kept: list[tuple[Tensor, Tensor]], num_entries: Int[Tensor, " batch"]) -> TrunkCache:

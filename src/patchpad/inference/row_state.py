@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache
 
 
@@ -50,3 +51,9 @@ class RowState:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
         return type(self)(**changed)
+
+
+def padded_prompts(prompts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Int[Tensor, "batch position"]:
+    """Returns prompts as rows of ids, a separator before each."""
+    width = max(map(len, prompts))
+    return torch.tensor([[SEPARATOR, *prompt, *[fill] * (width - len(prompt))] for prompt in prompts], device=device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
-from patchpad.inference.row_state import RowState
+from patchpad.inference.row_state import RowState, padded_prompts
 from patchpad.inference.scratchpad_cache import ScratchpadCache
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
@@ -147,10 +147,7 @@ def read_prompts(
 ) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
     """Is `prefill` for prompts and thresholds that are known to be right."""
     last_position = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-    width = max(map(len, prompts)) + 1
-    byte_ids = torch.tensor(
-        [[SEPARATOR, *prompt, *[PADDING] * (width - 1 - len(prompt))] for prompt in prompts], device=model.device
-    )
+    byte_ids = padded_prompts(prompts, PADDING, model.device)
     model.eval()
     with autocast(model.device):
         output = model(byte_ids, threshold, keep_activations=True)
@@ -174,7 +171,7 @@ def read_prompts(
         else None,
         decoder=LocalCache.from_prefill(kept.decoder, last_position, config.decoder_window),
         trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits, patch_index + ends_patch),
-        open_states=kept.byte_states[rows[:, None], source.clamp(0, width - 1)],
+        open_states=kept.byte_states[rows[:, None], source.clamp(0, byte_ids.shape[1] - 1)],
         open_length=open_length,
         open_bytes=open_bytes,
         newest_ends_patch=ends_patch,

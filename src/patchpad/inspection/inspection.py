@@ -1,7 +1,6 @@
 """`inspect`: what a model decides at each byte of a text, counted exactly as `evaluate` counts it."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +10,12 @@ from jaxtyping import Bool, Float, Int
 
 from patchpad.config import NATS_TRIGGERS, ModelConfig
 from patchpad.cost import cost
-from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches
+from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import InputError
-from patchpad.evaluation.bits_per_byte import ROW_BATCH_BYTES, Point, Tally, evaluate, target_nats
+from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
 from patchpad.evaluation.calibration import score_quantiles
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts
-from patchpad.patching.patchifiers import bytes_since_end
 
 NULL_CONTEXT, SEPARATOR_SLOT, NOT_READ = -1, -2, -3
 """What `Inspection.slot_byte` holds where it is no byte of the text."""
@@ -209,10 +205,11 @@ def inspect(
     used = stored if threshold is None else threshold
     windows = cut_windows(Corpus((np.frombuffer(data, dtype=np.uint8),), ("text",)), model.config.context_bytes)
     tally, pieces, nats = Tally(), [], []
-    for batch, output in _passes(model, windows, threshold):
-        tally.add(batch, output.predicted(batch.targets))
-        pieces.append(_position_values(model, batch, output))
-        nats.append(target_nats(output.logits, batch.targets)[batch.is_byte].cpu().numpy())
+    for batch, predicted in predictions(model, windows, threshold):
+        assert predicted.output is not None
+        tally.add(batch, predicted)
+        pieces.append(_position_values(model, predicted.output))
+        nats.append(predicted.nats[batch.is_byte].cpu().numpy())
     positions = _join(pieces)
     grid = _grid(model, windows, used, stored) if with_grid and model.config.trigger.kind in NATS_TRIGGERS else None
     return Inspection(
@@ -228,32 +225,15 @@ def inspect(
     )
 
 
-def _passes(model: ByteLM, windows: Windows, threshold: float | None) -> Iterator[tuple[Batch, ByteLMOutput]]:
-    """Yields the batches that `evaluate` would make, so that no rounding differs, and their outputs."""
-    rows = model.config.context_bytes + 1
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in evaluation_batches(windows, row_positions=rows, batch_rows=max(1, ROW_BATCH_BYTES // rows)):
-            batch = batch.to(model.device)
-            with torch.no_grad(), autocast(model.device):
-                output = model(batch.byte_ids, threshold)
-            yield batch, output
-    finally:
-        model.train(was_training)
-
-
-def _position_values(model: ByteLM, batch: Batch, output: ByteLMOutput) -> dict[str, np.ndarray]:
+def _position_values(model: ByteLM, output: ByteLMOutput) -> dict[str, np.ndarray]:
     """Returns values of the batch's positions in document order, padding left out; slots as positions, -1 for none."""
     layout, documents = output.layout, output.layout.documents
-    facts = ByteFacts.gather(batch.byte_ids, documents, output.entropy_nats)
-    scores = model.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, documents))
     kept = ~documents.is_padding
     place = kept.flatten().cumsum(0) - 1
     slot_place = torch.cat([place.new_full((1,), -1), place[layout.slot_byte]])
     values = {
         "offset": documents.offset,
-        "score": scores.float(),
+        "score": model.trigger_scores(output).float(),
         "patch_end": layout.patch_end_mask,
         "scratchpad": layout.scratchpad_mask,
         "patch_index": layout.patch_index,

@@ -28,7 +28,7 @@ from patchpad.patching import (
     build_patchifier,
     check_threshold,
 )
-from patchpad.patching.patchifiers import EntropyPatchifier, bytes_since_end
+from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier, bytes_since_end
 from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
 
 
@@ -54,15 +54,23 @@ class ByteLMOutput:
     logits: Logits
     """`logits[:, n]` predict `byte_ids[:, n + 1]`, over 256 bytes and the end of the document."""
     layout: PatchLayout
-    entropy_nats: ByteFloats | None
-    """Entropy of the head's prediction of the next id; None without an entropy head."""
+    facts: ByteFacts
+    """What patches and scratchpads were decided from."""
     entropy_logits: Logits | None
     """The head's logits; None without an entropy head."""
-    boundary_probability: ByteFloats | None = None
-    """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
     scratchpads_see_scratchpads: bool = False
     """Whether scratchpads saw earlier ones of their patch."""
     activations: Activations | None = None
+
+    @property
+    def entropy_nats(self) -> ByteFloats | None:
+        """Entropy of the head's prediction of the next id; None without an entropy head."""
+        return self.facts.entropy_nats
+
+    @property
+    def boundary_probability(self) -> ByteFloats | None:
+        """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
+        return self.facts.boundary_probability
 
     def predicted(self, targets: ByteIds) -> Predicted:
         """Returns the nats of targets, and what the pass took."""
@@ -181,9 +189,8 @@ class ByteLM(LanguageModel):
         return ByteLMOutput(
             logits=logits,
             layout=layout,
-            entropy_nats=entropies,
+            facts=facts,
             entropy_logits=entropy_logits,
-            boundary_probability=boundaries,
             scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads,
             activations=activations,
         )
@@ -199,18 +206,20 @@ class ByteLM(LanguageModel):
         scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, threshold) & ~documents.is_padding
         return PatchLayout.build(documents, patch_end, scratchpad)
 
-    def eligible_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
+    def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
+        """Returns the trigger's score at every position."""
+        layout = output.layout
+        return self.trigger.scores(output.facts, bytes_since_end(layout.patch_end_mask, layout.documents))
+
+    def eligible_scores(self, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
         """Returns the trigger's scores where a scratchpad may fire: positions that end no patch, padding left out."""
         layout = output.layout
-        facts = ByteFacts.gather(byte_ids, layout.documents, output.entropy_nats)
-        scores = self.trigger.scores(facts, bytes_since_end(layout.patch_end_mask, layout.documents))
-        return scores[~(layout.patch_end_mask | layout.documents.is_padding)]
+        return self.trigger_scores(output)[~(layout.patch_end_mask | layout.documents.is_padding)]
 
-    def patch_end_scores(self, byte_ids: ByteIds, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
-        """Returns the scores of the `entropy` patchifier at all bytes."""
-        assert isinstance(self.patchifier, EntropyPatchifier)
-        facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats)
-        return self.patchifier.scores(facts)[facts.is_byte]
+    def patch_end_scores(self, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
+        """Returns the scores of the `entropy` or `hnet` patchifier at all bytes."""
+        assert isinstance(self.patchifier, ScoringPatchifier)
+        return self.patchifier.scores(output.facts)[output.facts.is_byte]
 
     def predict_targets(
         self,

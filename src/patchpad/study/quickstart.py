@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchpad.config import SEPARATOR, Config, DataConfig, ModelConfig, TrainConfig
+from patchpad.config import Config, DataConfig, ModelConfig, TrainConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import ConfigError
@@ -23,7 +23,9 @@ from patchpad.evaluation.calibration import calibration_of, calibration_points
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.inference.generator import Completion, complete
+from patchpad.inspection.inspection import inspect
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
 from patchpad.study.report import Report, write_report
 from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
@@ -223,13 +225,12 @@ def evaluated_texts(windows: Windows) -> list[np.ndarray]:
     return [windows.corpus.documents[document][begin : begin + size] for document, begin, size in ranges]
 
 
-@torch.no_grad()
-def sample_marks(model: ByteLM, data: bytes) -> dict[str, Any]:
-    """Returns scratchpads, patch ends and entropies of each byte of a text, as the report takes them."""
-    output = model(torch.tensor([[SEPARATOR, *data]], device=model.device))
-    assert output.entropy_nats is not None
+def sample_marks(model: LanguageModel, data: bytes) -> dict[str, Any]:
+    """Returns scratchpads, patch ends and entropies of each byte of a text of one window, as the report takes them."""
+    inspection = inspect(model, data)
+    assert inspection.entropy_nats is not None
     return {
-        "sample_scratchpads": output.layout.scratchpad_mask[0, 1:].tolist(),
-        "sample_patch_ends": output.layout.patch_end_mask[0, 1:].tolist(),
-        "sample_entropy_nats": output.entropy_nats[0, 1:].tolist(),
+        "sample_scratchpads": inspection.scratchpad.tolist(),
+        "sample_patch_ends": inspection.patch_end.tolist(),
+        "sample_entropy_nats": inspection.entropy_nats.tolist(),
     }

@@ -17,8 +17,8 @@ from patchpad.config import (
     TriggerConfig,
     TriggerKind,
 )
+from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
-from patchpad.patching import ByteFacts
 from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier
 
 RELATIVE_TOLERANCE = 1e-5
@@ -95,8 +95,7 @@ def settle_patches(model: ByteLM, byte_ids: Tensor, *, share_ending: float = 0.2
         return
     with torch.no_grad():
         output = model(byte_ids, math.inf)
-    facts = ByteFacts.gather(byte_ids, output.layout.documents, output.entropy_nats, output.boundary_probability)
-    scores = patchifier.scores(facts)[facts.is_byte]
+    scores = model.patch_end_scores(output)
     threshold = safe_threshold(scores, share_ending) if len(scores) > 1 else patchifier.threshold
     if isinstance(patchifier, EntropyPatchifier):
         model.store_patch_threshold(threshold)
@@ -129,8 +128,16 @@ def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
     if model.config.trigger.kind not in NATS_TRIGGERS:
         return [None, math.inf, -math.inf]
     with torch.no_grad():
-        scores = model.eligible_scores(byte_ids, model(byte_ids, math.inf))
+        scores = model.eligible_scores(model(byte_ids, math.inf))
     return [safe_threshold(scores, 0.4), math.inf, -math.inf]
+
+
+def state_bytes(state: RowState) -> tuple[int, int]:
+    """Returns the bytes of a state's tensors: keys and values of the trunk's cache, and everything else."""
+    trunk = state.trunk.keys.nbytes + state.trunk.values.nbytes
+    parts = [part for part in vars(state).values() if part is not None]
+    tensors = [tensor for part in parts for tensor in ([part] if isinstance(part, Tensor) else vars(part).values())]
+    return trunk, sum(tensor.nbytes for tensor in tensors) - trunk
 
 
 def random_documents(seed: int, lengths: Sequence[int]) -> list[bytes]:

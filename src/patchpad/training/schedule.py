@@ -12,7 +12,6 @@ from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
 from patchpad.patching.patchifiers import FixedPatchifier, Patchifier
 from patchpad.patching.triggers import RandomTrigger, Threshold, Trigger
-from patchpad.shapes import ByteIds
 from patchpad.training.followed import FollowedThreshold
 from patchpad.training.spread import RowsRandomTrigger, ThresholdSpread
 
@@ -96,7 +95,7 @@ class ThresholdSchedule:
             return self.fixed_patchifier
         return model.patchifier
 
-    def update(self, model: ByteLM, byte_ids: ByteIds, output: ByteLMOutput, step: int) -> None:
+    def update(self, model: ByteLM, output: ByteLMOutput, step: int) -> None:
         """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model."""
         if not self.config.model.reads_entropy:
             return
@@ -111,15 +110,14 @@ class ThresholdSchedule:
             if not self.patch.is_fixed and not (frozen and self.patch.has_followed):
                 if not was_fresh:
                     self.correct_patch_rate(int(layout.patch_end_mask.sum()) / num_bytes)
-                scores = model.patch_end_scores(byte_ids, output)
+                scores = model.patch_end_scores(output)
                 self.patch.follow(quantile_for_rate(scores, self.patch_rate, num_bytes), is_fresh=self.is_fresh)
             model.store_patch_threshold(self.patch.nats)
         if self.trigger_reads_entropy:
-            scores = model.eligible_scores(byte_ids, output)
             if self.spread is not None:  # never frozen: it is not stored, and rates are to stay right
-                self.spread.follow(scores, is_fresh=self.is_fresh)
+                self.spread.follow(model.eligible_scores(output), is_fresh=self.is_fresh)
             if not self.scratchpad.is_fixed and not (frozen and self.scratchpad.has_followed):
-                newest = quantile_for_rate(scores, self.target_rate, num_bytes)
+                newest = quantile_for_rate(model.eligible_scores(output), self.target_rate, num_bytes)
                 self.scratchpad.follow(newest, is_fresh=self.is_fresh)
             model.store_threshold(self.scratchpad.nats)
 

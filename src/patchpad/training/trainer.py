@@ -219,7 +219,7 @@ class Trainer:
         sums.num_commits += predicted.num_commits
         sums.num_scratchpads += predicted.num_scratchpads
         if isinstance(self.model, ByteLM) and output is not None:
-            self.schedule.update(self.model, batch.byte_ids, output, self.step)
+            self.schedule.update(self.model, output, self.step)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""

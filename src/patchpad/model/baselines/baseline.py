@@ -1,5 +1,6 @@
 """What the baselines share: a causal Transformer, initial weights, and the refusal of every dial."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,9 @@ from patchpad.errors import GenerationError, InputError
 from patchpad.model.attention import Attend
 from patchpad.model.block import Block, RMSNorm, Stack
 from patchpad.model.initialization import LM_HEAD_STD
-from patchpad.model.language_model import LanguageModel
-from patchpad.patching import Documents, Threshold, check_threshold
-from patchpad.shapes import Logits
+from patchpad.model.language_model import LanguageModel, Predicted, target_nats
+from patchpad.patching import Documents, Patchifier, Threshold, Trigger, check_threshold
+from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 KeptLayers = list[tuple[Tensor, Tensor]]
 
@@ -52,6 +53,24 @@ class CausalTransformer(nn.Module):
 
 class Baseline(LanguageModel):
     """A model without scratchpads: its compute per byte is what it is, so it takes no dial."""
+
+    def predict_targets(
+        self,
+        byte_ids: ByteIds,
+        targets: ByteIds,
+        threshold: Threshold = None,
+        *,
+        trigger: Trigger | None = None,
+        patchifier: Patchifier | None = None,
+    ) -> Predicted:
+        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
+        self.check_threshold(threshold, *byte_ids.shape)
+        output = self(byte_ids)
+        return self.count(output.documents, target_nats(output.logits, targets))
+
+    @abstractmethod
+    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
+        """Returns the nats, and what a pass over the documents took."""
 
     def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
         """Lets None, inf and -inf pass, which change nothing; see `LanguageModel`."""

@@ -13,7 +13,7 @@ from patchpad.config import IGNORED_TARGET, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import CheckpointError, InputError
 from patchpad.model.baselines.baseline import BaselineOutput, initialize_baseline
 from patchpad.model.baselines.bpe_tokens import BpeTokens
-from patchpad.model.baselines.byte_transformer import PlainTransformer, predicted
+from patchpad.model.baselines.byte_transformer import PlainTransformer
 from patchpad.model.language_model import Predicted, target_nats
 from patchpad.patching import Patchifier, Threshold, Trigger
 from patchpad.shapes import ByteIds
@@ -119,7 +119,7 @@ class BpeTransformer(PlainTransformer):
         # Ignored tokens add 0 wherever they are put.
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)
         return replace(
-            predicted(output.documents, token_ids != self.padding_id, nats),
+            self.count(output.documents, nats),
             num_positions=int((byte_ids != PADDING).sum()),
         )
 

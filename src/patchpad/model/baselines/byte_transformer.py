@@ -1,5 +1,7 @@
 """Baseline `byte`: a plain decoder-only Transformer over bytes."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -7,9 +9,9 @@ from torch import Tensor, nn
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
 from patchpad.model.baselines.document_attention import DocumentAttention
-from patchpad.model.language_model import Predicted, target_nats
-from patchpad.patching import Documents, Patchifier, Threshold, Trigger
-from patchpad.shapes import ByteIds
+from patchpad.model.language_model import Predicted
+from patchpad.patching import Documents
+from patchpad.shapes import ByteFloats, ByteIds
 
 
 class PlainTransformer(Baseline):
@@ -24,7 +26,7 @@ class PlainTransformer(Baseline):
 
     def run(self, ids: Int[Tensor, "batch position"], *, keep: bool) -> BaselineOutput:
         """Runs a full pass over checked ids."""
-        documents = Documents.locate(ids)
+        documents = replace(Documents.locate(ids), is_padding=ids == self.padding_id)
         sees = DocumentAttention(documents.start, keep=keep)
         states = self.trunk(self.embedding(ids), documents.offset, sees)
         return BaselineOutput(
@@ -38,6 +40,17 @@ class PlainTransformer(Baseline):
     def encode_prompt(self, prompt: bytes) -> list[int]:
         """Returns a prompt as ids, without the separator before it."""
         return list(prompt)
+
+    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
+        """Counts a pass in which every position is one of the trunk's."""
+        is_position = ~documents.is_padding
+        num_positions = int(is_position.sum())
+        return Predicted(
+            nats=nats,
+            num_commits=num_positions,
+            trunk_pairs=int(torch.where(is_position, documents.offset + 1, 0).sum()),
+            num_positions=num_positions,
+        )
 
 
 class ByteTransformer(PlainTransformer):
@@ -59,28 +72,3 @@ class ByteTransformer(PlainTransformer):
         """
         self.check_ids(byte_ids)
         return self.run(byte_ids, keep=keep_activations)
-
-    def predict_targets(
-        self,
-        byte_ids: ByteIds,
-        targets: ByteIds,
-        threshold: Threshold = None,
-        *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
-    ) -> Predicted:
-        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        self.check_threshold(threshold, *byte_ids.shape)
-        output = self(byte_ids)
-        return predicted(output.documents, ~output.documents.is_padding, target_nats(output.logits, targets))
-
-
-def predicted(documents: Documents, is_position: Tensor, nats: Tensor) -> Predicted:
-    """Counts a pass in which every position is one of the trunk's."""
-    num_positions = int(is_position.sum())
-    return Predicted(
-        nats=nats,
-        num_commits=num_positions,
-        trunk_pairs=int(torch.where(is_position, documents.offset + 1, 0).sum()),
-        num_positions=num_positions,
-    )

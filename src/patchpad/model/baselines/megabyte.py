@@ -16,10 +16,10 @@ from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend, WindowAttention
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
 from patchpad.model.baselines.document_attention import DocumentAttention
-from patchpad.model.language_model import Predicted, target_nats
+from patchpad.model.language_model import Predicted
 from patchpad.model.visibility import Window
-from patchpad.patching import Documents, Patchifier, Threshold, Trigger
-from patchpad.shapes import ByteIds, ByteInts, ByteMask
+from patchpad.patching import Documents
+from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask
 
 PAD = NUM_BYTE_VALUES
 """Row of the local embedding for positions whose byte lies in the patch before."""
@@ -143,22 +143,11 @@ class MegaByte(Baseline):
             logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept, slices=slices
         )
 
-    def predict_targets(
-        self,
-        byte_ids: ByteIds,
-        targets: ByteIds,
-        threshold: Threshold = None,
-        *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
-    ) -> Predicted:
-        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        self.check_threshold(threshold, *byte_ids.shape)
-        output = self(byte_ids)
-        documents = output.documents
+    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
+        """Counts a pass whose trunk has a position for each complete patch and each start of a document."""
         is_slot = (documents.offset % self.patch_size == 0) & ~documents.is_padding
         return Predicted(
-            nats=target_nats(output.logits, targets),
+            nats=nats,
             num_commits=int(is_slot.sum()),
             trunk_pairs=int(torch.where(is_slot, documents.offset // self.patch_size + 1, 0).sum()),
             num_positions=int((~documents.is_padding).sum()),
