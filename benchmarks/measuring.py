@@ -1,0 +1,183 @@
+"""Interleaved timing with CPU and wall time, and result files that say where every number comes from."""
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """One timed run."""
+
+    cpu: float
+    """Of all threads of the process."""
+    wall: float
+
+
+def time_once(task: Callable[[], object], device: str = "cpu") -> Seconds:
+    """Runs a task once; on CUDA until the device has finished."""
+    _synchronize(device)
+    cpu, wall = time.process_time(), time.perf_counter()
+    task()
+    _synchronize(device)
+    return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def time_interleaved(
+    tasks: Mapping[str, Callable[[], object]], *, repeats: int, warmups: int = 1, device: str = "cpu"
+) -> dict[str, list[Seconds]]:
+    """Runs all tasks in turn, `repeats` times over, so that a busy moment of the machine falls on all of them.
+
+    Args:
+        tasks: what to run, by name.
+        repeats: timed runs of each.
+        warmups: runs of each before, not timed.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Every timed run, by name.
+    """
+    for _ in range(warmups):
+        for task in tasks.values():
+            task()
+    runs: dict[str, list[Seconds]] = {name: [] for name in tasks}
+    for _ in range(repeats):
+        for name, task in tasks.items():
+            runs[name].append(time_once(task, device))
+    return runs
+
+
+def median(values: Sequence[float]) -> float:
+    """Returns the median."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Returns (largest - smallest) / median."""
+    return (max(values) - min(values)) / statistics.median(values)
+
+
+def paired_ratio(numerator: Sequence[Seconds], denominator: Sequence[Seconds], clock: str = "cpu") -> float:
+    """Returns the median of the ratios of runs that were made in the same turn."""
+    return statistics.median(
+        getattr(top, clock) / getattr(bottom, clock) for top, bottom in zip(numerator, denominator, strict=True)
+    )
+
+
+def as_rows(runs: Mapping[str, list[Seconds]], **facts: Any) -> list[dict[str, Any]]:
+    """Returns runs as rows of a result file: one per task, with every raw value."""
+    return [{"name": name, **facts, "seconds": [asdict(run) for run in timed]} for name, timed in runs.items()]
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Returns a parser with the options that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    return parser
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Sets the threads; ends with a plain sentence where the device is absent."""
+    torch.set_num_threads(options.threads)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: this torch finds no CUDA device; allowed here: cpu")
+
+
+def provenance(options: argparse.Namespace, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns command, commit, hardware and versions of a measurement."""
+    hardware = torch.cuda.get_device_name() if options.device == "cuda" else _cpu_name()
+    return {
+        "command": shlex.join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]]),
+        "commit": _git("rev-parse", "--short=10", "HEAD"),
+        "changes_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "device": options.device,
+        "hardware": hardware,
+        "threads": options.threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "packages": {name: metadata.version(name) for name in packages},
+    }
+
+
+def write_results(
+    options: argparse.Namespace,
+    what: str,
+    rows: Sequence[Mapping[str, Any]],
+    report: str,
+    packages_used: Sequence[str] = (),
+) -> Path:
+    """Writes `<what>_<device>_<date>_<commit>.json` with every raw value, and the report beside it as .md.
+
+    Args:
+        options: of `arguments`.
+        what: name of the benchmark.
+        rows: raw values.
+        report: Markdown made from the rows; a head with the provenance is put before it.
+        packages_used: further packages whose versions matter.
+
+    Returns:
+        Path of the JSON file.
+    """
+    origin = provenance(options, packages_used)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = f"{what}_{origin['device']}_{origin['date']}_{origin['commit']}"
+    path = options.out / f"{stem}.json"
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    head = json.dumps(origin, indent=1)
+    path.write_text(f'{{"provenance": {head},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    versions = ", ".join(
+        f"{name} {version}" for name, version in {"torch": origin["torch"], **origin["packages"]}.items()
+    )
+    described = (
+        f"# {what}: {origin['hardware']}, {origin['date']}\n\n"
+        f"`{origin['command']}` at commit {origin['commit']}; {origin['threads']} thread(s); {versions}.\n"
+        f"Every raw value: [{path.name}]({path.name}).\n\n"
+    )
+    path.with_suffix(".md").write_text(described + report, encoding="utf-8")
+    print(described + report)
+    return path
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table; the first column is text, the others numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
