@@ -1,0 +1,27 @@
+"""The models that the benchmarks measure: 16-byte patches and the entropy trigger, at three sizes."""
+
+from dataclasses import replace
+
+from measuring import ROOT
+
+from patchpad.config import ModelConfig, PatchifierConfig, TriggerConfig, load_config
+from patchpad.cost import count_parameters
+
+SCRATCHPADS_PER_BYTE = 3 / 16
+
+SIZES = {
+    "3M": ModelConfig(trunk_layers=3),
+    "20M": ModelConfig(byte_dim=128, trunk_dim=512, trunk_heads=8, trunk_layers=6),
+    "100M": load_config(ROOT / "configs" / "100m-fixed16-entropy.yaml").model,
+}
+
+
+def plain_patches(config: ModelConfig, patch_size: int) -> ModelConfig:
+    """Returns the same sizes with fixed patches and no scratchpads, so without an entropy head."""
+    patchifier = PatchifierConfig(kind="fixed", target_patch_size=patch_size)
+    return replace(config, patchifier=patchifier, trigger=TriggerConfig(kind="never"))
+
+
+def num_params(config: ModelConfig) -> int:
+    """Returns the parameters of a configuration."""
+    return sum(count_parameters(config).values())
