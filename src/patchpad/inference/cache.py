@@ -14,20 +14,33 @@ from torch.nn import functional as F
 from patchpad.inference.scratchpad_cache import ScratchpadCache
 
 GROWTH = 64
-"""Patches by which a trunk cache grows."""
+"""Places by which a trunk cache grows."""
+GATHER_SHARE = 3
+"""The trunk attends for all rows of a batch where more than one in so many needs it; else for copies of those."""
 
 
 def attend_one(
     query: Float[Tensor, "row head head_dim"],
     keys: Float[Tensor, "row place kv_head head_dim"],
     values: Float[Tensor, "row place kv_head head_dim"],
-    is_visible: Bool[Tensor, "row place"],
+    bias: Float[Tensor, "row 1 1 place"],
 ) -> Float[Tensor, "row head head_dim"]:
-    """Attention of one query per row to that row's visible places; a key head serves a group of query heads."""
+    """Attention of one query per row to that row's places; a key head serves a group of query heads.
+
+    Args:
+        query: one per row.
+        keys: of each row's places.
+        values: of each row's places.
+        bias: 0 where a place is visible, -inf elsewhere.
+    """
     groups = query.unflatten(1, (keys.shape[2], -1))
-    scores = (keys[:, :, :, None] * groups[:, None]).sum(-1) * query.shape[-1] ** -0.5
-    weights = scores.masked_fill(~is_visible[..., None, None], -torch.inf).float().softmax(dim=1).to(values.dtype)
-    return (weights[..., None] * values[:, :, :, None]).sum(1).flatten(1, 2)
+    mixed = F.scaled_dot_product_attention(groups, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias)
+    return mixed.flatten(1, 2)
+
+
+def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[Tensor, "row 1 1 place"]:
+    """Returns what `attend_one` adds to the scores."""
+    return torch.where(is_visible, 0.0, -torch.inf).to(dtype)[:, None, None]
 
 
 @dataclass
@@ -89,7 +102,7 @@ class RingAttention:
         self.rows = rows
         self.takes_all = len(rows) == cache.keys.shape[1]
         self.place = position % window
-        self.is_visible = _ages(position, window) <= position[:, None]
+        self.bias = bias_of(_ages(position, window) <= position[:, None], cache.keys.dtype)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the byte's key and value, then attends to the window; all are [row, head, head_dim]."""
@@ -98,17 +111,23 @@ class RingAttention:
         values[self.rows, self.place] = value
         if not self.takes_all:
             keys, values = keys[self.rows], values[self.rows]
-        return attend_one(query, keys, values, self.is_visible)
+        return attend_one(query, keys, values, self.bias)
 
 
 @dataclass
 class TrunkCache:
-    """Keys and values of committed patches; scratchpads never enter it."""
+    """Keys and values of committed patches; scratchpads never enter it.
+
+    The place after a row's last patch is where the slot that is being computed stands. A commit keeps it, by counting
+    it as a patch; what a scratchpad leaves there is never read, and the next slot overwrites it.
+    """
 
     keys: Float[Tensor, "layer batch place kv_head head_dim"]
     values: Float[Tensor, "layer batch place kv_head head_dim"]
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
+    most_patches: int
+    """No row has more; known without asking the device."""
 
     @staticmethod
     def from_prefill(
@@ -118,37 +137,35 @@ class TrunkCache:
     ) -> "TrunkCache":
         """Takes the commits from a full pass, whose slots are packed: keys and values are [slot, head, head_dim]."""
         places = padded_commits.shape[1]
-        capacity = -(-(places + 1) // GROWTH) * GROWTH
-        shape = (len(kept), len(num_patches), capacity, *kept[0][0].shape[1:])
+        shape = (len(kept), len(num_patches), _capacity(places), *kept[0][0].shape[1:])
         keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
         if places:
             for layer, (key, value) in enumerate(kept):
                 keys[layer, :, :places] = key[padded_commits]
                 values[layer, :, :places] = value[padded_commits]
-        return TrunkCache(keys, values, num_patches)
+        return TrunkCache(keys, values, num_patches, places)
 
-    def commit(
-        self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
-    ) -> None:
-        """Appends the keys and values of those of `rows` that ended a patch."""
-        committed = rows[is_commit]
-        if len(committed) == 0:
+    def make_room(self) -> None:
+        """Sees to it that every row has a place for one more slot. Call it before attending."""
+        if self.most_patches < self.keys.shape[2]:
             return
-        place = self.num_patches[committed]
-        if int(place.max()) >= self.keys.shape[2]:
-            self.keys, self.values = (F.pad(part, (0, 0, 0, 0, 0, GROWTH)) for part in (self.keys, self.values))
-        for layer, (key, value) in enumerate(kept):
-            self.keys[layer, committed, place] = key[is_commit]
-            self.values[layer, committed, place] = value[is_commit]
-        self.num_patches[committed] += 1
+        self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
+        spare = _capacity(self.most_patches) - self.keys.shape[2]
+        if spare > 0:
+            self.keys, self.values = (F.pad(part, (0, 0, 0, 0, 0, spare)) for part in (self.keys, self.values))
+
+    def commit(self, rows: Int[Tensor, " row"], is_commit: Bool[Tensor, " row"]) -> None:
+        """Keeps the slot that `TrunkCacheAttention` has stored last in those of `rows` that ended a patch."""
+        self.num_patches[rows] += is_commit.to(self.num_patches.dtype)
+        self.most_patches += 1
 
     def clone(self) -> "TrunkCache":
         """Returns an independent copy."""
-        return TrunkCache(self.keys.clone(), self.values.clone(), self.num_patches.clone())
+        return TrunkCache(self.keys.clone(), self.values.clone(), self.num_patches.clone(), self.most_patches)
 
     def select(self, rows: Int[Tensor, " row"]) -> "TrunkCache":
         """Returns a copy with the given rows."""
-        return TrunkCache(self.keys[:, rows], self.values[:, rows], self.num_patches[rows])
+        return TrunkCache(self.keys[:, rows], self.values[:, rows], self.num_patches[rows], self.most_patches)
 
     @staticmethod
     def join(caches: Sequence["TrunkCache"]) -> "TrunkCache":
@@ -158,13 +175,20 @@ class TrunkCache:
             torch.cat([F.pad(part, (0, 0, 0, 0, 0, capacity - part.shape[2])) for part in parts], dim=1)
             for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
         )
-        return TrunkCache(keys, values, torch.cat([cache.num_patches for cache in caches]))
+        num_patches = torch.cat([cache.num_patches for cache in caches])
+        return TrunkCache(keys, values, num_patches, max(cache.most_patches for cache in caches))
+
+
+def _capacity(num_patches: int) -> int:
+    """Places of a cache that holds so many patches and the slot that is being computed, in whole blocks."""
+    return -(-(num_patches + 1) // GROWTH) * GROWTH
 
 
 class TrunkCacheAttention:
     """Trunk attention of one new slot in some rows, in ascending order.
 
     It sees earlier commits of its document, and itself; as a scratchpad also those of its open patch, if any are kept.
+    Keys and values of the slot are stored behind the row's patches.
     """
 
     def __init__(
@@ -174,32 +198,40 @@ class TrunkCacheAttention:
         is_commit: Bool[Tensor, " row"],
         scratchpads: ScratchpadCache | None = None,
     ) -> None:
+        cache.make_room()
+        self.cache = cache
+        self.scratchpads = scratchpads
         self.rows = rows
-        self.takes_all = len(rows) == cache.keys.shape[1]
-        self.parts: list[tuple[TrunkCache | ScratchpadCache, int]] = []
-        visible = []
-        num_seen: list[tuple[TrunkCache | ScratchpadCache, Tensor]] = [(cache, cache.num_patches[rows])]
-        if scratchpads is not None:
-            num_seen.append((scratchpads, torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])))
-        for part, lengths in num_seen:
-            longest = int(lengths.max())
-            self.parts.append((part, longest))
-            visible.append(torch.arange(longest, device=rows.device) < lengths[:, None])
-        # The slot itself stands in the last place.
-        self.is_visible = torch.cat((*visible, torch.ones_like(rows, dtype=torch.bool)[:, None]), dim=1)
+        batch, places = cache.keys.shape[1:3]
+        self.batch = batch
+        self.place = cache.num_patches[rows]
+        # Gathering caches costs more than reading them: only few rows of a batch are worth it.
+        self.takes_all = GATHER_SHARE * len(rows) > batch
+        visible = [torch.arange(places, device=rows.device) <= self.place[:, None]]
         self.kept: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of the slots by layer, where scratchpads are kept."""
+        if scratchpads is not None:
+            num_seen = torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])
+            visible.append(torch.arange(scratchpads.keys.shape[2], device=rows.device) < num_seen[:, None])
+        bias = bias_of(torch.cat(visible, dim=1), cache.keys.dtype)
+        self.bias = self._to_batch(bias)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attends to the caches and the slot itself; all are [row, head, head_dim]."""
-        self.kept.append((key, value))
-        seen_keys, seen_values = [], []
-        for part, longest in self.parts:
-            keys, values = part.keys[layer, :, :longest], part.values[layer, :, :longest]
-            seen_keys.append(keys if self.takes_all else keys[self.rows])
-            seen_values.append(values if self.takes_all else values[self.rows])
-        return attend_one(
-            query,
-            torch.cat((*seen_keys, key[:, None]), dim=1),
-            torch.cat((*seen_values, value[:, None]), dim=1),
-            self.is_visible,
-        )
+        """Stores the slot's key and value, then attends; all are [row, head, head_dim]."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.rows, self.place] = key
+        values[self.rows, self.place] = value
+        if self.scratchpads is not None:
+            self.kept.append((key, value))
+            keys = torch.cat((keys, self.scratchpads.keys[layer]), dim=1)
+            values = torch.cat((values, self.scratchpads.values[layer]), dim=1)
+        if not self.takes_all:
+            return attend_one(query, keys[self.rows], values[self.rows], self.bias)
+        mixed = attend_one(self._to_batch(query), keys, values, self.bias)
+        return mixed if len(self.rows) == self.batch else mixed[self.rows]
+
+    def _to_batch(self, part: Tensor) -> Tensor:
+        """Returns a tensor with an entry for every row of the batch, where all rows are attended for."""
+        if not self.takes_all or len(self.rows) == self.batch:
+            return part
+        return part.new_zeros(self.batch, *part.shape[1:]).index_copy_(0, self.rows, part)

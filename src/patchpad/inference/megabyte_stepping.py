@@ -78,7 +78,7 @@ def refresh(model: MegaByte, state: MegaByteState, rows: Int[Tensor, " row"]) ->
     with autocast(model.device):
         slices = model.run_trunk(state.newest_bytes[rows], state.position[rows] // model.patch_size, attend)
     state.slices[rows] = slices.to(state.slices.dtype)
-    state.trunk.commit(rows, attend.kept, is_commit)
+    state.trunk.commit(rows, is_commit)
     state.trunk_calls[rows] += 1
 
 

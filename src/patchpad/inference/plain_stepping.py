@@ -78,7 +78,7 @@ def refresh(model: PlainModel, state: PlainState, rows: Int[Tensor, " row"]) -> 
     with autocast(model.device):
         states = model.trunk(model.embedding(state.newest_id[rows]), state.position[rows], attend)
     state.trunk_states[rows] = states.to(state.trunk_states.dtype)
-    state.trunk.commit(rows, attend.kept, is_commit)
+    state.trunk.commit(rows, is_commit)
     state.trunk_calls[rows] += 1
 
 

@@ -287,7 +287,7 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> N
         if state.smoothed is not None:
             slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
-    state.trunk.commit(rows, attend.kept, is_commit)
+    state.trunk.commit(rows, is_commit)
     if state.scratchpads is not None:
         state.scratchpads.update(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1

@@ -17,20 +17,32 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(dim, eps=NORM_EPSILON)
 
 
-def rotary_angles(
-    positions: Int[Tensor, "*where"], head_dim: int, base: float
-) -> tuple[Float[Tensor, "*where 1 half"], Float[Tensor, "*where 1 half"]]:
-    """Returns cosines and sines of each position's angles, broadcast over heads (Su et al. 2021)."""
-    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
-    angles = positions[..., None, None].to(torch.float32) * frequencies
-    return angles.cos(), angles.sin()
+class Rotary(nn.Module):
+    """Angles of rotary positions (Su et al. 2021), which turn the pairs of features (i, i + head_dim / 2)."""
+
+    frequencies: Tensor
+    signs: Tensor
+
+    def __init__(self, head_dim: int, base: float) -> None:
+        super().__init__()
+        half = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        self.register_buffer("frequencies", torch.cat((half, half)), persistent=False)
+        self.register_buffer("signs", torch.cat((-torch.ones_like(half), torch.ones_like(half))), persistent=False)
+
+    def forward(
+        self, positions: Int[Tensor, "*where"]
+    ) -> tuple[Float[Tensor, "*where 1 head_dim"], Float[Tensor, "*where 1 head_dim"]]:
+        """Returns the cosine of each feature's angle and its signed sine, broadcast over heads."""
+        angles = positions[..., None, None] * self.frequencies
+        return angles.cos(), angles.sin() * self.signs
 
 
-def rotate(heads: Float[Tensor, "*where head head_dim"], angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns pairs of features (i, i + head_dim / 2) by each position's angles."""
-    cosine, sine = (part.to(heads.dtype) for part in angles)
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+def rotate(
+    heads: Float[Tensor, "*where head head_dim"], angles: tuple[Tensor, Tensor]
+) -> Float[Tensor, "*where head head_dim"]:
+    """Turns pairs of features by each position's angles, which `Rotary` gives."""
+    cosine, signed_sine = (part.to(heads.dtype) for part in angles)
+    return torch.addcmul(heads * cosine, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sine)
 
 
 class Block(nn.Module):
@@ -59,7 +71,7 @@ class Block(nn.Module):
 
         Args:
             states: residual stream.
-            angles: cosines and sines from `rotary_angles`.
+            angles: from `Rotary`.
             attend: attention back end.
             layer: index of this block in its stack, handed to `attend`.
         """
@@ -86,8 +98,7 @@ class Stack(nn.Module):
         num_kv_heads: int | None = None,
     ) -> None:
         super().__init__()
-        self.head_dim = dim // num_heads
-        self.rotary_base = rotary_base
+        self.rotary = Rotary(dim // num_heads, rotary_base)
         self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, num_kv_heads) for _ in range(num_layers))
 
     def forward(
@@ -98,7 +109,7 @@ class Stack(nn.Module):
         additions: Float[Tensor, "*where layer dim"] | None = None,
     ) -> Float[Tensor, "*where dim"]:
         """Applies all blocks; `additions[..., i, :]` is added at the input of block i."""
-        angles = rotary_angles(positions, self.head_dim, self.rotary_base)
+        angles = self.rotary(positions)
         for layer, block in enumerate(self.blocks):
             if additions is not None:
                 states = states + additions[..., layer, :]

@@ -136,8 +136,8 @@ def state_bytes(state: RowState) -> tuple[int, int]:
     """Returns the bytes of a state's tensors: keys and values of the trunk's cache, and everything else."""
     trunk = state.trunk.keys.nbytes + state.trunk.values.nbytes
     parts = [part for part in vars(state).values() if part is not None]
-    tensors = [tensor for part in parts for tensor in ([part] if isinstance(part, Tensor) else vars(part).values())]
-    return trunk, sum(tensor.nbytes for tensor in tensors) - trunk
+    values = [value for part in parts for value in ([part] if isinstance(part, Tensor) else vars(part).values())]
+    return trunk, sum(value.nbytes for value in values if isinstance(value, Tensor)) - trunk
 
 
 def random_documents(seed: int, lengths: Sequence[int]) -> list[bytes]:
