@@ -127,7 +127,7 @@ class TrunkCache:
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
     most_patches: int
-    """No row has more; known without asking the device."""
+    """No row has more; known without asking the device. Whoever calls the trunk counts it up."""
 
     @staticmethod
     def from_prefill(
@@ -157,7 +157,6 @@ class TrunkCache:
     def commit(self, rows: Int[Tensor, " row"], is_commit: Bool[Tensor, " row"]) -> None:
         """Keeps the slot that `TrunkCacheAttention` has stored last in those of `rows` that ended a patch."""
         self.num_patches[rows] += is_commit.to(self.num_patches.dtype)
-        self.most_patches += 1
 
     def clone(self) -> "TrunkCache":
         """Returns an independent copy."""
@@ -198,7 +197,6 @@ class TrunkCacheAttention:
         is_commit: Bool[Tensor, " row"],
         scratchpads: ScratchpadCache | None = None,
     ) -> None:
-        cache.make_room()
         self.cache = cache
         self.scratchpads = scratchpads
         self.rows = rows

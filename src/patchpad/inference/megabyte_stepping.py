@@ -74,11 +74,13 @@ def refresh(model: MegaByte, state: MegaByteState, rows: Int[Tensor, " row"]) ->
     if len(rows) == 0:
         return
     is_commit = torch.ones_like(rows, dtype=torch.bool)
+    state.trunk.make_room()
     attend = TrunkCacheAttention(state.trunk, rows, is_commit)
     with autocast(model.device):
         slices = model.run_trunk(state.newest_bytes[rows], state.position[rows] // model.patch_size, attend)
     state.slices[rows] = slices.to(state.slices.dtype)
     state.trunk.commit(rows, is_commit)
+    state.trunk.most_patches += 1
     state.trunk_calls[rows] += 1
 
 

@@ -74,11 +74,13 @@ def refresh(model: PlainModel, state: PlainState, rows: Int[Tensor, " row"]) -> 
     if len(rows) == 0:
         return
     is_commit = torch.ones_like(rows, dtype=torch.bool)
+    state.trunk.make_room()
     attend = TrunkCacheAttention(state.trunk, rows, is_commit)
     with autocast(model.device):
         states = model.trunk(model.embedding(state.newest_id[rows]), state.position[rows], attend)
     state.trunk_states[rows] = states.to(state.trunk_states.dtype)
     state.trunk.commit(rows, is_commit)
+    state.trunk.most_patches += 1
     state.trunk_calls[rows] += 1
 
 

@@ -57,13 +57,12 @@ class ScratchpadCache:
         self, rows: Int[Tensor, " row"], kept: list[tuple[Tensor, Tensor]], is_commit: Bool[Tensor, " row"]
     ) -> None:
         """Appends the scratchpads of `rows`; where the slot is a commit, drops those of the patch instead."""
-        drafts = rows[~is_commit]
-        place = self.num_scratchpads[drafts]
+        place = self.num_scratchpads[rows]
         for layer, (key, value) in enumerate(kept):
-            self.keys[layer, drafts, place] = key[~is_commit]
-            self.values[layer, drafts, place] = value[~is_commit]
-        self.num_scratchpads[drafts] += 1
-        self.num_scratchpads[rows[is_commit]] = 0
+            self.keys[layer, rows, place] = key
+            self.values[layer, rows, place] = value
+        # What a commit leaves is not counted.
+        self.num_scratchpads[rows] = torch.where(is_commit, 0, place + 1)
 
     def clone(self) -> "ScratchpadCache":
         """Returns an independent copy."""

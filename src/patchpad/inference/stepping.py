@@ -203,7 +203,12 @@ def longest_slot(model: ByteLM) -> int:
 
 @torch.inference_mode()
 def read(
-    model: ByteLM, ids: Int[Tensor, " row"], state: DecodingState, rows: Int[Tensor, " row"], threshold: Threshold
+    model: ByteLM,
+    ids: Int[Tensor, " row"],
+    state: DecodingState,
+    rows: Int[Tensor, " row"],
+    threshold: Threshold,
+    kernels: "Kernels | None" = None,
 ) -> Bool[Tensor, " row"]:
     """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
 
@@ -213,17 +218,39 @@ def read(
         state: written in place.
         rows: different rows of the state, ascending.
         threshold: None for the stored one, a float, or one per entry of `rows`.
+        kernels: compiled or captured versions of what runs on the device.
 
     Returns:
         Which of `rows` need the trunk, by `refresh`, before they can predict.
     """
     begins = ids == SEPARATOR
+    if bool(begins.any()):
+        _forget_documents(model, state, rows[begins])
+    kernel = read_kernel if kernels is None else kernels.read
+    return kernel(model, state, rows, ids, _threshold_of(model, threshold, ids))
+
+
+def _threshold_of(model: ByteLM, threshold: Threshold, ids: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """Returns a threshold as one number per row."""
+    value = model.trigger.threshold if threshold is None else threshold
+    if isinstance(value, Tensor):
+        return value.to(ids.device, torch.float32).expand(ids.shape)
+    return torch.full(ids.shape, value, dtype=torch.float32, device=ids.device)
+
+
+def read_kernel(
+    model: ByteLM,
+    state: DecodingState,
+    rows: Int[Tensor, " row"],
+    ids: Int[Tensor, " row"],
+    threshold: Float[Tensor, " row"],
+) -> Bool[Tensor, " row"]:
+    """Is `read` without anything that depends on values: it can be compiled and captured."""
+    begins = ids == SEPARATOR
     position = torch.where(begins, 0, state.position[rows] + 1)
     opens_patch = begins | state.newest_ends_patch[rows]
     place = torch.where(opens_patch, 0, state.open_length[rows])
     open_bytes = torch.where(opens_patch, 0, state.open_bytes[rows]) + ~begins
-    if bool(begins.any()):
-        _forget_documents(model, state, rows[begins])
     recent = None
     if state.recent_ids is not None:
         earlier = torch.where(begins[:, None], 0, state.recent_ids[rows, :-1])
@@ -272,13 +299,23 @@ def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " r
 
 
 @torch.inference_mode()
-def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+def refresh(
+    model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], kernels: "Kernels | None" = None
+) -> None:
     """Runs the trunk for `rows`, ascending, on their patches so far; those whose patch has ended are committed."""
     if len(rows) == 0:
         return
+    state.trunk.make_room()
+    kernel = refresh_kernel if kernels is None else kernels.refresh
+    kernel(model, state, rows)
+    state.trunk.most_patches += 1
+
+
+def refresh_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+    """Is `refresh` without anything that depends on values."""
     with autocast(model.device):
         length = state.open_length[rows]
-        distance = torch.arange(int(length.max()), device=rows.device)
+        distance = torch.arange(state.open_states.shape[1], device=rows.device)
         newest_first = state.open_states[rows[:, None], (length[:, None] - 1 - distance).clamp_min(0)]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
         is_commit = state.newest_ends_patch[rows]
@@ -307,8 +344,15 @@ def _smooth(state: DecodingState, rows: Int[Tensor, " row"], slot_outputs: Tenso
 
 
 @torch.inference_mode()
-def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+def predict(
+    model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], kernels: "Kernels | None" = None
+) -> Float[Tensor, "row vocab"]:
     """Returns the logits of the next id in each of `rows`, ascending, once per id that was read."""
+    return (predict_kernel if kernels is None else kernels.predict)(model, state, rows)
+
+
+def predict_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+    """Is `predict`; nothing in it depends on values."""
     position = state.position[rows]
     byte_states = state.open_states[rows, state.open_length[rows] - 1]
     with autocast(model.device):
