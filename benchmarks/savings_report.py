@@ -67,18 +67,24 @@ def speed_table(rows: Sequence[Row], part: str, scratchpads: str, plain: str) ->
     header = ["rows", f"{scratchpads}: bytes/s (CPU)", f"{plain}: bytes/s (CPU)"]
     header += [f"{scratchpads}: bytes/s (wall)", f"{plain}: bytes/s (wall)"]
     header += ["ratio (CPU)", "ratio (wall)", "trunk calls per byte", f"of {plain}"]
-    notes = {
-        "prefill": "Prompts of equal length, by batch: "
-        + ", ".join(
-            f"{batch_rows} x {chosen(rows, part=part, batch_rows=batch_rows)[0]['context_bytes']:,} bytes"
-            for batch_rows in values(chosen(rows, part=part), "batch_rows")
-        )
-        + ".\n\n",
-        "generation": "Prompts of different lengths, 7 bytes apart, so that rows need the trunk at different steps; "
-        "reading them is not timed. Greedy; the end of a document has the mean of the bytes' output weights, so it is "
-        "never chosen. Bytes are counted as they come out of the engine.\n\n",
-    }
-    return f"## {part.capitalize()}\n\n" + notes[part] + markdown_table(header, lines)
+    return f"## {part.capitalize()}\n\n{_note(rows, part)}\n\n" + markdown_table(header, lines)
+
+
+def _note(rows: Sequence[Row], part: str) -> str:
+    """Returns what a table's numbers are of."""
+    first = {row["batch_rows"]: row for row in chosen(rows, part=part)}
+    if part == "prefill":
+        shapes = ", ".join(f"{batch_rows} x {row['context_bytes']:,} bytes" for batch_rows, row in first.items())
+        return f"Prompts of equal length, by batch: {shapes}."
+    lengths = ", ".join(
+        f"{batch_rows} of {row['prompt_bytes'][0]} to {row['prompt_bytes'][1]} bytes, {row['bytes'][0]} new bytes a run"
+        for batch_rows, row in first.items()
+    )
+    return (
+        f"Prompts of different lengths, so that rows need the trunk at different steps: {lengths}; reading them is not "
+        "timed, and each run goes on where the one before stopped. Greedy; the end of a document has the mean of the "
+        "bytes' output weights, so it is never chosen. Bytes are counted as they come out of the engine."
+    )
 
 
 def cost_table(rows: Sequence[Row], scratchpads: str, plain: str) -> str:
