@@ -8,12 +8,12 @@ from measuring import median, spread
 Row = Mapping[str, Any]
 
 
-def chosen(rows: Sequence[Row], **facts: Any) -> list[Row]:
+def chosen(rows: Sequence[Row], /, **facts: Any) -> list[Row]:
     """Returns the rows that have all the given values, in order."""
     return [row for row in rows if all(row.get(key) == value for key, value in facts.items())]
 
 
-def only(rows: Sequence[Row], **facts: Any) -> Row:
+def only(rows: Sequence[Row], /, **facts: Any) -> Row:
     """Returns the one row that has all the given values."""
     (row,) = chosen(rows, **facts)
     return row
