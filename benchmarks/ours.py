@@ -114,7 +114,10 @@ def ragged_lengths(rows: int, shortest: int) -> list[int]:
 
 
 class TrainingStep:
-    """A training step as `Trainer` makes it: forward, loss, backward, clipping, AdamW; always on the same batch."""
+    """A training step as `Trainer` makes it, again and again on one batch: forward, loss, backward, clipping, AdamW.
+
+    Left out are the sums for the log, and the threshold, which follows nothing where a random trigger decides.
+    """
 
     def __init__(self, model: ByteLM, batch: Batch, config: TrainConfig | None = None) -> None:
         self.model = model.train()
@@ -192,7 +195,8 @@ class SteadyGeneration:
             bytes_per_row: bytes that a run generates in each row, on average over the rows.
             runs: how many runs there will be, the warm-up included; scratchpads are even over each of them.
         """
-        firsts = [[length + 1 + run * bytes_per_row for length in prompt_lengths] for run in range(runs)]
+        # The separator is at position 0, and the first new byte is read before the first run.
+        firsts = [[length + 2 + run * bytes_per_row for length in prompt_lengths] for run in range(runs)]
         spans = [[range(first, first + bytes_per_row) for first in row_firsts] for row_firsts in firsts]
         model.trigger = forced_trigger(model.config, spans) or model.trigger
         self.engine = Engine(model, batch_rows=len(prompt_lengths))
@@ -221,12 +225,13 @@ class SteadyGeneration:
         """
         done = 0
         while done < self.bytes_per_run:
-            done += sum(len(new.data) for new in self.engine.advance())
+            for new in self.engine.advance():
+                done += len(new.data)
+                if new.is_last:
+                    raise RuntimeError(f"row {new.row} has ended; what was timed is not a steady generation")
         totals = self._read_totals()
         self.counts.append({key: totals[key] - self._totals[key] for key in totals})
         self._totals = totals
-        if any(row.stop_reason is not None for row in self.rows):
-            raise RuntimeError("a row has ended; what was timed is not a steady generation")
 
     @property
     def trunk_cache_bytes_per_byte(self) -> float:

@@ -76,12 +76,13 @@ def _note(rows: Sequence[Row], part: str) -> str:
     if part == "prefill":
         shapes = ", ".join(f"{batch_rows} x {row['context_bytes']:,} bytes" for batch_rows, row in first.items())
         return f"Prompts of equal length, by batch: {shapes}."
-    lengths = ", ".join(
-        f"{batch_rows} of {row['prompt_bytes'][0]} to {row['prompt_bytes'][1]} bytes, {row['bytes'][0]} new bytes a run"
+    lengths = "; ".join(
+        f"{batch_rows} of {' to '.join(map(str, dict.fromkeys(row['prompt_bytes'])))} bytes, {row['bytes'][0]} new "
+        "bytes a run"
         for batch_rows, row in first.items()
     )
     return (
-        f"Prompts of different lengths, so that rows need the trunk at different steps: {lengths}; reading them is not "
+        f"Prompts of different lengths, so that rows need the trunk at different steps: {lengths}. Reading them is not "
         "timed, and each run goes on where the one before stopped. Greedy; the end of a document has the mean of the "
         "bytes' output weights, so it is never chosen. Bytes are counted as they come out of the engine."
     )
