@@ -22,7 +22,7 @@ SHORTEST_PROMPT = 20
 PREFILL_BYTES = {1: 1024, 8: 256, 32: 64}
 """Bytes per row that are read, by batch; elsewhere `OTHER_PREFILL_BYTES`."""
 OTHER_PREFILL_BYTES = 64
-RUN_BYTES = {1: 64, 8: 32}
+RUN_BYTES = {1: 64, 8: 64}
 """Bytes per row that a run generates, by batch; elsewhere `OTHER_RUN_BYTES`."""
 OTHER_RUN_BYTES = 16
 
