@@ -16,10 +16,10 @@ TITLES = {
 NOTES = """\
 `patchpad`: 16-byte patches, scratchpads forced to 3/16 per byte by the random trigger while the entropy head runs, and
 in training is trained; `patchpad-plain4`: the same sizes with 4-byte patches, without scratchpads and entropy head.
-Trunk calls per byte are measured, padding of rows to the longest included; in generation over the timed bytes. BLT and
-h-net-dynamic-chunking have random weights like all the others, so their thresholds are set where their patches have 5
-and 6 bytes of this text on average. All read held-out English fiction, all are stepped by torch's AdamW with its
-defaults.
+Trunk calls per byte are measured, padding of rows to the longest included; in generation with a cache, over the timed
+bytes. BLT and h-net-dynamic-chunking have random weights like all the others, so their thresholds are set before each
+measurement where a patch has 5 and 6 bytes of the text at hand, in the row with the most. All read held-out English
+fiction, all are stepped by torch's AdamW with its defaults.
 
 Generation leaves out the reading of the prompt where a model has a cache; the others run a full pass per byte. HF Llama
 is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`, greedy, with the

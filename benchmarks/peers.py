@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from measuring import Seconds, arguments, prepare, time_interleaved, time_once, write_results
-from peer_models import MODELS, PACKAGES, Ours, Peer
+from peer_models import Ours, Peer
+from peer_packages import MODELS, PACKAGES
 from peer_report import report
 from torch import Tensor
 
@@ -92,9 +93,8 @@ def ids_of_shape(text: bytes, rows: int, length: int, device: str) -> Tensor:
 def measure_size(size: str, options: argparse.Namespace, text: bytes) -> list[Row]:
     """Builds the models of one size and measures all that is asked for."""
     models, rows = {}, []
-    sample = ids_of_shape(text, 4, 1024, options.device)
     for name in options.models:
-        built = attempt(lambda name=name: MODELS[name](size, options.device, sample))
+        built = attempt(lambda name=name: MODELS[name](size, options.device))
         if isinstance(built, Peer):
             models[name] = built
         else:
@@ -118,7 +118,7 @@ def measure_passes(
     plan = Plan(size, kind, f"{shape[0]} x {shape[1]:,}", options)
     for name, model in models.items():
         task = partial(model.forward if kind == "forward" else model.train_step, ids)
-        probe = attempt(lambda task=task: time_once(task, options.device))
+        probe = attempt(lambda model=model, task=task: (model.set_patches(ids), time_once(task, options.device))[1])
         if isinstance(probe, Seconds):
             facts = {"trunk_calls_per_byte": model.trunk_calls_per_byte(ids)}
             plan.add(name, model, task, ids.numel(), probe.wall, facts)
@@ -148,9 +148,9 @@ def measure_generation(
             plan.before[name] = task.branch
     rows = plan.run()
     for row in rows:
-        model = models[row["name"]]
-        if isinstance(model, Ours) and "seconds" in row:
-            row["trunk_calls_per_byte"] = model.generated_trunk_calls_per_byte()
+        if "seconds" in row:
+            model = models[row["name"]]
+            row["trunk_calls_per_byte"] = model.generated_trunk_calls_per_byte(prompt, following, row["num_bytes"])
     return rows
 
 
@@ -160,13 +160,14 @@ class GenerationTask:
     def __init__(self, model: Peer, prompt: bytes, following: bytes) -> None:
         self.model = model
         self.num_bytes = 0
-        self.make_root: Callable[[], Any] = lambda: model.prefill(prompt, following)
+        self.prompt, self.following = prompt, following
         self.root: Any = None
         self.state: Any = None
 
     def probe(self, device: str) -> float:
         """Reads the prompt, warms up, and returns about the seconds of one byte."""
-        self.root = self.make_root()
+        self.model.set_patches(self.model.ids_of(self.prompt + self.following))
+        self.root = self.model.prefill(self.prompt, self.following)
         self.num_bytes = 4 if self.model.has_cache else 1
         self.branch()
         seconds = time_once(self, device).wall / self.num_bytes
