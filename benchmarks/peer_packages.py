@@ -319,4 +319,4 @@ MODELS: dict[str, Builder] = {
     "h-net-dynamic-chunking": HNet,
 }
 """What is measured: name -> (size, device) -> model."""
-PACKAGES = ("transformers", "MEGABYTE-pytorch", "mblm", "h-net-dynamic-chunking")
+PACKAGES = ("transformers", "MEGABYTE-pytorch", "mblm", "h-net-dynamic-chunking", "x-transformers")

@@ -25,10 +25,15 @@ Generation leaves out the reading of the prompt where a model has a cache; the o
 is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`, greedy, with the
 end of the document given a logit of 0 so that it is never the likeliest. The peers compute an argmax for each byte, and
 go on with the text's own next byte, so that learned patches stay those of text. MEGABYTE-pytorch and mblm have no
-weights that depend on the length of the context, so one build serves all.
+weights that depend on the length of the context, so one build serves all. MEGABYTE-pytorch and h-net-dynamic-chunking
+have no positions, as they come, and run faster for it; all attend by torch's fused attention.
 
 A ratio is the median over turns of bytes per second over the other's in the same turn. Spread is (largest - smallest) /
 median over the repeats.
+"""
+
+CUDA_NOTES = """\
+Ratios are of wall time. All compute in fp32 but the engine behind `patchpad.generate`, which computes in bf16 on CUDA.
 """
 
 
@@ -39,7 +44,7 @@ def report(rows: Sequence[Row], clock: str) -> str:
         rows: raw rows.
         clock: "cpu" or "wall": what ratios are made of.
     """
-    parts = [NOTES, f"Ratios are of {'CPU' if clock == 'cpu' else 'wall'} time.\n"]
+    parts = [NOTES, "Ratios are of CPU time, of all threads.\n" if clock == "cpu" else CUDA_NOTES]
     for size in dict.fromkeys(row["size"] for row in rows):
         of_size = [row for row in rows if row["size"] == size]
         for kind, title in TITLES.items():
