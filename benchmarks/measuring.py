@@ -40,26 +40,37 @@ def time_once(task: Callable[[], object], device: str = "cpu") -> Seconds:
 
 
 def time_interleaved(
-    tasks: Mapping[str, Callable[[], object]], *, repeats: int, warmups: int = 1, device: str = "cpu"
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int | Mapping[str, int],
+    warmups: int = 1,
+    device: str = "cpu",
+    before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[Seconds]]:
     """Runs all tasks in turn, `repeats` times over, so that a busy moment of the machine falls on all of them.
 
     Args:
         tasks: what to run, by name.
-        repeats: timed runs of each.
+        repeats: timed runs of each, or of each by name.
         warmups: runs of each before, not timed.
         device: "cpu" or "cuda".
+        before: what is run before a task each time, not timed, by name.
 
     Returns:
         Every timed run, by name.
     """
+    counts = dict.fromkeys(tasks, repeats) if isinstance(repeats, int) else repeats
+    before = before or {}
     for _ in range(warmups):
-        for task in tasks.values():
+        for name, task in tasks.items():
+            before.get(name, _nothing)()
             task()
     runs: dict[str, list[Seconds]] = {name: [] for name in tasks}
-    for _ in range(repeats):
+    for turn in range(max(counts.values(), default=0)):
         for name, task in tasks.items():
-            runs[name].append(time_once(task, device))
+            if turn < counts[name]:
+                before.get(name, _nothing)()
+                runs[name].append(time_once(task, device))
     return runs
 
 
@@ -162,6 +173,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table; the first column is text, the others numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _nothing() -> None:
+    """Is run before tasks that need nothing before them."""
 
 
 def _synchronize(device: str) -> None:
