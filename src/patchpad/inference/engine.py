@@ -80,13 +80,19 @@ class Engine:
         batch_rows: most rows in the batch at once.
         trunk_group_share: share of the batch's rows that must need the trunk before it is called, as long as other
             rows can go on without it; 0 is lockstep, 1 waits for all.
+        compile: run the steps compiled, or on CUDA as captured graphs; see `patchpad.inference.kernels`.
     """
 
     def __init__(
-        self, model: LanguageModel, *, batch_rows: int = BATCH_ROWS, trunk_group_share: float = TRUNK_GROUP_SHARE
+        self,
+        model: LanguageModel,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        trunk_group_share: float = TRUNK_GROUP_SHARE,
+        compile: bool = False,
     ) -> None:
         self.model = model.eval()
-        self.phases = phases_of(model)
+        self.phases = phases_of(model, compile=compile)
         self.batch_rows = batch_rows
         self.trunk_group_share = trunk_group_share
         self.num_submitted = 0

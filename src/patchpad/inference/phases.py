@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from patchpad.inference import megabyte_stepping, plain_stepping, stepping
+from patchpad.inference.kernels import fast_kernels
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
 
@@ -25,10 +27,19 @@ class Phases:
     """(model, state, rows) -> logits of the next id [row, vocab]."""
 
 
-def phases_of(model: LanguageModel) -> Phases:
-    """Returns the phases of a model's kind."""
+def phases_of(model: LanguageModel, *, compile: bool = False) -> Phases:
+    """Returns the phases of a model's kind.
+
+    Args:
+        model: any kind.
+        compile: run the fastest kernels; see `patchpad.inference.kernels.fast_kernels`.
+    """
     if isinstance(model, ByteLM):
         home: Any = stepping
     else:
         home = megabyte_stepping if model.config.kind == "megabyte" else plain_stepping
-    return Phases(read_prompts=home.read_prompts, read=home.read, refresh=home.refresh, predict=home.predict)
+    steps = {"read": home.read, "refresh": home.refresh, "predict": home.predict}
+    kernels = fast_kernels(model) if compile else None
+    if kernels is not None:
+        steps = {name: partial(function, kernels=kernels) for name, function in steps.items()}
+    return Phases(read_prompts=home.read_prompts, **steps)

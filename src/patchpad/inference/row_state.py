@@ -26,16 +26,19 @@ class RowState:
     trunk_calls: Int[Tensor, " batch"]
     """Positions that the trunk computed since the prefill began."""
 
+    @torch.inference_mode()
     def clone(self) -> "RowState":
         """Returns an independent copy, for beams and rollback."""
         return self._map(lambda part: part.clone())
 
+    @torch.inference_mode()
     def select(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "RowState":
         """Returns a copy with the given rows, in the given order; a row may come more than once."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
         return self._map(lambda part: part[index] if isinstance(part, Tensor) else part.select(index))
 
     @classmethod
+    @torch.inference_mode()
     def join(cls, states: Sequence["RowState"]) -> "RowState":
         """Returns one state with the rows of all, in order; all must be of the same model."""
         joined: dict[str, Any] = {}

@@ -27,6 +27,7 @@ from patchpad.patching import ByteFacts, Threshold
 from patchpad.patching.patchifiers import bytes_since_end
 
 if TYPE_CHECKING:
+    from patchpad.inference.kernels import Kernels
     from patchpad.inference.phases import Phases
 
 Prompts = Sequence[bytes | str]
