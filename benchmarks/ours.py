@@ -240,7 +240,7 @@ class SteadyGeneration:
         state = self.engine.state
         assert state is not None
         config = self.engine.model.config
-        entry_bytes = config.trunk_layers * 2 * config.trunk_kv_dim * state.trunk.keys.element_size()
+        entry_bytes = config.trunk_layers * 2 * config.trunk_kv_dim * state.trunk.keys[0].element_size()
         return sum(row.trunk_cache_entries for row in self.rows) * entry_bytes / int(state.position.sum())
 
     def _read_totals(self) -> dict[str, int]:

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sizes import SCRATCHPADS_PER_BYTE
+from ours import build, forced_trigger
 from torch import Tensor, nn
 
 from patchpad.config import SEPARATOR, ModelConfig
 from patchpad.inference.engine import Engine, Request, Row
 from patchpad.inference.sampling import Sampling
-from patchpad.model.byte_lm import ByteLM
-from patchpad.patching import ByteFacts
-from patchpad.patching.triggers import RandomTrigger
 
 TIMED_STRETCHES = ((0, 1024), (0, 4096), (128, 128), (960, 128), (8000, 128))
-"""Start and length of the stretches of a document in which the forced rate of scratchpads should hold."""
+"""Start and length of the stretches of a document in which the forced rate of scratchpads should hold; each begins after
+the separator and the engine's first byte."""
 NUM_BYTE_VALUES = 256
 
 
@@ -131,12 +129,11 @@ class Ours(Peer):
 
     has_cache = True
 
-    def __init__(self, config: ModelConfig, device: str) -> None:
-        model = ByteLM(config)
-        with torch.no_grad():  # an end of the document with a logit of 0 is never the likeliest of 257
-            model.local_decoder.lm_head.weight[SEPARATOR] = 0
-        if config.trigger.kind == "entropy":
-            model.trigger = forced_trigger(config.patchifier.target_patch_size)
+    def __init__(self, config: ModelConfig, device: str, *, compile: bool = False) -> None:
+        self.compile = compile
+        model = build(config, device)
+        spans = [[range(start + 2, start + 2 + length)] for start, length in TIMED_STRETCHES]
+        model.trigger = forced_trigger(config, spans) or model.trigger
         super().__init__(model, device)
         self.model = model
         self.newest: tuple[Engine, Row, int, int] | None = None
@@ -164,7 +161,7 @@ class Ours(Peer):
 
     def branch(self, state: bytes) -> tuple[Engine, Row]:
         """Lets an engine read the prompt and write the first byte."""
-        engine = Engine(self.model, batch_rows=1)
+        engine = Engine(self.model, batch_rows=1, compile=self.compile)
         request = Request(
             prompt=state,
             max_new_bytes=2**30,
@@ -195,32 +192,3 @@ class Ours(Peer):
         engine, row, calls_before, num_generated = self.newest
         engine.refresh_counts()
         return (row.trunk_calls - calls_before) / num_generated
-
-
-def forced_trigger(patch_size: int) -> RandomTrigger:
-    """Returns the random trigger with the seed whose rate is nearest to the wanted one in every timed stretch."""
-    wanted = SCRATCHPADS_PER_BYTE / (1 - 1 / patch_size)
-
-    def deviation(seed: int) -> float:
-        trigger = RandomTrigger(SCRATCHPADS_PER_BYTE, patch_size, seed)
-        rates = []
-        for start, length in TIMED_STRETCHES:
-            offset = torch.arange(start + 2, start + 2 + length)  # after the separator and the engine's first byte
-            fires = trigger.scores(facts_at(offset), offset) > trigger.threshold
-            rates.append(float(fires[offset % patch_size != 0].float().mean()))
-        return max(abs(rate - wanted) for rate in rates)
-
-    return RandomTrigger(SCRATCHPADS_PER_BYTE, patch_size, min(range(200), key=deviation))
-
-
-def facts_at(offset: Tensor) -> ByteFacts:
-    """Returns what the random trigger reads, the offsets, among bytes that it does not read."""
-    return ByteFacts(
-        byte_ids=offset,
-        previous_byte_ids=offset,
-        document_offset=offset,
-        is_byte=offset > 0,
-        entropy_nats=None,
-        previous_entropy_nats=None,
-        boundary_probability=None,
-    )

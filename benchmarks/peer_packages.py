@@ -311,6 +311,7 @@ def threshold_of_share(scores: Tensor, share: float) -> float:
 Builder = Callable[[str, str], Peer]
 MODELS: dict[str, Builder] = {
     "patchpad": lambda size, device: Ours(SIZES[size], device),
+    "patchpad compiled": lambda size, device: Ours(SIZES[size], device, compile=True),
     "patchpad-plain4": lambda size, device: Ours(plain_patches(SIZES[size], PATCH_BYTES), device),
     "HF Llama": Llama,
     "BLT": Blt,

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from patchpad.inference.layers import Layers, clone_layers, join_layers, select_rows
 from patchpad.inference.scratchpad_cache import ScratchpadCache
 
 GROWTH = 64
@@ -47,8 +48,8 @@ def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[
 class LocalCache:
     """Keys and values of each row's last `window` bytes, by layer; the byte at position p lies at p % window."""
 
-    keys: Float[Tensor, "layer batch window head head_dim"]
-    values: Float[Tensor, "layer batch window head head_dim"]
+    keys: list[Float[Tensor, "batch window head head_dim"]]
+    values: list[Float[Tensor, "batch window head head_dim"]]
 
     @staticmethod
     def from_prefill(
@@ -64,8 +65,7 @@ class LocalCache:
         age = _ages(last_position, window)
         position = (last_position[:, None] - age).clamp_min(0)
         rows = torch.arange(len(last_position), device=last_position.device)[:, None]
-        keys, values = (torch.stack([pair[part][rows, position] for pair in kept]) for part in (0, 1))
-        return LocalCache(keys, values)
+        return LocalCache(*([pair[part][rows, position] for pair in kept] for part in (0, 1)))
 
     def at(self, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> "RingAttention":
         """Returns the back end for one byte in each of `rows`, at `position`; it stores keys and values as it goes."""
@@ -75,16 +75,16 @@ class LocalCache:
     def join(caches: Sequence["LocalCache"]) -> "LocalCache":
         """Returns one cache with the rows of all."""
         return LocalCache(
-            torch.cat([cache.keys for cache in caches], dim=1), torch.cat([cache.values for cache in caches], dim=1)
+            join_layers([cache.keys for cache in caches]), join_layers([cache.values for cache in caches])
         )
 
     def clone(self) -> "LocalCache":
         """Returns an independent copy."""
-        return LocalCache(self.keys.clone(), self.values.clone())
+        return LocalCache(*(clone_layers(part) for part in (self.keys, self.values)))
 
     def select(self, rows: Int[Tensor, " row"]) -> "LocalCache":
         """Returns a copy with the given rows."""
-        return LocalCache(self.keys[:, rows], self.values[:, rows])
+        return LocalCache(*(select_rows(part, rows) for part in (self.keys, self.values)))
 
 
 def _ages(position: Int[Tensor, " batch"], window: int) -> Int[Tensor, "batch window"]:
@@ -97,12 +97,12 @@ class RingAttention:
     """Sliding-window attention of one new byte in each of some rows, given in ascending order."""
 
     def __init__(self, cache: LocalCache, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> None:
-        window = cache.keys.shape[2]
+        batch, window = cache.keys[0].shape[:2]
         self.cache = cache
         self.rows = rows
-        self.takes_all = len(rows) == cache.keys.shape[1]
+        self.takes_all = len(rows) == batch
         self.place = position % window
-        self.bias = bias_of(_ages(position, window) <= position[:, None], cache.keys.dtype)
+        self.bias = bias_of(_ages(position, window) <= position[:, None], cache.keys[0].dtype)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the byte's key and value, then attends to the window; all are [row, head, head_dim]."""
@@ -122,8 +122,8 @@ class TrunkCache:
     it as a patch; what a scratchpad leaves there is never read, and the next slot overwrites it.
     """
 
-    keys: Float[Tensor, "layer batch place kv_head head_dim"]
-    values: Float[Tensor, "layer batch place kv_head head_dim"]
+    keys: list[Float[Tensor, "batch place kv_head head_dim"]]
+    values: list[Float[Tensor, "batch place kv_head head_dim"]]
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
     most_patches: int
@@ -137,22 +137,28 @@ class TrunkCache:
     ) -> "TrunkCache":
         """Takes the commits from a full pass, whose slots are packed: keys and values are [slot, head, head_dim]."""
         places = padded_commits.shape[1]
-        shape = (len(kept), len(num_patches), _capacity(places), *kept[0][0].shape[1:])
-        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
-        if places:
-            for layer, (key, value) in enumerate(kept):
-                keys[layer, :, :places] = key[padded_commits]
-                values[layer, :, :places] = value[padded_commits]
+        spare = _capacity(places) - places
+        keys, values = (
+            [F.pad(pair[part][padded_commits], (0, 0, 0, 0, 0, spare)) for pair in kept]
+            if places
+            else [pair[part].new_zeros(len(num_patches), spare, *pair[part].shape[1:]) for pair in kept]
+            for part in (0, 1)
+        )
         return TrunkCache(keys, values, num_patches, places)
+
+    @property
+    def capacity(self) -> int:
+        """Places of a row."""
+        return self.keys[0].shape[1]
 
     def make_room(self) -> None:
         """Sees to it that every row has a place for one more slot. Call it before attending."""
-        if self.most_patches < self.keys.shape[2]:
+        if self.most_patches < self.capacity:
             return
         self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
-        spare = _capacity(self.most_patches) - self.keys.shape[2]
-        if spare > 0:
-            self.keys, self.values = (F.pad(part, (0, 0, 0, 0, 0, spare)) for part in (self.keys, self.values))
+        self.keys, self.values = (
+            _with_capacity(part, _capacity(self.most_patches)) for part in (self.keys, self.values)
+        )
 
     def commit(self, rows: Int[Tensor, " row"], is_commit: Bool[Tensor, " row"]) -> None:
         """Keeps the slot that `TrunkCacheAttention` has stored last in those of `rows` that ended a patch."""
@@ -160,22 +166,30 @@ class TrunkCache:
 
     def clone(self) -> "TrunkCache":
         """Returns an independent copy."""
-        return TrunkCache(self.keys.clone(), self.values.clone(), self.num_patches.clone(), self.most_patches)
+        keys, values = (clone_layers(part) for part in (self.keys, self.values))
+        return TrunkCache(keys, values, self.num_patches.clone(), self.most_patches)
 
     def select(self, rows: Int[Tensor, " row"]) -> "TrunkCache":
         """Returns a copy with the given rows."""
-        return TrunkCache(self.keys[:, rows], self.values[:, rows], self.num_patches[rows], self.most_patches)
+        keys, values = (select_rows(part, rows) for part in (self.keys, self.values))
+        return TrunkCache(keys, values, self.num_patches[rows], self.most_patches)
 
     @staticmethod
     def join(caches: Sequence["TrunkCache"]) -> "TrunkCache":
         """Returns one cache with the rows of all, as long as the longest."""
-        capacity = max(cache.keys.shape[2] for cache in caches)
+        capacity = max(cache.capacity for cache in caches)
         keys, values = (
-            torch.cat([F.pad(part, (0, 0, 0, 0, 0, capacity - part.shape[2])) for part in parts], dim=1)
+            join_layers([_with_capacity(layers, capacity) for layers in parts])
             for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
         )
         num_patches = torch.cat([cache.num_patches for cache in caches])
         return TrunkCache(keys, values, num_patches, max(cache.most_patches for cache in caches))
+
+
+def _with_capacity(layers: Layers, capacity: int) -> Layers:
+    """Returns keys or values with at least so many places."""
+    spare = capacity - layers[0].shape[1]
+    return [F.pad(part, (0, 0, 0, 0, 0, spare)) for part in layers] if spare > 0 else layers
 
 
 def _capacity(num_patches: int) -> int:
@@ -200,7 +214,7 @@ class TrunkCacheAttention:
         self.cache = cache
         self.scratchpads = scratchpads
         self.rows = rows
-        batch, places = cache.keys.shape[1:3]
+        batch, places = cache.keys[0].shape[:2]
         self.batch = batch
         self.place = cache.num_patches[rows]
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
@@ -210,8 +224,8 @@ class TrunkCacheAttention:
         """Keys and values of the slots by layer, where scratchpads are kept."""
         if scratchpads is not None:
             num_seen = torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])
-            visible.append(torch.arange(scratchpads.keys.shape[2], device=rows.device) < num_seen[:, None])
-        bias = bias_of(torch.cat(visible, dim=1), cache.keys.dtype)
+            visible.append(torch.arange(scratchpads.keys[0].shape[1], device=rows.device) < num_seen[:, None])
+        bias = bias_of(torch.cat(visible, dim=1), cache.keys[0].dtype)
         self.bias = self._to_batch(bias)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from patchpad.inference import stepping
-from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
 
@@ -32,6 +31,8 @@ class Kernels:
     predict: Callable[..., Tensor]
 
 
+_FAST: "WeakKeyDictionary[LanguageModel, Kernels]" = WeakKeyDictionary()
+"""What has been compiled or captured for a model stays as long as the model does."""
 PLAIN = Kernels(read=stepping.read_kernel, refresh=stepping.refresh_kernel, predict=stepping.predict_kernel)
 
 
@@ -45,9 +46,9 @@ def fast_kernels(model: LanguageModel) -> Kernels | None:
     if not isinstance(model, ByteLM):
         logger.warning("only patch models have compiled kernels; `%s` runs without", model.config.kind)
         return None
-    if model.device.type == "cuda":
-        return captured_kernels()
-    return compiled_kernels()
+    if model not in _FAST:
+        _FAST[model] = captured_kernels() if model.device.type == "cuda" else compiled_kernels()
+    return _FAST[model]
 
 
 def compiled_kernels() -> Kernels:

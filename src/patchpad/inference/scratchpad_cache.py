@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchpad.inference.layers import clone_layers, join_layers, select_rows
 from patchpad.model.visibility import num_earlier_scratchpads
 from patchpad.patching import PatchLayout
 
@@ -18,8 +19,8 @@ class ScratchpadCache:
     It is dropped when the patch ends or a document begins, so nothing of it outlives its patch.
     """
 
-    keys: Float[Tensor, "layer batch place kv_head head_dim"]
-    values: Float[Tensor, "layer batch place kv_head head_dim"]
+    keys: list[Float[Tensor, "batch place kv_head head_dim"]]
+    values: list[Float[Tensor, "batch place kv_head head_dim"]]
     num_scratchpads: Int[Tensor, " batch"]
 
     @staticmethod
@@ -46,11 +47,12 @@ class ScratchpadCache:
         place = torch.arange(capacity, device=last_position.device)
         source = (newest_slot - num_scratchpads + 1)[:, None] + place
         is_used = place < num_scratchpads[:, None]
-        shape = (len(kept), *is_used.shape, *kept[0][0].shape[1:])
-        keys, values = kept[0][0].new_zeros(shape), kept[0][0].new_zeros(shape)
-        for layer, (key, value) in enumerate(kept):
-            keys[layer, is_used] = key[source[is_used]]
-            values[layer, is_used] = value[source[is_used]]
+        keys, values = (
+            [torch.where(is_used[..., None, None], pair[part][source.clamp_min(0)], 0.0) for pair in kept]
+            if len(layout.slot_byte)
+            else [pair[part].new_zeros(*is_used.shape, *pair[part].shape[1:]) for pair in kept]
+            for part in (0, 1)
+        )
         return ScratchpadCache(keys, values, num_scratchpads)
 
     def update(
@@ -59,24 +61,26 @@ class ScratchpadCache:
         """Appends the scratchpads of `rows`; where the slot is a commit, drops those of the patch instead."""
         place = self.num_scratchpads[rows]
         for layer, (key, value) in enumerate(kept):
-            self.keys[layer, rows, place] = key
-            self.values[layer, rows, place] = value
+            self.keys[layer][rows, place] = key
+            self.values[layer][rows, place] = value
         # What a commit leaves is not counted.
         self.num_scratchpads[rows] = torch.where(is_commit, 0, place + 1)
 
     def clone(self) -> "ScratchpadCache":
         """Returns an independent copy."""
-        return ScratchpadCache(self.keys.clone(), self.values.clone(), self.num_scratchpads.clone())
+        keys, values = (clone_layers(part) for part in (self.keys, self.values))
+        return ScratchpadCache(keys, values, self.num_scratchpads.clone())
 
     def select(self, rows: Int[Tensor, " row"]) -> "ScratchpadCache":
         """Returns a copy with the given rows."""
-        return ScratchpadCache(self.keys[:, rows], self.values[:, rows], self.num_scratchpads[rows])
+        keys, values = (select_rows(part, rows) for part in (self.keys, self.values))
+        return ScratchpadCache(keys, values, self.num_scratchpads[rows])
 
     @staticmethod
     def join(caches: Sequence["ScratchpadCache"]) -> "ScratchpadCache":
         """Returns one cache with the rows of all."""
         return ScratchpadCache(
-            torch.cat([cache.keys for cache in caches], dim=1),
-            torch.cat([cache.values for cache in caches], dim=1),
+            join_layers([cache.keys for cache in caches]),
+            join_layers([cache.values for cache in caches]),
             torch.cat([cache.num_scratchpads for cache in caches]),
         )

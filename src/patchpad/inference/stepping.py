@@ -300,9 +300,7 @@ def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " r
 
 
 @torch.inference_mode()
-def refresh(
-    model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], kernels: "Kernels | None" = None
-) -> None:
+def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], kernels: "Kernels | None" = None) -> None:
     """Runs the trunk for `rows`, ascending, on their patches so far; those whose patch has ended are committed."""
     if len(rows) == 0:
         return

@@ -134,10 +134,11 @@ def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
 
 def state_bytes(state: RowState) -> tuple[int, int]:
     """Returns the bytes of a state's tensors: keys and values of the trunk's cache, and everything else."""
-    trunk = state.trunk.keys.nbytes + state.trunk.values.nbytes
+    trunk = sum(part.nbytes for part in (*state.trunk.keys, *state.trunk.values))
     parts = [part for part in vars(state).values() if part is not None]
     values = [value for part in parts for value in ([part] if isinstance(part, Tensor) else vars(part).values())]
-    return trunk, sum(value.nbytes for value in values if isinstance(value, Tensor)) - trunk
+    tensors = [tensor for value in values for tensor in (value if isinstance(value, list) else [value])]
+    return trunk, sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - trunk
 
 
 def random_documents(seed: int, lengths: Sequence[int]) -> list[bytes]:
