@@ -78,7 +78,7 @@ def test_committed_keys_do_not_depend_on_scratchpads_that_see_each_other():
         states.append(state)
     num_patches = int(states[0].trunk.num_patches)
     assert num_patches > 3
-    first, second = (torch.stack(state.trunk.keys)[:, :, :num_patches] for state in states)
+    first, second = (torch.stack(state.trunk.keys)[:, :, :, :num_patches] for state in states)
     assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
 
 
@@ -106,7 +106,7 @@ def test_clones_selections_and_joined_states_carry_what_options_keep():
 
 def test_caches_have_the_sizes_of_their_options():
     _, state = patchpad.prefill(all_options_model(), [TEXT])
-    assert state.trunk.keys[0].shape[2:] == state.trunk.values[0].shape[2:] == (2, 4)
+    assert state.trunk.keys[0].shape[1::2] == state.trunk.values[0].shape[1::2] == (2, 4)
     assert [cache.keys[0].shape[1] for cache in (state.encoder, state.entropy_head, state.decoder)] == [3, 8, 5]
     assert state.recent_ids.tolist() == [list(TEXT[:-9:-1])]
     _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy")), [TEXT])

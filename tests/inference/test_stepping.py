@@ -114,7 +114,7 @@ def test_caches_of_any_threshold_are_the_same():
     states = [step_through(model, [row], [7], threshold)[1] for threshold in (math.inf, -math.inf)]
     num_patches = int(states[0].trunk.num_patches)
     assert num_patches > 3
-    first, second = (torch.stack(state.trunk.keys)[:, :, :num_patches] for state in states)
+    first, second = (torch.stack(state.trunk.keys)[:, :, :, :num_patches] for state in states)
     assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
 
 

@@ -22,8 +22,8 @@ GATHER_SHARE = 3
 
 def attend_one(
     query: Float[Tensor, "row head head_dim"],
-    keys: Float[Tensor, "row place kv_head head_dim"],
-    values: Float[Tensor, "row place kv_head head_dim"],
+    keys: Float[Tensor, "row kv_head place head_dim"],
+    values: Float[Tensor, "row kv_head place head_dim"],
     bias: Float[Tensor, "row 1 1 place"],
 ) -> Float[Tensor, "row head head_dim"]:
     """Attention of one query per row to that row's places; a key head serves a group of query heads.
@@ -34,9 +34,8 @@ def attend_one(
         values: of each row's places.
         bias: 0 where a place is visible, -inf elsewhere.
     """
-    groups = query.unflatten(1, (keys.shape[2], -1))
-    mixed = F.scaled_dot_product_attention(groups, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias)
-    return mixed.flatten(1, 2)
+    groups = query.unflatten(1, (keys.shape[1], -1))
+    return F.scaled_dot_product_attention(groups, keys, values, attn_mask=bias).flatten(1, 2)
 
 
 def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[Tensor, "row 1 1 place"]:
@@ -111,7 +110,7 @@ class RingAttention:
         values[self.rows, self.place] = value
         if not self.takes_all:
             keys, values = keys[self.rows], values[self.rows]
-        return attend_one(query, keys, values, self.bias)
+        return attend_one(query, keys.transpose(1, 2), values.transpose(1, 2), self.bias)
 
 
 @dataclass
@@ -122,8 +121,9 @@ class TrunkCache:
     it as a patch; what a scratchpad leaves there is never read, and the next slot overwrites it.
     """
 
-    keys: list[Float[Tensor, "batch place kv_head head_dim"]]
-    values: list[Float[Tensor, "batch place kv_head head_dim"]]
+    keys: list[Float[Tensor, "batch kv_head place head_dim"]]
+    """A head's keys lie together, as they are read: once for each new slot."""
+    values: list[Float[Tensor, "batch kv_head place head_dim"]]
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
     most_patches: int
@@ -139,9 +139,11 @@ class TrunkCache:
         places = padded_commits.shape[1]
         spare = _capacity(places) - places
         keys, values = (
-            [F.pad(pair[part][padded_commits], (0, 0, 0, 0, 0, spare)) for pair in kept]
+            [F.pad(pair[part][padded_commits].transpose(1, 2), (0, 0, 0, spare)) for pair in kept]
             if places
-            else [pair[part].new_zeros(len(num_patches), spare, *pair[part].shape[1:]) for pair in kept]
+            else [
+                pair[part].new_zeros(len(num_patches), pair[part].shape[1], spare, pair[part].shape[2]) for pair in kept
+            ]
             for part in (0, 1)
         )
         return TrunkCache(keys, values, num_patches, places)
@@ -149,7 +151,7 @@ class TrunkCache:
     @property
     def capacity(self) -> int:
         """Places of a row."""
-        return self.keys[0].shape[1]
+        return self.keys[0].shape[2]
 
     def make_room(self) -> None:
         """Sees to it that every row has a place for one more slot. Call it before attending."""
@@ -188,8 +190,8 @@ class TrunkCache:
 
 def _with_capacity(layers: Layers, capacity: int) -> Layers:
     """Returns keys or values with at least so many places."""
-    spare = capacity - layers[0].shape[1]
-    return [F.pad(part, (0, 0, 0, 0, 0, spare)) for part in layers] if spare > 0 else layers
+    spare = capacity - layers[0].shape[2]
+    return [F.pad(part, (0, 0, 0, spare)) for part in layers] if spare > 0 else layers
 
 
 def _capacity(num_patches: int) -> int:
@@ -214,7 +216,7 @@ class TrunkCacheAttention:
         self.cache = cache
         self.scratchpads = scratchpads
         self.rows = rows
-        batch, places = cache.keys[0].shape[:2]
+        batch, places = cache.keys[0].shape[0], cache.capacity
         self.batch = batch
         self.place = cache.num_patches[rows]
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
@@ -231,12 +233,12 @@ class TrunkCacheAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the slot's key and value, then attends; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, self.place] = key
-        values[self.rows, self.place] = value
+        keys[self.rows, :, self.place] = key
+        values[self.rows, :, self.place] = value
         if self.scratchpads is not None:
             self.kept.append((key, value))
-            keys = torch.cat((keys, self.scratchpads.keys[layer]), dim=1)
-            values = torch.cat((values, self.scratchpads.values[layer]), dim=1)
+            keys = torch.cat((keys, self.scratchpads.keys[layer].transpose(1, 2)), dim=2)
+            values = torch.cat((values, self.scratchpads.values[layer].transpose(1, 2)), dim=2)
         if not self.takes_all:
             return attend_one(query, keys[self.rows], values[self.rows], self.bias)
         mixed = attend_one(self._to_batch(query), keys, values, self.bias)
