@@ -12,6 +12,7 @@ test: $(VENV)/installed            ## style, types and the default tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "(property or compile) and not slow" -n auto --dist load
 
 setup: $(VENV)/installed
 

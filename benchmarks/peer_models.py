@@ -16,8 +16,8 @@ from patchpad.inference.engine import Engine, Request, Row
 from patchpad.inference.sampling import Sampling
 
 TIMED_STRETCHES = ((0, 1024), (0, 4096), (128, 128), (960, 128), (8000, 128))
-"""Start and length of the stretches of a document in which the forced rate of scratchpads should hold; each begins after
-the separator and the engine's first byte."""
+"""Start and length of the stretches of a document in which the forced rate of scratchpads should hold, after the
+separator and the engine's first byte."""
 NUM_BYTE_VALUES = 256
 
 

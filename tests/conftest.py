@@ -1,15 +1,33 @@
-"""Shapes are checked in every test: the hook is installed before patchpad is imported, and stays for lazy imports."""
+"""Two ways to run the tests, together in `make test`.
+
+Without JAXTYPING_DISABLE, shapes are checked in every call: the hook is installed before patchpad is imported, and
+stays for lazy imports. Properties are then tried on few examples, since checking takes longer than computing. With
+JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which the hook would break, is tested too.
+"""
+
+import os
 
 import jaxtyping
 
-jaxtyping.install_import_hook("patchpad", "beartype.beartype")
+CHECKS_SHAPES = os.environ.get("JAXTYPING_DISABLE") != "1"
+if CHECKS_SHAPES:
+    jaxtyping.install_import_hook("patchpad", "beartype.beartype")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=5, derandomize=True)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=2 if CHECKS_SHAPES else 8, derandomize=True)
 hypothesis.settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks property tests, and skips those of compiled code where shapes are checked."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.property)
+        if CHECKS_SHAPES and "compile" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="torch.compile needs JAXTYPING_DISABLE=1"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import patchpad
-from patchpad.config import PADDING, SEPARATOR
+from patchpad.config import SEPARATOR
 from patchpad.errors import InputError
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     OPTIONS,
     as_row,
+    assert_steps_equal_pass,
+    batch_of,
+    ragged_packed_rows,
     random_documents,
     sharp_model,
+    step_through,
     thresholds_to_try,
     tiny_model_config,
     tolerance,
@@ -36,32 +40,6 @@ seeds = st.integers(0, 9_999)
 document_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=2)
 
 
-def batch_of(rows: list[list[int]]) -> torch.Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[PADDING] * (width - len(row))] for row in rows])
-
-
-def step_through(model, rows, prompt_lengths, threshold):
-    """Prefills each row's first bytes, then steps; returns (row, position, logits) and the last state."""
-    prompts = [bytes(row[1 : 1 + length]) for row, length in zip(rows, prompt_lengths, strict=True)]
-    logits, state = patchpad.prefill(model, prompts, scratchpad_threshold_nats=threshold)
-    seen = [(row, prompt_lengths[row], logits[row]) for row in range(len(rows))]
-    live = list(range(len(rows)))
-    at = [length + 1 for length in prompt_lengths]
-    while True:
-        staying = [place for place, row in enumerate(live) if at[row] < len(rows[row])]
-        if not staying:
-            return seen, state
-        if len(staying) < len(live):
-            state = state.select(staying)
-            live = [live[place] for place in staying]
-        ids = [rows[row][at[row]] for row in live]
-        logits, state = patchpad.step(model, ids, state, scratchpad_threshold_nats=threshold)
-        for place, row in enumerate(live):
-            seen.append((row, at[row], logits[place]))
-            at[row] += 1
-
-
 @every_combination
 @given(seed=seeds, lengths=document_lengths, data=st.data())
 def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(patchifier, trigger, options, seed, lengths, data):
@@ -77,22 +55,10 @@ def test_one_pass_equals_prefill_and_steps_with_each_option(patchifier, trigger,
 
 def assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, data):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 5)
-    first = random_documents(seed, [*lengths, 30])
-    second = random_documents(seed + 1, [length // 2 for length in [*lengths, 30]])
-    rows = [
-        as_row(one, two) if index % 2 else as_row(one)
-        for index, (one, two) in enumerate(zip(first, second, strict=True))
-    ]
-    splits = [data.draw(st.integers(0, len(one))) for one in first]
-    ids = batch_of(rows)
-    for threshold in thresholds_to_try(model, ids):
-        with torch.no_grad():
-            output = model(ids, threshold)
-        seen, _ = step_through(model, rows, splits, threshold)
-        allowed = tolerance(output.logits)
-        assert len(seen) == sum(len(row) - split for row, split in zip(rows, splits, strict=True))
-        for row, position, logits in seen:
-            assert float((logits - output.logits[row, position]).abs().max()) <= allowed, (threshold, row, position)
+    rows, first = ragged_packed_rows(seed, lengths)
+    splits = [data.draw(st.integers(0, length)) for length in first]
+    for threshold in thresholds_to_try(model, batch_of(rows)):
+        assert_steps_equal_pass(model, rows, splits, threshold)
 
 
 @every_combination

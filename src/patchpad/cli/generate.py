@@ -45,6 +45,10 @@ def generate(
     top_p: Annotated[float | None, Parameter(help="Keep the likeliest bytes up to this probability.")] = None,
     seed: Annotated[int, Parameter(help="Prompt i draws from seed + i.")] = 0,
     batch_rows: Annotated[int, Parameter(help="Most prompts at once; others follow as those end.")] = 32,
+    compile: Annotated[
+        bool,
+        Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs): worth it for long generations."),
+    ] = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -75,6 +79,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         batch_rows=batch_rows,
+        compile=compile,
     )
     if json:
         _print_json(generation)

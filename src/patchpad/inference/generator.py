@@ -86,6 +86,7 @@ class GenerationOptions(TypedDict, total=False):
     top_p: int | float | None
     seed: int | Sequence[int]
     batch_rows: int
+    compile: bool
 
 
 class Generation(Iterator[NewBytes]):
@@ -105,6 +106,7 @@ class Generation(Iterator[NewBytes]):
         top_p: keep the likeliest ids up to this probability.
         seed: one per row, or a first one: row i then uses seed + i.
         batch_rows: most rows at once; others join as rows end.
+        compile: compile the steps, on CUDA capture them as graphs: slow to begin, then faster for small models.
 
     Raises:
         GenerationError: an option out of range, or a dial that the model cannot serve.
@@ -125,6 +127,7 @@ class Generation(Iterator[NewBytes]):
         top_p: int | float | None = None,
         seed: int | Sequence[int] = 0,
         batch_rows: int = BATCH_ROWS,
+        compile: bool = False,
     ) -> None:
         if max_new_bytes < 0:
             raise GenerationError(f"max_new_bytes is {max_new_bytes}; allowed: an integer of at least 0")
@@ -141,7 +144,7 @@ class Generation(Iterator[NewBytes]):
         thresholds = self._thresholds(scratchpad_threshold_nats, compute)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         stop_bytes = encode_stop(stop)
-        self.engine = Engine(model, batch_rows=batch_rows)
+        self.engine = Engine(model, batch_rows=batch_rows, compile=compile)
         self.rows = self.engine.submit(
             [
                 Request(

@@ -13,7 +13,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from patchpad.inference import stepping
 from patchpad.model.byte_lm import ByteLM
@@ -26,14 +25,15 @@ logger = logging.getLogger(__name__)
 class Kernels:
     """One function for each phase, with the arguments of those in `patchpad.inference.stepping`."""
 
-    read: Callable[..., Tensor]
-    refresh: Callable[..., None]
-    predict: Callable[..., Tensor]
+    read: Callable[..., Any]
+    refresh: Callable[..., Any]
+    predict: Callable[..., Any]
 
 
-_FAST: "WeakKeyDictionary[LanguageModel, Kernels]" = WeakKeyDictionary()
-"""What has been compiled or captured for a model stays as long as the model does."""
 PLAIN = Kernels(read=stepping.read_kernel, refresh=stepping.refresh_kernel, predict=stepping.predict_kernel)
+
+_COMPILED: "WeakKeyDictionary[LanguageModel, Kernels]" = WeakKeyDictionary()
+"""What has been compiled for a model stays as long as the model does."""
 
 
 def fast_kernels(model: LanguageModel) -> Kernels | None:
@@ -46,26 +46,36 @@ def fast_kernels(model: LanguageModel) -> Kernels | None:
     if not isinstance(model, ByteLM):
         logger.warning("only patch models have compiled kernels; `%s` runs without", model.config.kind)
         return None
-    if model not in _FAST:
-        _FAST[model] = captured_kernels() if model.device.type == "cuda" else compiled_kernels()
-    return _FAST[model]
+    if model.device.type == "cuda":
+        from patchpad.inference.cuda_graphs import captured_kernels  # it imports this module
+
+        return captured_kernels(model)
+    if model not in _COMPILED:
+        _COMPILED[model] = compiled_kernels()
+    return _COMPILED[model]
 
 
-def compiled_kernels() -> Kernels:
-    """Returns kernels that compile themselves when they are first called. They belong to one model."""
-    return Kernels(**{field.name: _Compiled(getattr(PLAIN, field.name)) for field in fields(Kernels)})
+def compiled_kernels(backend: str = "inductor") -> Kernels:
+    """Returns kernels that compile themselves when they are first called. They belong to one model.
+
+    Args:
+        backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
+    """
+    return Kernels(**{field.name: _Compiled(getattr(PLAIN, field.name), backend) for field in fields(Kernels)})
 
 
 class _Compiled:
     """A kernel that is compiled when it is first called, and gives way to the plain one if that fails."""
 
-    def __init__(self, plain: Callable[..., Any]) -> None:
+    def __init__(self, plain: Callable[..., Any], backend: str) -> None:
         self.plain = plain
         # Compiled code is found by its code object. A copy of that makes sure that it is this model's alone, so that
         # hundreds of checks whether the model is still the same can be left out: they would take longer than the work.
-        own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
-        options = {"guard_filter_fn": _guards_to_keep, "cpp_wrapper": True}
-        self.compiled: Callable[..., Any] | None = torch.compile(own, fullgraph=True, options=options)
+        own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
+        options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
+        if backend == "inductor":
+            options["cpp_wrapper"] = True
+        self.compiled: Callable[..., Any] | None = torch.compile(own, fullgraph=True, backend=backend, options=options)
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs the kernel."""
@@ -78,10 +88,16 @@ class _Compiled:
             logger.warning(
                 "cannot compile %s (%s); generation goes on without, at about half the speed for small models",
                 self.plain.__name__,
-                str(error).strip().splitlines()[0],
+                first_words(error),
             )
             self.compiled = None
             return self.plain(*arguments)
+
+
+def first_words(error: Exception) -> str:
+    """Returns the lines of a long message that say what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
@@ -101,7 +117,3 @@ def _may_change(guard: Any) -> bool:
     if guard.guard_type == "SHAPE_ENV" or guard.name.startswith(("model.trigger", "model.patchifier")):
         return True
     return guard.guard_type == "TENSOR_MATCH" and not guard.name.startswith("model")
-
-
-def captured_kernels() -> Kernels:
-    raise NotImplementedError

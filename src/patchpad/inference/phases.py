@@ -34,11 +34,9 @@ def phases_of(model: LanguageModel, *, compile: bool = False) -> Phases:
         model: any kind.
         compile: run the fastest kernels; see `patchpad.inference.kernels.fast_kernels`.
     """
-    if isinstance(model, ByteLM):
-        home: Any = stepping
-    else:
-        home = megabyte_stepping if model.config.kind == "megabyte" else plain_stepping
-    steps = {"read": home.read, "refresh": home.refresh, "predict": home.predict}
+    others = megabyte_stepping if model.config.kind == "megabyte" else plain_stepping
+    home: Any = stepping if isinstance(model, ByteLM) else others
+    steps: dict[str, Callable[..., Any]] = {"read": home.read, "refresh": home.refresh, "predict": home.predict}
     kernels = fast_kernels(model) if compile else None
     if kernels is not None:
         steps = {name: partial(function, kernels=kernels) for name, function in steps.items()}

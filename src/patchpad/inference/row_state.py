@@ -26,6 +26,14 @@ class RowState:
     trunk_calls: Int[Tensor, " batch"]
     """Positions that the trunk computed since the prefill began."""
 
+    def tensors(self) -> list[Tensor]:
+        """Returns all tensors of the state, those of its caches included."""
+        found: list[Any] = []
+        for part in vars(self).values():
+            for value in [part] if isinstance(part, Tensor) or part is None else vars(part).values():
+                found += value if isinstance(value, list) else [value]
+        return [value for value in found if isinstance(value, Tensor)]
+
     @torch.inference_mode()
     def clone(self) -> "RowState":
         """Returns an independent copy, for beams and rollback."""

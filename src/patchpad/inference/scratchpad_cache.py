@@ -45,10 +45,10 @@ class ScratchpadCache:
             is_open & ~layout.slot_is_commit[slot], num_earlier_scratchpads(layout)[slot] + 1, 0
         )
         place = torch.arange(capacity, device=last_position.device)
-        source = (newest_slot - num_scratchpads + 1)[:, None] + place
         is_used = place < num_scratchpads[:, None]
+        source = torch.where(is_used, (newest_slot - num_scratchpads + 1)[:, None] + place, 0)
         keys, values = (
-            [torch.where(is_used[..., None, None], pair[part][source.clamp_min(0)], 0.0) for pair in kept]
+            [torch.where(is_used[..., None, None], pair[part][source], 0.0) for pair in kept]
             if len(layout.slot_byte)
             else [pair[part].new_zeros(*is_used.shape, *pair[part].shape[1:]) for pair in kept]
             for part in (0, 1)

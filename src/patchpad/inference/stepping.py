@@ -128,12 +128,18 @@ def step(
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
     model.check_threshold(scratchpad_threshold_nats, batch)
-    model.eval()
-    rows = torch.arange(batch, device=ids.device)
-    phases = _phases_of(model)
-    needs_trunk = phases.read(model, ids, state, rows, scratchpad_threshold_nats)
+    return step_all(model.eval(), _phases_of(model), ids, state, scratchpad_threshold_nats), state
+
+
+@torch.inference_mode()
+def step_all(
+    model: LanguageModel, phases: "Phases", ids: Int[Tensor, " batch"], state: RowState, threshold: Threshold
+) -> Float[Tensor, "batch vocab"]:
+    """Is `step` for ids and thresholds that are known to be right, by phases of any kind; the state is changed."""
+    rows = torch.arange(len(ids), device=ids.device)
+    needs_trunk = phases.read(model, ids, state, rows, threshold)
     phases.refresh(model, state, rows[needs_trunk])
-    return phases.predict(model, state, rows), state
+    return phases.predict(model, state, rows)
 
 
 def _phases_of(model: LanguageModel) -> "Phases":

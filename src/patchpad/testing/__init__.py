@@ -14,19 +14,24 @@ from patchpad.testing.models import (
     tiny_model_config,
     tolerance,
 )
+from patchpad.testing.stepping import assert_steps_equal_pass, batch_of, ragged_packed_rows, step_through
 
 __all__ = [
     "ALL_OPTIONS",
     "BASELINE_KINDS",
     "OPTIONS",
     "as_row",
+    "assert_steps_equal_pass",
+    "batch_of",
     "ids_of",
+    "ragged_packed_rows",
     "random_documents",
     "safe_threshold",
     "settle_patches",
     "sharp_baseline",
     "sharp_model",
     "state_bytes",
+    "step_through",
     "thresholds_to_try",
     "tiny_baseline_config",
     "tiny_model_config",

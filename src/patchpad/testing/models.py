@@ -135,10 +135,7 @@ def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
 def state_bytes(state: RowState) -> tuple[int, int]:
     """Returns the bytes of a state's tensors: keys and values of the trunk's cache, and everything else."""
     trunk = sum(part.nbytes for part in (*state.trunk.keys, *state.trunk.values))
-    parts = [part for part in vars(state).values() if part is not None]
-    values = [value for part in parts for value in ([part] if isinstance(part, Tensor) else vars(part).values())]
-    tensors = [tensor for value in values for tensor in (value if isinstance(value, list) else [value])]
-    return trunk, sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - trunk
+    return trunk, sum(tensor.nbytes for tensor in state.tensors()) - trunk
 
 
 def random_documents(seed: int, lengths: Sequence[int]) -> list[bytes]:

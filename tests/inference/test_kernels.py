@@ -1,0 +1,223 @@
+"""Every fast way to step gives what the plain one gives: compiled kernels, and those that run padded."""
+
+import logging
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchpad.config import TriggerConfig
+from patchpad.inference import kernels as kernels_module
+from patchpad.inference.cuda_graphs import GraphRunner, PaddedKernel, half_precision_linears, padded_rows
+from patchpad.inference.engine import Engine, Request
+from patchpad.inference.kernels import PLAIN, Kernels, compiled_kernels, fast_kernels
+from patchpad.inference.phases import Phases, phases_of
+from patchpad.inference.sampling import Sampling
+from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.patching.triggers import build_trigger
+from patchpad.testing import (
+    ALL_OPTIONS,
+    as_row,
+    assert_steps_equal_pass,
+    batch_of,
+    ragged_packed_rows,
+    random_documents,
+    settle_patches,
+    sharp_model,
+    thresholds_to_try,
+    tiny_model_config,
+)
+
+TRACED = [
+    pytest.param("fixed", "entropy", {}, id="fixed"),
+    pytest.param("spacebyte", "entropy_jump", ALL_OPTIONS, id="spacebyte-all options"),
+    pytest.param("hnet", "random", {}, id="hnet"),
+    *(
+        pytest.param(patchifier, trigger, options, marks=pytest.mark.slow)
+        for patchifier in PATCHIFIERS
+        for trigger in ("entropy", "never", "always", "random", "stride", "whitespace")
+        for options in ({}, ALL_OPTIONS)
+    ),
+]
+COMPILED = [
+    pytest.param("fixed", "entropy", {}),
+    pytest.param("spacebyte", "entropy_jump", ALL_OPTIONS, id="spacebyte-all options"),
+    pytest.param("hnet", "stride", {}),
+    pytest.param("entropy", "random", {}),
+]
+PADDED = [
+    pytest.param("entropy", "entropy", ALL_OPTIONS, id="entropy-all options"),
+    pytest.param("hnet", "random", {}),
+    pytest.param("fixed", "always", {}),
+]
+
+
+def phases_with(model, kernels: Kernels) -> Phases:
+    plain = phases_of(model)
+
+    def given(phase):
+        return lambda *arguments: phase(*arguments, kernels=kernels)
+
+    return Phases(
+        read_prompts=plain.read_prompts,
+        read=given(plain.read),
+        refresh=given(plain.refresh),
+        predict=given(plain.predict),
+    )
+
+
+def generated(model, *, compile: bool, rows: int = 5, new_bytes: int = 40) -> list[tuple[bytes, int, int]]:
+    engine = Engine(model, compile=compile)
+    submitted = engine.submit(
+        [
+            Request(
+                prompt=prompt,
+                max_new_bytes=new_bytes,
+                threshold=model.trigger.threshold,
+                sampling=Sampling(),
+                seed=0,
+            )
+            for prompt in random_documents(1, [7 * row for row in range(rows)])
+        ]
+    )
+    while not engine.is_done:
+        engine.advance()
+    return [(bytes(row.data), row.trunk_calls, row.trunk_cache_entries) for row in submitted]
+
+
+def nothing_fell_back(caplog) -> bool:
+    return not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), TRACED)
+def test_traced_steps_equal_the_full_pass(patchifier, trigger, options, caplog):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options))
+    phases = phases_with(model, compiled_kernels("aot_eager"))
+    rows, first = ragged_packed_rows(3, [40, 0])
+    threshold = thresholds_to_try(model, batch_of(rows))[0]
+    assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases)
+    assert nothing_fell_back(caplog)
+
+
+@pytest.mark.compile
+def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_model(caplog):
+    config = tiny_model_config("fixed", "random")
+    rows, first = ragged_packed_rows(8, [50])
+    others = [{"byte_heads": 4, "trunk_layers": 3, "window_bytes": 9}]
+    kernels = {}
+    for other in [{}, *others]:
+        model = sharp_model(tiny_model_config("fixed", "random", **other), seed=1)
+        kernels[model] = compiled_kernels("aot_eager")
+        assert_steps_equal_pass(model, rows, first, None, phases_with(model, kernels[model]))
+    model, own = next(iter(kernels.items()))
+    model.trigger = build_trigger(TriggerConfig(kind="random", scratchpads_per_byte=0.7, seed=9), config.patchifier)
+    assert_steps_equal_pass(model, rows, [0, 3], None, phases_with(model, own))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    assert_steps_equal_pass(model, rows, [0, 3], None, phases_with(model, own))
+    assert nothing_fell_back(caplog)
+
+
+@pytest.mark.compile
+def test_traced_steps_follow_a_patch_threshold(caplog):
+    model = sharp_model(tiny_model_config("entropy", "entropy"))
+    rows, _ = ragged_packed_rows(8, [50])
+    phases = phases_with(model, compiled_kernels("aot_eager"))
+    for share in (0.1, 0.5):
+        settle_patches(model, batch_of(rows), share_ending=share)
+        assert_steps_equal_pass(model, rows, [0, 3], math.inf, phases)
+    assert nothing_fell_back(caplog)
+
+
+@pytest.mark.compile
+def test_compiled_steps_equal_the_full_pass(caplog):
+    model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=2, max_patch_size=2))
+    row = as_row(*random_documents(4, [140]))  # past 64 patches, so that the cache grows
+    threshold = thresholds_to_try(model, torch.tensor([row]))[0]
+    assert_steps_equal_pass(model, [row], [3], threshold, phases_of(model, compile=True))
+    assert nothing_fell_back(caplog)
+
+
+@pytest.mark.slow
+@pytest.mark.compile
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), COMPILED)
+def test_compiled_rows_give_what_they_give_uncompiled(patchifier, trigger, options, caplog):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options))
+    rows, first = ragged_packed_rows(3, [40, 0])
+    phases = phases_of(model, compile=True)
+    for threshold in thresholds_to_try(model, batch_of(rows)):
+        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases)
+    assert generated(model, compile=True) == generated(model, compile=False)
+    assert nothing_fell_back(caplog)
+
+
+def test_where_nothing_can_be_compiled_one_warning_says_so_and_generation_goes_on(monkeypatch, caplog):
+    def fails(*arguments, **options):
+        def call(*_):
+            raise kernels_module.compile_errors()[-1]("no compiler\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    with caplog.at_level(logging.WARNING):
+        fast = generated(model, compile=True)
+    assert fast == generated(model, compile=False)
+    assert [record.getMessage().split(" (")[0] for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"cannot compile {name}_kernel" for name in ("read", "refresh", "predict")
+    ]
+    assert "no compiler); generation" in caplog.text
+
+
+def test_a_baseline_has_no_compiled_kernels_and_says_so(caplog):
+    from patchpad.testing import sharp_baseline
+
+    assert fast_kernels(sharp_baseline("byte")) is None
+    assert "only patch models have compiled kernels; `byte` runs without" in caplog.text
+
+
+@settings(max_examples=3)
+@given(seed=st.integers(0, 99), lengths=st.lists(st.integers(0, 30), min_size=2, max_size=4))
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), PADDED)
+def test_kernels_that_run_padded_give_what_they_give_otherwise(patchifier, trigger, options, seed, lengths):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options))
+    sizes = []
+
+    def noting(plain):
+        def run(model, state, rows, *inputs):
+            sizes.append((len(rows), len(state.position)))
+            return plain(model, state, rows, *inputs)
+
+        return PaddedKernel(run)
+
+    kernels = Kernels(read=noting(PLAIN.read), refresh=noting(PLAIN.refresh), predict=noting(PLAIN.predict))
+    rows, first = ragged_packed_rows(seed, lengths)
+    for threshold in thresholds_to_try(model, batch_of(rows)):
+        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases_with(model, kernels))
+    assert all(count in (1, 2, 4, batch - 1, batch) for count, batch in sizes)
+
+
+def test_rows_are_padded_to_powers_of_two_and_never_beyond_the_batch():
+    assert [padded_rows(count, 7) for count in range(1, 8)] == [1, 2, 4, 4, 6, 6, 7]
+
+
+def test_half_precision_copy_leaves_the_model_as_it_is():
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = half_precision_linears(model)
+    assert fast.trunk.stack.blocks[0].ffn_down.weight.dtype == torch.bfloat16
+    assert fast.trunk.norm.weight.dtype == fast.trunk.stack.rotary.frequencies.dtype == torch.float32
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items() if "nats" not in name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), COMPILED)
+def test_captured_graphs_give_what_plain_kernels_give_on_cuda(patchifier, trigger, options):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options)).cuda()
+    assert isinstance(phases_of(model, compile=True).read.keywords["kernels"].read.run.__self__, GraphRunner)
+    assert generated(model, compile=True) == generated(model, compile=False)
