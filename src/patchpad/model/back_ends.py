@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, get_args
 
 import torch
 
@@ -15,13 +14,13 @@ from patchpad.model.visibility import Window
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
 
-BackEnd = Literal["auto", "reference", "flex"]
+BACK_ENDS = ("auto", "reference", "flex")
 
-_chosen: ContextVar[BackEnd] = ContextVar("attention_back_end", default="auto")
+_chosen: ContextVar[str] = ContextVar("attention_back_end", default="auto")
 
 
 @contextmanager
-def attention_back_end(name: BackEnd) -> Iterator[None]:
+def attention_back_end(name: str) -> Iterator[None]:
     """Chooses the attention of all full passes inside a `with` block.
 
     Args:
@@ -31,8 +30,8 @@ def attention_back_end(name: BackEnd) -> Iterator[None]:
     Raises:
         ConfigError: an unknown name.
     """
-    if name not in get_args(BackEnd):
-        raise ConfigError(f"attention back end is {name!r}; allowed: {', '.join(get_args(BackEnd))}")
+    if name not in BACK_ENDS:
+        raise ConfigError(f"attention back end is {name!r}; allowed: {', '.join(BACK_ENDS)}")
     token = _chosen.set(name)
     try:
         yield

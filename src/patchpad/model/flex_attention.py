@@ -293,13 +293,13 @@ def _signature(query: Tensor, key: Tensor) -> tuple[object, ...]:
 
 @functools.cache
 def _compiled(plain: types.FunctionType, *signature: object) -> Callable[..., Any]:
-    """Compiles a kernel once per process and signature, for all lengths.
+    """Compiles a kernel once per process and signature, for all lengths."""
+    return torch.compile(_own_copy(plain), dynamic=True, fullgraph=True)
 
-    Compiled code is found by its code object, and how often one may be compiled anew is limited: so each signature
-    gets a copy of its own.
-    """
-    own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
-    return torch.compile(own, dynamic=True, fullgraph=True)
+
+def _own_copy(plain: types.FunctionType) -> types.FunctionType:
+    """Copies a function: compiled code is found by its code object, and how often one is compiled anew is limited."""
+    return types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
 
 
 def _give_up(error: Exception) -> None:
