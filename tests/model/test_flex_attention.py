@@ -9,12 +9,18 @@ import torch
 from torch.nn.attention import flex_attention as torch_flex
 from torch.overrides import TorchFunctionMode
 
-from patchpad.config import PADDING
+from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import ConfigError
 from patchpad.model import back_ends, flex_attention, visibility
 from patchpad.model.attention import SlotAttention, WindowAttention
 from patchpad.model.back_ends import attention_back_end, slot_attention, window_attentions
-from patchpad.model.flex_attention import BLOCK, FlexSlotAttention, FlexWindowAttention, block_mask_of_ranges
+from patchpad.model.flex_attention import (
+    BLOCK,
+    FlexSlotAttention,
+    FlexWindowAttention,
+    block_mask_of_ranges,
+    merge_self,
+)
 from patchpad.patching import Documents
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
@@ -47,7 +53,7 @@ def batch_of(*rows: list[int]) -> torch.Tensor:
 def ragged_batch(seed: int = 1) -> torch.Tensor:
     """Several documents a row over more than one block, an empty one, and a row that has nothing but a separator."""
     first, second = random_documents(seed, [270, 0, 31]), random_documents(seed + 1, [17, 150, 9])
-    return batch_of(as_row(*first), [256], as_row(*second))
+    return batch_of(as_row(*first), [SEPARATOR], as_row(*second))
 
 
 def both(model, ids, threshold):
@@ -91,7 +97,7 @@ def test_more_than_one_block_of_commits_is_seen(unfused):
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf])
 def test_batches_without_slots_or_without_commits_work(unfused, threshold):
     model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=400, max_patch_size=400))
-    found, expected = both(model, batch_of(as_row(*random_documents(2, [140, 3])), [256]), threshold)
+    found, expected = both(model, batch_of(as_row(*random_documents(2, [140, 3])), [SEPARATOR]), threshold)
     assert not found.layout.slot_is_commit.any()
     assert (found.layout.num_slots == 0) == (threshold == math.inf)
     assert_equal_outputs(found, expected)
@@ -110,21 +116,38 @@ def test_a_prefill_keeps_the_same_keys_and_values(unfused):
             torch.testing.assert_close(pair, expected_pair, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("changed_at", [140, 270])
 @pytest.mark.parametrize("trigger", ["entropy", "always"])
-def test_changing_a_byte_leaves_earlier_outputs_and_other_documents_unchanged(unfused, trigger):
+def test_changing_a_byte_leaves_earlier_outputs_and_other_documents_unchanged(unfused, trigger, changed_at):
     model = sharp_model(tiny_model_config("spacebyte", trigger))
     ids = ragged_batch(9)
+    assert ids[0, 271] == SEPARATOR
     changed = ids.clone()
-    changed[0, 140] = (changed[0, 140] + 77) % 256
+    changed[0, changed_at] = (changed[0, changed_at] + 77) % 256
     threshold = thresholds_to_try(model, torch.cat([ids, changed]))[0]
     with torch.no_grad(), attention_back_end("flex"):
         before, after = model(ids, threshold).logits, model(changed, threshold).logits
     difference = (before - after).abs().amax(-1)
     allowed = tolerance(before)
-    assert float(difference[0, :140].max()) <= allowed
-    assert float(difference[0, 140]) > allowed
+    assert float(difference[0, :changed_at].max()) <= allowed
+    assert float(difference[0, changed_at]) > allowed
     assert float(difference[0, 271:].max()) <= allowed, "later documents"
     assert float(difference[1:].max()) <= allowed, "other rows"
+
+
+@pytest.mark.parametrize("log_of_nothing", [-math.inf, 0.0])
+def test_a_slot_that_sees_no_commit_takes_its_own_value(log_of_nothing):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, mixed = torch.randn(4, 5, 2, 16, generator=generator)
+    sees_any = torch.tensor([True, False, True, False, False])
+    mixed[~sees_any] = 0
+    log_sum = torch.randn(5, 2, generator=generator).masked_fill(~sees_any[:, None], log_of_nothing)
+    inputs = [part.requires_grad_() for part in (mixed, log_sum, query, key, value)]
+    merged = merge_self(mixed, log_sum, sees_any, query, key, value)
+    assert torch.equal(merged[~sees_any], value[~sees_any])
+    for gradient, part in zip(torch.autograd.grad(merged.square().sum(), inputs), inputs, strict=True):
+        assert torch.isfinite(gradient).all()
+        assert not gradient[~sees_any].any() or part is value
 
 
 def test_blocks_in_full_and_in_part_are_those_of_the_ranges():
@@ -240,7 +263,7 @@ def test_gradients_around_the_kernel_are_those_of_the_reference(monkeypatch, pat
 def test_the_written_out_kernel_gives_finite_gradients_without_commits(monkeypatch):
     monkeypatch.setattr(flex_attention, "_kernel", written_out_kernel)
     model = sharp_model(tiny_model_config("fixed", "always", patch_size=400, max_patch_size=400))
-    ids = batch_of(as_row(*random_documents(2, [140, 3])), [256])
+    ids = batch_of(as_row(*random_documents(2, [140, 3])), [SEPARATOR])
     assert_equal_gradients(gradients(model, ids, None, "flex"), gradients(model, ids, None, "reference"))
 
 
@@ -359,7 +382,7 @@ def test_on_cuda_logits_and_gradients_are_those_of_the_reference(on_cuda, patchi
 @pytest.mark.gpu
 def test_on_cuda_batches_without_commits_have_finite_gradients(on_cuda):
     model = sharp_model(tiny_model_config("fixed", "always", patch_size=400, max_patch_size=400)).to(on_cuda)
-    ids = batch_of(as_row(*random_documents(2, [140, 3])), [256]).to(on_cuda)
+    ids = batch_of(as_row(*random_documents(2, [140, 3])), [SEPARATOR]).to(on_cuda)
     assert_equal_gradients(gradients(model, ids, None, "flex"), gradients(model, ids, None, "reference"))
 
 
