@@ -245,9 +245,8 @@ def assert_equal_gradients(found, expected) -> None:
         assert difference <= GRADIENT_TOLERANCE * float(part.abs().max()) + 1e-6, name
 
 
-@pytest.mark.parametrize("patchifier", ["spacebyte", "hnet"])
 @pytest.mark.parametrize(
-    "sizes", [{}, SIZES["window over a block"] | SIZES["grouped queries"]], ids=["plain", "options"]
+    ("patchifier", "sizes"), [("spacebyte", {}), ("hnet", SIZES["window over a block"] | SIZES["grouped queries"])]
 )
 def test_gradients_around_the_kernel_are_those_of_the_reference(monkeypatch, patchifier, sizes):
     monkeypatch.setattr(flex_attention, "_kernel", written_out_kernel)
