@@ -1,6 +1,7 @@
 """Attention with one signature, `attend(layer, query, key, value)`, and a back end per way of seeing.
 
-Here are the back ends of the full pass; those that read a cache are in `patchpad.inference.cache`.
+Here are the reference back ends of the full pass. `patchpad.model.flex_attention` has those for CUDA, which
+`patchpad.model.back_ends` chooses; those that read a cache are in `patchpad.inference.cache`.
 """
 
 from typing import Protocol, runtime_checkable
@@ -94,7 +95,7 @@ class SlotAttention(KeepsKeysAndValues):
         if layout.num_slots == 0:
             return query
         scale = query.shape[-1] ** -0.5
-        key, value = (_repeat_heads(part, query.shape[1]) for part in (key, value))
+        key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
         aside = self._scores_aside(query, key, scale)
         padded_query, padded_aside = (part[layout.padded_slots].transpose(1, 2) for part in (query * scale, aside))
         commit_key, commit_value = (part[layout.padded_commits].transpose(1, 2) for part in (key, value))
@@ -135,7 +136,7 @@ class SlotAttention(KeepsKeysAndValues):
         return own + (weights[:, :, None, 1:] @ value[source].transpose(1, 2))[:, :, 0]
 
 
-def _repeat_heads(part: Float[Tensor, "slot kv_head head_dim"], heads: int) -> Float[Tensor, "slot head head_dim"]:
+def repeat_heads(part: Float[Tensor, "slot kv_head head_dim"], heads: int) -> Float[Tensor, "slot head head_dim"]:
     """Returns keys or values for each of `heads` query heads."""
     groups = heads // part.shape[1]
     return part if groups == 1 else part.repeat_interleave(groups, dim=1)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import ModelConfig
-from patchpad.model.attention import SlotAttention, WindowAttention
+from patchpad.model.back_ends import slot_attention, window_attentions
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import ByteSelection, Routing, smooth, straight_through_confidence
 from patchpad.model.initialization import initialize
@@ -17,7 +17,7 @@ from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
 from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.patch_pooling import PatchPooling
 from patchpad.model.trunk import Trunk
-from patchpad.model.visibility import Window, count_trunk_pairs
+from patchpad.model.visibility import count_trunk_pairs
 from patchpad.patching import (
     ByteFacts,
     Documents,
@@ -147,8 +147,12 @@ class ByteLM(LanguageModel):
         self.check_ids(byte_ids)
         documents = Documents.locate(byte_ids)
         positions = documents.offset
-        windows = Window.of_parts(documents, self.config)
-        encoder_sees, head_sees, decoder_sees = (WindowAttention(window, keep=keep_activations) for window in windows)
+        config = self.config
+        encoder_sees, head_sees, decoder_sees = window_attentions(
+            documents,
+            (config.encoder_window, config.entropy_head_window, config.decoder_window),
+            keep=keep_activations,
+        )
 
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         entropy_logits = entropies = None
@@ -160,8 +164,8 @@ class ByteLM(LanguageModel):
         layout = self.decide(
             facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
         )
-        trunk_sees = SlotAttention(
-            layout, scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads, keep=keep_activations
+        trunk_sees = slot_attention(
+            layout, scratchpads_see_scratchpads=config.scratchpads_see_scratchpads, keep=keep_activations
         )
         slot_inputs = self.patch_pooling(byte_states, layout)
         slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, layout.slot_is_commit, trunk_sees)
@@ -191,7 +195,7 @@ class ByteLM(LanguageModel):
             layout=layout,
             facts=facts,
             entropy_logits=entropy_logits,
-            scratchpads_see_scratchpads=self.config.scratchpads_see_scratchpads,
+            scratchpads_see_scratchpads=config.scratchpads_see_scratchpads,
             activations=activations,
         )
 

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchpad.config import ModelConfig
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
+from patchpad.shapes import ByteInts, SlotInts
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 256
 
@@ -42,20 +42,29 @@ class Window:
         device = documents.start.device
         query = torch.arange(block, device=device)[:, None]
         key = torch.arange(block + window_bytes - 1, device=device)[None, :] - (window_bytes - 1)
-        in_window = (key <= query) & (query - key < window_bytes)
-        start = F.pad(documents.start, (0, num_blocks * block - length), value=0).view(batch, num_blocks, block, 1)
         first_position = torch.arange(num_blocks, device=device)[:, None, None] * block
-        visible = in_window & (key + first_position >= start)
+        first = F.pad(visible_bytes(documents, window_bytes)[0], (0, num_blocks * block - length))
+        visible = (key <= query) & (key + first_position >= first.view(batch, num_blocks, block, 1))
         bias = torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
         return Window(window_bytes, block, bias.view(batch * num_blocks, 1, block, -1))
 
-    @staticmethod
-    def of_parts(documents: Documents, config: ModelConfig) -> "tuple[Window, Window, Window]":
-        """Returns the windows of encoder, entropy head and decoder; those of one size are one."""
-        sizes = (config.encoder_window, config.entropy_head_window, config.decoder_window)
-        built = {size: Window.build(documents, size) for size in set(sizes)}
-        encoder, entropy_head, decoder = (built[size] for size in sizes)
-        return encoder, entropy_head, decoder
+
+def visible_bytes(documents: Documents, window_bytes: int) -> tuple[ByteInts, ByteInts]:
+    """The first byte that each byte sees in a window, and one past the last."""
+    positions = torch.arange(documents.start.shape[1], device=documents.start.device).expand_as(documents.start)
+    return torch.maximum(documents.start, positions - (window_bytes - 1)), positions + 1
+
+
+def visible_packed_commits(layout: PatchLayout) -> tuple[SlotInts, SlotInts]:
+    """The first commit that each slot sees and one past the last, counted in the commits of all rows."""
+    commits_in_row = layout.patch_end_mask.sum(dim=1)
+    commits_before_row = commits_in_row.cumsum(0) - commits_in_row
+    before = commits_before_row[layout.slot_byte // layout.patch_end_mask.shape[1]]
+    first, last = (
+        visible.flatten()[layout.slot_in_padded] + before
+        for visible in (layout.padded_visible_from, layout.padded_visible_to)
+    )
+    return first, last
 
 
 def visible_commits(layout: PatchLayout, block_index: int) -> Bool[Tensor, "batch block_slot block_commit"]:

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
-from patchpad.model.attention import Attend, WindowAttention
+from patchpad.model.attention import Attend
+from patchpad.model.back_ends import window_attentions
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
 from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.language_model import Predicted
-from patchpad.model.visibility import Window
 from patchpad.patching import Documents
 from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask
 
@@ -135,8 +135,8 @@ class MegaByte(Baseline):
 
         place = documents.offset % size
         positions = torch.arange(byte_ids.shape[1], device=byte_ids.device)
-        window = Window.build(replace(documents, start=positions - place), size)
-        local_sees = WindowAttention(window, keep=keep_activations)
+        in_patch = replace(documents, start=positions - place)
+        (local_sees,) = window_attentions(in_patch, (size,), keep=keep_activations)
         rows = torch.arange(len(byte_ids), device=byte_ids.device)[:, None]
         logits = self.local_model(slices[rows, layout.newest_slot, place], byte_ids, place, local_sees)
         return BaselineOutput(

@@ -1,0 +1,77 @@
+"""The one place that chooses how attention is computed: by the reference, or with FlexAttention on CUDA."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from patchpad.errors import ConfigError
+from patchpad.model.attention import SlotAttention, WindowAttention
+from patchpad.model.flex_attention import FlexSlotAttention, FlexWindow, FlexWindowAttention, has_given_up
+from patchpad.model.visibility import Window
+from patchpad.patching.documents import Documents
+from patchpad.patching.layout import PatchLayout
+
+BACK_ENDS = ("auto", "reference", "flex")
+
+_chosen: ContextVar[str] = ContextVar("attention_back_end", default="auto")
+
+
+@contextmanager
+def attention_back_end(name: str) -> Iterator[None]:
+    """Chooses the attention of all full passes inside a `with` block.
+
+    Args:
+        name: `auto` takes FlexAttention on CUDA as long as it runs there, and the reference elsewhere; `reference`
+            never takes it; `flex` always does, on a CPU unfused and without gradients, and lets its errors through.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name not in BACK_ENDS:
+        raise ConfigError(f"attention back end is {name!r}; allowed: {', '.join(BACK_ENDS)}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def window_attentions(
+    documents: Documents, window_bytes: Sequence[int], *, keep: bool = False
+) -> list[WindowAttention | FlexWindowAttention]:
+    """Returns the attention of local parts with these windows; parts with one size share its mask."""
+    if not _takes_flex(documents.start.device):
+        windows = {size: Window.build(documents, size) for size in set(window_bytes)}
+        return [WindowAttention(windows[size], keep=keep) for size in window_bytes]
+
+    @functools.cache
+    def reference(size: int) -> WindowAttention:
+        return WindowAttention(Window.build(documents, size))
+
+    flex_windows = {size: FlexWindow(documents, size) for size in set(window_bytes)}
+    return [
+        FlexWindowAttention(
+            flex_windows[size],
+            keep=keep,
+            make_reference=functools.partial(reference, size) if _chosen.get() == "auto" else None,
+        )
+        for size in window_bytes
+    ]
+
+
+def slot_attention(
+    layout: PatchLayout, *, scratchpads_see_scratchpads: bool = False, keep: bool = False
+) -> SlotAttention | FlexSlotAttention:
+    """Returns the attention of the trunk. Scratchpads that see scratchpads are always left to the reference."""
+    if scratchpads_see_scratchpads or not _takes_flex(layout.slot_byte.device):
+        return SlotAttention(layout, scratchpads_see_scratchpads=scratchpads_see_scratchpads, keep=keep)
+    reference = functools.partial(SlotAttention, layout) if _chosen.get() == "auto" else None
+    return FlexSlotAttention(layout, keep=keep, make_reference=reference)
+
+
+def _takes_flex(device: torch.device) -> bool:
+    choice = _chosen.get()
+    return choice == "flex" or (choice == "auto" and device.type == "cuda" and not has_given_up())

@@ -1,0 +1,313 @@
+"""FlexAttention (Dong et al. 2024) for the full pass on CUDA: fused kernels that skip what no query of a block sees.
+
+Both visibility rules of the model are ranges: a byte sees bytes of a window, a slot sees consecutive commits. So the
+blocks of a mask follow from the ranges' ends, and nothing of size queries x keys is ever evaluated to find them.
+"""
+
+import functools
+import logging
+import types
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from patchpad.model.attention import Attend, KeepsKeysAndValues, repeat_heads
+from patchpad.model.visibility import visible_bytes, visible_packed_commits
+from patchpad.patching.documents import Documents
+from patchpad.patching.layout import PatchLayout
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 128
+"""Queries and keys of a block that is skipped, masked, or seen in full."""
+SMALLEST_HEAD_DIM = 16
+"""Smaller heads are padded with zeros: the GPU multiplies no smaller matrices."""
+
+_proved: set[tuple[object, ...]] = set()
+"""Signatures whose backward pass has run."""
+_has_given_up = False
+
+
+def has_given_up() -> bool:
+    """Whether FlexAttention has failed in this process, so that the reference goes on."""
+    return _has_given_up
+
+
+class FlexAttention(KeepsKeysAndValues):
+    """What both back ends share: keeping keys and values, and giving way to the reference.
+
+    Args:
+        keep: remember keys and values for a prefill.
+        make_reference: makes the back end that goes on where this one fails; None lets errors through.
+    """
+
+    def __init__(self, *, keep: bool, make_reference: Callable[[], Attend] | None) -> None:
+        super().__init__(keep)
+        self.make_reference = make_reference
+        self.reference: Attend | None = None
+
+    def __call__(
+        self,
+        layer: int,
+        query: Float[Tensor, "*where head head_dim"],
+        key: Float[Tensor, "*where kv_head head_dim"],
+        value: Float[Tensor, "*where kv_head head_dim"],
+    ) -> Float[Tensor, "*where head head_dim"]:
+        """Attends with FlexAttention, or with the reference once that has failed."""
+        self.remember(key, value)
+        if self.reference is None:
+            if self.make_reference is None:
+                return self.attend(query, key, value)
+            try:
+                if not has_given_up():
+                    self.prove(query, key, value)
+                    return self.attend(query, key, value)
+            except torch.OutOfMemoryError:
+                raise  # too large a batch: the reference would need more
+            except Exception as error:  # compilers raise errors of many kinds
+                _give_up(error)
+            self.reference = self.make_reference()
+        return self.reference(layer, query, key, value)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Returns the mixed values, in the query's shape."""
+        raise NotImplementedError
+
+    def prove(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Runs a backward pass at first use: it is compiled when it first runs, too late to give way then."""
+        if not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
+            return
+        signature = (type(self), *_signature(query, key))
+        if signature in _proved:
+            return
+        copies = [part.detach().requires_grad_() for part in (query, key, value)]
+        torch.autograd.grad(self.attend(*copies).sum(), copies)
+        _proved.add(signature)
+
+
+class FlexWindowAttention(FlexAttention):
+    """Sliding-window attention of a local layer over [batch, byte]; see `WindowAttention`."""
+
+    def __init__(
+        self, window: "FlexWindow", *, keep: bool = False, make_reference: Callable[[], Attend] | None = None
+    ) -> None:
+        super().__init__(keep=keep, make_reference=make_reference)
+        self.window = window
+
+    def attend(
+        self,
+        query: Float[Tensor, "batch byte head head_dim"],
+        key: Float[Tensor, "batch byte head head_dim"],
+        value: Float[Tensor, "batch byte head head_dim"],
+    ) -> Float[Tensor, "batch byte head head_dim"]:
+        """Attends to the bytes of the window."""
+        length, head_dim = query.shape[1], query.shape[3]
+        parts = (part.transpose(1, 2) for part in _pad(query, key, value))
+        mixed = _kernel(_attend, query, key)(*parts, self.window.block_mask)
+        return mixed.transpose(1, 2)[:, :length, :, :head_dim]
+
+
+class FlexWindow:
+    """A window of the local layers, whose blocks are found when they are first needed."""
+
+    def __init__(self, documents: Documents, window_bytes: int) -> None:
+        self.documents = documents
+        self.window_bytes = window_bytes
+
+    @functools.cached_property
+    def block_mask(self) -> BlockMask:
+        """What each block of bytes sees, for all layers with this window."""
+        first, last = visible_bytes(self.documents, self.window_bytes)
+        return block_mask_of_ranges(first, last, first.shape[1])
+
+
+class FlexSlotAttention(FlexAttention):
+    """Trunk attention over packed slots: each slot sees earlier commits of its document, and itself.
+
+    All slots are one sequence of queries and all commits one of keys. The slot itself is merged through the log of the
+    sum of the commits' weights, which the kernel returns beside the mixed values.
+    """
+
+    def __init__(
+        self, layout: PatchLayout, *, keep: bool = False, make_reference: Callable[[], Attend] | None = None
+    ) -> None:
+        super().__init__(keep=keep, make_reference=make_reference)
+        self.layout = layout
+
+    @functools.cached_property
+    def ranges(self) -> tuple[Int[Tensor, " slot"], Int[Tensor, " slot"]]:
+        """The first commit that each slot sees, and one past the last."""
+        return visible_packed_commits(self.layout)
+
+    @functools.cached_property
+    def commits(self) -> Int[Tensor, " padded_commit"]:
+        """Slot index of each commit; places beyond the last one repeat slot 0 and are seen by none."""
+        commits = self.layout.slot_is_commit.nonzero().squeeze(1)
+        return F.pad(commits, (0, padded_length(len(commits)) - len(commits)))
+
+    @functools.cached_property
+    def block_mask(self) -> BlockMask:
+        """What each block of slots sees, for all layers."""
+        first, last = (part[None] for part in self.ranges)
+        return block_mask_of_ranges(first, last, len(self.commits))
+
+    def attend(
+        self,
+        query: Float[Tensor, "slot head head_dim"],
+        key: Float[Tensor, "slot kv_head head_dim"],
+        value: Float[Tensor, "slot kv_head head_dim"],
+    ) -> Float[Tensor, "slot head head_dim"]:
+        """Attends to the commits, and merges the slot itself."""
+        slots, _, head_dim = query.shape
+        if slots == 0:
+            return query
+        padded = _pad(query[None], key[self.commits][None], value[self.commits][None])
+        parts = (part.transpose(1, 2) for part in padded)
+        mixed, log_sum = _kernel(_attend_with_log_sum, query, key)(*parts, self.block_mask)
+        mixed = mixed[0].transpose(0, 1)[:slots, :, :head_dim]
+        first, last = self.ranges
+        return merge_self(mixed, log_sum[0].T[:slots], first < last, query, key, value)
+
+
+def merge_self(
+    mixed: Float[Tensor, "slot head head_dim"],
+    log_sum: Float[Tensor, "slot head"],
+    sees_any: Bool[Tensor, " slot"],
+    query: Float[Tensor, "slot head head_dim"],
+    key: Float[Tensor, "slot kv_head head_dim"],
+    value: Float[Tensor, "slot kv_head head_dim"],
+) -> Float[Tensor, "slot head head_dim"]:
+    """Adds each slot's own value to what it mixed of the commits, as one softmax over both.
+
+    Args:
+        mixed: the commits' mixed values; 0 where a slot sees none.
+        log_sum: log of the sum of the commits' exponentiated scores; ignored where a slot sees none.
+        sees_any: whether a slot sees any commit.
+        query: of the slots.
+        key: of the slots themselves.
+        value: of the slots themselves.
+    """
+    key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
+    own_score = (query.float() * key.float()).sum(-1) * query.shape[-1] ** -0.5
+    # Where no commit is seen, neither a value nor a gradient may come from the log of 0.
+    difference = torch.where(sees_any[:, None], log_sum - own_score, -torch.inf)
+    share, own_share = (torch.sigmoid(part)[..., None].to(value.dtype) for part in (difference, -difference))
+    return share * mixed + own_share * value
+
+
+def padded_length(length: int) -> int:
+    """Rounds up to whole blocks, at least two: lengths of one block, or of no key, would each be compiled anew."""
+    return max(2, -(-length // BLOCK)) * BLOCK
+
+
+def block_mask_of_ranges(
+    first: Int[Tensor, "batch query"], last: Int[Tensor, "batch query"], num_keys: int
+) -> BlockMask:
+    """Returns the mask by which each query sees the keys from `first` to before `last`.
+
+    Args:
+        first: first key of each query.
+        last: one past each query's last key; not above `first` where it sees none.
+        num_keys: keys of a row. Queries and keys are padded to whole blocks; the padding sees none and is seen by none.
+    """
+    first, last = (F.pad(part, (0, padded_length(part.shape[1]) - part.shape[1])).int() for part in (first, last))
+    num_blocks = padded_length(num_keys) // BLOCK
+    seen_in_part, seen_in_full = _seen_blocks(
+        first.unflatten(1, (-1, BLOCK)), last.unflatten(1, (-1, BLOCK)), num_blocks
+    )
+
+    @no_type_check  # kernels are traced, and a type checker cannot be
+    def sees(batch, head, query, key):
+        return (first[batch, query] <= key) & (key < last[batch, query])
+
+    return BlockMask.from_kv_blocks(*seen_in_part, *seen_in_full, BLOCK_SIZE=BLOCK, mask_mod=sees)
+
+
+BlockList = tuple[Int[Tensor, "batch 1 query_block"], Int[Tensor, "batch 1 query_block key_block"]]
+
+
+def _seen_blocks(
+    first: Int[Tensor, "batch query_block query"], last: Int[Tensor, "batch query_block query"], num_blocks: int
+) -> tuple[BlockList, BlockList]:
+    """Returns how many blocks of keys each block of queries sees in part and in full, and which.
+
+    Blocks between the first key and the last one that any query sees are listed; those that all queries see are full.
+    """
+    sees_any = first < last
+    high = -(-torch.where(sees_any, last, 0).amax(-1) // BLOCK)
+    low = torch.where(sees_any, first, num_blocks * BLOCK).amin(-1) // BLOCK
+    low = torch.minimum(low, high)
+    full_low, full_high = -(-first.amax(-1) // BLOCK), last.amin(-1) // BLOCK
+    is_any_full = full_low < full_high
+    full_low, full_high = (torch.where(is_any_full, part, high) for part in (full_low, full_high))
+    before = full_low - low
+    place = torch.arange(num_blocks, device=first.device, dtype=first.dtype)
+    in_part = torch.where(place < before[..., None], place + low[..., None], place + (full_high - before)[..., None])
+    counts = (before + high - full_high, full_high - full_low)
+    indices = (in_part, place + full_low[..., None])
+    part, full = (
+        (count[:, None].contiguous(), index.clamp_max(num_blocks - 1)[:, None].contiguous())
+        for count, index in zip(counts, indices, strict=True)
+    )
+    return part, full
+
+
+def _pad(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pads [batch, position, head, head_dim] to whole blocks and to heads that are large enough."""
+    head_dim = query.shape[-1]
+    spare = max(0, SMALLEST_HEAD_DIM - head_dim)
+    if spare:
+        query = query * ((head_dim + spare) / head_dim) ** 0.5  # the kernel scales by the padded size
+    query, key, value = (
+        F.pad(part, (0, spare, 0, 0, 0, padded_length(part.shape[1]) - part.shape[1])) for part in (query, key, value)
+    )
+    return query, key, value
+
+
+@no_type_check
+def _attend(query, key, value, block_mask):
+    return flex_attention(query, key, value, block_mask=block_mask, enable_gqa=True)
+
+
+@no_type_check
+def _attend_with_log_sum(query, key, value, block_mask):
+    mixed, beside = flex_attention(
+        query, key, value, block_mask=block_mask, enable_gqa=True, return_aux=AuxRequest(lse=True)
+    )
+    return mixed, beside.lse
+
+
+def _kernel(plain: Callable[..., Any], query: Tensor, key: Tensor) -> Callable[..., Any]:
+    """Returns what runs on the tensors' device: compiled on CUDA, unfused elsewhere."""
+    return _compiled(plain, *_signature(query, key)) if query.device.type == "cuda" else plain
+
+
+def _signature(query: Tensor, key: Tensor) -> tuple[object, ...]:
+    return query.dtype, query.shape[-2:], key.shape[-2:], torch.is_grad_enabled(), torch.is_autocast_enabled("cuda")
+
+
+@functools.cache
+def _compiled(plain: types.FunctionType, *signature: object) -> Callable[..., Any]:
+    """Compiles a kernel once per process and signature, for all lengths."""
+    return torch.compile(_own_copy(plain), dynamic=True, fullgraph=True)
+
+
+def _own_copy(plain: types.FunctionType) -> types.FunctionType:
+    """Copies a function: compiled code is found by its code object, and how often one is compiled anew is limited."""
+    return types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
+
+
+def _give_up(error: Exception) -> None:
+    """Lets the reference go on for the rest of the process, and says so once."""
+    global _has_given_up
+    if not _has_given_up:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.warning(
+            "FlexAttention does not run here (%s); attention goes on without, slower and with more memory", reason
+        )
+    _has_given_up = True
