@@ -347,6 +347,8 @@ class TrainConfig:
     """Newest checkpoints kept; 0: all."""
     log_every: int = 10
     """Steps between lines of `metrics.jsonl`."""
+    compile: bool = False
+    """Compile what lies between the attention layers, on a CPU with the C++ compiler that this needs."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 

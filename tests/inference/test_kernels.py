@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchpad.config import TriggerConfig
-from patchpad.inference import kernels as kernels_module
 from patchpad.inference.cuda_graphs import GraphRunner, PaddedKernel, half_precision_linears, padded_rows
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.kernels import PLAIN, Kernels, compiled_kernels, fast_kernels
 from patchpad.inference.phases import Phases, phases_of
 from patchpad.inference.sampling import Sampling
+from patchpad.model.compilation import compile_errors
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.patching.triggers import build_trigger
 from patchpad.testing import (
@@ -158,7 +158,7 @@ def test_compiled_rows_give_what_they_give_uncompiled(patchifier, trigger, optio
 def test_where_nothing_can_be_compiled_one_warning_says_so_and_generation_goes_on(monkeypatch, caplog):
     def fails(*arguments, **options):
         def call(*_):
-            raise kernels_module.compile_errors()[-1]("no compiler\nmore")
+            raise compile_errors()[-1]("no compiler\nmore")
 
         return call
 

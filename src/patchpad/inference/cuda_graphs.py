@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from patchpad.inference.kernels import PLAIN, Kernels, first_words
+from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.compilation import first_words
 
 logger = logging.getLogger(__name__)
 

@@ -6,16 +6,14 @@ one starts all at once.
 """
 
 import logging
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
-
 from patchpad.inference import stepping
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.compilation import Compiled
 from patchpad.model.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
@@ -58,54 +56,22 @@ def fast_kernels(model: LanguageModel) -> Kernels | None:
 def compiled_kernels(backend: str = "inductor") -> Kernels:
     """Returns kernels that compile themselves when they are first called. They belong to one model.
 
+    They check little before they run: hundreds of checks whether the model is still the same, which `torch.compile`
+    makes by default, take longer than the work.
+
     Args:
         backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
     """
-    return Kernels(**{field.name: _Compiled(getattr(PLAIN, field.name), backend) for field in fields(Kernels)})
-
-
-class _Compiled:
-    """A kernel that is compiled when it is first called, and gives way to the plain one if that fails."""
-
-    def __init__(self, plain: Callable[..., Any], backend: str) -> None:
-        self.plain = plain
-        # Compiled code is found by its code object. A copy of that makes sure that it is this model's alone, so that
-        # hundreds of checks whether the model is still the same can be left out: they would take longer than the work.
-        own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
-        options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
-        if backend == "inductor":
-            options["cpp_wrapper"] = True
-        self.compiled: Callable[..., Any] | None = torch.compile(own, fullgraph=True, backend=backend, options=options)
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Runs the kernel."""
-        if self.compiled is None:
-            return self.plain(*arguments)
-        try:
-            return self.compiled(*arguments)
-        except compile_errors() as error:
-            # Nothing has run yet, so the state is as it was.
-            logger.warning(
-                "cannot compile %s (%s); generation goes on without, at about half the speed for small models",
-                self.plain.__name__,
-                first_words(error),
-            )
-            self.compiled = None
-            return self.plain(*arguments)
-
-
-def first_words(error: Exception) -> str:
-    """Returns the lines of a long message that say what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-
-
-def compile_errors() -> tuple[type[Exception], ...]:
-    """Returns what `torch.compile` raises where it cannot compile; loaded late, as it takes a second."""
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-
-    return TorchDynamoException, CppCompileError, InvalidCxxCompiler
+    options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
+    if backend == "inductor":
+        options["cpp_wrapper"] = True
+    effect = "generation goes on without, at about half the speed for small models"
+    return Kernels(
+        **{
+            field.name: Compiled(getattr(PLAIN, field.name), effect=effect, backend=backend, options=options)
+            for field in fields(Kernels)
+        }
+    )
 
 
 def _guards_to_keep(guards: Sequence[Any]) -> list[bool]:

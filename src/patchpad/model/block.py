@@ -1,11 +1,15 @@
 """The Transformer block that every part is made of: RMSNorm, rotary positions, SwiGLU."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patchpad.model.attention import Attend
+from patchpad.model.compilation import Compiled
 
 NORM_EPSILON = 1e-6
 
@@ -63,6 +67,7 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(dim)
         self.ffn_gate_up = nn.Linear(dim, 2 * ffn_dim, bias=False)
         self.ffn_down = nn.Linear(ffn_dim, dim, bias=False)
+        self.parts = PLAIN_PARTS
 
     def forward(
         self, states: Float[Tensor, "*where dim"], angles: tuple[Tensor, Tensor], attend: Attend, layer: int
@@ -75,14 +80,50 @@ class Block(nn.Module):
             attend: attention back end.
             layer: index of this block in its stack, handed to `attend`.
         """
-        projected = self.query_key_value(self.attention_norm(states))
-        heads = projected.unflatten(-1, (-1, self.head_dim))
-        turned = rotate(heads[..., : self.num_heads + self.num_kv_heads, :], angles)
+        query, key, value = self.parts.project(self, states, *angles)
+        return self.parts.finish(self, states, attend(layer, query, key, value))
+
+    def project(
+        self, states: Float[Tensor, "*where dim"], cosine: Tensor, signed_sine: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values, [*where, head, head_dim], the first two turned by their positions."""
+        heads = self.query_key_value(self.attention_norm(states)).unflatten(-1, (-1, self.head_dim))
+        turned = rotate(heads[..., : self.num_heads + self.num_kv_heads, :], (cosine, signed_sine))
         query, key = turned.split((self.num_heads, self.num_kv_heads), dim=-2)
-        mixed = attend(layer, query, key, heads[..., self.num_heads + self.num_kv_heads :, :])
+        return query, key, heads[..., self.num_heads + self.num_kv_heads :, :]
+
+    def finish(
+        self, states: Float[Tensor, "*where dim"], mixed: Float[Tensor, "*where head head_dim"]
+    ) -> Float[Tensor, "*where dim"]:
+        """Adds what attention has mixed, then the feed-forward part."""
         states = states + self.attention_out(mixed.flatten(-2))
         gate, up = self.ffn_gate_up(self.ffn_norm(states)).chunk(2, dim=-1)
         return states + self.ffn_down(F.silu(gate) * up)
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """What a block does before and after its attention, as functions of the block."""
+
+    project: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    finish: Callable[..., Tensor]
+
+
+PLAIN_PARTS = BlockParts(Block.project, Block.finish)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compiles what the blocks of a model do before and after attention, when they are first called.
+
+    Attention stays as it is: its masks change with every batch. Where nothing can be compiled, one warning is logged
+    for each part and the plain blocks go on.
+    """
+    effect = "training goes on without, some percent slower"
+    for stack in [module for module in model.modules() if isinstance(module, Stack)]:
+        parts = BlockParts(*(Compiled(part, effect=effect, dynamic=True) for part in (Block.project, Block.finish)))
+        for block in stack.modules():
+            if isinstance(block, Block):
+                block.parts = parts
 
 
 class Stack(nn.Module):

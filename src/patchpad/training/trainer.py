@@ -20,6 +20,7 @@ from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corp
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
+from patchpad.model.block import compile_blocks
 from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import ratio_loss
@@ -129,6 +130,8 @@ class Trainer:
             seed=train_config.seed,
         )
         self.model = build_model(model_config, seed=train_config.seed).to(self.device)
+        if train_config.compile:
+            compile_blocks(self.model)
         self.optimizer = build_optimizer(self.model, train_config)
         self.schedule = ThresholdSchedule(config)
         self.step = 0
