@@ -52,7 +52,10 @@ def measure_training(name: str, options: argparse.Namespace) -> RowList:
     """Times training steps, with and without the optimizer, among matrix products."""
     config, rows = config_named(name), []
     for batch_rows, context_bytes in options.shapes:
-        step = TrainingStep(build(config, options.device), text_batch(batch_rows, context_bytes, options.device))
+        step = TrainingStep(
+            build(config, options.device, compile=options.compile),
+            text_batch(batch_rows, context_bytes, options.device),
+        )
         costs, num_bytes = step.cost(), step.num_bytes
         flops = costs.training_flops_per_byte * num_bytes
         squares = [(side, side, side) for side in options.squares]
@@ -89,7 +92,11 @@ def measure_generation(name: str, options: argparse.Namespace) -> RowList:
     """Times generation of one row among copies and reads of a large buffer."""
     config = config_named(name)
     generation = SteadyGeneration(
-        build(config, options.device), [options.prompt_bytes], bytes_per_row=options.run_bytes, runs=1 + options.repeats
+        build(config, options.device, compile=options.compile),
+        [options.prompt_bytes],
+        bytes_per_row=options.run_bytes,
+        runs=1 + options.repeats,
+        compile=options.compile,
     )
     works = {
         "generation": Work(generation.run),
@@ -118,7 +125,7 @@ def measure_generation(name: str, options: argparse.Namespace) -> RowList:
 def measure_prefill(name: str, options: argparse.Namespace) -> RowList:
     """Times the prefill of one prompt among matrix products."""
     config = config_named(name)
-    reading = Prefill(build(config, options.device), 1, options.prefill_bytes)
+    reading = Prefill(build(config, options.device, compile=options.compile), 1, options.prefill_bytes)
     costs = reading.cost()
     works = {
         "prefill": Work(reading.run, flops=costs.flops_per_byte * reading.num_bytes),

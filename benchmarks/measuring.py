@@ -102,6 +102,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compiled blocks and steps; on CUDA captured graphs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser
 
@@ -151,7 +152,7 @@ def write_results(
     """
     origin = provenance(options, packages_used)
     options.out.mkdir(parents=True, exist_ok=True)
-    stem = f"{what}_{origin['device']}_{origin['date']}_{origin['commit']}"
+    stem = f"{what}{'-compiled' if options.compile else ''}_{origin['device']}_{origin['date']}_{origin['commit']}"
     path = options.out / f"{stem}.json"
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
     head = json.dumps(origin, indent=1)

@@ -19,6 +19,7 @@ from patchpad.data import Batch, open_corpus
 from patchpad.inference.engine import Engine, Request, Row
 from patchpad.inference.sampling import Sampling
 from patchpad.inference.stepping import prefill
+from patchpad.model.block import compile_blocks
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import Predicted
 from patchpad.model.precision import autocast
@@ -42,7 +43,7 @@ def config_named(name: str) -> ModelConfig:
     return {**SIZES, "tiny": TINY}[name]
 
 
-def build(config: ModelConfig, device: str = "cpu") -> ByteLM:
+def build(config: ModelConfig, device: str = "cpu", *, compile: bool = False) -> ByteLM:
     """Returns a model with random weights that never ends a document when it generates greedily.
 
     The end's output weights are the mean of all bytes', and so is its logit: never the largest.
@@ -51,6 +52,8 @@ def build(config: ModelConfig, device: str = "cpu") -> ByteLM:
     with torch.no_grad():
         head = model.local_decoder.lm_head.weight
         head[SEPARATOR] = head[:SEPARATOR].mean(dim=0)
+    if compile:
+        compile_blocks(model)
     return model
 
 
@@ -186,7 +189,15 @@ class SteadyGeneration:
     Each run goes on where the one before stopped, so the context grows by a run's bytes.
     """
 
-    def __init__(self, model: ByteLM, prompt_lengths: Sequence[int], *, bytes_per_row: int, runs: int) -> None:
+    def __init__(
+        self,
+        model: ByteLM,
+        prompt_lengths: Sequence[int],
+        *,
+        bytes_per_row: int,
+        runs: int,
+        compile: bool = False,
+    ) -> None:
         """Reads the prompts.
 
         Args:
@@ -194,12 +205,13 @@ class SteadyGeneration:
             prompt_lengths: of the rows.
             bytes_per_row: bytes that a run generates in each row, on average over the rows.
             runs: how many runs there will be, the warm-up included; scratchpads are even over each of them.
+            compile: run the engine's compiled steps, or on CUDA its captured graphs.
         """
         # The separator is at position 0, and the first new byte is read before the first run.
         firsts = [[length + 2 + run * bytes_per_row for length in prompt_lengths] for run in range(runs)]
         spans = [[range(first, first + bytes_per_row) for first in row_firsts] for row_firsts in firsts]
         model.trigger = forced_trigger(model.config, spans) or model.trigger
-        self.engine = Engine(model, batch_rows=len(prompt_lengths))
+        self.engine = Engine(model, batch_rows=len(prompt_lengths), compile=compile)
         self.bytes_per_run = bytes_per_row * len(prompt_lengths)
         requests = [
             Request(

@@ -131,7 +131,7 @@ class Ours(Peer):
 
     def __init__(self, config: ModelConfig, device: str, *, compile: bool = False) -> None:
         self.compile = compile
-        model = build(config, device)
+        model = build(config, device, compile=compile)
         spans = [[range(start + 2, start + 2 + length)] for start, length in TIMED_STRETCHES]
         model.trigger = forced_trigger(config, spans) or model.trigger
         super().__init__(model, device)

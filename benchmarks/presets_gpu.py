@@ -83,10 +83,11 @@ def measure_generation(name: str, arm: str, batch_rows: int, options: argparse.N
     forget_peak(options.device)
     try:
         generation = SteadyGeneration(
-            build(config, options.device),
+            build(config, options.device, compile=options.compile),
             ragged_lengths(batch_rows, PROMPT_BYTES[options.device]),
             bytes_per_row=RUN_BYTES[options.device],
             runs=1 + options.repeats,
+            compile=options.compile,
         )
         works = {"generation": Work(generation.run)}
         (row,) = work_rows(works, repeats=options.repeats, device=options.device, **facts)

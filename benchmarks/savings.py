@@ -29,9 +29,12 @@ OTHER_RUN_BYTES = 16
 RowList = list[dict[str, Any]]
 
 
-def models(config: ModelConfig, device: str) -> dict[str, ByteLM]:
+def models(config: ModelConfig, device: str, *, compile: bool = False) -> dict[str, ByteLM]:
     """Returns both models, by name."""
-    return {SCRATCHPADS: build(config, device), PLAIN: build(plain_patches(config, 1), device)}
+    return {
+        SCRATCHPADS: build(config, device, compile=compile),
+        PLAIN: build(plain_patches(config, 1), device, compile=compile),
+    }
 
 
 def measure_prefill(sides: dict[str, ByteLM], batch_rows: int, options: argparse.Namespace) -> RowList:
@@ -51,7 +54,9 @@ def measure_generation(sides: dict[str, ByteLM], batch_rows: int, options: argpa
     lengths = ragged_lengths(batch_rows, SHORTEST_PROMPT)
     bytes_per_row = options.run_bytes or RUN_BYTES.get(batch_rows, OTHER_RUN_BYTES)
     generations = {
-        name: SteadyGeneration(model, lengths, bytes_per_row=bytes_per_row, runs=1 + options.repeats)
+        name: SteadyGeneration(
+            model, lengths, bytes_per_row=bytes_per_row, runs=1 + options.repeats, compile=options.compile
+        )
         for name, model in sides.items()
     }
     rows = _timed({name: generation.run for name, generation in generations.items()}, sides, options)
@@ -91,7 +96,7 @@ def main() -> None:
     parser.add_argument("--run-bytes", type=int, help="bytes per row that a run generates, at every batch")
     options = parser.parse_args()
     prepare(options)
-    sides = models(config_named(options.size), options.device)
+    sides = models(config_named(options.size), options.device, compile=options.compile)
     rows: RowList = []
     for batch_rows in options.batches:
         rows += measure_prefill(sides, batch_rows, options)

@@ -14,6 +14,7 @@ from patchpad.inference.engine import Engine, Request
 from patchpad.inference.kernels import PLAIN, Kernels, compiled_kernels, fast_kernels
 from patchpad.inference.phases import Phases, phases_of
 from patchpad.inference.sampling import Sampling
+from patchpad.model.block import Block, compile_blocks
 from patchpad.model.compilation import compile_errors
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.patching.triggers import build_trigger
@@ -123,8 +124,13 @@ def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_mo
 
 
 @pytest.mark.compile
-def test_traced_steps_follow_a_patch_threshold(caplog):
+def test_traced_steps_follow_a_patch_threshold_and_take_in_blocks_compiled_for_training(caplog):
     model = sharp_model(tiny_model_config("entropy", "entropy"))
+    compile_blocks(model)
+    for module in model.modules():
+        if isinstance(module, Block):
+            for part in (module.parts.project, module.parts.finish):
+                part.compiled = torch.compile(part.plain, backend="eager")  # quick, and compiled all the same
     rows, _ = ragged_packed_rows(8, [50])
     phases = phases_with(model, compiled_kernels("aot_eager"))
     for share in (0.1, 0.5):
