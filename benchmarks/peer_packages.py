@@ -219,19 +219,27 @@ class Mblm(Megabyte):
 
 
 class HNet(Peer):
-    """h-net-dynamic-chunking with one level, a layer around it on each side, and x-transformers' own defaults."""
+    """h-net-dynamic-chunking with one level and a layer of x-transformers around it on each side.
+
+    Args:
+        size: of its trunk.
+        device: of its weights.
+        tuned: with fused attention, and its threshold set so that a chunk has 6 bytes; else as both packages come,
+            with a threshold of 0.5, at which random weights make a chunk of about 2 bytes.
+    """
 
     has_cache = True
 
-    def __init__(self, size: str, device: str) -> None:
+    def __init__(self, size: str, device: str, *, tuned: bool = True) -> None:
         from h_net_dynamic_chunking import HNet as Network
         from x_transformers import Decoder
 
         byte_dim, width, layers, heads = {"3M": (64, 256, 3, 4), "20M": (128, 512, 6, 8)}[size]
 
         def stack(dim: int, depth: int, heads: int) -> nn.Module:
-            return Decoder(dim=dim, depth=depth, heads=heads, attn_dim_head=dim // heads, attn_flash=True)
+            return Decoder(dim=dim, depth=depth, heads=heads, attn_dim_head=dim // heads, attn_flash=tuned)
 
+        self.tuned = tuned
         network = Network(
             stack(byte_dim, 1, 2), stack(width, layers, heads), stack(byte_dim, 1, 2), dim=byte_dim, dim_inner=width
         )
@@ -246,6 +254,8 @@ class HNet(Peer):
 
     def set_patches(self, ids: Tensor) -> None:
         """Sets the threshold so that the row with the most chunks has one for 6 bytes, its own default aim."""
+        if not self.tuned:
+            return
         chunker = self.network.dynamic_sequence_chunker
         chunker.boundary_threshold = threshold_of_share(self.chunks(ids).probs, 1 / chunker.target_avg_token_length)
 
@@ -318,6 +328,7 @@ MODELS: dict[str, Builder] = {
     "MEGABYTE-pytorch": Megabyte,
     "mblm": Mblm,
     "h-net-dynamic-chunking": HNet,
+    "h-net as it comes": lambda size, device: HNet(size, device, tuned=False),
 }
 """What is measured: name -> (size, device) -> model."""
 PACKAGES = ("transformers", "MEGABYTE-pytorch", "mblm", "h-net-dynamic-chunking", "x-transformers")
