@@ -23,12 +23,13 @@ measurement where a patch has 5 and 6 bytes of the text at hand, in the row with
 threshold of its package, 0.5, and the attention that x-transformers has by default, which is not fused. All read
 held-out English fiction, all are stepped by torch's AdamW with its defaults.
 
-Generation leaves out the reading of the prompt where a model has a cache; the others run a full pass per byte. HF Llama
-is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`, greedy, with the
-end of the document given the mean logit of all bytes, so that it is never the likeliest. The peers compute an argmax for each byte, and
-go on with the text's own next byte, so that learned patches stay those of text. MEGABYTE-pytorch and mblm have no
-weights that depend on the length of the context, so one build serves all. MEGABYTE-pytorch and h-net-dynamic-chunking
-have no positions, as they come, and run faster for it; all but `h-net as it comes` attend by torch's fused attention.
+Generation leaves out the reading of the prompt where a model has a cache; the others run a full pass per byte. HF
+Llama is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`, greedy,
+with the end of the document given the mean logit of all bytes, so that it is never the likeliest. The peers compute
+an argmax for each byte, and go on with the text's own next byte, so that learned patches stay those of text.
+MEGABYTE-pytorch and mblm have no weights that depend on the length of the context, so one build serves all. MEGABYTE-
+pytorch and h-net-dynamic-chunking have no positions, as they come, and run faster for it; all but `h-net as it comes`
+attend by torch's fused attention.
 
 A ratio is the median over turns of bytes per second over the other's in the same turn. Spread is (largest - smallest) /
 median over the repeats.
