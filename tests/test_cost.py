@@ -333,9 +333,9 @@ def test_options_change_what_is_cached() -> None:
     }
     _, state = patchpad.prefill(ByteLM(OPTIONS), [b"some text"])
     for name, cache in (("trunk", state.scratchpads), ("entropy_head", state.entropy_head)):
-        num_bytes = 4 * (cache.keys.numel() + cache.values.numel())
+        num_bytes = 4 * sum(part.numel() for part in (*cache.keys, *cache.values))
         assert costs.parts[name].local_cache_bytes == num_bytes
-    assert state.trunk.keys[:, :, :1].numel() * 2 * 4 == per_slot
+    assert sum(part[:, :, :1].numel() for part in (*state.trunk.keys, *state.trunk.values)) * 4 == per_slot
     assert state.recent_ids.numel() * state.recent_ids.element_size() == 7 * 8
 
 

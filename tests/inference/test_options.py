@@ -64,7 +64,7 @@ def test_prefill_fills_what_steps_would_have_kept():
             count = int(stepped.scratchpads.num_scratchpads)
             assert int(ragged.scratchpads.num_scratchpads[row]) == count
             for part in ("keys", "values"):
-                one, other = (getattr(state.scratchpads, part) for state in (ragged, stepped))
+                one, other = (torch.stack(getattr(state.scratchpads, part)) for state in (ragged, stepped))
                 torch.testing.assert_close(one[:, row, :count], other[:, 0, :count], rtol=1e-4, atol=1e-5)
 
 
