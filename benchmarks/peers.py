@@ -41,16 +41,16 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Measures the chosen sizes one after the other and writes the result files."""
+    """Measures the chosen sizes one after the other and writes the result files of each."""
     options = parse()
     prepare(options)
     torch.manual_seed(0)
     text = read_text()
-    rows: list[Row] = []
     for size in ("3M", "20M") if options.size == "all" else (options.size,):
-        rows += measure_size(size, options, text)
+        rows = measure_size(size, options, text)
+        clock = "wall" if options.device == "cuda" else "cpu"
+        write_results(options, f"peers-{size}", rows, report(rows, clock), installed())
         gc.collect()
-    write_results(options, "peers", rows, report(rows, "wall" if options.device == "cuda" else "cpu"), installed())
 
 
 def parse() -> argparse.Namespace:

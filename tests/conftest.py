@@ -17,7 +17,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=2 if CHECKS_SHAPES else 8, derandomize=True)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=1 if CHECKS_SHAPES else 5, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 

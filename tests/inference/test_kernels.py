@@ -32,7 +32,6 @@ from patchpad.testing import (
 )
 
 TRACED = [
-    pytest.param("fixed", "entropy", {}, id="fixed"),
     pytest.param("spacebyte", "entropy_jump", ALL_OPTIONS, id="spacebyte-all options"),
     pytest.param("hnet", "random", {}, id="hnet"),
     *(

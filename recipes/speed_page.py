@@ -1,0 +1,130 @@
+"""Writes the table of goals in docs/speed.md from the newest result files in benchmarks/results.
+
+Usage: python recipes/speed_page.py
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from limits_report import context_ratios, share_of_product  # noqa: E402
+from peer_report import ratio  # noqa: E402
+from rows import chosen, only, values  # noqa: E402
+from savings_report import speed_ratio  # noqa: E402
+
+from patchpad.files import write_atomically  # noqa: E402
+
+PAGE = ROOT / "docs" / "speed.md"
+BEGIN, END = "<!-- goals: written by recipes/speed_page.py -->", "<!-- end of goals -->"
+SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
+SIZES = ("3M", "20M")
+SHAPES = ("4 x 1,024", "1 x 4,096")
+Rows = list[dict[str, Any]]
+
+
+def newest(what: str) -> Rows:
+    """Returns the rows of the newest result file of a benchmark."""
+    files = sorted((ROOT / "benchmarks" / "results").glob(f"{what}_cpu_*.json"), key=lambda file: file.name)
+    return json.loads(files[-1].read_text(encoding="utf-8"))["rows"]
+
+
+def over_peer(size: str, kind: str, at: str, ours: str, peer: str) -> float | None:
+    """Returns bytes per second of one of our models over a peer's, or another of ours."""
+    rows = chosen(newest(f"peers-{size}"), size=size, kind=kind, at=at)
+    by_name = {row["name"]: row for row in rows}
+    return ratio(by_name.get(ours), by_name.get(peer), "cpu")
+
+
+def over_itself(size: str, ours: str, at: str, first: str) -> float | None:
+    """Returns bytes per second of a generation after one prompt over that after another."""
+    rows = chosen(newest(f"peers-{size}"), size=size, kind="generation", name=ours)
+    by_prompt = {row["at"]: row for row in rows}
+    return ratio(by_prompt.get(at), by_prompt.get(first), "cpu")
+
+
+def of_product(what: str, size: str, rows_of_text: int) -> float:
+    """Returns training FLOP/s over those of the best matrix product."""
+    rows = chosen(newest(what), part="training", size=size, rows=rows_of_text)
+    return share_of_product(rows, "step", "cpu")
+
+
+def of_context(place: int) -> float:
+    """Returns time (0) or memory of the step (1) per byte at 32k bytes of context over those at 2k."""
+    rows = chosen(newest("limits"), part="contexts")
+    longest = max(values(rows, "context_bytes"))
+    return context_ratios(rows, only(rows, context_bytes=longest), "cpu")[place]
+
+
+def of_savings(what: str, part: str, batch_rows: int) -> float:
+    """Returns wall-clock bytes per second with scratchpads over those of fixed(1)."""
+    return speed_ratio(newest(what), part, batch_rows, (SCRATCHPADS, PLAIN), "wall")
+
+
+def goals() -> list[tuple[str, str, str, float | None]]:
+    """Returns what is measured, the goal, the goal beyond it, and the ratio; None where it was not run."""
+    found: list[tuple[str, str, str, float | None]] = []
+    for ours in ("patchpad compiled", "patchpad"):
+        for peer, must, beyond in (("HF Llama", "4x", "8x"), ("h-net as it comes", "10x", "20x")):
+            value = over_peer("3M", "generation", "960", ours, peer)
+            found.append((f"generation after 960 bytes, 3M: `{ours}` over {peer}", must, beyond, value))
+        value = over_peer("3M", "generation", "960", ours, "h-net-dynamic-chunking")
+        found.append((f"the same over h-net tuned, 3M: `{ours}`", "10x", "20x", value))
+    for size in SIZES:
+        for ours in ("patchpad compiled", "patchpad"):
+            value = over_itself(size, ours, "8,000", "128")
+            found.append((f"generation after 8,000 bytes over 128, {size}: `{ours}`", "0.9x", "1.0x", value))
+    for size in SIZES:
+        for ours, words in (("patchpad-plain4", "without the entropy head"), ("patchpad", "with it, 16-byte patches")):
+            for at in SHAPES:
+                value = over_peer(size, "training", at, ours, "MEGABYTE-pytorch")
+                goal = ("0.9x", "1.3x") if ours == "patchpad-plain4" else ("", "")
+                found.append((f"training step, {size}, {at} bytes, over MEGABYTE-pytorch, {words}", *goal, value))
+    for size, must, beyond in (("3M", "2x", "3x"), ("20M", "3x", "4x")):
+        for ours in ("patchpad", "patchpad compiled"):
+            value = over_peer(size, "training", SHAPES[0], ours, "HF Llama")
+            found.append((f"training step, {size}, {SHAPES[0]} bytes, `{ours}` over HF Llama", must, beyond, value))
+    for words, what in (("", "limits"), (", compiled", "limits-compiled")):
+        value = of_product(what, "20M", 4)
+        found.append((f"training FLOP/s over those of matrix products, 20M{words}", "0.6", "0.75", value))
+    found.append(("32k over 2k bytes of context, time per byte", "at most 1.6x", "1.3x", of_context(0)))
+    found.append(("the same, memory of a step per byte", "at most 1.3x", "1.1x", of_context(1)))
+    for words, what in (("", "savings"), (", compiled", "savings-compiled")):
+        for batch_rows, must, beyond in ((1, "3.0x", "3.5x"), (8, "2.5x", "3.2x")):
+            value = of_savings(what, "generation", batch_rows)
+            found.append((f"generation over fixed(1), trunk of 100M, batch {batch_rows}{words}", must, beyond, value))
+    return found
+
+
+def table() -> str:
+    """Returns the table of goals, misses marked."""
+    lines = ["| what | goal | beyond it | measured | |", "|---|---:|---:|---:|---|"]
+    for what, must, beyond, value in goals():
+        verdict = "" if value is None else judge(value, must, beyond)
+        lines.append(f"| {what} | {must} | {beyond} | {'not run' if value is None else f'{value:.2f}'} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def judge(value: float, must: str, beyond: str) -> str:
+    """Returns whether a value reaches its goal, or the one beyond it."""
+    if not must:
+        return ""
+    is_limit = must.startswith("at most ")
+    goals = [float(goal.removeprefix("at most ").rstrip("x")) for goal in (must, beyond)]
+    reached = [value <= goal if is_limit else value >= goal for goal in goals]
+    return "beyond" if reached[1] else "reached" if reached[0] else "**missed**"
+
+
+def main() -> None:
+    """Puts the table into the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    write_atomically(PAGE, f"{before}{BEGIN}\n\n{table()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
