@@ -1,5 +1,6 @@
 """Functions that compile themselves, and give way to what they were compiled from where that fails."""
 
+import inspect
 import logging
 import types
 from collections.abc import Callable
@@ -8,6 +9,9 @@ from typing import Any
 import torch
 
 logger = logging.getLogger(__name__)
+
+MOST_VERSIONS = 32
+"""Compiled versions of one function: for one row or several, for all rows or some, with gradients or without."""
 
 
 class Compiled:
@@ -25,6 +29,8 @@ class Compiled:
         # Compiled code is found by its code object, and few versions are kept for one. A copy of it is this one's own.
         own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
         own.__kwdefaults__ = plain.__kwdefaults__
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:  # not in torch 2.11: 8 are kept there
+            options["recompile_limit"] = MOST_VERSIONS
         self.compiled: Callable[..., Any] | None = torch.compile(own, fullgraph=True, **options)
 
     def __call__(self, *arguments: Any) -> Any:
