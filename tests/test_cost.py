@@ -16,6 +16,7 @@ from patchpad.config import NATS_TRIGGERS, SEPARATOR, Config, ModelConfig, Patch
 from patchpad.cost import PARTS, Cost, cost, count_parameters, default_rates
 from patchpad.errors import ConfigError
 from patchpad.model import ByteLM, ByteLMOutput
+from patchpad.model.back_ends import attention_back_end
 from patchpad.model.visibility import Window, count_trunk_pairs, num_earlier_scratchpads, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK
 
@@ -133,7 +134,9 @@ def visible_trunk_pairs(output: ByteLMOutput) -> int:
 def counted_flops(config: ModelConfig) -> tuple[ByteLMOutput, dict[str, tuple[int, int]]]:
     """Runs a model and returns, per part, what PyTorch counts in linear layers (mm) and in attention (bmm)."""
     model = build(config)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # The counter sees nothing of fused attention.
+    reference = attention_back_end("reference")
+    with reference, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         output = model(one_document_per_row())
     counts = {}
     for part in PARTS:

@@ -1,4 +1,4 @@
-"""The one place that chooses how attention is computed: by the reference, or with FlexAttention on CUDA."""
+"""The one place that chooses how attention is computed: by the reference, fused on a CPU, by FlexAttention on CUDA."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ import torch
 from patchpad.errors import ConfigError
 from patchpad.model.attention import SlotAttention, WindowAttention
 from patchpad.model.flex_attention import FlexSlotAttention, FlexWindow, FlexWindowAttention, has_given_up
+from patchpad.model.fused_attention import FusedSlotAttention
 from patchpad.model.visibility import Window
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
@@ -24,8 +25,9 @@ def attention_back_end(name: str) -> Iterator[None]:
     """Chooses the attention of all full passes inside a `with` block.
 
     Args:
-        name: `auto` takes FlexAttention on CUDA as long as it runs there, and the reference elsewhere; `reference`
-            never takes it; `flex` always does, on a CPU unfused and without gradients, and lets its errors through.
+        name: `auto` takes FlexAttention on CUDA as long as it runs there, the fused trunk attention on a CPU, and the
+            reference elsewhere; `reference` takes neither; `flex` always takes FlexAttention, on a CPU unfused and
+            without gradients, and lets its errors through.
 
     Raises:
         ConfigError: an unknown name.
@@ -64,10 +66,14 @@ def window_attentions(
 
 def slot_attention(
     layout: PatchLayout, *, scratchpads_see_scratchpads: bool = False, keep: bool = False
-) -> SlotAttention | FlexSlotAttention:
+) -> SlotAttention | FusedSlotAttention | FlexSlotAttention:
     """Returns the attention of the trunk. Scratchpads that see scratchpads are always left to the reference."""
-    if scratchpads_see_scratchpads or not _takes_flex(layout.slot_byte.device):
-        return SlotAttention(layout, scratchpads_see_scratchpads=scratchpads_see_scratchpads, keep=keep)
+    device = layout.slot_byte.device
+    if scratchpads_see_scratchpads:
+        return SlotAttention(layout, scratchpads_see_scratchpads=True, keep=keep)
+    if not _takes_flex(device):
+        is_fused = _chosen.get() == "auto" and device.type == "cpu"
+        return FusedSlotAttention(layout, keep=keep) if is_fused else SlotAttention(layout, keep=keep)
     reference = functools.partial(SlotAttention, layout) if _chosen.get() == "auto" else None
     return FlexSlotAttention(layout, keep=keep, make_reference=reference)
 

@@ -1,0 +1,141 @@
+"""Fused attention of the trunk on a CPU: its kernel never holds the weights of slots x commits.
+
+A slot sees earlier commits, which the kernel serves, and itself, which is merged through the log-sum-exp: with s the
+score of the slot itself and L the log of the sum of the commits' exponentiated scores, the softmax over both has the
+log-sum-exp log(exp L + exp s). The backward pass of the kernel (Dao et al. 2022) needs no more than the outputs and the
+log-sum-exp of the whole softmax, so it is given the merged ones.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from patchpad.model.attention import KeepsKeysAndValues, repeat_heads
+from patchpad.model.visibility import visible_commits
+from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
+
+
+class FusedSlotAttention(KeepsKeysAndValues):
+    """Trunk attention over packed slots; see `SlotAttention`."""
+
+    def __init__(self, layout: PatchLayout, *, keep: bool = False) -> None:
+        super().__init__(keep)
+        self.layout = layout
+        self.masks: list[tuple[Tensor, Tensor]] | None = None
+
+    def __call__(
+        self,
+        layer: int,
+        query: Float[Tensor, "slot head head_dim"],
+        key: Float[Tensor, "slot kv_head head_dim"],
+        value: Float[Tensor, "slot kv_head head_dim"],
+    ) -> Float[Tensor, "slot head head_dim"]:
+        """Attends block by block of slots."""
+        self.remember(key, value)
+        if self.layout.num_slots == 0:
+            return query
+        if self.masks is None:
+            blocks = range(len(self.layout.block_commits))
+            self.masks = [_biases(self.layout, index, query.dtype) for index in blocks]
+        key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
+        return _FusedSlots.apply(query, key, value, self.layout, self.masks)  # pyrefly: ignore
+
+
+def _biases(layout: PatchLayout, block: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns what is added to the scores of a block: in the backward pass, and in the forward pass.
+
+    Where a slot sees no commit, the forward pass shows it all of them, so that nothing is divided by a sum of 0; what
+    comes of that is not used.
+    """
+    visible = visible_commits(layout, block)[:, None]
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
+    return bias, torch.where(visible.any(dim=-1, keepdim=True), bias, 0.0)
+
+
+class _FusedSlots(torch.autograd.Function):
+    """Attention to commits by the fused kernel, the slot itself merged; all are [slot, head, head_dim]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PatchLayout, biases: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        scale = query.shape[-1] ** -0.5
+        queries, keys, values = _blocks(layout, query), *(_by_row(layout.padded_commits, part) for part in (key, value))
+        outputs, log_sums = [], []
+        for part, (low, high), (_, bias) in zip(queries, layout.block_commits, biases, strict=True):
+            if low == high:
+                outputs.append(torch.zeros_like(part))
+                log_sums.append(part.new_full(part.shape[:3], -torch.inf))
+                continue
+            output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                part, keys[:, :, low:high], values[:, :, low:high], attn_mask=bias, scale=scale
+            )
+            outputs.append(output)
+            log_sums.append(log_sum.to(part.dtype))
+        mixed, log_sum = (
+            torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
+            for parts in (outputs, [part[..., None] for part in log_sums])
+        )
+        sees_any = (layout.padded_visible_from < layout.padded_visible_to).flatten()[layout.slot_in_padded]
+        log_sum = torch.where(sees_any[:, None], log_sum[..., 0], -torch.inf)
+        own = (query * key).sum(-1) * scale
+        total = torch.logaddexp(log_sum, own)
+        mixed = (log_sum - total).exp()[..., None] * mixed + (own - total).exp()[..., None] * value
+        ctx.save_for_backward(query, key, value, mixed, own, total)
+        ctx.layout, ctx.biases = layout, biases
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
+        (gradient,) = grad_outputs
+        query, key, value, mixed, own, total = ctx.saved_tensors
+        layout: PatchLayout = ctx.layout
+        scale = query.shape[-1] ** -0.5
+        share = (own - total).exp()[..., None]
+        slope = share * ((gradient * (value - mixed)).sum(-1, keepdim=True)) * scale
+        to_query, to_key, to_value = slope * key, slope * query, share * gradient
+
+        keys, values = (_by_row(layout.padded_commits, part) for part in (key, value))
+        queries, gradients, outputs = (_blocks(layout, part) for part in (query, gradient, mixed))
+        sums = _blocks(layout, total[..., None])
+        key_slopes, value_slopes = torch.zeros_like(keys), torch.zeros_like(values)
+        query_slopes = []
+        for index, (low, high) in enumerate(layout.block_commits):
+            if low == high:
+                query_slopes.append(torch.zeros_like(queries[index]))
+                continue
+            seen = slice(low, high)
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                gradients[index],
+                queries[index],
+                keys[:, :, seen],
+                values[:, :, seen],
+                outputs[index],
+                sums[index][..., 0].to(torch.promote_types(query.dtype, torch.float32)),
+                0.0,
+                False,
+                attn_mask=ctx.biases[index][0],
+                scale=scale,
+            )
+            query_slopes.append(found[0])
+            key_slopes[:, :, seen] += found[1]
+            value_slopes[:, :, seen] += found[2]
+        to_query += torch.cat(query_slopes, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
+        commits = layout.padded_commits.flatten()  # unused places repeat slot 0 and have slopes of 0
+        to_key.index_add_(0, commits, key_slopes.transpose(1, 2).flatten(0, 1))
+        to_value.index_add_(0, commits, value_slopes.transpose(1, 2).flatten(0, 1))
+        return to_query, to_key, to_value, None, None
+
+
+def _by_row(places: Tensor, part: Tensor) -> Tensor:
+    """Returns packed slots as [batch, head, place, head_dim]."""
+    return part[places].transpose(1, 2)
+
+
+def _blocks(layout: PatchLayout, part: Tensor) -> tuple[Tensor, ...]:
+    """Returns packed slots as [batch, head, place, head_dim], a block at a time."""
+    return _by_row(layout.padded_slots, part).split(TRUNK_BLOCK, dim=2)
