@@ -117,8 +117,9 @@ def prepare(options: argparse.Namespace) -> None:
 def provenance(options: argparse.Namespace, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Returns command, commit, hardware and versions of a measurement."""
     hardware = torch.cuda.get_device_name() if options.device == "cuda" else _cpu_name()
+    script = str(Path(sys.argv[0]).resolve().relative_to(ROOT))
     return {
-        "command": shlex.join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]]),
+        "command": shlex.join(["python", script, *_without_out(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short=10", "HEAD"),
         "changes_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -178,6 +179,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _nothing() -> None:
     """Is run before tasks that need nothing before them."""
+
+
+def _without_out(words: Sequence[str]) -> list[str]:
+    """Returns the words of a command line without the folder that results went to: it says nothing of them."""
+    kept = [word for word in words if not word.startswith("--out=")]
+    if "--out" in kept:
+        place = kept.index("--out")
+        del kept[place : place + 2]
+    return kept
 
 
 def _synchronize(device: str) -> None:
