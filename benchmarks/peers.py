@@ -7,6 +7,8 @@ Peers come with the extra: pip install 'patchpad[bench]'. One that is missing or
 import argparse
 import gc
 import math
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +36,8 @@ SECONDS_PER_TASK = 10.0
 GENERATED = 128
 GENERATED_WITHOUT_CACHE = {128: 32, 960: 16, 8000: 8}
 """Most bytes per repeat, by length of the prompt."""
+SHARE_OF_MEMORY = 0.75
+"""Of the machine's, that all models of a size may take together."""
 LONGEST_BYTE = 30.0
 """Seconds; a model that needs more for a byte is not run there."""
 
@@ -44,6 +48,7 @@ def main() -> None:
     """Measures the chosen sizes one after the other and writes the result files of each."""
     options = parse()
     prepare(options)
+    limit_memory()
     torch.manual_seed(0)
     text = read_text()
     for size in ("3M", "20M") if options.size == "all" else (options.size,):
@@ -51,6 +56,13 @@ def main() -> None:
         clock = "wall" if options.device == "cuda" else "cpu"
         write_results(options, f"peers-{size}", rows, report(rows, clock), installed())
         gc.collect()
+
+
+def limit_memory() -> None:
+    """Lets a model that needs most of the machine's memory fail with a message, where the system would end the run."""
+    if sys.platform == "linux":
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_DATA, (int(SHARE_OF_MEMORY * total), resource.RLIM_INFINITY))
 
 
 def parse() -> argparse.Namespace:
