@@ -8,7 +8,6 @@ import argparse
 import gc
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -61,6 +60,8 @@ def main() -> None:
 def limit_memory() -> None:
     """Lets a model that needs most of the machine's memory fail with a message, where the system would end the run."""
     if sys.platform == "linux":
+        import resource  # only there
+
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         resource.setrlimit(resource.RLIMIT_DATA, (int(SHARE_OF_MEMORY * total), resource.RLIM_INFINITY))
 
