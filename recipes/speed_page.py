@@ -1,4 +1,4 @@
-"""Writes the table of goals in docs/speed.md from the newest result files in benchmarks/results.
+"""Writes the tables of docs/speed.md and of the README from the newest result files in benchmarks/results.
 
 Usage: python recipes/speed_page.py
 """
@@ -18,8 +18,7 @@ from savings_report import speed_ratio  # noqa: E402
 
 from patchpad.files import write_atomically  # noqa: E402
 
-PAGE = ROOT / "docs" / "speed.md"
-BEGIN, END = "<!-- goals: written by recipes/speed_page.py -->", "<!-- end of goals -->"
+BEGIN, END = "<!-- measured: written by recipes/speed_page.py -->", "<!-- end of measured -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
 SIZES = ("3M", "20M")
 SHAPES = ("4 x 1,024", "1 x 4,096")
@@ -64,6 +63,13 @@ def of_savings(what: str, part: str, batch_rows: int) -> float:
     return speed_ratio(newest(what), part, batch_rows, (SCRATCHPADS, PLAIN), "wall")
 
 
+def cache_ratio() -> float:
+    """Returns keys and values per byte of context in the trunk's cache of fixed(1) over those with scratchpads."""
+    rows = chosen(newest("savings"), part="prefill", batch_rows=1)
+    plain, scratchpads = (only(rows, name=name)["trunk_cache_bytes_per_byte"] for name in (PLAIN, SCRATCHPADS))
+    return plain / scratchpads
+
+
 def goals() -> list[tuple[str, str, str, float | None]]:
     """Returns what is measured, the goal, the goal beyond it, and the ratio; None where it was not run."""
     found: list[tuple[str, str, str, float | None]] = []
@@ -96,6 +102,7 @@ def goals() -> list[tuple[str, str, str, float | None]]:
         for batch_rows, must, beyond in ((1, "3.0x", "3.5x"), (8, "2.5x", "3.2x")):
             value = of_savings(what, "generation", batch_rows)
             found.append((f"generation over fixed(1), trunk of 100M, batch {batch_rows}{words}", must, beyond, value))
+    found.append(("trunk KV bytes per byte of context, fixed(1) over 16-byte patches", "16x", "16x", cache_ratio()))
     return found
 
 
@@ -118,12 +125,49 @@ def judge(value: float, must: str, beyond: str) -> str:
     return "beyond" if reached[1] else "reached" if reached[0] else "**missed**"
 
 
-def main() -> None:
-    """Puts the table into the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
+def short_table() -> str:
+    """Returns what the front page shows."""
+    llama = "Hugging Face's Llama over bytes"
+    lines = [
+        (f"training step, 4 x 1,024 bytes, over {llama}, 3M / 20M parameters", [
+            over_peer(size, "training", SHAPES[0], "patchpad", "HF Llama") for size in SIZES
+        ]),
+        (f"generation, compiled steps, over {llama} with its cache, 3M, after 960 / 8,000 bytes", [
+            over_peer("3M", "generation", at, "patchpad compiled", "HF Llama") for at in ("960", "8,000")
+        ]),
+        ("generation, compiled steps, over h-net-dynamic-chunking tuned / as it comes, 3M, after 960 bytes", [
+            over_peer("3M", "generation", "960", "patchpad compiled", peer)
+            for peer in ("h-net-dynamic-chunking", "h-net as it comes")
+        ]),
+        ("training step over MEGABYTE-pytorch at equal trunk calls, no entropy head, 3M / 20M", [
+            over_peer(size, "training", SHAPES[0], "patchpad-plain4", "MEGABYTE-pytorch") for size in SIZES
+        ]),
+        ("16-byte patches with scratchpads over a trunk call at every byte, trunk of 100M: generation, batch 1 / 8", [
+            of_savings("savings", "generation", batch_rows) for batch_rows in (1, 8)
+        ]),
+        ("the same, trunk KV bytes per byte of context, times fewer", [cache_ratio()]),
+    ]  # fmt: skip
+    rows = [
+        f"| {what} | {' / '.join('not run' if value is None else f'{value:.2f}x' for value in found)} |"
+        for what, found in lines
+    ]
+    return "\n".join(["| what | measured |", "|---|---:|", *rows]) + "\n"
+
+
+def filled(page: Path) -> str:
+    """Returns a page with its table made anew."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    write_atomically(PAGE, f"{before}{BEGIN}\n\n{table()}\n{END}{after}")
+    return f"{before}{BEGIN}\n\n{TABLES[page]()}\n{END}{after}"
+
+
+TABLES = {ROOT / "docs" / "speed.md": table, ROOT / "README.md": short_table}
+
+
+def main() -> None:
+    """Puts the tables into their pages."""
+    for page in TABLES:
+        write_atomically(page, filled(page))
 
 
 if __name__ == "__main__":
