@@ -133,7 +133,7 @@ class Study:
     path: Path
     fields: StudyFields
     runs: tuple[ArmRun, ...]
-    """In the order of training: by tier, then seed after seed, so that a study that is stopped has whole comparisons."""
+    """In the order of training: by tier, then seed after seed, so that a stopped study has whole comparisons."""
 
     def reference(self, text: str) -> str:
         """Returns the arm that the others on a text are compared with."""
