@@ -1,0 +1,126 @@
+"""Arms over their seeds: means, spreads, and differences per equal seed. Torch-free."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from patchpad.study.study_results import Results, point_at
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, and the standard deviation of a sample where there are two values or more."""
+
+    mean: float
+    deviation: float | None
+    values: tuple[float, ...]
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """Returns the spread of at least one value."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return Spread(statistics.fmean(values), deviation, tuple(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """All results of an arm."""
+
+    name: str
+    text: str
+    tier: int
+    exploratory: bool
+    look: int
+    """Number of its colour in every plot."""
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """Any one of the results, for what seeds share."""
+        return self.results[0]
+
+    @property
+    def label(self) -> str:
+        """Its name, marked where it is a hint and no claim."""
+        return f"{self.name} (exploratory)" if self.exploratory else self.name
+
+    def spread(self, value: Callable[[dict[str, Any]], float | None]) -> Spread | None:
+        """Returns a value over the seeds; None where a result does not have it."""
+        values = [value(result) for result in self.results]
+        known = [one for one in values if one is not None]
+        return Spread.of(known) if known and len(known) == len(values) else None
+
+    def at(self, key: str, at: str = "stored") -> Spread | None:
+        """Returns a field of the point at `never`, a rate, `stored` or `always`, over the seeds."""
+        return self.spread(lambda result: (point_at(result, at) or {}).get(key))
+
+    def points(self) -> list[str]:
+        """Returns where all seeds have been measured, from the fewest trunk calls to the most."""
+        common = set.intersection(*({point["at"] for point in one["measured"]["points"]} for one in self.results))
+        calls = {at: self.at("trunk_calls_per_byte", at) for at in common}
+        return sorted(common, key=lambda at: (calls[at].mean if calls[at] else 0.0, at))  # pyrefly: ignore
+
+    def by_position(self, part: str) -> list[tuple[int, float]]:
+        """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
+        return self._weighted(part, "bits_per_byte_by_position", "position")
+
+    def _weighted(self, part: str, table: str, key: str) -> list[tuple[int, float]]:
+        sums: dict[int, list[float]] = {}
+        for result in self.results:
+            for row in (result["measured"][part] or {}).get(table, ()):
+                entry = sums.setdefault(row[key], [0.0, 0.0])
+                entry[0] += row["bits_per_byte"] * row["num_bytes"]
+                entry[1] += row["num_bytes"]
+        return [(place, total / count) for place, (total, count) in sorted(sums.items())]
+
+    def class_rates(self) -> dict[str, float]:
+        """Returns scratchpads per byte of each class of bytes, at the stored threshold."""
+        sums: dict[str, list[int]] = {}
+        for result in self.results:
+            for row in (result["measured"]["stored"] or {}).get("scratchpads_by_class", ()):
+                entry = sums.setdefault(row["class"], [0, 0])
+                entry[0] += row["num_scratchpads"]
+                entry[1] += row["num_bytes"]
+        return {name: fired / count for name, (fired, count) in sums.items()}
+
+
+@dataclass(frozen=True)
+class TextSummary:
+    """The arms on one text."""
+
+    name: str
+    reference: str
+    arms: tuple[Arm, ...]
+
+    @property
+    def claimed(self) -> tuple[Arm, ...]:
+        """Arms that make claims; all arms where none does."""
+        return tuple(arm for arm in self.arms if not arm.exploratory) or self.arms
+
+    def differences(self, arm: Arm) -> Spread | None:
+        """Returns bits per byte of an arm less those of the reference, for each seed that both have."""
+        bits = {one.name: {r["seed"]: _bits(r) for r in one.results} for one in self.arms}
+        reference = bits.get(self.reference, {})
+        shared = sorted(reference.keys() & bits[arm.name].keys())
+        return Spread.of([bits[arm.name][seed] - reference[seed] for seed in shared]) if shared else None
+
+
+def _bits(result: dict[str, Any]) -> float:
+    point = point_at(result)
+    return math.nan if point is None else point["bits_per_byte"]
+
+
+def summarize(results: Results) -> list[TextSummary]:
+    """Returns the arms that have results, text by text."""
+    arms = []
+    for number, arm in enumerate(results.study["arms"]):
+        runs = tuple(run for run in results.runs if run["arm"] == arm["name"])
+        if runs:
+            arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], number, runs))
+    return [
+        TextSummary(text, reference, tuple(arm for arm in arms if arm.text == text))
+        for text, reference in results.study["references"].items()
+        if any(arm.text == text for arm in arms)
+    ]
