@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str | None:
     """Returns the commit of the repository that the package lies in, with `-dirty` where files differ; else None."""
     file = Path(patchpad.__file__)

@@ -194,10 +194,8 @@ def open_texts(
             config = data_config(())
         if not config.paths:
             option = "" if name == next(iter(study.fields.data)) else f"{name}="
-            raise ConfigError(
-                f"the study's text `{name}` has no files",
-                hint=f"Give them: --data {option}PATH, --validation-data too.",
-            )
+            hint = f"Give them: --data {option}PATH --validation-data {option}PATH"
+            raise ConfigError(f"the study's text `{name}` has no files", hint=hint)
         config = replace(config, paths=_absolute(config.paths), validation_paths=_absolute(config.validation_paths))
         opened[name] = Text(config, *open_data(Config(data=config)))
     return opened

@@ -1,5 +1,6 @@
 """A study's YAML file: arms, each a configuration, trained from several seeds on the same bytes. Torch-free."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,8 +33,8 @@ class TextFields:
     """Files, globs or directories to train on, from the working folder; empty: to be given with --data."""
     validation_paths: tuple[str, ...] = ()
     """Held-out files; empty: a part of `paths`, split by document."""
-    reference: str = ""
-    """The arm that the others on this text are compared with; empty: the first."""
+    references: tuple[str, ...] = ()
+    """Arms that the others on this text are compared with, seed by seed; empty: its first arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +136,10 @@ class Study:
     runs: tuple[ArmRun, ...]
     """In the order of training: by tier, then seed after seed, so that a stopped study has whole comparisons."""
 
-    def reference(self, text: str) -> str:
-        """Returns the arm that the others on a text are compared with."""
-        on_text = [arm.name for arm in self.fields.arms if self.text_of(arm) == text]
-        return self.fields.data[text].reference or (on_text[0] if on_text else "")
+    def references(self, text: str) -> tuple[str, ...]:
+        """Returns the arms that the others on a text are compared with."""
+        on_text = tuple(arm.name for arm in self.fields.arms if self.text_of(arm) == text)
+        return self.fields.data[text].references or on_text[:1]
 
     def text_of(self, arm: ArmFields) -> str:
         """Returns the name of an arm's text."""
@@ -195,9 +196,10 @@ def _check_names(fields: StudyFields, source: str) -> None:
             raise ConfigError(f"{where} has the seeds {list(seeds)}; allowed: each once", hint="Leave one out.")
         _require_at_least(f"{where}: `bytes_seen`", fields.bytes_seen if arm.bytes_seen is None else arm.bytes_seen, 1)
     for name, text in fields.data.items():
-        if text.reference and text.reference not in names:
-            where = f"{source}: `data.{name}.reference`"
-            raise ConfigError(f"{where} is no arm: `{text.reference}`", hint=near_matches(text.reference, names))
+        for reference in text.references:
+            if reference not in names:
+                where = f"{source}: `data.{name}.references`"
+                raise ConfigError(f"{where} names no arm: `{reference}`", hint=near_matches(reference, names))
 
 
 def _require_at_least(where: str, value: int, least: int) -> None:
@@ -226,7 +228,7 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
         named = error.message if error.message.startswith(source) else f"{source}: {error.message}"
         raise ConfigError(named, hint=error.hint) from error
     num_bytes = fields.bytes_seen if arm.bytes_seen is None else arm.bytes_seen
-    return replace(config, train=replace(config.train, steps=max(1, round(num_bytes / bytes_per_step(config)))))
+    return replace(config, train=replace(config.train, steps=math.ceil(num_bytes / bytes_per_step(config))))
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

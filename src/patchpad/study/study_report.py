@@ -48,8 +48,10 @@ def render_study_report(results: Results, texts: Sequence[TextSummary], plots: S
         parts.append(f"No result yet of: {', '.join(missing)}.")
     for text in texts:
         parts += [f"## Text: {text.name}", _text_line(text), arms_table(text)]
-        if any(arm.name == text.reference for arm in text.arms):
-            parts += [f"Differences from {text.reference}, seed by seed:", differences_table(text)]
+        for reference in (arm for arm in text.arms if arm.name in text.references):
+            differences = differences_table(text, reference)
+            if differences:
+                parts += [f"Differences from {reference.name}, seed by seed:", differences]
         curves = threshold_table(text)
         if curves:
             parts += ["Along the threshold, each arm's own weights; means over seeds:", curves]
@@ -73,6 +75,7 @@ def arms_table(text: TextSummary) -> str:
             [
                 arm.label,
                 str(len(arm.results)),
+                f"{arm.first['training']['bytes_seen'] / 1e6:.2f}",
                 f"{sum(parameters.values()):,}",
                 f"{parameters['entropy_head']:,}" if parameters.get("entropy_head") else NOTHING,
                 number(arm.at("scratchpads_per_byte"), 4),
@@ -86,12 +89,12 @@ def arms_table(text: TextSummary) -> str:
             ]
         )
     for name, bits in text.arms[0].first["compressors"].items():
-        rows.append([f"{name} (compressor)", *[NOTHING] * 7, f"{bits:.4f}", *[NOTHING] * 3])
+        rows.append([f"{name} (compressor)", *[NOTHING] * 8, f"{bits:.4f}", *[NOTHING] * 3])
     return table(
         (
-            *("arm", "seeds", "parameters", "of these, entropy head", "scratchpads per byte", "trunk calls per byte"),
-            *("FLOPs per byte", "trunk KV bytes per byte", "bits per byte", "without the trunk's context"),
-            *("the head's bits per byte", "mean patch lag"),
+            *("arm", "seeds", "MB seen", "parameters", "of these, entropy head", "scratchpads per byte"),
+            *("trunk calls per byte", "FLOPs per byte", "trunk KV bytes per byte", "bits per byte"),
+            *("without the trunk's context", "the head's bits per byte", "mean patch lag"),
         ),
         rows,
     )
@@ -101,18 +104,15 @@ def _lag(arm: Arm) -> Spread | None:
     return arm.spread(lambda one: (one["measured"]["stored"] or {}).get("mean_patch_lag"))
 
 
-def differences_table(text: TextSummary) -> str:
-    """Returns bits per byte less those of the reference arm, per equal seed."""
-    reference = next(arm for arm in text.arms if arm.name == text.reference).at("bits_per_byte")
+def differences_table(text: TextSummary, reference: Arm) -> str:
+    """Returns bits per byte less those of the reference arm, per equal seed; "" if nothing can be compared."""
     rows = []
-    for arm in text.arms:
-        found = text.differences(arm)
-        if arm.name == text.reference or found is None or reference is None:
-            continue
-        percent = f"{100 * found.mean / reference.mean:+.2f} %"
+    for arm, found, base in text.differences(reference):
         each = ", ".join(f"{value:+.4f}" for value in found.values)
+        percent = f"{100 * found.mean / base:+.2f} %"
         rows.append([arm.label, with_spread(found, sign="+"), percent, str(len(found.values)), each])
-    return table(("arm", "bits per byte, difference", "of the reference", "seeds in common", "each seed"), rows)
+    headings = ("arm", "bits per byte, difference", "of the reference", "seeds in common", "each seed")
+    return table(headings, rows) if rows else ""
 
 
 def threshold_table(text: TextSummary) -> str:

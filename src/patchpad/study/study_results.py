@@ -55,7 +55,7 @@ def write_study(folder: StudyFolder, study: Study) -> None:
         "format_version": RESULT_VERSION,
         "name": fields.name,
         "text": fields.text,
-        "references": {name: study.reference(name) for name in fields.data},
+        "references": {name: list(study.references(name)) for name in fields.data},
         "arms": [
             {"name": arm.name, "text": study.text_of(arm), "tier": arm.tier, "exploratory": arm.exploratory}
             for arm in fields.arms
@@ -127,8 +127,8 @@ def require_same_arm(
         result = read_json(result_path)
         old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
         difference = first_difference(old, new)
-        for part in ("training", "validation") if difference is None else ():
-            if result["data"][part]["sha256"] != texts[run.text][part]["sha256"]:
+        for part in ("training", "validation"):
+            if difference is None and result["data"][part]["sha256"] != texts[run.text][part]["sha256"]:
                 difference = f"another {part} text"
         if difference is not None:
             raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)

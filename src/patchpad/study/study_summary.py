@@ -8,6 +8,9 @@ from typing import Any
 
 from patchpad.study.study_results import Results, point_at
 
+SAME_BYTES = 0.02
+"""Share by which the bytes seen of two arms may differ that are compared."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -91,7 +94,8 @@ class TextSummary:
     """The arms on one text."""
 
     name: str
-    reference: str
+    references: tuple[str, ...]
+    """Names of the arms that others are compared with; they may have no result yet."""
     arms: tuple[Arm, ...]
 
     @property
@@ -99,12 +103,24 @@ class TextSummary:
         """Arms that make claims; all arms where none does."""
         return tuple(arm for arm in self.arms if not arm.exploratory) or self.arms
 
-    def differences(self, arm: Arm) -> Spread | None:
-        """Returns bits per byte of an arm less those of the reference, for each seed that both have."""
-        bits = {one.name: {r["seed"]: _bits(r) for r in one.results} for one in self.arms}
-        reference = bits.get(self.reference, {})
-        shared = sorted(reference.keys() & bits[arm.name].keys())
-        return Spread.of([bits[arm.name][seed] - reference[seed] for seed in shared]) if shared else None
+    def differences(self, reference: Arm) -> list[tuple[Arm, Spread, float]]:
+        """Compares arms with a reference, for each seed that both have.
+
+        Arms that saw another number of bytes are left out: their learning rates fell at another pace.
+
+        Returns:
+            Each arm, its bits per byte less those of the reference, and the reference's mean over the shared seeds.
+        """
+        base = {result["seed"]: _bits(result) for result in reference.results}
+        found = []
+        for arm in self.arms:
+            bits = {result["seed"]: _bits(result) for result in arm.results}
+            shared = sorted(base.keys() & bits.keys())
+            ratio = arm.first["training"]["bytes_seen"] / reference.first["training"]["bytes_seen"]
+            if arm is not reference and shared and abs(ratio - 1) < SAME_BYTES:
+                spread = Spread.of([bits[seed] - base[seed] for seed in shared])
+                found.append((arm, spread, statistics.fmean(base[seed] for seed in shared)))
+        return found
 
 
 def _bits(result: dict[str, Any]) -> float:
@@ -120,7 +136,7 @@ def summarize(results: Results) -> list[TextSummary]:
         if runs:
             arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], number, runs))
     return [
-        TextSummary(text, reference, tuple(arm for arm in arms if arm.text == text))
-        for text, reference in results.study["references"].items()
+        TextSummary(text, tuple(references), tuple(arm for arm in arms if arm.text == text))
+        for text, references in results.study["references"].items()
         if any(arm.text == text for arm in arms)
     ]
