@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from patchpad.config import TriggerConfig
 from patchpad.data import Corpus, cut_windows
 from patchpad.evaluation.bits_per_byte import evaluate, predictions
 from patchpad.evaluation.breakdown import (
@@ -16,6 +15,7 @@ from patchpad.evaluation.breakdown import (
     measure,
     null_context_bits_per_byte,
 )
+from patchpad.model.back_ends import window_attentions
 from patchpad.testing import as_row, random_documents, safe_threshold, sharp_baseline, sharp_model, tiny_model_config
 
 TOLERANCE = 1e-9
@@ -93,8 +93,6 @@ def test_the_null_context_equals_a_hand_made_pass_in_which_nothing_reads_the_tru
     batch, predicted = next(iter(predictions(model, windows, math.inf, null_context=True)))
     ids, documents = batch.byte_ids, predicted.output.layout.documents
     with torch.no_grad():
-        from patchpad.model.back_ends import window_attentions
-
         sees = window_attentions(documents, (model.config.encoder_window, model.config.decoder_window), keep=False)
         states = model.local_encoder(ids, documents.offset, sees[0])
         null = model.context_to_bytes.with_null(torch.zeros(1, model.config.trunk_dim))[0]
@@ -108,7 +106,7 @@ def test_the_null_context_equals_a_hand_made_pass_in_which_nothing_reads_the_tru
 
 def test_without_the_trunks_context_the_trunk_has_no_say():
     model = model_of()
-    ids = as_row(b"any text at all")
+    ids = torch.tensor([as_row(b"any text at all")])
     before = model(ids, -math.inf, null_context=True).logits.detach()
     with torch.no_grad():
         for parameter in model.trunk.parameters():
@@ -118,10 +116,12 @@ def test_without_the_trunks_context_the_trunk_has_no_say():
 
 def test_measure_gives_the_points_of_evaluate_and_the_heads_own_bits(windows):
     model = model_of()
-    model.store_threshold(safe_threshold(model, windows.corpus.documents[2].tobytes()))
+    scores = [model.eligible_scores(passed.output) for _, passed in predictions(model, windows, math.inf)]
+    model.store_threshold(safe_threshold(torch.cat(scores), 0.3))
     found = measure(model, windows, [0.2])
     never, stored = (next(p for p in found["points"] if p["at"] == at) for at in ("never", "stored"))
-    points = evaluate(model, windows, scratchpad_threshold_nats=[math.inf, float(model.scratchpad_threshold_nats)])
+    thresholds = [math.inf, float(model.scratchpad_threshold_nats)]
+    points = evaluate(model, windows, scratchpad_threshold_nats=thresholds, limit_bytes=0)
     assert [{"at": at, **p.to_dict()} for at, p in zip(("never", "stored"), points, strict=True)] == [never, stored]
     nats = [
         float(predicted.entropy_head_nats[batch.is_byte].double().sum())
@@ -142,7 +142,6 @@ def test_triggers_without_a_threshold_in_nats_are_measured_off_on_and_everywhere
 
 
 def test_baselines_have_one_point_and_nothing_to_take_apart(windows):
-    found = measure(sharp_baseline("byte"), windows, [0.2])
+    found = measure(sharp_baseline("byte", context_bytes=40), windows, [0.2])
     assert [point["at"] for point in found["points"]] == ["stored"]
     assert {value for key, value in found.items() if key != "points"} == {None}
-    assert TriggerConfig().kind == "entropy"

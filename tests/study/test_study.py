@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from patchpad.errors import ConfigError, DataError, PatchpadError, TrainingInterrupted
+from patchpad.study import arm_training
 from patchpad.study import study as job
 from patchpad.study.study import run_study
 from patchpad.study.study_file import choose_runs
@@ -119,13 +120,13 @@ def test_an_arm_that_was_trained_but_not_measured_is_measured_alone(finished, wr
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     (out / "results" / "entropy-seed0.json").unlink()
-    monkeypatch.setattr(job, "Trainer", None)
+    monkeypatch.setattr(arm_training, "Trainer", None)
     run_study(write_study(tmp_path), out=out)
     assert read(out, "entropy-seed0")["measured"] == read(finished, "entropy-seed0")["measured"]
 
 
 def test_finished_arms_are_skipped(finished, write_study, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(job, "_finish", None)
+    monkeypatch.setattr(job, "train_arm", None)
     before = {path: path.stat().st_mtime_ns for path in (finished / "results").glob("*-seed*")}
     study = write_study(tmp_path)
     with caplog.at_level("INFO"):
@@ -193,7 +194,9 @@ def test_a_text_without_files_names_the_option(write_study, tmp_path, words):
 def test_the_live_table_shows_each_run_with_state_and_time_left(write_study, tmp_path, capsys):
     study = write_study(tmp_path)
     progress = TableStudyProgress(choose_runs(study))
-    progress.became("plain-seed0", "done", 2.5, 0.01)
+    training = {"wall_seconds": 16.0, "bytes_seen": 1600}
+    measured = {"points": [{"at": "stored", "bits_per_byte": 2.5}]}
+    progress.finished("plain-seed0", {"training": training, "measured": measured})
     progress.trained("entropy-seed0", {"bytes_seen": 800, "train/bpb": 7.25})
     progress.console.width = 100
     progress.console.print(progress.table())

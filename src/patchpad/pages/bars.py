@@ -92,7 +92,7 @@ def bar_plot(
     return svg_element(body, (title, description), escape_text(element_id), (width, height), padding, standalone)
 
 
-def _heading(series: Sequence[Bars], title: str, width: float) -> tuple[list[str], float]:
+def _heading(series: Sequence[Bars], title: str, width: Number) -> tuple[list[str], float]:
     """Returns title and legend, and where the bars may begin."""
     elements, y = [], 4.0
     for line in textwrap.wrap(title, max(10, int((width - 8) / (CHARACTER_WIDTH * 1.12)))):

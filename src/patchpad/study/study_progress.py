@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from patchpad.study.study_file import ArmRun
+from patchpad.study.study_results import point_at, seconds_per_byte
 
 logger = logging.getLogger(__name__)
 
@@ -69,21 +70,20 @@ class StudyProgress:
         row.bits_per_byte = metrics["train/bpb"]
         self.show(row, is_new=was != row.state)
 
-    def became(self, name: str, state: State, bits_per_byte: float | None = None, speed: float | None = None) -> None:
-        """Takes note of a new state.
-
-        Args:
-            name: of the run.
-            state: the new one.
-            bits_per_byte: measured, for `done`.
-            speed: seconds of training per byte, where a finished arm's result tells.
-        """
+    def became(self, name: str, state: State) -> None:
+        """Takes note of a new state."""
         row = self.rows[name]
         row.state = state
-        row.bits_per_byte = bits_per_byte if bits_per_byte is not None else row.bits_per_byte
-        row.seconds_per_byte = speed if speed is not None else row.seconds_per_byte
-        if state in ("done", "measuring"):
+        if state == "measuring":
             row.bytes_seen = row.run.bytes_seen
+        self.show(row, is_new=True)
+
+    def finished(self, name: str, result: dict[str, Any]) -> None:
+        """Takes note of a run that is done, from its result."""
+        row, point = self.rows[name], point_at(result)
+        row.state, row.bytes_seen = "done", row.run.bytes_seen
+        row.bits_per_byte = None if point is None else point["bits_per_byte"]
+        row.seconds_per_byte = seconds_per_byte(result)
         self.show(row, is_new=True)
 
     def seconds_left(self, row: Row) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patchpad.pages.ticks import Number
 from patchpad.study.study_results import Results, point_at
 
 SAME_BYTES = 0.02
@@ -49,10 +50,10 @@ class Arm:
         """Its name, marked where it is a hint and no claim."""
         return f"{self.name} (exploratory)" if self.exploratory else self.name
 
-    def spread(self, value: Callable[[dict[str, Any]], float | None]) -> Spread | None:
+    def spread(self, value: Callable[[dict[str, Any]], Number | None]) -> Spread | None:
         """Returns a value over the seeds; None where a result does not have it."""
         values = [value(result) for result in self.results]
-        known = [one for one in values if one is not None]
+        known = [float(one) for one in values if one is not None]
         return Spread.of(known) if known and len(known) == len(values) else None
 
     def at(self, key: str, at: str = "stored") -> Spread | None:
