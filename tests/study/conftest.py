@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from patchpad.study.study import run_study
 from patchpad.study.study_file import Study, load_study
@@ -66,6 +67,7 @@ def write_study(words) -> Callable[..., Study]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, write_study) -> Path:
     """The folder of the finished study; not to be changed."""
+    torch.set_num_threads(1)  # as in every test; fixtures of the session are made before that is set
     folder = tmp_path_factory.mktemp("study")
     study = write_study(folder)
     run_study(study, out=folder / "out", progress=LogStudyProgress(study.runs))
