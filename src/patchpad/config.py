@@ -461,12 +461,13 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
     return Config.from_dict(values, source=source)
 
 
-def read_yaml(path: str | Path, *, allowed: str) -> dict[str, Any]:
+def read_yaml(path: str | Path, *, allowed: str, hint: str = "Give a YAML file with --config.") -> dict[str, Any]:
     """Reads a YAML file of keys and values.
 
     Args:
         path: the file; an empty one gives no keys.
         allowed: what belongs at its top, for the message.
+        hint: what to do where there is no such file.
 
     Raises:
         ConfigError: the file is missing, no YAML, or holds something else.
@@ -476,9 +477,7 @@ def read_yaml(path: str | Path, *, allowed: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config."
-        ) from error
+        raise ConfigError(f"cannot read the configuration {path}: {error}", hint=hint) from error
     try:
         values = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has

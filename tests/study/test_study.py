@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
+from patchpad.cli.app import main
 from patchpad.errors import ConfigError, DataError, PatchpadError, TrainingInterrupted
-from patchpad.study import arm_training
+from patchpad.study import arm_training, study_progress
 from patchpad.study import study as job
 from patchpad.study.study import run_study
 from patchpad.study.study_file import choose_runs
@@ -189,6 +190,43 @@ def test_a_text_without_files_names_the_option(write_study, tmp_path, words):
     assert raised.value.hint == "Give them: --data PATH --validation-data PATH"
     with pytest.raises(DataError, match=r"missing.txt"):
         run_study(study, out=tmp_path / "out", data=["words=missing.txt"])
+
+
+def test_the_command_ends_with_130_when_interrupted_and_goes_on_when_called_again(
+    finished, write_study, tmp_path, monkeypatch, capsys
+):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    command = ["study", str(study.path), "--out", str(out), "--arms", "plain", "--seeds", "1", "--device", "cpu"]
+    with monkeypatch.context() as patched:
+        patched.setattr(study_progress, "study_progress_for_stderr", lambda runs: Stopping(runs, 5, interrupt))
+        assert main(command) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"Go on with: patchpad {' '.join(command)}" in said.err
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"results": [str(out / "results" / "plain-seed1.json")], "report": str(out / "report.md")}
+    assert read(out, "plain-seed1")["measured"] == read(finished, "plain-seed1")["measured"]
+    assert read(out, "plain-seed1")["provenance"]["command"].startswith(
+        "patchpad study study.yaml --out out --arms plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.yaml", "--out", "x"), "cannot read the configuration missing.yaml"),
+        (("STUDY", "--out", "x", "--arms", "plane"), "has no arm `plane`"),
+        (("report", "nowhere"), "nowhere holds no results of a study"),
+        (("STUDY",), "--out"),
+    ],
+)
+def test_wrong_usage_is_said_in_two_lines(write_study, tmp_path, capsys, arguments, message):
+    study = write_study(tmp_path)
+    assert main(["study", *(str(study.path) if word == "STUDY" else word for word in arguments)]) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 2
 
 
 def test_the_live_table_shows_each_run_with_state_and_time_left(write_study, tmp_path, capsys):

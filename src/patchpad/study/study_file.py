@@ -158,7 +158,7 @@ def load_study(path: str | Path) -> Study:
         ConfigError: the file is missing or no YAML, a key or value is wrong, or names do not fit.
     """
     path = Path(path)
-    values = read_yaml(path, allowed="the keys of a study")
+    values = read_yaml(path, allowed="the keys of a study", hint="Give a file as those in configs/studies/.")
     fields = build_section(StudyFields, values, str(path))
     _check_names(fields, str(path))
     runs = []
@@ -212,7 +212,8 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
     base = arm.base or fields.base
     layers: list[Mapping[str, Any]] = []
     if base.config:
-        given = read_yaml(path.parent / base.config, allowed="sections model, data, train")
+        hint = f"Change `base.config` in {path}; it is relative to that file."
+        given = read_yaml(path.parent / base.config, allowed="sections model, data, train", hint=hint)
         layers.append({key: value for key, value in given.items() if key != "data"})
     layers += [{"model": base.model, "train": base.train}, {"model": arm.model, "train": arm.train}]
     values: dict[str, Any] = {}
