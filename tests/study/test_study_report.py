@@ -48,7 +48,7 @@ def test_the_report_command_needs_no_torch_and_no_runs(results):
 
 def test_numbers_in_the_report_are_those_of_the_results(results):
     report = write_study_report(results).read_text()
-    table = rows(report, "arm | seeds | MB seen")
+    table = rows(report, "arm | seeds | parameters")
     assert list(table) == [
         *("plain", "entropy", "random (exploratory)", "byte (exploratory)", "xz (compressor)", "bz2 (compressor)")
     ]
@@ -78,7 +78,7 @@ def test_every_plot_that_the_report_shows_is_an_image_of_its_own(results):
     names = {line.split("(plots/")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")}
     assert names == {path.name for path in (results / "plots").iterdir()}
     kinds = ("flops", "cache", "threshold", "positions", "classes", "training")
-    assert names == {f"words-{kind}.svg" for kind in kinds}
+    assert names == {f"words-1.7k-{kind}.svg" for kind in kinds}
     for name in names:
         root = ElementTree.fromstring((results / "plots" / name).read_text())
         assert root.tag.endswith("svg")
@@ -86,22 +86,26 @@ def test_every_plot_that_the_report_shows_is_an_image_of_its_own(results):
 
 
 def test_positions_of_several_seeds_are_weighted_by_their_bytes(results):
-    (text,) = summarize(read_results(results))
-    arm = next(arm for arm in text.arms if arm.name == "entropy")
+    (comparison,) = summarize(read_results(results))
+    arm = next(arm for arm in comparison.arms if arm.name == "entropy")
     tables = [one["measured"]["stored"]["bits_per_byte_by_position"] for one in arm.results]
     first = [table[0] for table in tables]
     mean = sum(row["bits_per_byte"] * row["num_bytes"] for row in first) / sum(row["num_bytes"] for row in first)
     assert arm.by_position("stored")[0] == (1, pytest.approx(mean, abs=1e-12))
 
 
-def test_arms_that_saw_another_number_of_bytes_are_not_compared(results):
+def test_arms_that_saw_another_number_of_bytes_have_tables_and_plots_of_their_own(results):
     path = results / "results" / "random-seed0.json"
     result = json.loads(path.read_text())
     result["training"]["bytes_seen"] *= 2
     path.write_text(json.dumps(result))
     report = write_study_report(results).read_text()
+    first, second = report.split("## Text: words, 3.3")[1].split("## Text: words, 1.6")
+    assert next(iter(rows(first, "arm | seeds | parameters"))) == "random (exploratory)"
+    assert "random (exploratory)" not in second
     assert "random (exploratory)" not in rows(report, "arm | bits per byte, difference")
-    assert "random (exploratory)" in rows(report, "arm | seeds | MB seen")
+    assert "(plots/words-3.3k-flops.svg)" in first
+    assert "(plots/words-1.7k-flops.svg)" in second
 
 
 def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
@@ -109,7 +113,7 @@ def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
         (results / "results" / f"{name}.json").unlink()
     report = write_study_report(results).read_text()
     assert "No result yet of: byte." in report
-    assert rows(report, "arm | seeds | MB seen")["entropy"]["seeds"] == "1"
+    assert rows(report, "arm | seeds | parameters")["entropy"]["seeds"] == "1"
 
 
 def test_a_folder_without_results_and_a_broken_result_are_refused(results, tmp_path):

@@ -24,7 +24,7 @@ from patchpad.study.provenance import provenance
 from patchpad.study.quickstart import data_config, evaluated_texts
 from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_data
 from patchpad.study.study_progress import LogStudyProgress, StudyProgress
-from patchpad.study.study_results import RESULT_VERSION, StudyFolder, require_same_arm, write_study
+from patchpad.study.study_results import RESULT_VERSION, StudyFolder, read_json, require_same_arm, write_study
 from patchpad.training.checkpoint import CHECKPOINTS
 from patchpad.training.trainer import open_data
 
@@ -174,7 +174,9 @@ def run_study(
     failures: dict[str, PatchpadError] = {}
     for run in runs:
         with _claimed(job.folder.run(run)) as is_mine:
-            if job.folder.result(run).exists():
+            if job.folder.result(run).exists():  # found at the start, or made by another process since
+                if job.progress.rows[run.name].state != "done":
+                    job.progress.finished(run.name, read_json(job.folder.result(run)))
                 continue
             if not is_mine:
                 job.progress.became(run.name, "elsewhere")

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from patchpad.pages.bars import Bars, bar_plot
 from patchpad.pages.svg import CHARACTER_WIDTH, Series, line_plot
-from patchpad.study.study_summary import Arm, TextSummary
+from patchpad.study.study_summary import Arm, Comparison
 
 WIDTH, HEIGHT = 720, 360
 LONGEST_POSITION = 32
+MOST_ARMS = 6
+"""In plots with several lines or bars for each arm."""
 CLASS_NAMES = {
     "letter": "letter",
     "digit": "digit",
@@ -21,15 +23,15 @@ CLASS_NAMES = {
 }
 
 
-def study_plots(text: TextSummary) -> dict[str, str]:
-    """Returns name -> SVG of the plots of a text; those with nothing to show are left out."""
+def study_plots(comparison: Comparison) -> dict[str, str]:
+    """Returns name -> SVG of the plots of a comparison; those with nothing to show are left out."""
     plots = {
-        "flops": scatter(text.arms, "flops_per_byte", "FLOPs per byte (forward)", "compute"),
-        "cache": scatter(text.arms, "trunk_cache_bytes_per_byte", "trunk KV bytes per byte of context", "cache"),
-        "threshold": threshold_curves(text.arms),
-        "positions": positions(text.claimed),
-        "classes": classes(text.claimed) or classes(text.arms),
-        "training": training(text.arms),
+        "flops": scatter(comparison.arms, "flops_per_byte", "FLOPs per byte (forward)", "compute"),
+        "cache": scatter(comparison.arms, "trunk_cache_bytes_per_byte", "trunk KV bytes per byte of context", "cache"),
+        "threshold": threshold_curves(comparison.arms),
+        "positions": positions(comparison.claimed),
+        "classes": classes(comparison.claimed) or classes(comparison.arms),
+        "training": training(comparison.arms),
     }
     return {name: plot for name, plot in plots.items() if plot}
 
@@ -40,7 +42,7 @@ def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> str:
     for arm in arms:
         x, y = arm.at(key), arm.at("bits_per_byte")
         if x is not None and y is not None:
-            series.append(Series(arm.label, [(x.mean, y.mean)], line=False, look=arm.look))
+            series.append(Series(arm.short_label, [(x.mean, y.mean)], line=False, look=arm.look))
     return _plot(series, f"Bits per byte against {what}, means over seeds", x_label, f"plot-{what}", log_x=True)
 
 
@@ -53,7 +55,7 @@ def threshold_curves(arms: Sequence[Arm]) -> str:
             x, y = arm.at("trunk_calls_per_byte", at), arm.at("bits_per_byte", at)
             if x is not None and y is not None:
                 points.append((x.mean, y.mean))
-        series.append(Series(arm.label, points, look=arm.look, dashed=arm.exploratory))
+        series.append(Series(arm.short_label, points, look=arm.look, dashed=arm.exploratory))
     if not any(len(one.points) > 1 for one in series):
         return ""
     title = "Bits per byte along the threshold of each arm's weights, means over seeds"
@@ -63,14 +65,13 @@ def threshold_curves(arms: Sequence[Arm]) -> str:
 def positions(arms: Sequence[Arm]) -> str:
     """Returns bits per byte by position inside the patch, with and without scratchpads."""
     series = []
-    for arm in arms:
+    shown = [arm for arm in arms if len(arm.by_position("stored")) > 1]
+    for arm in shown[:MOST_ARMS]:
         stored, without = arm.by_position("stored"), arm.by_position("without_scratchpads")
-        if len(stored) < 2:
-            continue
         has_scratchpads = stored != without
         for rows, label, dashed in (
-            (stored, arm.label, False),
-            (without if has_scratchpads else [], f"{arm.label}, switched off", True),
+            (stored, arm.short_label, False),
+            (without if has_scratchpads else [], f"{arm.short_label}, switched off", True),
         ):
             kept = [row for row in rows if row[0] <= LONGEST_POSITION]
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
@@ -81,13 +82,13 @@ def positions(arms: Sequence[Arm]) -> str:
 def classes(arms: Sequence[Arm]) -> str:
     """Returns the rate of scratchpads by class of byte."""
     rates = {arm: arm.class_rates() for arm in arms}
-    shown = [arm for arm in arms if any(rates[arm].values())]
+    shown = [arm for arm in arms if any(rates[arm].values())][:MOST_ARMS]
     if not shown:
         return ""
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     return bar_plot(
         [CLASS_NAMES[name] for name in names],
-        [Bars(arm.label, [rates[arm].get(name) for name in names], look=arm.look) for arm in shown],
+        [Bars(arm.short_label, [rates[arm].get(name) for name in names], look=arm.look) for arm in shown],
         title="Scratchpads by class of the byte just read, at the stored threshold",
         x_label="scratchpads per byte of the class",
         width=WIDTH,
@@ -102,7 +103,7 @@ def training(arms: Sequence[Arm]) -> str:
     for arm in arms:
         curve = arm.first["training"]["curve"]
         points = [(row["bytes_seen"] / 1e6, row["training_bits_per_byte"]) for row in curve]
-        series.append(Series(arm.label, points, look=arm.look, dashed=arm.exploratory, marker=len(curve) < 2))
+        series.append(Series(arm.short_label, points, look=arm.look, dashed=arm.exploratory, marker=len(curve) < 2))
     title = "Bits per byte while training, the first seed of each arm"
     return _plot(series, title, "training text seen (MB)", "plot-training", log_x=True)
 

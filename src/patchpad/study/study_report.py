@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.files import write_atomically
+from patchpad.pages.ticks import compact_number
 from patchpad.study.study_plots import CLASS_NAMES, study_plots
 from patchpad.study.study_results import Results, read_results
-from patchpad.study.study_summary import Arm, Spread, TextSummary, summarize
+from patchpad.study.study_summary import Arm, Comparison, Spread, summarize
 
 REPORT, PLOTS = "report.md", "plots"
 NOTHING = "–"  # noqa: RUF001  (a dash for "does not apply")
@@ -29,53 +30,58 @@ def write_study_report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     results = read_results(folder)
-    texts = summarize(results)
-    plots = {f"{text.name}-{name}.svg": plot for text in texts for name, plot in study_plots(text).items()}
+    comparisons = summarize(results)
+    plots = {
+        f"{comparison.slug}-{name}.svg": plot
+        for comparison in comparisons
+        for name, plot in study_plots(comparison).items()
+    }
     (folder / PLOTS).mkdir(exist_ok=True)
     for name, plot in plots.items():
         write_atomically(folder / PLOTS / name, plot)
-    write_atomically(folder / REPORT, render_study_report(results, texts, plots))
+    write_atomically(folder / REPORT, render_study_report(results, comparisons, plots))
     return folder / REPORT
 
 
-def render_study_report(results: Results, texts: Sequence[TextSummary], plots: Sequence[str] | dict[str, str]) -> str:
+def render_study_report(
+    results: Results, comparisons: Sequence[Comparison], plots: Sequence[str] | dict[str, str]
+) -> str:
     """Returns the report as Markdown; `plots` are the names of the files beside it that exist."""
     study = results.study
     planned = {arm["name"] for arm in study["arms"]}
-    missing = sorted(planned - {arm.name for text in texts for arm in text.arms})
+    missing = sorted(planned - {arm.name for comparison in comparisons for arm in comparison.arms})
     parts = [f"# {study['name']}", study["text"], _provenance_line(results)]
     if missing:
         parts.append(f"No result yet of: {', '.join(missing)}.")
-    for text in texts:
-        parts += [f"## Text: {text.name}", _text_line(text), arms_table(text)]
-        for reference in (arm for arm in text.arms if arm.name in text.references):
-            differences = differences_table(text, reference)
+    for comparison in comparisons:
+        parts += [_heading(comparison), _text_line(comparison), arms_table(comparison)]
+        for reference in (arm for arm in comparison.arms if arm.name in comparison.references):
+            differences = differences_table(comparison, reference)
             if differences:
                 parts += [f"Differences from {reference.name}, seed by seed:", differences]
-        curves = threshold_table(text)
+        curves = threshold_table(comparison)
         if curves:
             parts += ["Along the threshold, each arm's own weights; means over seeds:", curves]
-        rates = classes_table(text)
+        rates = classes_table(comparison)
         if rates:
             parts += ["Scratchpads per byte of each class, at the stored threshold:", rates]
-        parts += ["What training took:", training_table(text)]
+        parts += ["What training took:", training_table(comparison)]
         for name, words in PLOT_TEXTS.items():
-            file = f"{text.name}-{name}.svg"
+            file = f"{comparison.slug}-{name}.svg"
             if file in plots:
                 parts.append(f"![{words}]({PLOTS}/{file})")
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def arms_table(text: TextSummary) -> str:
+def arms_table(comparison: Comparison) -> str:
     """Returns quality and cost of each arm at its stored threshold, and the compressors."""
     rows = []
-    for arm in text.arms:
+    for arm in comparison.arms:
         parameters = arm.first["parameters"]
         rows.append(
             [
                 arm.label,
                 str(len(arm.results)),
-                f"{arm.first['training']['bytes_seen'] / 1e6:.2f}",
                 f"{sum(parameters.values()):,}",
                 f"{parameters['entropy_head']:,}" if parameters.get("entropy_head") else NOTHING,
                 number(arm.at("scratchpads_per_byte"), 4),
@@ -88,11 +94,11 @@ def arms_table(text: TextSummary) -> str:
                 number(_lag(arm), 2),
             ]
         )
-    for name, bits in text.arms[0].first["compressors"].items():
-        rows.append([f"{name} (compressor)", *[NOTHING] * 8, f"{bits:.4f}", *[NOTHING] * 3])
+    for name, bits in comparison.arms[0].first["compressors"].items():
+        rows.append([f"{name} (compressor)", *[NOTHING] * 7, f"{bits:.4f}", *[NOTHING] * 3])
     return table(
         (
-            *("arm", "seeds", "MB seen", "parameters", "of these, entropy head", "scratchpads per byte"),
+            *("arm", "seeds", "parameters", "of these, entropy head", "scratchpads per byte"),
             *("trunk calls per byte", "FLOPs per byte", "trunk KV bytes per byte", "bits per byte"),
             *("without the trunk's context", "the head's bits per byte", "mean patch lag"),
         ),
@@ -104,10 +110,10 @@ def _lag(arm: Arm) -> Spread | None:
     return arm.spread(lambda one: (one["measured"]["stored"] or {}).get("mean_patch_lag"))
 
 
-def differences_table(text: TextSummary, reference: Arm) -> str:
+def differences_table(comparison: Comparison, reference: Arm) -> str:
     """Returns bits per byte less those of the reference arm, per equal seed; "" if nothing can be compared."""
     rows = []
-    for arm, found, base in text.differences(reference):
+    for arm, found, base in comparison.differences(reference):
         each = ", ".join(f"{value:+.4f}" for value in found.values)
         percent = f"{100 * found.mean / base:+.2f} %"
         rows.append([arm.label, with_spread(found, sign="+"), percent, str(len(found.values)), each])
@@ -115,10 +121,10 @@ def differences_table(text: TextSummary, reference: Arm) -> str:
     return table(headings, rows) if rows else ""
 
 
-def threshold_table(text: TextSummary) -> str:
+def threshold_table(comparison: Comparison) -> str:
     """Returns the points of all arms that have more than one; "" if none has."""
     rows = []
-    for arm in text.arms:
+    for arm in comparison.arms:
         points = arm.points()
         for at in points if len(points) > 1 else ():
             keys = (("scratchpads_per_byte", 4), ("trunk_calls_per_byte", 4), ("flops_per_byte", 0))
@@ -128,10 +134,10 @@ def threshold_table(text: TextSummary) -> str:
     return table(headings, rows) if rows else ""
 
 
-def classes_table(text: TextSummary) -> str:
+def classes_table(comparison: Comparison) -> str:
     """Returns scratchpads per byte of each class; "" if no arm has any."""
-    rates = {arm: arm.class_rates() for arm in text.arms}
-    shown = [arm for arm in text.arms if any(rates[arm].values())]
+    rates = {arm: arm.class_rates() for arm in comparison.arms}
+    shown = [arm for arm in comparison.arms if any(rates[arm].values())]
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     rows = [
         [arm.label, *(f"{rates[arm][name]:.3f}" if name in rates[arm] else NOTHING for name in names)] for arm in shown
@@ -139,10 +145,10 @@ def classes_table(text: TextSummary) -> str:
     return table(("arm", *(CLASS_NAMES[name] for name in names)), rows) if rows else ""
 
 
-def training_table(text: TextSummary) -> str:
+def training_table(comparison: Comparison) -> str:
     """Returns bytes seen, times and learning rate of each arm."""
     rows = []
-    for arm in text.arms:
+    for arm in comparison.arms:
         train = arm.first["config"]["train"]
         rows.append(
             [
@@ -179,13 +185,18 @@ def _provenance_line(results: Results) -> str:
     )
 
 
-def _text_line(text: TextSummary) -> str:
-    runs = [run for arm in text.arms for run in arm.results]
+def _heading(comparison: Comparison) -> str:
+    return f"## Text: {comparison.text}, {compact_number(comparison.bytes_seen, digits=3)} bytes seen"
+
+
+def _text_line(comparison: Comparison) -> str:
+    runs = [run for arm in comparison.arms for run in arm.results]
     data: dict[str, Any] = runs[0]["data"]
     line = (
         f"{data['training']['num_bytes']:,} bytes of {data['training']['num_documents']:,} documents to train on; "
         f"measured on {data['evaluated']['num_bytes']:,} of {data['validation']['num_bytes']:,} held-out bytes. "
-        "Numbers are those at the stored threshold. FLOPs are analytic, of the forward pass."
+        "Numbers are those at the stored threshold. FLOPs are analytic, of the forward pass. In plots, * marks "
+        "exploratory arms."
     )
     windows = {run["data"]["evaluated"]["sha256"] for run in runs}
     return line + (

@@ -136,13 +136,14 @@ def require_same_arm(
         if difference is not None:  # the trained model can be measured again
             raise _changed(run, result_path, f"evaluation.{difference}", f"rm {result_path}", again)
         return result
-    configs = [run_path / "config.json", *sorted(run_path.glob("checkpoints/step-*/config.json"))]
-    for path in configs:
-        if path.is_file():
-            old = learned_from(Config.from_dict(json.loads(path.read_text(encoding="utf-8")), source=str(path)))
-            difference = first_difference(old, new)
-            if difference is not None:
-                raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
+    for path in (run_path / "config.json", *sorted(run_path.glob("checkpoints/step-*/config.json"))):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:  # not there, or another process has just replaced it
+            continue
+        difference = first_difference(learned_from(Config.from_dict(values, source=str(path))), new)
+        if difference is not None:
+            raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
     return None
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patchpad.pages.ticks import Number
+from patchpad.pages.ticks import Number, compact_number
 from patchpad.study.study_results import Results, point_at
 
 SAME_BYTES = 0.02
-"""Share by which the bytes seen of two arms may differ that are compared."""
+"""Share by which the bytes seen of arms may differ that are compared: rows of a batch are not all full."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Arm:
     def label(self) -> str:
         """Its name, marked where it is a hint and no claim."""
         return f"{self.name} (exploratory)" if self.exploratory else self.name
+
+    @property
+    def short_label(self) -> str:
+        """The same for a plot."""
+        return f"{self.name} *" if self.exploratory else self.name
 
     def spread(self, value: Callable[[dict[str, Any]], Number | None]) -> Spread | None:
         """Returns a value over the seeds; None where a result does not have it."""
@@ -91,10 +96,11 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class TextSummary:
-    """The arms on one text."""
+class Comparison:
+    """The arms on one text that saw the same number of bytes: others do not belong in one table or plot."""
 
-    name: str
+    text: str
+    bytes_seen: int
     references: tuple[str, ...]
     """Names of the arms that others are compared with; they may have no result yet."""
     arms: tuple[Arm, ...]
@@ -104,10 +110,13 @@ class TextSummary:
         """Arms that make claims; all arms where none does."""
         return tuple(arm for arm in self.arms if not arm.exploratory) or self.arms
 
+    @property
+    def slug(self) -> str:
+        """Begins the names of its files."""
+        return f"{self.text}-{compact_number(self.bytes_seen, digits=2)}"
+
     def differences(self, reference: Arm) -> list[tuple[Arm, Spread, float]]:
         """Compares arms with a reference, for each seed that both have.
-
-        Arms that saw another number of bytes are left out: their learning rates fell at another pace.
 
         Returns:
             Each arm, its bits per byte less those of the reference, and the reference's mean over the shared seeds.
@@ -117,8 +126,7 @@ class TextSummary:
         for arm in self.arms:
             bits = {result["seed"]: _bits(result) for result in arm.results}
             shared = sorted(base.keys() & bits.keys())
-            ratio = arm.first["training"]["bytes_seen"] / reference.first["training"]["bytes_seen"]
-            if arm is not reference and shared and abs(ratio - 1) < SAME_BYTES:
+            if arm is not reference and shared:
                 spread = Spread.of([bits[seed] - base[seed] for seed in shared])
                 found.append((arm, spread, statistics.fmean(base[seed] for seed in shared)))
         return found
@@ -129,15 +137,23 @@ def _bits(result: dict[str, Any]) -> float:
     return math.nan if point is None else point["bits_per_byte"]
 
 
-def summarize(results: Results) -> list[TextSummary]:
-    """Returns the arms that have results, text by text."""
+def summarize(results: Results) -> list[Comparison]:
+    """Returns the arms that have results: text by text, and on each text those with the most bytes first."""
     arms = []
     for number, arm in enumerate(results.study["arms"]):
         runs = tuple(run for run in results.runs if run["arm"] == arm["name"])
         if runs:
             arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], number, runs))
-    return [
-        TextSummary(text, tuple(references), tuple(arm for arm in arms if arm.text == text))
-        for text, references in results.study["references"].items()
-        if any(arm.text == text for arm in arms)
-    ]
+    found = []
+    for text, references in results.study["references"].items():
+        left = [arm for arm in arms if arm.text == text]
+        while left:
+            most = max(_bytes_seen(arm) for arm in left)
+            same = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
+            found.append(Comparison(text, most, tuple(references), tuple(same)))
+            left = [arm for arm in left if arm not in same]
+    return found
+
+
+def _bytes_seen(arm: Arm) -> int:
+    return max(result["training"]["bytes_seen"] for result in arm.results)
