@@ -72,6 +72,7 @@ def test_an_arm_may_bring_its_own_base_seeds_bytes_and_text(study):
         ("{a: {}}", "{a: {references: [z]}}", "`data.a.references` names no arm: `z`"),
         ("{a: {}}", "{a: {path: [z]}}", "unknown key `data.a.path`\nDid you mean `paths`?"),
         ("{a: {}}", "{a: {}}, evaluation: {scratchpads_per_byte: [2]}", "`evaluation.scratchpads_per_byte` holds 2.0"),
+        ("{a: {}}", "{a: {}}, seeds: [-1]", "arm `x`: a seed is -1; allowed: an integer of at least 0"),
         ("{a: {}}", "{a: {}}, seeds: [0, 0]", "has the seeds [0, 0]; allowed: each once"),
     ],
 )

@@ -7,9 +7,7 @@ from cyclopts import App, Parameter
 
 from patchpad.cli.options import Json
 
-SUMMARY = "train and measure the arms of a comparison from several seeds, and write tables and plots"
-
-study = App(name="study", help=SUMMARY)
+study = App(name="study")
 
 
 @study.default

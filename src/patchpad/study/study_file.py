@@ -194,6 +194,7 @@ def _check_names(fields: StudyFields, source: str) -> None:
         seeds = arm.seeds or fields.seeds
         if len(set(seeds)) < len(seeds):
             raise ConfigError(f"{where} has the seeds {list(seeds)}; allowed: each once", hint="Leave one out.")
+        _require_at_least(f"{where}: a seed", min(seeds), 0)
         _require_at_least(f"{where}: `bytes_seen`", fields.bytes_seen if arm.bytes_seen is None else arm.bytes_seen, 1)
     for name, text in fields.data.items():
         for reference in text.references:

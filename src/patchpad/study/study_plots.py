@@ -42,7 +42,7 @@ def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> str:
     for arm in arms:
         x, y = arm.at(key), arm.at("bits_per_byte")
         if x is not None and y is not None:
-            series.append(Series(arm.short_label, [(x.mean, y.mean)], line=False, look=arm.look))
+            series.append(Series(_label(arm, arms), [(x.mean, y.mean)], line=False, look=arm.look))
     return _plot(series, f"Bits per byte against {what}, means over seeds", x_label, f"plot-{what}", log_x=True)
 
 
@@ -55,7 +55,7 @@ def threshold_curves(arms: Sequence[Arm]) -> str:
             x, y = arm.at("trunk_calls_per_byte", at), arm.at("bits_per_byte", at)
             if x is not None and y is not None:
                 points.append((x.mean, y.mean))
-        series.append(Series(arm.short_label, points, look=arm.look, dashed=arm.exploratory))
+        series.append(Series(_label(arm, arms), points, look=arm.look, dashed=_is_marked(arm, arms)))
     if not any(len(one.points) > 1 for one in series):
         return ""
     title = "Bits per byte along the threshold of each arm's weights, means over seeds"
@@ -70,8 +70,8 @@ def positions(arms: Sequence[Arm]) -> str:
         stored, without = arm.by_position("stored"), arm.by_position("without_scratchpads")
         has_scratchpads = stored != without
         for rows, label, dashed in (
-            (stored, arm.short_label, False),
-            (without if has_scratchpads else [], f"{arm.short_label}, switched off", True),
+            (stored, _label(arm, arms), False),
+            (without if has_scratchpads else [], f"{_label(arm, arms)}, switched off", True),
         ):
             kept = [row for row in rows if row[0] <= LONGEST_POSITION]
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
@@ -88,7 +88,7 @@ def classes(arms: Sequence[Arm]) -> str:
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     return bar_plot(
         [CLASS_NAMES[name] for name in names],
-        [Bars(arm.short_label, [rates[arm].get(name) for name in names], look=arm.look) for arm in shown],
+        [Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=arm.look) for arm in shown],
         title="Scratchpads by class of the byte just read, at the stored threshold",
         x_label="scratchpads per byte of the class",
         width=WIDTH,
@@ -103,9 +103,20 @@ def training(arms: Sequence[Arm]) -> str:
     for arm in arms:
         curve = arm.first["training"]["curve"]
         points = [(row["bytes_seen"] / 1e6, row["training_bits_per_byte"]) for row in curve]
-        series.append(Series(arm.short_label, points, look=arm.look, dashed=arm.exploratory, marker=len(curve) < 2))
+        series.append(
+            Series(_label(arm, arms), points, look=arm.look, dashed=_is_marked(arm, arms), marker=len(curve) < 2)
+        )
     title = "Bits per byte while training, the first seed of each arm"
     return _plot(series, title, "training text seen (MB)", "plot-training", log_x=True)
+
+
+def _is_marked(arm: Arm, arms: Sequence[Arm]) -> bool:
+    """Whether to tell an exploratory arm from those that make claims."""
+    return arm.exploratory and not all(other.exploratory for other in arms)
+
+
+def _label(arm: Arm, arms: Sequence[Arm]) -> str:
+    return f"{arm.name} *" if _is_marked(arm, arms) else arm.name
 
 
 def _plot(series: Sequence[Series], title: str, x_label: str, element_id: str, *, log_x: bool = False) -> str:
@@ -126,7 +137,7 @@ def _legend_lines(labels: Sequence[str]) -> int:
     """Returns about how many lines a legend takes, so that a long one does not squeeze the plot."""
     lines, x = 1, 0.0
     for label in labels:
-        room = 46 + CHARACTER_WIDTH * len(label)
+        room = 54 + CHARACTER_WIDTH * len(label)
         if x and x + room > WIDTH - 28:
             lines, x = lines + 1, 0.0
         x += room

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "training", "measuring", "done", "failed", "elsewhere"]
 SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BETWEEN_TABLES = 0.5
+SECONDS_BETWEEN_TABLES = 1.0
 
 
 @dataclass
@@ -170,7 +170,7 @@ class TableStudyProgress(StudyProgress):
         self.live.stop()
 
     def show(self, row: Row, *, is_new: bool) -> None:
-        """Draws the table anew, at most twice a second while nothing but numbers change."""
+        """Draws the table anew, at most once a second while nothing but numbers change."""
         now = time.monotonic()
         if is_new or now - self.last >= SECONDS_BETWEEN_TABLES:
             self.last = now

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchpad.pages.ticks import Number, compact_number
@@ -37,7 +37,7 @@ class Arm:
     tier: int
     exploratory: bool
     look: int
-    """Number of its colour in every plot."""
+    """Number of its colour in the plots of its comparison."""
     results: tuple[dict[str, Any], ...]
 
     @property
@@ -49,11 +49,6 @@ class Arm:
     def label(self) -> str:
         """Its name, marked where it is a hint and no claim."""
         return f"{self.name} (exploratory)" if self.exploratory else self.name
-
-    @property
-    def short_label(self) -> str:
-        """The same for a plot."""
-        return f"{self.name} *" if self.exploratory else self.name
 
     def spread(self, value: Callable[[dict[str, Any]], Number | None]) -> Spread | None:
         """Returns a value over the seeds; None where a result does not have it."""
@@ -140,17 +135,18 @@ def _bits(result: dict[str, Any]) -> float:
 def summarize(results: Results) -> list[Comparison]:
     """Returns the arms that have results: text by text, and on each text those with the most bytes first."""
     arms = []
-    for number, arm in enumerate(results.study["arms"]):
+    for arm in results.study["arms"]:
         runs = tuple(run for run in results.runs if run["arm"] == arm["name"])
         if runs:
-            arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], number, runs))
+            arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], 0, runs))
     found = []
     for text, references in results.study["references"].items():
         left = [arm for arm in arms if arm.text == text]
         while left:
             most = max(_bytes_seen(arm) for arm in left)
             same = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
-            found.append(Comparison(text, most, tuple(references), tuple(same)))
+            coloured = tuple(replace(arm, look=number) for number, arm in enumerate(same))
+            found.append(Comparison(text, most, tuple(references), coloured))
             left = [arm for arm in left if arm not in same]
     return found
 
