@@ -117,6 +117,14 @@ def test_a_stopped_arm_ends_as_if_it_had_never_stopped(finished, write_study, tm
     assert resumed["training"]["curve"] == whole["training"]["curve"]
 
 
+def test_a_signal_in_the_last_step_stops_the_study_before_the_arm_is_measured(finished, write_study, tmp_path):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    with pytest.raises(TrainingInterrupted, match="trained but not yet measured"):
+        run_study(study, out=out, arms=["plain"], progress=Stopping(study.runs, 13, interrupt))
+    assert [path.name for path in (out / "results").iterdir()] == ["study.json"]
+    assert load(out / "runs" / "plain-seed0")
+
+
 def test_an_arm_that_was_trained_but_not_measured_is_measured_alone(finished, write_study, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(finished, out)

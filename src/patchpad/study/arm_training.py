@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.config import Config
+from patchpad.errors import TrainingInterrupted
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import select_device
@@ -53,7 +54,11 @@ class Clock:
 
 
 def train_arm(run: ArmRun, config: Config, folder: Path, progress: StudyProgress) -> LanguageModel:
-    """Returns the trained model: new, resumed, or as it was left by a process that did not get to measuring it."""
+    """Returns the trained model: new, resumed, or as it was left by a process that did not get to measuring it.
+
+    Raises:
+        TrainingInterrupted: stopped by a signal after saving, be it in the last step.
+    """
     if (folder / files.MANIFEST).exists():
         return files.load(folder, device=select_device(config.train.device))
     steps = files.list_steps(folder)
@@ -64,10 +69,13 @@ def train_arm(run: ArmRun, config: Config, folder: Path, progress: StudyProgress
         trainer.restore(files.open_checkpoint(folder, for_resume=True))
     clock = Clock(run, folder, progress)
     try:
-        return trainer.run(clock).model
+        model = trainer.run(clock).model
     finally:
         if folder.exists():
             clock.write()
+    if trainer.was_signalled:
+        raise TrainingInterrupted(f"stopped when {run.name} was trained but not yet measured; everything is saved")
+    return model
 
 
 def training_facts(run_folder: Path) -> dict[str, Any]:
