@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from patchpad.pages.bars import Bars, bar_plot
-from patchpad.pages.svg import CHARACTER_WIDTH, Series, line_plot
+from patchpad.pages.svg import CHARACTER_WIDTH, NUM_COLOURS, Series, line_plot
 from patchpad.study.study_summary import Arm, Comparison
 
 WIDTH, HEIGHT = 720, 360
@@ -85,10 +85,16 @@ def classes(arms: Sequence[Arm]) -> str:
     shown = [arm for arm in arms if any(rates[arm].values())][:MOST_ARMS]
     if not shown:
         return ""
+    looks = [arm.look for arm in shown]
+    if len({look % NUM_COLOURS for look in looks}) < len(looks):  # bars have no markers to tell equal colours apart
+        looks = list(range(len(shown)))
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     return bar_plot(
         [CLASS_NAMES[name] for name in names],
-        [Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=arm.look) for arm in shown],
+        [
+            Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=look)
+            for arm, look in zip(shown, looks, strict=True)
+        ],
         title="Scratchpads by class of the byte just read, at the stored threshold",
         x_label="scratchpads per byte of the class",
         width=WIDTH,
