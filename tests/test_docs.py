@@ -10,6 +10,7 @@ import pytest
 import patchpad
 from patchpad.cli.app import COMMANDS, main
 from patchpad.config import Config
+from patchpad.study.study_file import load_study
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
 
@@ -45,7 +46,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
         exec(compile(block, f"docs/{name}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", ["tour", "generation"])
+@pytest.mark.parametrize("name", ["tour", "generation", "studies"])
 def test_the_commands_of_a_page_run_in_order(workplace, capsys, name):
     for block in blocks(ROOT / "docs" / f"{name}.md", ""):
         for line in block.splitlines():
@@ -62,6 +63,16 @@ def test_links_lead_to_files(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_study_of_the_studies_page_is_read(workplace):
+    (page,) = blocks(ROOT / "docs" / "studies.md", "yaml")
+    shown = workplace / "configs" / "studies" / "shown.yaml"
+    shown.write_text(page)
+    assert [run.name for run in load_study(shown).runs] == [
+        *("fixed16-never-seed0", "fixed16-never-seed1", "fixed16-random-seed0")
+    ]
+    assert load_study(shown).runs[0].config == load_study(shown.with_name("tiny.yaml")).runs[0].config
 
 
 def test_every_command_and_every_public_name_is_documented():

@@ -429,7 +429,7 @@ class Config:
         Raises:
             ConfigError: an unknown key, a value of the wrong type, or an impossible value.
         """
-        return _build(Config, values, source, prefix="")
+        return build_section(Config, values, source)
 
 
 def load_config(path: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
@@ -444,22 +444,8 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
     """
     import yaml
 
-    values: dict[str, Any] = {}
     source = "defaults" if path is None else str(path)
-    if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"cannot read the configuration {path}: {error}", hint="Give a YAML file with --config."
-            ) from error
-        try:
-            values = yaml.safe_load(text) or {}
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-            detail = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not valid YAML: {detail}", hint="Mend the file.") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds a {type(values).__name__}; allowed: sections model, data, train")
+    values = {} if path is None else read_yaml(path, allowed="sections model, data, train")
     for key, text in (overrides or {}).items():
         *sections, name = key.split(".")
         target = values
@@ -475,11 +461,49 @@ def load_config(path: str | Path | None, overrides: dict[str, str] | None = None
     return Config.from_dict(values, source=source)
 
 
+def read_yaml(path: str | Path, *, allowed: str, hint: str = "Give a YAML file with --config.") -> dict[str, Any]:
+    """Reads a YAML file of keys and values.
+
+    Args:
+        path: the file; an empty one gives no keys.
+        allowed: what belongs at its top, for the message.
+        hint: what to do where there is no such file.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or holds something else.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}", hint=hint) from error
+    try:
+        values = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {detail}", hint="Mend the file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; allowed: {allowed}")
+    return values
+
+
 _Section = TypeVar("_Section")
-ITEM_WORDS = {str: "strings", int: "integers"}
+ITEM_WORDS = {str: "strings", int: "integers", float: "numbers"}
 
 
-def _build(section: type[_Section], values: Any, source: str, prefix: str) -> _Section:
+def build_section(section: type[_Section], values: Any, source: str, prefix: str = "") -> _Section:
+    """Builds a configuration dataclass from plain values, as a YAML file gives them.
+
+    Args:
+        section: the dataclass; its fields say which keys and types are allowed.
+        values: keys and values; missing keys keep their defaults.
+        source: where the values come from, named in errors.
+        prefix: dotted path of the section, with a dot at its end.
+
+    Raises:
+        ConfigError: an unknown or missing key, a value of the wrong type, or an impossible value.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: `{prefix.rstrip('.') or 'the file'}` is {values!r}; allowed: keys and values")
     hints = typing.get_type_hints(section)
@@ -487,17 +511,19 @@ def _build(section: type[_Section], values: Any, source: str, prefix: str) -> _S
     for key, value in values.items():
         if key not in hints:
             raise ConfigError(f"{source}: unknown key `{prefix}{key}`", hint=near_matches(str(key), hints))
-        kind = hints[key]
-        if dataclasses.is_dataclass(kind):
-            known[key] = _build(typing.cast(type, kind), value, source, f"{prefix}{key}.")
-        else:
-            known[key] = _convert(kind, value, f"{source}: `{prefix}{key}`")
+        known[key] = _convert(hints[key], value, source, f"{prefix}{key}")
+    for item in dataclasses.fields(typing.cast(Any, section)):
+        is_required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if is_required and item.name not in known:
+            raise ConfigError(f"{source}: the key `{prefix}{item.name}` is missing", hint="Add it.")
     return section(**known)
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, source: str, name: str) -> Any:
     """Checks a plain value against a field's type; integers may stand for floats, "inf" for infinity."""
-    origin = typing.get_origin(kind)
+    where, origin = f"{source}: `{name}`", typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return build_section(typing.cast(type, kind), value, source, f"{name}.")
     if origin is Literal:
         if value not in typing.get_args(kind):
             raise ConfigError(f"{where} is {value!r}", hint=near_matches(str(value), map(str, typing.get_args(kind))))
@@ -505,13 +531,17 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _convert(next(option for option in typing.get_args(kind) if option is not type(None)), value, where)
+        option = next(option for option in typing.get_args(kind) if option is not type(None))
+        return _convert(option, value, source, name)
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{where} is {value!r}; allowed: keys and values")
+        item_kind = typing.get_args(kind)[1]
+        if item_kind is Any:
+            return value
+        return {key: _convert(item_kind, item, source, f"{name}.{key}") for key, item in value.items()}
     if origin is tuple:
-        item_kind = typing.get_args(kind)[0]
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(type(item) is item_kind for item in items):
-            raise ConfigError(f"{where} is {value!r}; allowed: a list of {ITEM_WORDS[item_kind]}")
-        return tuple(items)
+        return _convert_items(typing.get_args(kind)[0], value, source, name)
     if kind is float and not isinstance(value, bool):
         if isinstance(value, int | float | str):
             try:  # YAML reads 1e-3 and inf as strings
@@ -521,6 +551,17 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{where} is {value!r}; allowed: a value of type {kind.__name__}")
+
+
+def _convert_items(item_kind: Any, value: Any, source: str, name: str) -> tuple[Any, ...]:
+    items = [value] if isinstance(value, str) and item_kind is str else value
+    is_section = dataclasses.is_dataclass(item_kind)
+    if not isinstance(items, list | tuple) or not (
+        is_section or item_kind is float or all(type(item) is item_kind for item in items)
+    ):
+        words = "sections" if is_section else ITEM_WORDS[item_kind]
+        raise ConfigError(f"{source}: `{name}` is {value!r}; allowed: a list of {words}")
+    return tuple(_convert(item_kind, item, source, f"{name}[{index}]") for index, item in enumerate(items))
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from patchpad.version import __version__
 COMMANDS = {
     "quickstart": "train, evaluate and sample a small model on bundled text, in five minutes on a laptop",
     "train": "train a model on your own text, or resume a run",
+    "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
     "evaluate": "bits per byte and compute at each threshold",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",

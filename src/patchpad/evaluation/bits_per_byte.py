@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
 from patchpad.errors import InputError
+from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.model.precision import autocast
 
@@ -149,7 +151,12 @@ def choose_windows(
 
 
 def predictions(
-    model: LanguageModel, windows: Windows, threshold: float | None, *, batch_rows: int | None = None
+    model: LanguageModel,
+    windows: Windows,
+    threshold: float | None,
+    *,
+    batch_rows: int | None = None,
+    null_context: bool = False,
 ) -> Iterator[tuple[Batch, Predicted]]:
     """Runs a model over windows, in eval mode and without gradients.
 
@@ -158,17 +165,22 @@ def predictions(
         windows: all of them are run, in order.
         threshold: scratchpad threshold in nats; None for the stored one.
         batch_rows: rows of a pass; default: as many as ROW_BATCH_BYTES hold.
+        null_context: for the patch model alone: no byte reads the trunk; see `ByteLM.forward`.
     """
     row_positions = model.config.context_bytes + 1
     rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
     was_training = model.training
+    predict = model.predict_targets
+    if null_context:
+        assert isinstance(model, ByteLM)
+        predict = partial(model.predict_targets, null_context=True)
     model.eval()
     try:
         for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=rows):
             batch = batch.to(model.device)
             # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
             with torch.no_grad(), autocast(model.device):
-                predicted = model.predict_targets(batch.byte_ids, batch.targets, threshold)
+                predicted = predict(batch.byte_ids, batch.targets, threshold)
             yield batch, predicted
     finally:
         model.train(was_training)

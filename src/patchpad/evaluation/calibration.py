@@ -68,10 +68,21 @@ def _row(point: Point) -> dict[str, Any]:
 def score_quantiles(model: ByteLM, windows: Windows) -> list[float]:
     """Returns thresholds, high to low: the highest score, one for each of SHARES, and just below the lowest score."""
     scores, num_bytes = eligible_scores(model, windows)
+    found = thresholds_at(scores, num_bytes, SHARES).values()
+    return [float(scores.max()), *found, float(scores.min()) - 1e-3]
+
+
+def thresholds_at(scores: np.ndarray, num_bytes: int, scratchpads_per_byte: Sequence[float]) -> dict[float, float]:
+    """Returns, for each rate, the threshold at which about as many scratchpads fire; rates out of reach are left out.
+
+    Args:
+        scores: the trigger's at positions that end no patch, [eligible].
+        num_bytes: bytes that the rates are per.
+        scratchpads_per_byte: the rates.
+    """
     scores = np.sort(scores)[::-1]
-    quantiles = [float(scores[0])]
-    quantiles += [float(scores[round(share * num_bytes)]) for share in SHARES if round(share * num_bytes) < len(scores)]
-    return [*quantiles, float(scores[-1]) - 1e-3]
+    places = {rate: round(rate * num_bytes) for rate in scratchpads_per_byte}
+    return {rate: float(scores[place]) for rate, place in places.items() if place < len(scores)}
 
 
 def eligible_scores(model: ByteLM, windows: Windows) -> tuple[np.ndarray, int]:

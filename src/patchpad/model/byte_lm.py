@@ -131,6 +131,7 @@ class ByteLM(LanguageModel):
         trigger: Trigger | None = None,
         patchifier: Patchifier | None = None,
         keep_activations: bool = False,
+        null_context: bool = False,
     ) -> ByteLMOutput:
         """Predicts the next id at every position in one masked pass.
 
@@ -140,6 +141,8 @@ class ByteLM(LanguageModel):
             trigger: replaces the model's own, as training does while the entropy head is fresh.
             patchifier: the same for patches.
             keep_activations: also return what a prefill needs.
+            null_context: every byte reads the null context, as before a document's first slot: what the local parts can
+                do alone. Patches and scratchpads are decided as ever.
 
         Raises:
             InputError: ids out of range, a row without a leading separator, or an impossible threshold.
@@ -174,7 +177,7 @@ class ByteLM(LanguageModel):
             slot_outputs = smooth(slot_outputs, layout, boundaries)
 
         contexts = self.context_to_bytes.with_null(slot_outputs)
-        byte_contexts = contexts[layout.newest_slot]
+        byte_contexts = contexts[torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot]
         if boundaries is not None:
             byte_contexts = byte_contexts * straight_through_confidence(boundaries)[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
@@ -233,9 +236,11 @@ class ByteLM(LanguageModel):
         *,
         trigger: Trigger | None = None,
         patchifier: Patchifier | None = None,
+        null_context: bool = False,
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        return self(byte_ids, threshold, trigger=trigger, patchifier=patchifier).predicted(targets)
+        output = self(byte_ids, threshold, trigger=trigger, patchifier=patchifier, null_context=null_context)
+        return output.predicted(targets)
 
     def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
         """Checks a threshold that a caller gave; see `LanguageModel`."""

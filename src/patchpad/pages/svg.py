@@ -64,6 +64,8 @@ class Series:
     """Whether each point has a marker; a lone point always has one."""
     line: bool = True
     """Whether a line joins the points; False makes a scatter plot."""
+    look: int | None = None
+    """Number of its colour and marker, so that it keeps them from plot to plot; None: its place in the list."""
 
     def __post_init__(self) -> None:
         if self.point_labels is not None and len(self.point_labels) != len(self.points):
@@ -124,20 +126,20 @@ def line_plot(
     body = [
         *heading,
         *_grid(frame, list(zip(x_ticks, x_texts, strict=True)), list(zip(y_ticks, y_texts, strict=True))),
-        _text((left + right) / 2, height - 10, x_label, anchor="middle"),
+        text_element((left + right) / 2, height - 10, x_label, anchor="middle"),
         *_references(frame, references),
         *(element for one in shown for element in one.line_elements(frame)),
         *(element for one in shown for element in one.marker_elements(frame, x_label, y_label)),
         *_point_labels(frame, shown),
     ]
     if not xs:
-        body.append(_text((left + right) / 2, (top + height - 46) / 2, "no points to show", anchor="middle"))
+        body.append(text_element((left + right) / 2, (top + height - 46) / 2, "no points to show", anchor="middle"))
     names = (title, description or _describe(shown, x_label, y_label))
-    plot = _document(body, names, escape_text(element_id), (width, height), padding, standalone)
+    plot = svg_element(body, names, escape_text(element_id), (width, height), padding, standalone)
     return plot.replace("<svg ", f"<svg {frame.attributes()} ", 1) if states_frame else plot
 
 
-def _document(
+def svg_element(
     body: Sequence[str],
     names: tuple[str, str],
     element_id: str,
@@ -145,6 +147,7 @@ def _document(
     padding: int,
     standalone: bool,
 ) -> str:
+    """Returns the `<svg>` element around a plot's elements; `names` are its title and description."""
     width, height = size[0] + 2 * padding, size[1] + 2 * padding
     attributes, background = f'viewBox="{-padding} {-padding} {width} {height}"', ""
     if standalone:
@@ -205,8 +208,8 @@ class _Shown:
             for point, label in zip(series.points, labels, strict=True)
             if _drawable(point[0]) and _drawable(point[1]) and (not log_x or point[0] > 1e-150)
         ]
-        colour = f"var(--plot-{index % NUM_COLOURS + 1})"
-        return cls(series, colour, index, [point for point, _ in kept], [label for _, label in kept])
+        look = index if series.look is None else series.look
+        return cls(series, colour_of(look), look, [point for point, _ in kept], [label for _, label in kept])
 
     @property
     def has_markers(self) -> bool:
@@ -235,6 +238,11 @@ class _Shown:
         return elements
 
 
+def colour_of(look: int) -> str:
+    """Returns the CSS colour of a series."""
+    return f"var(--plot-{look % NUM_COLOURS + 1})"
+
+
 def _drawable(value: Number) -> bool:
     return abs(value) < 1e150  # False for infinities and NaN; the bound keeps every tick finite
 
@@ -244,7 +252,7 @@ def _heading(shown: Sequence[_Shown], title: str, y_label: str, width: int) -> t
     elements, y = [], 4.0
     for line in textwrap.wrap(title, max(10, int((width - 8) / (CHARACTER_WIDTH * 1.12)))):
         y += 18
-        elements.append(_text(2, y - 4, line, css="plot-title"))
+        elements.append(text_element(2, y - 4, line, css="plot-title"))
     named = [one for one in shown if one.series.label and one.points]
     if len(named) > 1:
         x, y = 2.0, y + 22
@@ -255,7 +263,7 @@ def _heading(shown: Sequence[_Shown], title: str, y_label: str, width: int) -> t
             elements += _legend_entry(one, x, y)
             x += room + 12
     y += 26
-    elements.append(_text(2, y - 2, y_label))
+    elements.append(text_element(2, y - 2, y_label))
     return elements, y + 17
 
 
@@ -269,7 +277,7 @@ def _legend_entry(one: _Shown, x: float, y: float) -> list[str]:
         )
     if one.has_markers:
         elements.append(_marker(x + 11, middle, one.shape, one.colour))
-    return [*elements, _text(x + 29, y, one.series.label)]
+    return [*elements, text_element(x + 29, y, one.series.label)]
 
 
 def _grid(frame: _Frame, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]) -> list[str]:
@@ -278,14 +286,14 @@ def _grid(frame: _Frame, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence
     for tick, text in y_ticks:
         y = frame.y.at(tick)
         elements.append(f'<path class="plot-grid" d="M{left:.1f},{y:.1f}H{right:.1f}"/>')
-        elements.append(_text(left - 8, y + 4.5, text, anchor="end"))
+        elements.append(text_element(left - 8, y + 4.5, text, anchor="end"))
     room, last_end = 10.0, -math.inf
     for tick, text in x_ticks:
         x = frame.x.at(tick)
         elements.append(f'<path class="plot-grid" d="M{x:.1f},{top:.1f}V{bottom:.1f}"/>')
         half = CHARACTER_WIDTH * len(text) / 2
         if x - half > last_end:  # labels of crowded log ticks would run into each other
-            elements.append(_text(x, bottom + 18, text, anchor="middle"))
+            elements.append(text_element(x, bottom + 18, text, anchor="middle"))
             last_end = x + half + room
     elements.append(f'<path class="plot-axis" d="M{left:.1f},{bottom:.1f}H{right:.1f}"/>')
     return elements
@@ -301,7 +309,7 @@ def _references(frame: _Frame, references: Mapping[str, float]) -> list[str]:
         shift = shift + CHARACTER_WIDTH * 16 if crowded and shift else 1.0 if crowded else 0.0
         lines.append(f'<path class="plot-reference" d="M{frame.x.start:.1f},{y:.1f}H{frame.x.end:.1f}"/>')
         x, baseline = frame.x.end - 4 - shift, y + 15 if crowded else y - 5
-        texts.append(_text(x, baseline, f"{label} {number}", anchor="end", css="plot-halo"))
+        texts.append(text_element(x, baseline, f"{label} {number}", anchor="end", css="plot-halo"))
         last = y
     return lines + texts
 
@@ -338,7 +346,9 @@ def _point_labels(frame: _Frame, shown: Sequence[_Shown]) -> list[str]:
                 taken.append(box)
                 middle = (box[0] + box[2]) / 2
                 label = one.labels[index]
-                elements.append(_text(middle, box[3] - 3, label, anchor="middle", css="plot-point-label plot-halo"))
+                elements.append(
+                    text_element(middle, box[3] - 3, label, anchor="middle", css="plot-point-label plot-halo")
+                )
     return elements
 
 
@@ -372,7 +382,8 @@ def _marker(x: Number, y: Number, shape: int, colour: str, tip: str = "") -> str
     return f'<path class="plot-marker" style="fill:{colour}" d="{paths[shape % len(paths)]}">{content}</path>'
 
 
-def _text(x: Number, y: Number, text: str, *, anchor: str = "start", css: str = "") -> str:
+def text_element(x: Number, y: Number, text: str, *, anchor: str = "start", css: str = "") -> str:
+    """Returns a `<text>` element; `y` is its baseline."""
     css = f' class="{css}"' if css else ""
     anchor = "" if anchor == "start" else f' text-anchor="{anchor}"'
     return f'<text x="{x:.1f}" y="{y:.1f}"{anchor}{css}>{escape_text(text)}</text>'

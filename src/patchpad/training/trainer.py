@@ -139,6 +139,8 @@ class Trainer:
         self.metrics: list[str] = []
         self.interval = StepSums()
         """Sums since the last line of metrics; saved, so that a resumed run writes the same lines."""
+        self.was_signalled = False
+        """Whether a signal came in the last step, too late to stop the run."""
 
     def run(self, progress: Progress) -> Run:
         """Trains to the last step, saving as configured."""
@@ -172,6 +174,7 @@ class Trainer:
                         f"stopped at step {self.step} of {train_config.steps}; everything is saved",
                         hint=f"Go on with: patchpad train --resume {self.out}",
                     )
+            self.was_signalled = stop.is_set()
         self.finish()
         return Run(self.out, self.model.eval(), self.config, self.validation)
 

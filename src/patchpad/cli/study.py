@@ -1,0 +1,92 @@
+"""`patchpad study` and `patchpad study report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from patchpad.cli.options import Json
+
+study = App(name="study")
+
+
+@study.default
+def run(
+    file: Annotated[Path, Parameter(name="FILE", help="The study, a YAML file as those in configs/studies/.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The study's folder; what it holds of this study is not done again.")],
+    arms: Annotated[list[str] | None, Parameter(negative=(), help="Only this arm; may be repeated.")] = None,
+    seeds: Annotated[list[int] | None, Parameter(negative=(), help="Only this seed; may be repeated.")] = None,
+    data: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="Files to train on: PATH for the first text, NAME=PATH for another."),
+    ] = None,
+    validation_data: Annotated[list[str] | None, Parameter(negative=(), help="Held-out files, likewise.")] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps; for every arm.")] = None,
+    json: Json = False,
+) -> None:
+    """Train and measure every arm of FILE from every seed, then write DIR/report.md and its plots.
+
+    Run it again to go on: arms that are done are skipped, and a stopped one is resumed. Ctrl-C saves.
+    """
+    from patchpad.study.study_file import choose_runs, load_study
+
+    loaded = load_study(file)
+    runs = choose_runs(loaded, arms or (), seeds or ())
+
+    from patchpad.files import strict_json
+    from patchpad.study.study import run_study
+    from patchpad.study.study_progress import study_progress_for_stderr
+    from patchpad.study.study_report import write_study_report
+
+    with study_progress_for_stderr(runs) as progress:
+        done = run_study(
+            loaded,
+            out=out,
+            arms=arms or (),
+            seeds=seeds or (),
+            data=data or (),
+            validation_data=validation_data or (),
+            device=device,
+            command=command_words(file, out, arms, seeds, data, validation_data, device),
+            progress=progress,
+        )
+    written = write_study_report(out)
+    if json:
+        print(strict_json({"results": [str(path) for path in done], "report": str(written)}))
+    else:
+        print(f"{len(done)} of {len(runs)} runs are done. Report: {written}")
+
+
+@study.command
+def report(
+    folder: Annotated[Path, Parameter(name="DIR", help="The folder of `patchpad study FILE --out DIR`.")],
+    /,
+    *,
+    json: Json = False,
+) -> None:
+    """Write DIR/report.md and its plots anew from DIR/results alone, without training."""
+    from patchpad.files import strict_json
+    from patchpad.study.study_report import write_study_report
+
+    written = write_study_report(folder)
+    print(strict_json({"report": str(written)}) if json else written)
+
+
+def command_words(
+    file: Path,
+    out: Path,
+    arms: list[str] | None,
+    seeds: list[int] | None,
+    data: list[str] | None,
+    validation_data: list[str] | None,
+    device: str | None,
+) -> list[str]:
+    """Returns the words of the command that was given."""
+    words = ["study", str(file), "--out", str(out)]
+    options = (("--arms", arms), ("--seeds", seeds), ("--data", data), ("--validation-data", validation_data))
+    for name, values in options:
+        for value in values or ():
+            words += [name, str(value)]
+    return words + (["--device", device] if device else [])

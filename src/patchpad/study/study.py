@@ -1,0 +1,247 @@
+"""Runs a study: every arm from every seed is trained, measured, and leaves one small result file."""
+
+import logging
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from patchpad.config import Config, DataConfig
+from patchpad.cost import count_parameters
+from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.errors import ConfigError, PatchpadError, TrainingInterrupted
+from patchpad.evaluation.breakdown import measure
+from patchpad.evaluation.compressors import compressors_bits_per_byte
+from patchpad.files import strict_json, write_atomically
+from patchpad.study.arm_training import train_arm, training_facts
+from patchpad.study.provenance import provenance
+from patchpad.study.quickstart import data_config, evaluated_texts
+from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_data
+from patchpad.study.study_progress import LogStudyProgress, StudyProgress
+from patchpad.study.study_results import RESULT_VERSION, StudyFolder, read_json, require_same_arm, write_study
+from patchpad.training.checkpoint import CHECKPOINTS
+from patchpad.training.trainer import open_data
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes must not share a study there
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A study's text, opened."""
+
+    data: DataConfig
+    training: Corpus
+    validation: Corpus
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Returns what a result says of it."""
+        return {
+            part: {"num_documents": len(c.documents), "num_bytes": c.num_bytes, "sha256": c.fingerprint()}
+            for part, c in (("training", self.training), ("validation", self.validation))
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What the runs of a call share."""
+
+    study: Study
+    folder: StudyFolder
+    texts: dict[str, Text]
+    device: str | None
+    command: Sequence[str]
+    progress: StudyProgress
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with the study."""
+        return shlex.join(["patchpad", *self.command])
+
+    def check(self, runs: Sequence[ArmRun]) -> None:
+        """Refuses arms that have changed, takes note of those that are done, and makes the folders."""
+        evaluation = asdict(self.study.fields.evaluation)
+        facts = {name: text.facts for name, text in self.texts.items()}
+        for run in runs:
+            result = require_same_arm(run, self.folder, evaluation, facts, self.again)
+            if result is not None:
+                self.progress.finished(run.name, result)
+        try:
+            for path in (self.folder.results, self.folder.path / "runs"):
+                path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot make the study's folder {self.folder.path}: {error}"
+            raise ConfigError(message, hint="Choose another --out.") from error
+        write_study(self.folder, self.study)
+
+    def finish(self, run: ArmRun) -> None:
+        """Trains a run to its end, measures it, writes its result, and removes its checkpoints."""
+        config = replace(run.config, data=self.texts[run.text].data)
+        if self.device is not None:
+            config = replace(config, train=replace(config.train, device=self.device))
+        run_folder = self.folder.run(run)
+        model = train_arm(run, config, run_folder, self.progress)
+        self.progress.became(run.name, "measuring")
+        began = time.perf_counter()
+        fields, text = self.study.fields, self.texts[run.text]
+        windows = cut_windows(text.validation, config.model.context_bytes).limit(fields.evaluation.bytes)
+        evaluated = windows_corpus(windows)
+        measured = measure(model, windows, fields.evaluation.scratchpads_per_byte)
+        compressed = compressors_bits_per_byte(evaluated)
+        seconds = time.perf_counter() - began
+        self.progress.measuring_seconds.append(seconds)
+        evaluated_facts = {"num_bytes": evaluated.num_bytes, "sha256": evaluated.fingerprint()}
+        result = {
+            "format_version": RESULT_VERSION,
+            "study": fields.name,
+            "arm": run.arm.name,
+            "seed": run.seed,
+            "text": run.text,
+            "tier": run.arm.tier,
+            "exploratory": run.arm.exploratory,
+            "provenance": provenance(self.command, model.device),
+            "config": {key: value for key, value in config.to_dict().items() if key != "data"},
+            "data": {**text.facts, "evaluated": evaluated_facts},
+            "evaluation": asdict(fields.evaluation),
+            "parameters": count_parameters(config.model),
+            "training": training_facts(run_folder),
+            "measured": measured,
+            "measuring_seconds": seconds,
+            "compressors": compressed,
+        }
+        write_atomically(self.folder.result(run), strict_json(result))
+        shutil.rmtree(run_folder / CHECKPOINTS, ignore_errors=True)
+        self.progress.finished(run.name, result)
+
+
+def run_study(
+    study: Study,
+    *,
+    out: str | Path,
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    data: Sequence[str] = (),
+    validation_data: Sequence[str] = (),
+    device: str | None = None,
+    command: Sequence[str] = (),
+    progress: StudyProgress | None = None,
+) -> list[Path]:
+    """Trains and measures what is still missing of a study; run again, it goes on where it was stopped.
+
+    Several processes may share a folder: each takes runs that no other is at.
+
+    Args:
+        study: from `load_study`.
+        out: the study's folder; may hold earlier results of it.
+        arms: only these; empty for all.
+        seeds: only these; empty for all.
+        data: files to train on, `PATH` for the study's first text, `NAME=PATH` for another.
+        validation_data: the same, held out.
+        device: replaces `train.device` of every arm.
+        command: words of the command line, kept with each result.
+        progress: made for the chosen runs; default: log lines.
+
+    Returns:
+        The result files of all chosen runs that are done.
+
+    Raises:
+        ConfigError: unknown arms or seeds, no text, or an arm that has changed since it was trained.
+        DataError: text that is missing or unreadable.
+        TrainingInterrupted: stopped by a signal after saving.
+        PatchpadError: arms that failed; the others were finished first.
+    """
+    runs = choose_runs(study, arms, seeds)
+    job = _Job(
+        study=study,
+        folder=StudyFolder(Path(out)),
+        texts=open_texts(study, runs, data, validation_data),
+        device=device,
+        command=command or ("study", str(study.path), "--out", str(out)),
+        progress=progress or LogStudyProgress(runs),
+    )
+    job.check(runs)
+    failures: dict[str, PatchpadError] = {}
+    for run in runs:
+        with _claimed(job.folder.run(run)) as is_mine:
+            if job.folder.result(run).exists():  # found at the start, or made by another process since
+                if job.progress.rows[run.name].state != "done":
+                    job.progress.finished(run.name, read_json(job.folder.result(run)))
+                continue
+            if not is_mine:
+                job.progress.became(run.name, "elsewhere")
+                continue
+            try:
+                job.finish(run)
+            except TrainingInterrupted as error:
+                raise TrainingInterrupted(error.message, hint=f"Go on with: {job.again}") from error
+            except KeyboardInterrupt as error:
+                raise TrainingInterrupted(f"stopped at {run.name}", hint=f"Go on with: {job.again}") from error
+            except PatchpadError as error:
+                logger.warning("%s failed: %s", run.name, error.message)
+                failures[run.name] = error
+                job.progress.became(run.name, "failed")
+    if failures:
+        name, first = next(iter(failures.items()))
+        raise PatchpadError(f"{len(failures)} of {len(runs)} runs failed; {name}: {first.message}", hint=first.hint)
+    return [job.folder.result(run) for run in runs if job.folder.result(run).exists()]
+
+
+def open_texts(
+    study: Study, runs: Sequence[ArmRun], data: Sequence[str], validation_data: Sequence[str]
+) -> dict[str, Text]:
+    """Opens the texts that runs need.
+
+    Raises:
+        ConfigError: a text has no files.
+        DataError: files that are missing or unreadable.
+    """
+    opened = {}
+    for name, config in with_data(study, data, validation_data).items():
+        if not any(run.text == name for run in runs):
+            continue
+        if config.paths == (BUNDLED,):
+            config = data_config(())
+        if not config.paths:
+            option = "" if name == next(iter(study.fields.data)) else f"{name}="
+            hint = f"Give them: --data {option}PATH --validation-data {option}PATH"
+            raise ConfigError(f"the study's text `{name}` has no files", hint=hint)
+        config = replace(config, paths=_absolute(config.paths), validation_paths=_absolute(config.validation_paths))
+        opened[name] = Text(config, *open_data(Config(data=config)))
+    return opened
+
+
+def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(Path(path).absolute()) for path in paths)
+
+
+@contextmanager
+def _claimed(run_folder: Path) -> Iterator[bool]:
+    """Claims a run for this process; the claim ends with the process, however it ends."""
+    if fcntl is None:
+        yield True
+        return
+    with open(run_folder.with_name(f".{run_folder.name}.lock"), "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield True
+
+
+def windows_corpus(windows: Windows) -> Corpus:
+    """Returns the bytes of windows as documents."""
+    return Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))

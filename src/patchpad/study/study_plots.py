@@ -1,0 +1,150 @@
+"""The plots of a study, each a standalone SVG file that follows the reader's light or dark setting. Torch-free."""
+
+from collections.abc import Sequence
+
+from patchpad.pages.bars import Bars, bar_plot
+from patchpad.pages.svg import CHARACTER_WIDTH, NUM_COLOURS, Series, line_plot
+from patchpad.study.study_summary import Arm, Comparison
+
+WIDTH, HEIGHT = 720, 360
+LONGEST_POSITION = 32
+MOST_ARMS = 6
+"""In plots with several lines or bars for each arm."""
+CLASS_NAMES = {
+    "letter": "letter",
+    "digit": "digit",
+    "space": "space, tab",
+    "newline": "newline",
+    "punctuation": "punctuation",
+    "utf8_lead": "UTF-8 first",
+    "utf8_continuation": "UTF-8 further",
+    "control": "other control",
+    "document_start": "document start",
+}
+
+
+def study_plots(comparison: Comparison) -> dict[str, str]:
+    """Returns name -> SVG of the plots of a comparison; those with nothing to show are left out."""
+    plots = {
+        "flops": scatter(comparison.arms, "flops_per_byte", "FLOPs per byte (forward)", "compute"),
+        "cache": scatter(comparison.arms, "trunk_cache_bytes_per_byte", "trunk KV bytes per byte of context", "cache"),
+        "threshold": threshold_curves(comparison.arms),
+        "positions": positions(comparison.claimed),
+        "classes": classes(comparison.claimed) or classes(comparison.arms),
+        "training": training(comparison.arms),
+    }
+    return {name: plot for name, plot in plots.items() if plot}
+
+
+def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> str:
+    """Returns bits per byte against a kind of cost, a point for each arm at its stored threshold."""
+    series = []
+    for arm in arms:
+        x, y = arm.at(key), arm.at("bits_per_byte")
+        if x is not None and y is not None:
+            series.append(Series(_label(arm, arms), [(x.mean, y.mean)], line=False, look=arm.look))
+    return _plot(series, f"Bits per byte against {what}, means over seeds", x_label, f"plot-{what}", log_x=True)
+
+
+def threshold_curves(arms: Sequence[Arm]) -> str:
+    """Returns bits per byte against trunk calls per byte along the threshold, and arms without one as points."""
+    series = []
+    for arm in arms:
+        points = []
+        for at in arm.points():
+            x, y = arm.at("trunk_calls_per_byte", at), arm.at("bits_per_byte", at)
+            if x is not None and y is not None:
+                points.append((x.mean, y.mean))
+        series.append(Series(_label(arm, arms), points, look=arm.look, dashed=_is_marked(arm, arms)))
+    if not any(len(one.points) > 1 for one in series):
+        return ""
+    title = "Bits per byte along the threshold of each arm's weights, means over seeds"
+    return _plot(series, title, "trunk calls per byte", "plot-threshold")
+
+
+def positions(arms: Sequence[Arm]) -> str:
+    """Returns bits per byte by position inside the patch, with and without scratchpads."""
+    series = []
+    shown = [arm for arm in arms if len(arm.by_position("stored")) > 1]
+    for arm in shown[:MOST_ARMS]:
+        stored, without = arm.by_position("stored"), arm.by_position("without_scratchpads")
+        has_scratchpads = stored != without
+        for rows, label, dashed in (
+            (stored, _label(arm, arms), False),
+            (without if has_scratchpads else [], f"{_label(arm, arms)}, switched off", True),
+        ):
+            kept = [row for row in rows if row[0] <= LONGEST_POSITION]
+            series.append(Series(label, kept, look=arm.look, dashed=dashed))
+    title = "Bits per byte by position inside the patch"
+    return _plot(series, title, "position of the predicted byte in its patch", "plot-positions") if series else ""
+
+
+def classes(arms: Sequence[Arm]) -> str:
+    """Returns the rate of scratchpads by class of byte."""
+    rates = {arm: arm.class_rates() for arm in arms}
+    shown = [arm for arm in arms if any(rates[arm].values())][:MOST_ARMS]
+    if not shown:
+        return ""
+    looks = [arm.look for arm in shown]
+    if len({look % NUM_COLOURS for look in looks}) < len(looks):  # bars have no markers to tell equal colours apart
+        looks = list(range(len(shown)))
+    names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
+    return bar_plot(
+        [CLASS_NAMES[name] for name in names],
+        [
+            Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=look)
+            for arm, look in zip(shown, looks, strict=True)
+        ],
+        title="Scratchpads by class of the byte just read, at the stored threshold",
+        x_label="scratchpads per byte of the class",
+        width=WIDTH,
+        element_id="plot-classes",
+        standalone=True,
+    )
+
+
+def training(arms: Sequence[Arm]) -> str:
+    """Returns bits per byte on training text against bytes seen, for each arm's first seed."""
+    series = []
+    for arm in arms:
+        curve = arm.first["training"]["curve"]
+        points = [(row["bytes_seen"] / 1e6, row["training_bits_per_byte"]) for row in curve]
+        series.append(
+            Series(_label(arm, arms), points, look=arm.look, dashed=_is_marked(arm, arms), marker=len(curve) < 2)
+        )
+    title = "Bits per byte while training, the first seed of each arm"
+    return _plot(series, title, "training text seen (MB)", "plot-training", log_x=True)
+
+
+def _is_marked(arm: Arm, arms: Sequence[Arm]) -> bool:
+    """Whether to tell an exploratory arm from those that make claims."""
+    return arm.exploratory and not all(other.exploratory for other in arms)
+
+
+def _label(arm: Arm, arms: Sequence[Arm]) -> str:
+    return f"{arm.name} *" if _is_marked(arm, arms) else arm.name
+
+
+def _plot(series: Sequence[Series], title: str, x_label: str, element_id: str, *, log_x: bool = False) -> str:
+    return line_plot(
+        series,
+        title=title,
+        x_label=x_label,
+        y_label="bits per byte",
+        log_x=log_x,
+        width=WIDTH,
+        height=HEIGHT + 20 * _legend_lines([one.label for one in series if one.points]),
+        element_id=element_id,
+        standalone=True,
+    )
+
+
+def _legend_lines(labels: Sequence[str]) -> int:
+    """Returns about how many lines a legend takes, so that a long one does not squeeze the plot."""
+    lines, x = 1, 0.0
+    for label in labels:
+        room = 54 + CHARACTER_WIDTH * len(label)
+        if x and x + room > WIDTH - 28:
+            lines, x = lines + 1, 0.0
+        x += room
+    return lines

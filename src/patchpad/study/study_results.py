@@ -1,0 +1,165 @@
+"""Result files of a study: one per arm and seed, small, strict JSON. Torch-free.
+
+DIR/results/<arm>-seed<N>.json and DIR/results/study.json; DIR/runs/<arm>-seed<N>/ are the trained models.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchpad.config import Config
+from patchpad.errors import ConfigError, DataError
+from patchpad.files import strict_json, write_atomically
+from patchpad.study.study_file import ArmRun, Study, first_difference, learned_from
+
+RESULT_VERSION = 1
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where a study keeps what."""
+
+    path: Path
+
+    @property
+    def results(self) -> Path:
+        """The folder of result files."""
+        return self.path / "results"
+
+    def result(self, run: ArmRun) -> Path:
+        """The result file of a run."""
+        return self.results / f"{run.name}.json"
+
+    def run(self, run: ArmRun) -> Path:
+        """The run's folder."""
+        return self.path / "runs" / run.name
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a study, as plain data."""
+
+    study: dict[str, Any]
+    """Name, text, references and arms in order."""
+    runs: tuple[dict[str, Any], ...]
+    """In the order of arms, then seeds."""
+
+
+def write_study(folder: StudyFolder, study: Study) -> None:
+    """Writes what the report has to know of the study's file."""
+    fields = study.fields
+    content = {
+        "format_version": RESULT_VERSION,
+        "name": fields.name,
+        "text": fields.text,
+        "references": {name: list(study.references(name)) for name in fields.data},
+        "arms": [
+            {"name": arm.name, "text": study.text_of(arm), "tier": arm.tier, "exploratory": arm.exploratory}
+            for arm in fields.arms
+        ],
+    }
+    write_atomically(folder.results / STUDY, strict_json(content, indent=1))
+
+
+def read_results(folder: str | Path) -> Results:
+    """Reads the results of a study.
+
+    Raises:
+        DataError: there are none, or a file is not one of them.
+    """
+    results = StudyFolder(Path(folder)).results
+    if not (results / STUDY).is_file():
+        raise DataError(
+            f"{folder} holds no results of a study", hint="Give the folder of `patchpad study FILE --out DIR`."
+        )
+    study = read_json(results / STUDY)
+    order = {arm["name"]: number for number, arm in enumerate(study["arms"])}
+    runs = [read_json(path) for path in sorted(results.glob("*-seed*.json"))]
+    known = [run for run in runs if run["arm"] in order]
+    if not known:
+        raise DataError(f"{results} holds no result yet", hint="Run `patchpad study FILE --out DIR` first.")
+    return Results(study, tuple(sorted(known, key=lambda run: (order[run["arm"]], run["seed"]))))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads one result file.
+
+    Raises:
+        DataError: it cannot be read, or is of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}", hint=f"Remove it, and run the study again: rm {path}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format_version") != RESULT_VERSION:
+        raise DataError(
+            f"{path} is no result of this version of patchpad", hint=f"Remove it, and run the study again: rm {path}"
+        )
+    return content
+
+
+def require_same_arm(
+    run: ArmRun, folder: StudyFolder, evaluation: dict[str, Any], texts: dict[str, dict[str, Any]], again: str
+) -> dict[str, Any] | None:
+    """Checks that what a folder holds of a run was made by the study's definition of it.
+
+    Args:
+        run: the arm and seed.
+        folder: the study's.
+        evaluation: the study's evaluation fields.
+        texts: for each name, what `data` of a result says of its text.
+        again: the command that runs the study.
+
+    Returns:
+        Its result, if it has one.
+
+    Raises:
+        ConfigError: the definition has changed.
+    """
+    result_path, run_path = folder.result(run), folder.run(run)
+    new = learned_from(run.config)
+    if result_path.exists():
+        result = read_json(result_path)
+        old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
+        difference = first_difference(old, new)
+        for part in ("training", "validation"):
+            if difference is None and result["data"][part]["sha256"] != texts[run.text][part]["sha256"]:
+                difference = f"another {part} text"
+        if difference is not None:
+            raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)
+        difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)))
+        if difference is not None:  # the trained model can be measured again
+            raise _changed(run, result_path, f"evaluation.{difference}", f"rm {result_path}", again)
+        return result
+    for path in (run_path / "config.json", *sorted(run_path.glob("checkpoints/step-*/config.json"))):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:  # not there, or another process has just replaced it
+            continue
+        difference = first_difference(learned_from(Config.from_dict(values, source=str(path))), new)
+        if difference is not None:
+            raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
+    return None
+
+
+def _changed(run: ArmRun, path: Path, difference: str, remove: str, again: str) -> ConfigError:
+    return ConfigError(
+        f"arm `{run.arm.name}` has changed since {path} was made: {difference}",
+        hint=f"Rename the arm, choose another --out, or make it anew: {remove} && {again}",
+    )
+
+
+def seconds_per_byte(result: dict[str, Any]) -> float:
+    """Returns how long a result's training took per byte."""
+    return result["training"]["wall_seconds"] / max(1, result["training"]["bytes_seen"])
+
+
+def point_at(result: dict[str, Any], at: str = "stored") -> dict[str, Any] | None:
+    """Returns the point of a result at `never`, a rate, `stored` or `always`."""
+    points: Sequence[dict[str, Any]] = result["measured"]["points"]
+    return next((point for point in points if point["at"] == at), None)

@@ -1,0 +1,155 @@
+"""Arms over their seeds: means, spreads, and differences per equal seed. Torch-free."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from patchpad.pages.ticks import Number, compact_number
+from patchpad.study.study_results import Results, point_at
+
+SAME_BYTES = 0.02
+"""Share by which the bytes seen of arms may differ that are compared: rows of a batch are not all full."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, and the standard deviation of a sample where there are two values or more."""
+
+    mean: float
+    deviation: float | None
+    values: tuple[float, ...]
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """Returns the spread of at least one value."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return Spread(statistics.fmean(values), deviation, tuple(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """All results of an arm."""
+
+    name: str
+    text: str
+    tier: int
+    exploratory: bool
+    look: int
+    """Number of its colour in the plots of its comparison."""
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """Any one of the results, for what seeds share."""
+        return self.results[0]
+
+    @property
+    def label(self) -> str:
+        """Its name, marked where it is a hint and no claim."""
+        return f"{self.name} (exploratory)" if self.exploratory else self.name
+
+    def spread(self, value: Callable[[dict[str, Any]], Number | None]) -> Spread | None:
+        """Returns a value over the seeds; None where a result does not have it."""
+        values = [value(result) for result in self.results]
+        known = [float(one) for one in values if one is not None]
+        return Spread.of(known) if known and len(known) == len(values) else None
+
+    def at(self, key: str, at: str = "stored") -> Spread | None:
+        """Returns a field of the point at `never`, a rate, `stored` or `always`, over the seeds."""
+        return self.spread(lambda result: (point_at(result, at) or {}).get(key))
+
+    def points(self) -> list[str]:
+        """Returns where all seeds have been measured, from the fewest trunk calls to the most."""
+        common = set.intersection(*({point["at"] for point in one["measured"]["points"]} for one in self.results))
+        calls = {at: self.at("trunk_calls_per_byte", at) for at in common}
+        return sorted(common, key=lambda at: (calls[at].mean if calls[at] else 0.0, at))  # pyrefly: ignore
+
+    def by_position(self, part: str) -> list[tuple[int, float]]:
+        """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
+        return self._weighted(part, "bits_per_byte_by_position", "position")
+
+    def _weighted(self, part: str, table: str, key: str) -> list[tuple[int, float]]:
+        sums: dict[int, list[float]] = {}
+        for result in self.results:
+            for row in (result["measured"][part] or {}).get(table, ()):
+                entry = sums.setdefault(row[key], [0.0, 0.0])
+                entry[0] += row["bits_per_byte"] * row["num_bytes"]
+                entry[1] += row["num_bytes"]
+        return [(place, total / count) for place, (total, count) in sorted(sums.items())]
+
+    def class_rates(self) -> dict[str, float]:
+        """Returns scratchpads per byte of each class of bytes, at the stored threshold."""
+        sums: dict[str, list[int]] = {}
+        for result in self.results:
+            for row in (result["measured"]["stored"] or {}).get("scratchpads_by_class", ()):
+                entry = sums.setdefault(row["class"], [0, 0])
+                entry[0] += row["num_scratchpads"]
+                entry[1] += row["num_bytes"]
+        return {name: fired / count for name, (fired, count) in sums.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The arms on one text that saw the same number of bytes: others do not belong in one table or plot."""
+
+    text: str
+    bytes_seen: int
+    references: tuple[str, ...]
+    """Names of the arms that others are compared with; they may have no result yet."""
+    arms: tuple[Arm, ...]
+
+    @property
+    def claimed(self) -> tuple[Arm, ...]:
+        """Arms that make claims; all arms where none does."""
+        return tuple(arm for arm in self.arms if not arm.exploratory) or self.arms
+
+    @property
+    def slug(self) -> str:
+        """Begins the names of its files."""
+        return f"{self.text}-{compact_number(self.bytes_seen, digits=2)}"
+
+    def differences(self, reference: Arm) -> list[tuple[Arm, Spread, float]]:
+        """Compares arms with a reference, for each seed that both have.
+
+        Returns:
+            Each arm, its bits per byte less those of the reference, and the reference's mean over the shared seeds.
+        """
+        base = {result["seed"]: _bits(result) for result in reference.results}
+        found = []
+        for arm in self.arms:
+            bits = {result["seed"]: _bits(result) for result in arm.results}
+            shared = sorted(base.keys() & bits.keys())
+            if arm is not reference and shared:
+                spread = Spread.of([bits[seed] - base[seed] for seed in shared])
+                found.append((arm, spread, statistics.fmean(base[seed] for seed in shared)))
+        return found
+
+
+def _bits(result: dict[str, Any]) -> float:
+    point = point_at(result)
+    return math.nan if point is None else point["bits_per_byte"]
+
+
+def summarize(results: Results) -> list[Comparison]:
+    """Returns the arms that have results: text by text, and on each text those with the most bytes first."""
+    arms = []
+    for arm in results.study["arms"]:
+        runs = tuple(run for run in results.runs if run["arm"] == arm["name"])
+        if runs:
+            arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], 0, runs))
+    found = []
+    for text, references in results.study["references"].items():
+        left = [arm for arm in arms if arm.text == text]
+        while left:
+            most = max(_bytes_seen(arm) for arm in left)
+            same = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
+            coloured = tuple(replace(arm, look=number) for number, arm in enumerate(same))
+            found.append(Comparison(text, most, tuple(references), coloured))
+            left = [arm for arm in left if arm not in same]
+    return found
+
+
+def _bytes_seen(arm: Arm) -> int:
+    return max(result["training"]["bytes_seen"] for result in arm.results)

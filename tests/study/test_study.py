@@ -1,0 +1,255 @@
+"""A study end to end: order, resuming, what is refused, and what a result says."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from patchpad.cli.app import main
+from patchpad.errors import ConfigError, DataError, PatchpadError, TrainingInterrupted
+from patchpad.study import arm_training, study_progress
+from patchpad.study import study as job
+from patchpad.study.study import run_study
+from patchpad.study.study_file import choose_runs
+from patchpad.study.study_progress import LogStudyProgress, TableStudyProgress
+from patchpad.training.checkpoint import load
+
+POINT_KEYS = {
+    "at",
+    "scratchpad_threshold_nats",
+    "bits_per_byte",
+    "num_bytes",
+    "scratchpads_per_byte",
+    "patches_per_byte",
+    "trunk_calls_per_byte",
+    "flops_per_byte",
+    "trunk_cache_bytes_per_byte",
+}
+
+
+def read(folder, name):
+    return json.loads((folder / "results" / f"{name}.json").read_text(), parse_constant=pytest.fail)
+
+
+class Stopping(LogStudyProgress):
+    """Stops at a step of the first run: by a signal, or by a fault that saves nothing."""
+
+    def __init__(self, runs, step, stop):
+        super().__init__(runs)
+        self.step, self.stop = step, stop
+
+    def trained(self, name, metrics):
+        super().trained(name, metrics)
+        if metrics["step"] == self.step:
+            self.stop()
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def crash():
+    raise RuntimeError("as good as killed")
+
+
+def test_every_arm_and_seed_leaves_a_result_and_a_model_without_checkpoints(finished):
+    names = {path.stem for path in (finished / "results").glob("*.json")}
+    runs = {"plain-seed0", "plain-seed1", "entropy-seed0", "entropy-seed1", "random-seed0", "byte-seed0"}
+    assert names == {"study", *runs}
+    for name in runs:
+        result = read(finished, name)
+        assert load(finished / "runs" / name).config.kind == result["config"]["model"]["kind"]
+        assert not (finished / "runs" / name / "checkpoints").exists()
+        assert result["training"]["steps"] == 13
+        assert result["training"]["bytes_seen"] == pytest.approx(1600, abs=128)
+        assert result["training"]["wall_seconds"] > 0
+        assert result["provenance"]["torch_version"]
+        assert "paths" not in json.dumps(result), "no path of this machine"
+        assert all(point.keys() == POINT_KEYS for point in result["measured"]["points"])
+
+
+def test_all_arms_see_the_same_bytes_and_are_measured_on_the_same(finished):
+    results = [read(finished, f"{arm}-seed0") for arm in ("plain", "entropy", "random", "byte")]
+    assert len({result["training"]["bytes_seen"] for result in results}) == 1
+    assert len({result["data"]["evaluated"]["sha256"] for result in results}) == 1
+    assert len({point["num_bytes"] for result in results for point in result["measured"]["points"]}) == 1
+
+
+def test_points_lie_at_the_given_rates_and_what_does_not_apply_is_null(finished):
+    points = {point["at"]: point for point in read(finished, "entropy-seed0")["measured"]["points"]}
+    assert set(points) == {"never", "0.1", "0.3", "stored", "always"}
+    assert points["never"]["scratchpads_per_byte"] == 0
+    assert points["0.1"]["scratchpads_per_byte"] == pytest.approx(0.1, abs=0.01)
+    assert points["0.3"]["scratchpads_per_byte"] == pytest.approx(0.3, abs=0.01)
+    assert [point["at"] for point in read(finished, "plain-seed0")["measured"]["points"]] == ["stored"]
+    random = read(finished, "random-seed0")["measured"]
+    assert {point["at"] for point in random["points"]} == {"never", "stored", "always"}
+    assert random["entropy_head_bits_per_byte"] is None
+    assert random["null_context_bits_per_byte"] > 0
+    baseline = read(finished, "byte-seed0")["measured"]
+    assert [key for key, value in baseline.items() if value is not None] == ["points"]
+
+
+def test_runs_are_ordered_by_tier_then_seed(write_study, tmp_path):
+    assert [run.name for run in write_study(tmp_path).runs] == [
+        *("plain-seed0", "entropy-seed0", "plain-seed1", "entropy-seed1", "random-seed0", "byte-seed0")
+    ]
+
+
+@pytest.mark.parametrize(("stop", "error"), [(interrupt, TrainingInterrupted), (crash, RuntimeError)])
+def test_a_stopped_arm_ends_as_if_it_had_never_stopped(finished, write_study, tmp_path, stop, error):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    options = {"out": out, "arms": ["entropy"], "seeds": [0]}
+    with pytest.raises(error) as raised:
+        run_study(study, **options, progress=Stopping(study.runs, 6, stop))
+    if error is TrainingInterrupted:
+        assert raised.value.hint == f"Go on with: patchpad study {study.path} --out {out}"
+    assert not list((out / "results").glob("*-seed*"))
+    seen = []
+    progress = LogStudyProgress(study.runs)
+    progress.trained = lambda name, metrics: seen.append(metrics["step"])  # type: ignore[method-assign]
+    run_study(study, **options, progress=progress)
+    assert seen[0] == (7 if error is TrainingInterrupted else 5), "from its newest checkpoint"
+    resumed, whole = read(out, "entropy-seed0"), read(finished, "entropy-seed0")
+    assert resumed["measured"] == whole["measured"]
+    assert resumed["training"]["curve"] == whole["training"]["curve"]
+
+
+def test_a_signal_in_the_last_step_stops_the_study_before_the_arm_is_measured(finished, write_study, tmp_path):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    with pytest.raises(TrainingInterrupted, match="trained but not yet measured"):
+        run_study(study, out=out, arms=["plain"], progress=Stopping(study.runs, 13, interrupt))
+    assert [path.name for path in (out / "results").iterdir()] == ["study.json"]
+    assert load(out / "runs" / "plain-seed0")
+
+
+def test_an_arm_that_was_trained_but_not_measured_is_measured_alone(finished, write_study, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    (out / "results" / "entropy-seed0.json").unlink()
+    monkeypatch.setattr(arm_training, "Trainer", None)
+    run_study(write_study(tmp_path), out=out)
+    assert read(out, "entropy-seed0")["measured"] == read(finished, "entropy-seed0")["measured"]
+
+
+def test_finished_arms_are_skipped(finished, write_study, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(job, "train_arm", None)
+    before = {path: path.stat().st_mtime_ns for path in (finished / "results").glob("*-seed*")}
+    study = write_study(tmp_path)
+    with caplog.at_level("INFO"):
+        assert sorted(run_study(study, out=finished, device="cpu")) == sorted(before)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert [line.split("  ")[0] for line in caplog.messages] == [
+        f"{run.arm.name}{' (exploratory)' if run.arm.exploratory else ''} seed {run.seed}: done" for run in study.runs
+    ]
+
+
+def test_a_changed_arm_beside_a_result_is_refused_with_both_named_and_the_next_command(finished, write_study, tmp_path):
+    study = write_study(tmp_path, ("{name: entropy}", "{name: entropy, model: {trunk_layers: 2}}"))
+    with pytest.raises(ConfigError) as raised:
+        run_study(study, out=finished)
+    result = finished / "results" / "entropy-seed0.json"
+    assert raised.value.message == f"arm `entropy` has changed since {result} was made: model.trunk_layers 1, now 2"
+    assert f"rm -r {result} {finished / 'runs' / 'entropy-seed0'} && patchpad study" in raised.value.hint
+
+
+def test_a_changed_text_or_evaluation_beside_a_result_is_refused(finished, write_study, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("another text\n" * 200)
+    with pytest.raises(ConfigError, match="another training text"):
+        run_study(write_study(tmp_path), out=finished, data=[str(other)])
+    with pytest.raises(ConfigError, match=r"evaluation.bytes 400, now 500"):
+        run_study(write_study(tmp_path, ("bytes: 400", "bytes: 500")), out=finished)
+
+
+def test_a_changed_arm_that_is_half_trained_is_refused(write_study, tmp_path):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    with pytest.raises(TrainingInterrupted):
+        run_study(study, out=out, arms=["plain"], progress=Stopping(study.runs, 2, interrupt))
+    changed = write_study(tmp_path, ("warmup_steps: 2", "warmup_steps: 3"))
+    with pytest.raises(ConfigError, match=r"train.warmup_steps 2, now 3"):
+        run_study(changed, out=out, arms=["plain"])
+
+
+def test_an_arm_that_fails_does_not_keep_the_others_from_being_trained(write_study, tmp_path):
+    study = write_study(tmp_path, ("{name: entropy}", "{name: entropy, train: {learning_rate: 1e30}}"))
+    with pytest.raises(PatchpadError, match=r"1 of 2 runs failed; entropy-seed0: training has diverged"):
+        run_study(study, out=tmp_path / "out", arms=["entropy", "random"], seeds=[0])
+    assert [path.stem for path in (tmp_path / "out" / "results").glob("*-seed*")] == ["random-seed0"]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(write_study, tmp_path):
+    pytest.importorskip("fcntl")
+    study, out = write_study(tmp_path), tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    with job._claimed(out / "runs" / "plain-seed0") as is_mine:
+        assert is_mine
+        progress = LogStudyProgress(study.runs)
+        assert run_study(study, out=out, arms=["plain"], seeds=[0], progress=progress) == []
+    assert progress.rows["plain-seed0"].state == "elsewhere"
+
+
+def test_a_text_without_files_names_the_option(write_study, tmp_path, words):
+    study = write_study(tmp_path, (f"paths: [{words}], ", ""))
+    with pytest.raises(ConfigError, match="the study's text `words` has no files") as raised:
+        run_study(study, out=tmp_path / "out")
+    assert raised.value.hint == "Give them: --data PATH --validation-data PATH"
+    with pytest.raises(DataError, match=r"missing.txt"):
+        run_study(study, out=tmp_path / "out", data=["words=missing.txt"])
+
+
+def test_the_command_ends_with_130_when_interrupted_and_goes_on_when_called_again(
+    finished, write_study, tmp_path, monkeypatch, capsys
+):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    command = ["study", str(study.path), "--out", str(out), "--arms", "plain", "--seeds", "1", "--device", "cpu"]
+    with monkeypatch.context() as patched:
+        patched.setattr(study_progress, "study_progress_for_stderr", lambda runs: Stopping(runs, 5, interrupt))
+        assert main(command) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"Go on with: patchpad {' '.join(command)}" in said.err
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"results": [str(out / "results" / "plain-seed1.json")], "report": str(out / "report.md")}
+    assert read(out, "plain-seed1")["measured"] == read(finished, "plain-seed1")["measured"]
+    assert read(out, "plain-seed1")["provenance"]["command"].startswith(
+        "patchpad study study.yaml --out out --arms plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.yaml", "--out", "x"), "cannot read the configuration missing.yaml"),
+        (("STUDY", "--out", "x", "--arms", "plane"), "has no arm `plane`"),
+        (("report", "nowhere"), "nowhere holds no results of a study"),
+        (("STUDY",), "--out"),
+    ],
+)
+def test_wrong_usage_is_said_in_two_lines(write_study, tmp_path, capsys, arguments, message):
+    study = write_study(tmp_path)
+    assert main(["study", *(str(study.path) if word == "STUDY" else word for word in arguments)]) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 2
+
+
+def test_the_live_table_shows_each_run_with_state_and_time_left(write_study, tmp_path, capsys):
+    study = write_study(tmp_path)
+    progress = TableStudyProgress(choose_runs(study))
+    training = {"wall_seconds": 16.0, "bytes_seen": 1600}
+    measured = {"points": [{"at": "stored", "bits_per_byte": 2.5}]}
+    progress.finished("plain-seed0", {"training": training, "measured": measured})
+    progress.trained("entropy-seed0", {"bytes_seen": 800, "train/bpb": 7.25})
+    progress.console.width = 100
+    progress.console.print(progress.table())
+    shown = capsys.readouterr().err
+    lines = {tuple(line.split()[:3]): line for line in shown.splitlines()}
+    assert "2.5000" in lines[("plain", "0", "done")]
+    assert "7.2500" in lines[("entropy", "0", "training")]
+    assert "9 s" in lines[("entropy", "0", "training")]
+    assert "17 s" in lines[("plain", "1", "waiting")]
+    assert "1 of 6 done, 1 min left" in shown

@@ -1,0 +1,124 @@
+"""The report of a study: made from result files alone, its numbers those of the files."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from patchpad.errors import DataError
+from patchpad.study.study_report import write_study_report
+from patchpad.study.study_results import read_results
+from patchpad.study.study_summary import summarize
+
+
+@pytest.fixture
+def results(finished, tmp_path):
+    """A study's folder with its results alone."""
+    shutil.copytree(finished / "results", tmp_path / "study" / "results")
+    return tmp_path / "study"
+
+
+def rows(report: str, heading: str) -> dict[str, dict[str, str]]:
+    """The table whose headings begin so, by its first cell."""
+    lines = report[report.index(f"| {heading}") :].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    end = next((n for n, line in enumerate(lines) if not line), len(lines))
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:end]}
+
+
+def stored(folder, name):
+    result = json.loads((folder / "results" / f"{name}.json").read_text())
+    return result, next(point for point in result["measured"]["points"] if point["at"] == "stored")
+
+
+def test_the_report_command_needs_no_torch_and_no_runs(results):
+    code = "import sys; from patchpad.cli.app import main; code = main(['study', 'report', sys.argv[1]]); "
+    code += "sys.exit(code or ('torch' in sys.modules) or ('numpy' in sys.modules))"
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(results)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(results / "report.md")
+
+
+def test_numbers_in_the_report_are_those_of_the_results(results):
+    report = write_study_report(results).read_text()
+    table = rows(report, "arm | seeds | parameters")
+    assert list(table) == [
+        *("plain", "entropy", "random (exploratory)", "byte (exploratory)", "xz (compressor)", "bz2 (compressor)")
+    ]
+    pair = [stored(results, f"entropy-seed{seed}") for seed in (0, 1)]
+    bits = [point["bits_per_byte"] for _, point in pair]
+    row = table["entropy"]
+    assert row["bits per byte"] == f"{statistics.fmean(bits):.4f} ± {statistics.stdev(bits):.4f}"
+    assert row["FLOPs per byte"] == f"{statistics.fmean(point['flops_per_byte'] for _, point in pair):,.0f}"
+    null = statistics.fmean(one["measured"]["null_context_bits_per_byte"] for one, _ in pair)
+    assert row["without the trunk's context"] == f"{null:.4f}"
+    assert row["seeds"] == "2"
+    assert row["parameters"] == f"{sum(pair[0][0]['parameters'].values()):,}"
+    assert table["xz (compressor)"]["bits per byte"] == f"{pair[0][0]['compressors']['xz']:.4f}"
+    assert table["byte (exploratory)"]["without the trunk's context"] == "–"  # noqa: RUF001
+
+    differences = rows(report, "arm | bits per byte, difference")
+    plain = [stored(results, f"plain-seed{seed}")[1]["bits_per_byte"] for seed in (0, 1)]
+    each = [one - other for one, other in zip(bits, plain, strict=True)]
+    expected = f"{statistics.fmean(each):+.4f} ± {statistics.stdev(each):.4f}"
+    assert differences["entropy"]["bits per byte, difference"] == expected
+    assert differences["entropy"]["each seed"] == ", ".join(f"{value:+.4f}" for value in each)
+    assert differences["random (exploratory)"]["seeds in common"] == "1"
+
+
+def test_every_plot_that_the_report_shows_is_an_image_of_its_own(results):
+    report = write_study_report(results).read_text()
+    names = {line.split("(plots/")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")}
+    assert names == {path.name for path in (results / "plots").iterdir()}
+    kinds = ("flops", "cache", "threshold", "positions", "classes", "training")
+    assert names == {f"words-1.7k-{kind}.svg" for kind in kinds}
+    for name in names:
+        root = ElementTree.fromstring((results / "plots" / name).read_text())
+        assert root.tag.endswith("svg")
+        assert "prefers-color-scheme:dark" in ElementTree.tostring(root, encoding="unicode")
+
+
+def test_positions_of_several_seeds_are_weighted_by_their_bytes(results):
+    (comparison,) = summarize(read_results(results))
+    arm = next(arm for arm in comparison.arms if arm.name == "entropy")
+    tables = [one["measured"]["stored"]["bits_per_byte_by_position"] for one in arm.results]
+    first = [table[0] for table in tables]
+    mean = sum(row["bits_per_byte"] * row["num_bytes"] for row in first) / sum(row["num_bytes"] for row in first)
+    assert arm.by_position("stored")[0] == (1, pytest.approx(mean, abs=1e-12))
+
+
+def test_arms_that_saw_another_number_of_bytes_have_tables_and_plots_of_their_own(results):
+    path = results / "results" / "random-seed0.json"
+    result = json.loads(path.read_text())
+    result["training"]["bytes_seen"] *= 2
+    path.write_text(json.dumps(result))
+    report = write_study_report(results).read_text()
+    first, second = report.split("## Text: words, 3.3")[1].split("## Text: words, 1.6")
+    assert next(iter(rows(first, "arm | seeds | parameters"))) == "random (exploratory)"
+    assert "random (exploratory)" not in second
+    assert "random (exploratory)" not in rows(report, "arm | bits per byte, difference")
+    assert "(plots/words-3.3k-flops.svg)" in first
+    assert "(plots/words-1.7k-flops.svg)" in second
+
+
+def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
+    for name in ("byte-seed0", "entropy-seed1"):
+        (results / "results" / f"{name}.json").unlink()
+    report = write_study_report(results).read_text()
+    assert "No result yet of: byte." in report
+    assert rows(report, "arm | seeds | parameters")["entropy"]["seeds"] == "1"
+
+
+def test_a_folder_without_results_and_a_broken_result_are_refused(results, tmp_path):
+    with pytest.raises(DataError, match="holds no results of a study"):
+        write_study_report(tmp_path)
+    (results / "results" / "plain-seed0.json").write_text("{")
+    with pytest.raises(DataError, match=r"cannot read .*plain-seed0.json"):
+        write_study_report(results)
