@@ -11,8 +11,8 @@ test: $(VENV)/installed            ## style, types and the default tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "(property or compile) and not slow" -n auto --dist load
+	$(BIN)/python -m pytest -m "not slow and not unchecked" -n auto --dist loadfile
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "(property or compile or unchecked) and not slow" -n auto --dist load
 
 setup: $(VENV)/installed
 

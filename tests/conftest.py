@@ -22,8 +22,10 @@ hypothesis.settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks property tests, and skips those of compiled code where shapes are checked."""
+    """Marks what `make test` runs as users do, and skips compiled code where shapes are checked."""
     for item in items:
+        if "benchmarks" in item.path.parts or item.path.name == "test_docs.py":
+            item.add_marker(pytest.mark.unchecked)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.property)
         if CHECKS_SHAPES and "compile" in item.keywords:
