@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from patchpad.study.provenance import hardware
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -116,7 +118,6 @@ def prepare(options: argparse.Namespace) -> None:
 
 def provenance(options: argparse.Namespace, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Returns command, commit, hardware and versions of a measurement."""
-    hardware = torch.cuda.get_device_name() if options.device == "cuda" else _cpu_name()
     script = str(Path(sys.argv[0]).resolve().relative_to(ROOT))
     return {
         "command": shlex.join(["python", script, *_without_out(sys.argv[1:])]),
@@ -124,7 +125,7 @@ def provenance(options: argparse.Namespace, packages: Sequence[str] = ()) -> dic
         "changes_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": options.device,
-        "hardware": hardware,
+        "hardware": hardware(torch.device(options.device)),
         "threads": options.threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -197,13 +198,3 @@ def _synchronize(device: str) -> None:
 
 def _git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()

@@ -25,10 +25,19 @@ STAGES = {"3M": (256, 64, 3, 4), "20M": (512, 128, 6, 8)}
 """For MEGABYTE and MBLM: width of the global and local stage, layers and heads of the global one."""
 
 
-class Llama(Peer):
-    """Hugging Face's Llama over bytes; cached generation is a bare loop of forward calls, without `generate`."""
+class CachedPeer(Peer):
+    """A peer that generates from its own cache."""
 
     has_cache = True
+
+    def branch(self, state: Any) -> Any:
+        """Copies the cache."""
+        with torch.inference_mode():
+            return copy.deepcopy(state)
+
+
+class Llama(CachedPeer):
+    """Hugging Face's Llama over bytes; cached generation is a bare loop of forward calls, without `generate`."""
 
     def __init__(self, size: str, device: str) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,11 +81,6 @@ class Llama(Peer):
         self.module.eval()
         self.module(with_start(ids), use_cache=True, logits_to_keep=1, **{self.cache_argument: cache})
         return torch.cat((ids[:, -1:], self.ids_of(following)), dim=1), cache
-
-    def branch(self, state: Any) -> Any:
-        """Copies the cache."""
-        with torch.inference_mode():
-            return copy.deepcopy(state)
 
     @torch.inference_mode()
     def generate(self, state: Any, num_bytes: int) -> bytes:
@@ -218,7 +222,7 @@ class Mblm(Megabyte):
         return self.module(ids, return_type=self.returns.LOSS)
 
 
-class HNet(Peer):
+class HNet(CachedPeer):
     """h-net-dynamic-chunking with one level and a layer of x-transformers around it on each side.
 
     Args:
@@ -227,8 +231,6 @@ class HNet(Peer):
         tuned: with fused attention, and its threshold set so that a chunk has 6 bytes; else as both packages come,
             with a threshold of 0.5, at which random weights make a chunk of about 2 bytes.
     """
-
-    has_cache = True
 
     def __init__(self, size: str, device: str, *, tuned: bool = True) -> None:
         from h_net_dynamic_chunking import HNet as Network
@@ -295,11 +297,6 @@ class HNet(Peer):
         ids = self.ids_of(prompt)
         cache = self.run(with_start(ids), return_hiddens=True)[1].next_cache
         return torch.cat((ids[:, -1:], self.ids_of(following)), dim=1), cache
-
-    def branch(self, state: Any) -> Any:
-        """Copies the caches."""
-        with torch.inference_mode():
-            return copy.deepcopy(state)
 
     @torch.inference_mode()
     def generate(self, state: Any, num_bytes: int) -> bytes:

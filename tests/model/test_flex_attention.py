@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.model import flex_attention
 from patchpad.model.back_ends import attention_back_end, slot_attention, window_attentions
+from patchpad.model.compilation import own_copy
 from patchpad.model.flex_attention import (
     BLOCK,
     block_mask_of_ranges,
@@ -272,7 +273,7 @@ def test_gradients_of_the_traced_kernel_are_those_of_the_reference(monkeypatch):
 
     @functools.cache
     def compiled(plain, *signature):
-        own = flex_attention._own_copy(plain)
+        own = own_copy(plain)
         return torch.compile(own, dynamic=True, fullgraph=True, backend="aot_eager")
 
     monkeypatch.setattr(
@@ -294,7 +295,7 @@ def test_compiled_kernels_serve_batches_of_many_sizes(monkeypatch):
     @functools.cache
     def compiled(plain, *signature):
         counters.append(torch._dynamo.testing.CompileCounterWithBackend("eager"))
-        return torch.compile(flex_attention._own_copy(plain), dynamic=True, fullgraph=True, backend=counters[-1])
+        return torch.compile(own_copy(plain), dynamic=True, fullgraph=True, backend=counters[-1])
 
     monkeypatch.setattr(
         flex_attention, "_kernel", lambda plain, query, key: compiled(plain, *flex_attention._signature(query, key))

@@ -127,7 +127,7 @@ class TrunkCache:
     num_patches: Int[Tensor, " batch"]
     """Patches committed in each row's document."""
     most_patches: int
-    """No row has more; known without asking the device. Whoever calls the trunk counts it up."""
+    """No row has more; known without asking the device."""
 
     @staticmethod
     def from_prefill(
@@ -154,13 +154,13 @@ class TrunkCache:
         return self.keys[0].shape[2]
 
     def make_room(self) -> None:
-        """Sees to it that every row has a place for one more slot. Call it before attending."""
-        if self.most_patches < self.capacity:
-            return
-        self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
-        self.keys, self.values = (
-            _with_capacity(part, _capacity(self.most_patches)) for part in (self.keys, self.values)
-        )
+        """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
+        if self.most_patches >= self.capacity:
+            self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
+            self.keys, self.values = (
+                _with_capacity(part, _capacity(self.most_patches)) for part in (self.keys, self.values)
+            )
+        self.most_patches += 1
 
     def commit(self, rows: Int[Tensor, " row"], is_commit: Bool[Tensor, " row"]) -> None:
         """Keeps the slot that `TrunkCacheAttention` has stored last in those of `rows` that ended a patch."""

@@ -80,7 +80,6 @@ def refresh(model: MegaByte, state: MegaByteState, rows: Int[Tensor, " row"]) ->
         slices = model.run_trunk(state.newest_bytes[rows], state.position[rows] // model.patch_size, attend)
     state.slices[rows] = slices.to(state.slices.dtype)
     state.trunk.commit(rows, is_commit)
-    state.trunk.most_patches += 1
     state.trunk_calls[rows] += 1
 
 

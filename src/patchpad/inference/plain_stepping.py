@@ -80,7 +80,6 @@ def refresh(model: PlainModel, state: PlainState, rows: Int[Tensor, " row"]) -> 
         states = model.trunk(model.embedding(state.newest_id[rows]), state.position[rows], attend)
     state.trunk_states[rows] = states.to(state.trunk_states.dtype)
     state.trunk.commit(rows, is_commit)
-    state.trunk.most_patches += 1
     state.trunk_calls[rows] += 1
 
 

@@ -313,7 +313,6 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], kern
     state.trunk.make_room()
     kernel = refresh_kernel if kernels is None else kernels.refresh
     kernel(model, state, rows)
-    state.trunk.most_patches += 1
 
 
 def refresh_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:

@@ -26,12 +26,9 @@ class Compiled:
     def __init__(self, plain: Callable[..., Any], *, effect: str, **options: Any) -> None:
         self.plain = plain
         self.effect = effect
-        # Compiled code is found by its code object, and few versions are kept for one. A copy of it is this one's own.
-        own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
-        own.__kwdefaults__ = plain.__kwdefaults__
         if "recompile_limit" in inspect.signature(torch.compile).parameters:  # not in torch 2.11: 8 are kept there
             options["recompile_limit"] = MOST_VERSIONS
-        self.compiled: Callable[..., Any] | None = torch.compile(own, fullgraph=True, **options)
+        self.compiled: Callable[..., Any] | None = torch.compile(own_copy(plain), fullgraph=True, **options)
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the function."""
@@ -47,6 +44,13 @@ class Compiled:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled":
         """Copies of a model share what has been compiled."""
         return self
+
+
+def own_copy(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Copies a function: compiled code is found by its code object, and few versions are kept for one."""
+    own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
+    own.__kwdefaults__ = plain.__kwdefaults__
+    return own
 
 
 def first_words(error: Exception) -> str:

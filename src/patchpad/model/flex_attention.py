@@ -6,7 +6,6 @@ blocks of a mask follow from the ranges' ends, and nothing of size queries x key
 
 import functools
 import logging
-import types
 from collections.abc import Callable
 from typing import Any, no_type_check
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from patchpad.model.attention import Attend, KeepsKeysAndValues, repeat_heads
+from patchpad.model.compilation import first_words, own_copy
 from patchpad.model.visibility import visible_bytes, visible_packed_commits
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
@@ -292,22 +292,17 @@ def _signature(query: Tensor, key: Tensor) -> tuple[object, ...]:
 
 
 @functools.cache
-def _compiled(plain: types.FunctionType, *signature: object) -> Callable[..., Any]:
+def _compiled(plain: Callable[..., Any], *signature: object) -> Callable[..., Any]:
     """Compiles a kernel once per process and signature, for all lengths."""
-    return torch.compile(_own_copy(plain), dynamic=True, fullgraph=True)
-
-
-def _own_copy(plain: types.FunctionType) -> types.FunctionType:
-    """Copies a function: compiled code is found by its code object, and how often one is compiled anew is limited."""
-    return types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
+    return torch.compile(own_copy(plain), dynamic=True, fullgraph=True)
 
 
 def _give_up(error: Exception) -> None:
     """Lets the reference go on for the rest of the process, and says so once."""
     global _has_given_up
     if not _has_given_up:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning(
-            "FlexAttention does not run here (%s); attention goes on without, slower and with more memory", reason
+            "FlexAttention does not run here (%s); attention goes on without, slower and with more memory",
+            first_words(error),
         )
     _has_given_up = True

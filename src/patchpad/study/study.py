@@ -26,7 +26,7 @@ from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_
 from patchpad.study.study_progress import LogStudyProgress, StudyProgress
 from patchpad.study.study_results import RESULT_VERSION, StudyFolder, read_json, require_same_arm, write_study
 from patchpad.training.checkpoint import CHECKPOINTS
-from patchpad.training.trainer import open_data
+from patchpad.training.trainer import absolute_paths, open_data
 
 try:
     import fcntl
@@ -216,13 +216,11 @@ def open_texts(
             option = "" if name == next(iter(study.fields.data)) else f"{name}="
             hint = f"Give them: --data {option}PATH --validation-data {option}PATH"
             raise ConfigError(f"the study's text `{name}` has no files", hint=hint)
-        config = replace(config, paths=_absolute(config.paths), validation_paths=_absolute(config.validation_paths))
+        config = replace(
+            config, paths=absolute_paths(config.paths), validation_paths=absolute_paths(config.validation_paths)
+        )
         opened[name] = Text(config, *open_data(Config(data=config)))
     return opened
-
-
-def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(Path(path).absolute()) for path in paths)
 
 
 @contextmanager

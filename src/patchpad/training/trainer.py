@@ -85,7 +85,9 @@ def train(
     paths = config.data.paths if data is None else [data] if isinstance(data, str | Path) else list(data)
     config = replace(
         config,
-        data=replace(config.data, paths=_absolute(paths), validation_paths=_absolute(config.data.validation_paths)),
+        data=replace(
+            config.data, paths=absolute_paths(paths), validation_paths=absolute_paths(config.data.validation_paths)
+        ),
     )
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -337,7 +339,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _absolute(paths: Sequence[str | Path]) -> tuple[str, ...]:
+def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
     """Makes paths independent of the working folder, so that a run can be resumed from any."""
     return tuple(str(Path(path).absolute()) for path in paths)
 
