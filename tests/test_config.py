@@ -206,6 +206,8 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (TrainConfig, {"seed": 2**63}, f"seed is {2**63}"),
         (TrainConfig, {"learning_rate": math.nan}, "learning_rate is nan"),
         (TrainConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
+        (TrainConfig, {"trunk_learning_rate_ratio": 0.0}, "trunk_learning_rate_ratio is 0.0"),
+        (TrainConfig, {"trunk_learning_rate_ratio": math.inf}, "trunk_learning_rate_ratio is inf"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),
         (TrainConfig, {"threshold_frozen_fraction": 1.1}, "threshold_frozen_fraction is 1.1"),
         (TrainConfig, {"threshold_spread": 1.1}, "threshold_spread is 1.1"),
@@ -214,6 +216,11 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (TrainConfig, {"scratchpads_per_byte": None}, "scratchpad_threshold_nats is None"),
         (TrainConfig, {"scratchpad_threshold_nats": 1.5}, "scratchpads_per_byte is 0.1875"),
         (Config, {"format_version": 2}, "format_version is 2"),
+        (
+            Config,
+            {"model": ModelConfig(kind="byte"), "train": TrainConfig(trunk_learning_rate_ratio=0.5)},
+            "train.trunk_learning_rate_ratio is 0.5 with model.kind byte",
+        ),
     ],
 )
 def test_impossible_value_is_an_error_that_names_value_and_range(make: Any, values, expected):

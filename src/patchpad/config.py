@@ -41,6 +41,7 @@ PATCH_MODEL_OPTIONS = (
     "decoder_window_bytes",
     "scratchpads_see_scratchpads",
     "slot_type_embedding",
+    "context_lags",
 )
 """Options that baselines do not have."""
 
@@ -150,7 +151,8 @@ class ModelConfig:
     encoder_layers: int = 1
     """Layers of the local encoder."""
     entropy_head_layers: int = 2
-    """Layers of the entropy head on top of the encoder."""
+    """Layers of the entropy head on top of the encoder; 0: it reads the encoder's states, and what it learns serves the
+    whole model."""
     decoder_layers: int = 1
     """Layers of the local decoder; `megabyte`: of its local model."""
     pooling_heads: int = 4
@@ -168,6 +170,9 @@ class ModelConfig:
     """A scratchpad also attends to the earlier scratchpads of its own open patch; commits never see any."""
     slot_type_embedding: bool = False
     """Add a learned vector, 0 at the start, to the slot input of scratchpads."""
+    context_lags: int = 16
+    """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
+    longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""
     ffn_ratio: float = 8 / 3
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
     rotary_base: float = 10000.0
@@ -183,7 +188,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_baseline()
-        _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers", "entropy_head_layers")
+        _require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers")
+        layers = self.entropy_head_layers
+        _require(layers >= 0, f"entropy_head_layers is {layers}", "an integer of at least 0")
         _require_positive(
             self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers"
         )
@@ -271,6 +278,11 @@ class ModelConfig:
         return self.decoder_window_bytes or self.window_bytes
 
     @property
+    def num_context_lags(self) -> int:
+        """Patch lags that have a projection of their own."""
+        return min(self.context_lags, self.patchifier.longest_patch)
+
+    @property
     def trunk_kv_dim(self) -> int:
         """Width of the trunk's keys, and of its values."""
         return self.trunk_dim // self.trunk_heads * (self.trunk_kv_heads or self.trunk_heads)
@@ -310,6 +322,8 @@ class TrainConfig:
     """Forward passes per optimizer step, weighted by their target bytes."""
     learning_rate: float = 2e-3
     """Peak of the cosine schedule."""
+    trunk_learning_rate_ratio: float = 1.0
+    """Learning rate of patch pooling, trunk and context projection over that of the local parts; baselines: 1."""
     final_learning_rate_ratio: float = 0.1
     """Last learning rate over the peak."""
     warmup_steps: int = 50
@@ -366,8 +380,9 @@ class TrainConfig:
             _require(value >= 0, f"{name} is {value}", "an integer of at least 0")
         _require(self.seed < 2**63, f"seed is {self.seed}", "an integer from 0 to below 2^63")
         _require_finite(self, "learning_rate", "weight_decay", "max_grad_norm", "entropy_head_weight")
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "a number above 0")
-        _require(self.max_grad_norm > 0, f"max_grad_norm is {self.max_grad_norm}", "a number above 0")
+        _require_finite(self, "trunk_learning_rate_ratio")
+        for name in ("learning_rate", "trunk_learning_rate_ratio", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "a number above 0")
         _require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}", "a number of at least 0")
         for name in ("entropy_head_weight", "ratio_loss_weight"):
             value = getattr(self, name)
@@ -406,6 +421,12 @@ class Config:
         version = self.format_version
         _require(
             version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
+        )
+        ratio, kind = self.train.trunk_learning_rate_ratio, self.model.kind
+        _require(
+            ratio == 1 or kind == "patch",
+            f"train.trunk_learning_rate_ratio is {ratio} with model.kind {kind}",
+            "1: baselines have one learning rate",
         )
         spread, trigger = self.train.threshold_spread, self.model.trigger.kind
         _require(

@@ -324,7 +324,7 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "routing": 2 * dim * dim if is_hnet else 0,
         "patch_pooling": dim * trunk_dim if is_hnet else dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
         "trunk": config.trunk_layers * trunk_block,
-        "context_to_bytes": trunk_dim * config.decoder_layers * dim,
+        "context_to_bytes": trunk_dim * (config.num_context_lags + config.decoder_layers - 1) * dim,
         "local_decoder": config.decoder_layers * local_block + lm_head,
     }
 

@@ -7,6 +7,7 @@ from sizes import SCRATCHPADS_PER_BYTE, plain_patches
 
 from patchpad.config import Config, TrainConfig
 from patchpad.patching.triggers import RandomTrigger
+from patchpad.training.optimizer import set_learning_rate
 from patchpad.training.schedule import learning_rate
 from patchpad.training.trainer import StepSums, Trainer
 
@@ -41,8 +42,7 @@ def test_a_step_changes_the_weights_as_the_trainer_does(tmp_path):
     step.model.load_state_dict(trainer.model.state_dict())
     _, step.trigger = trainer.schedule.decision(trainer.model, 0)
     assert isinstance(step.trigger, RandomTrigger)
-    for group in step.optimizer.param_groups:
-        group["lr"] = learning_rate(0, trainer.config.train)
+    set_learning_rate(step.optimizer, learning_rate(0, trainer.config.train))
     trainer.train_step(StepSums())
     step.run()
     for name, weights in trainer.model.named_parameters():

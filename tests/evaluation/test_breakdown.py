@@ -95,8 +95,9 @@ def test_the_null_context_equals_a_hand_made_pass_in_which_nothing_reads_the_tru
     with torch.no_grad():
         sees = window_attentions(documents, (model.config.encoder_window, model.config.decoder_window), keep=False)
         states = model.local_encoder(ids, documents.offset, sees[0])
-        null = model.context_to_bytes.with_null(torch.zeros(1, model.config.trunk_dim))[0]
-        context = null.expand(*ids.shape, *null.shape)
+        null = model.context_to_bytes.with_null(torch.zeros(1, model.config.trunk_dim))[:1]
+        lag = predicted.output.layout.patch_lag
+        context = model.context_to_bytes.read(null, torch.zeros_like(lag), lag)
         logits = model.local_decoder(states, context, documents.offset, sees[1])
     torch.testing.assert_close(predicted.output.logits, logits, rtol=0, atol=1e-5)
     with_context = model(ids, math.inf)

@@ -170,13 +170,16 @@ def test_a_document_gives_the_same_outputs_alone_packed_and_in_any_row(patchifie
                 start = end
 
 
-def test_ten_copies_of_a_row_give_ten_identical_outputs():
+def test_ten_copies_of_a_row_give_ten_equal_outputs():
     model = sharp_model(tiny_model_config("spacebyte", "entropy"))
     row = packed(11, [31, 9])
     threshold = thresholds_to_try(model, row)[0]
     with torch.no_grad():
-        logits = model(row.expand(10, -1), threshold).logits
-    assert torch.equal(logits, logits[:1].expand_as(logits))
+        output = model(row.expand(10, -1), threshold)
+    for mask in (output.layout.patch_end_mask, output.layout.scratchpad_mask):
+        assert torch.equal(mask, mask[:1].expand_as(mask))
+    # Not bit by bit: a matrix product may round its rows differently by their place.
+    assert float((output.logits - output.logits[:1]).abs().max()) <= tolerance(output.logits)
 
 
 @every_combination

@@ -14,7 +14,7 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.model.byte_lm import ByteLM
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
-from patchpad.training.optimizer import build_optimizer
+from patchpad.training.optimizer import build_optimizer, set_learning_rate
 from patchpad.training.schedule import learning_rate
 from patchpad.training.trainer import StepSums, Trainer
 
@@ -243,3 +243,13 @@ def test_weight_decay_touches_matrices_alone(tools):
     assert {parameter.dim() for parameter in others["params"]} == {1}
     assert min(parameter.dim() for parameter in decayed["params"]) == 2
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_the_trunk_has_its_own_share_of_the_learning_rate(tools):
+    model = ByteLM(tools.config().model)
+    optimizer = build_optimizer(model, tools.config(trunk_learning_rate_ratio=0.25).train)
+    set_learning_rate(optimizer, 8.0)
+    rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        runs_once_per_slot = name.split(".")[0] in ("patch_pooling", "trunk", "context_to_bytes")
+        assert rates[parameter] == (2.0 if runs_once_per_slot else 8.0), name

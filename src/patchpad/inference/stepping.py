@@ -40,6 +40,7 @@ class DecodingState(RowState):
     newest_entropy_nats: Float[Tensor, " batch"] | None
     encoder: LocalCache
     entropy_head: LocalCache | None
+    """None without a head, or for one without layers."""
     decoder: LocalCache
     open_states: Float[Tensor, "batch place byte_dim"]
     """Byte states of the newest id's patch up to that id, oldest first."""
@@ -49,8 +50,10 @@ class DecodingState(RowState):
     """Bytes of that patch so far, the separator not counted."""
     newest_ends_patch: Bool[Tensor, " batch"]
     """Whether the newest id closed its patch, so that the next one opens another."""
-    context: Float[Tensor, "batch layer byte_dim"]
-    """What the newest slot adds at each local decoder layer."""
+    context: Float[Tensor, "batch addition byte_dim"]
+    """What the newest slot adds at the local decoder's layers, see `ContextToBytes`."""
+    patch_lag: Int[Tensor, " batch"]
+    """Bytes since the newest slot; before the document's first, since its start."""
     boundary_probability: Float[Tensor, " batch"] | None
     """For `hnet`: the router's probability at the newest id."""
     smoothed: Float[Tensor, "batch trunk_dim"] | None
@@ -183,6 +186,7 @@ def read_prompts(
         open_bytes=open_bytes,
         newest_ends_patch=ends_patch,
         context=kept.contexts[layout.newest_slot[rows, last_position]],
+        patch_lag=layout.patch_lag[rows, last_position],
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         boundary_probability=None,
         smoothed=None,
@@ -264,10 +268,12 @@ def read_kernel(
         recent = torch.cat((ids[:, None], earlier), dim=1)
         state.recent_ids[rows] = recent
     with autocast(model.device):
-        byte_states = model.local_encoder(ids, position, state.encoder.at(rows, position), recent)
+        encoder_sees = state.encoder.at(rows, position)
+        byte_states = model.local_encoder(ids, position, encoder_sees, recent)
         entropies = previous_entropies = None
-        if model.entropy_head is not None and state.entropy_head is not None:
-            _, entropies = model.entropy_head(byte_states, position, state.entropy_head.at(rows, position))
+        if model.entropy_head is not None:
+            head_sees = encoder_sees if state.entropy_head is None else state.entropy_head.at(rows, position)
+            _, entropies = model.entropy_head(byte_states, position, head_sees)
             assert state.newest_entropy_nats is not None
             previous_entropies = torch.where(begins, entropies, state.newest_entropy_nats[rows])
             state.newest_entropy_nats[rows] = entropies
@@ -293,6 +299,7 @@ def read_kernel(
     state.open_length[rows] = place + 1
     state.open_bytes[rows] = open_bytes
     state.newest_ends_patch[rows] = ends_patch
+    state.patch_lag[rows] = torch.where(begins, 0, state.patch_lag[rows] + 1)
     return ends_patch | fires
 
 
@@ -328,6 +335,7 @@ def refresh_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         if state.smoothed is not None:
             slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
+    state.patch_lag[rows] = 0
     state.trunk.commit(rows, is_commit)
     if state.scratchpads is not None:
         state.scratchpads.update(rows, attend.kept, is_commit)
@@ -361,7 +369,8 @@ def predict_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
     byte_states = state.open_states[rows, state.open_length[rows] - 1]
     with autocast(model.device):
         decoder_sees = state.decoder.at(rows, position)
-        return model.local_decoder(byte_states, state.context[rows], position, decoder_sees).float()
+        contexts = model.context_to_bytes.read(state.context, rows, state.patch_lag[rows])
+        return model.local_decoder(byte_states, contexts, position, decoder_sees).float()
 
 
 __all__ = [

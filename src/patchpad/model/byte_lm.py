@@ -40,7 +40,7 @@ class Activations:
     slot_outputs: SlotStates
     """Trunk outputs, smoothed for `hnet`."""
     contexts: Tensor
-    """[1 + slot, layer, byte_dim]; entry 0 is the null context."""
+    """[1 + slot, addition, byte_dim], see `ContextToBytes`; entry 0 is the null context."""
     encoder: list[tuple[Tensor, Tensor]]
     entropy_head: list[tuple[Tensor, Tensor]]
     trunk: list[tuple[Tensor, Tensor]]
@@ -177,7 +177,8 @@ class ByteLM(LanguageModel):
             slot_outputs = smooth(slot_outputs, layout, boundaries)
 
         contexts = self.context_to_bytes.with_null(slot_outputs)
-        byte_contexts = contexts[torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot]
+        newest = torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot
+        byte_contexts = self.context_to_bytes.read(contexts, newest, layout.patch_lag)
         if boundaries is not None:
             byte_contexts = byte_contexts * straight_through_confidence(boundaries)[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)

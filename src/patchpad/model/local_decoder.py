@@ -10,21 +10,45 @@ from patchpad.model.block import RMSNorm, Stack
 
 
 class ContextToBytes(nn.Module):
-    """Projects a slot's trunk output once for each local decoder layer."""
+    """Projects a slot's trunk output once for each addition that bytes may read.
+
+    A byte's patch lag says how many bytes ago its slot was. The first decoder layer has a projection of its own for
+    each lag up to `num_lags` - 1, further lags share the last: one trunk output foretells several bytes, and without it
+    a byte could not tell which of them it is. The other layers' additions do not depend on the lag.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.num_lags = config.num_context_lags
         self.num_layers = config.decoder_layers
+        num_additions = self.num_lags + self.num_layers - 1
         self.null_context = nn.Parameter(torch.empty(config.trunk_dim))
-        self.projection = nn.Linear(config.trunk_dim, config.decoder_layers * config.byte_dim, bias=False)
+        self.projection = nn.Linear(config.trunk_dim, num_additions * config.byte_dim, bias=False)
 
-    def forward(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "slot layer byte_dim"]:
-        """Returns the addition that each decoder layer makes to the bytes that read a slot."""
-        return self.projection(slot_outputs).unflatten(-1, (self.num_layers, -1))
+    def forward(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "slot addition byte_dim"]:
+        """Returns a slot's additions: first decoder layer, lag by lag, then the other layers."""
+        return self.projection(slot_outputs).unflatten(-1, (self.num_lags + self.num_layers - 1, -1))
 
-    def with_null(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "context layer byte_dim"]:
+    def with_null(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "context addition byte_dim"]:
         """The same, with the null context as entry 0 before the slots."""
         return self(torch.cat((self.null_context[None].to(slot_outputs.dtype), slot_outputs)))
+
+    def read(
+        self,
+        contexts: Float[Tensor, "context addition byte_dim"],
+        newest: Int[Tensor, "*where"],
+        lag: Int[Tensor, "*where"],
+    ) -> Float[Tensor, "*where layer byte_dim"]:
+        """Returns what each decoder layer adds to bytes.
+
+        Args:
+            contexts: what this module returned.
+            newest: the entry of `contexts` that each byte reads.
+            lag: bytes since that slot, or since the document's start for the null context.
+        """
+        others = torch.arange(self.num_lags, self.num_lags + self.num_layers - 1, device=lag.device)
+        first = lag.clamp(max=self.num_lags - 1)[..., None]
+        return contexts[newest[..., None], torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)]
 
 
 class LocalDecoder(nn.Module):

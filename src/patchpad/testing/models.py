@@ -31,10 +31,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
     "slot type": {"slot_type_embedding": True},
     "n-grams": {"ngram_vocab_size": 50},
+    "head without layers": {"entropy_head_layers": 0},
+    "one context for every lag": {"context_lags": 1},
+    "a context for few lags": {"context_lags": 3},
     "windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 8, "decoder_window_bytes": 5},
 }
 """Options of the model, off by default, as further sizes for `tiny_model_config`."""
-ALL_OPTIONS = {key: value for sizes in OPTIONS.values() for key, value in sizes.items()}
+ALL_OPTIONS = {
+    key: value
+    for name, sizes in OPTIONS.items()
+    for key, value in sizes.items()
+    if name not in ("head without layers", "one context for every lag")
+}
+"""Those that can go together, in one."""
 
 
 def tolerance(logits: Tensor) -> float:

@@ -6,15 +6,32 @@ from torch import Tensor, nn
 from patchpad.config import TrainConfig
 from patchpad.errors import CheckpointError
 
+TRUNK_PARTS = ("patch_pooling.", "trunk.", "context_to_bytes.")
+"""Parts of the patch model that run once per slot, not once per byte."""
+
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Returns AdamW that decays matrices only: no norms, biases or single vectors."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decay = config.weight_decay if parameter.dim() >= 2 else 0.0
+        ratio = config.trunk_learning_rate_ratio if name.startswith(TRUNK_PARTS) else 1.0
+        groups.setdefault((decay, ratio), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "learning_rate_ratio": ratio}
+            for (decay, ratio), parameters in groups.items()
+        ],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the next step's learning rate, of which each group takes its own ratio."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["learning_rate_ratio"]
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
-from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
@@ -193,8 +193,7 @@ class Trainer:
             self._accumulate(batch, num_targets, sums, pass_number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
         self._require_finite(float(norm), "gradient")
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, train_config)
+        set_learning_rate(self.optimizer, learning_rate(self.step, train_config))
         self.optimizer.step()
         return float(norm)
 
