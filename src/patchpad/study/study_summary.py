@@ -76,14 +76,15 @@ class Arm:
         Returns:
             The differences over the seeds that both have, and the other's mean over them; None where there are none.
         """
-        bits, base = self._bits(at), other._bits(other_at)
+        bits, base = self.bits_by_seed(at), other.bits_by_seed(other_at)
         shared = sorted(bits.keys() & base.keys())
         if not shared:
             return None
         spread = Spread.of([bits[seed] - base[seed] for seed in shared])
         return spread, statistics.fmean(base[seed] for seed in shared)
 
-    def _bits(self, at: str) -> dict[int, float]:
+    def bits_by_seed(self, at: str = "stored") -> dict[int, float]:
+        """Returns seed -> bits per byte at a point; seeds that lack it are left out."""
         points = {result["seed"]: point_at(result, at) for result in self.results}
         return {seed: point["bits_per_byte"] for seed, point in points.items() if point is not None}
 
