@@ -176,7 +176,7 @@ def test_deviations_are_bars_inside_the_plot_with_the_marker_in_their_middle():
     points = [(1.0, 2.0), (2.0, 2.5), (3.0, 2.2)]
     root = parsed([Series("a", points, line=False, deviations=[0.5, None, math.nan])], width=640, height=360)
     (bar,) = [element for element in root.iter() if element.get("class", "").endswith("plot-bar")]
-    low, high = (float(end) for end in re.search(r"h8M[\d.]+,([\d.]+)V([\d.]+)M", bar.get("d")).groups())
+    low, high = (float(end) for end in re.search(r"h12M[\d.]+,([\d.]+)V([\d.]+)M", bar.get("d")).groups())
     middle = float(re.match(r"M[\d.]+,([\d.]+)a", markers(root)[0].get("d"))[1])
     assert 0 < high < middle < low < 360
     assert low - middle == pytest.approx(middle - high, abs=0.2)

@@ -230,7 +230,7 @@ class _Shown:
         elements = []
         ends = [frame.at(end) for end in self.bar_ends]
         for (x, low), (_, high) in zip(ends[::2], ends[1::2], strict=True):
-            path = f"M{x - 4:.1f},{low:.1f}h8M{x:.1f},{low:.1f}V{high:.1f}M{x - 4:.1f},{high:.1f}h8"
+            path = f"M{x - 6:.1f},{low:.1f}h12M{x:.1f},{low:.1f}V{high:.1f}M{x - 6:.1f},{high:.1f}h12"
             style = f"stroke:{self.colour};stroke-width:1.5"
             elements.append(f'<path class="plot-line plot-bar" style="{style}" d="{path}"/>')
         return elements

@@ -44,7 +44,8 @@ def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> str:
         if x is not None and y is not None:
             label, point, text = _label(arm, arms), (x.mean, y.mean), "" if calls is None else f"{calls.mean:.2f}"
             series.append(Series(label, [point], [text], line=False, deviations=[y.deviation], look=arm.look))
-    title = f"Bits per byte against {what}, means ± standard deviation over seeds; beside each its trunk calls per byte"
+    spread = ", ± over seeds" if any(one.deviations != [None] for one in series) else ""
+    title = f"Bits per byte against {what}{spread}; numbers are trunk calls per byte"
     return _plot(series, title, x_label, f"plot-{what}", log_x=True)
 
 
