@@ -144,7 +144,7 @@ def test_roles_name_arms_of_the_study_and_pairs_see_the_same_bytes():
     arms = {arm.name: arm for arm in study.fields.arms}
     assert set(recipe.ARMS.values()) <= set(arms)
     families = [("C5", "plain fixed", name) for name in recipe.PATCHIFIERS]
-    for _, *roles in (*recipe.CLAIMS, *families):
+    for _, *roles in (*(row[:3] for row in recipe.CLAIMS), *families):
         pair = [arms[recipe.ARMS[role]] for role in roles]
         assert len({(study.text_of(arm), arm.bytes_seen, arm.tier) for arm in pair}) == 1, roles
     assert {(study.text_of(arm), arm.tier) for arm in arms.values()} == set(recipe.PARTS.values())
@@ -190,7 +190,7 @@ def test_arms_are_set_against_the_byte_model_and_the_compressors(recipe):
     write(recipe.RESULTS, tier_1())
     arms = {row["arm"]: row for row in rows_of(recipe.part(recipe.read(), "tier 1"))}
     assert list(arms) == [*TIER_1, "xz (compressor)", "bz2 (compressor)"]
-    assert arms[TIER_1[3]]["of the byte model's"] == "0.240"
+    assert arms[TIER_1[3]]["FLOPs over the byte model's"] == "0.240"
     assert arms[TIER_1[3]]["parameters"] == "2,100,000"
     assert arms[TIER_1[3]]["of these, entropy head"] == "100,000"
     assert arms[TIER_1[0]]["bits per byte"] == "2.0100 ± 0.0141"
@@ -210,6 +210,14 @@ def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
     (row,) = claims(recipe, "C2")
     assert row["FLOPs per byte, of both"] == "1,920,000 / 8,000,000 = 0.24"
     assert row["trunk KV bytes per byte, of both"] == "512.0 / 8,192.0 = 0.0625"
+
+
+def test_equal_trunk_calls_are_compared_at_exactly_that_rate_too(recipe):
+    write(recipe.RESULTS, tier_1())
+    stored, exact = claims(recipe, "C3")
+    assert (stored["arm"], stored["each seed"]) == ("2m-fixed16-entropy", "-0.0100")
+    assert (exact["arm"], exact["less"]) == ("2m-fixed16-entropy at 0.1875", "2m-fixed4-never")
+    assert (exact["each seed"], exact["trunk calls per byte, of both"]) == ("-0.0200", "0.2500 / 0.2400 = 1.04")
 
 
 def test_arms_without_results_leave_their_rows_out_and_are_named(recipe):

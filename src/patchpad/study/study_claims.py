@@ -57,14 +57,27 @@ class Findings:
         return f"{comparison.text}, {compact_number(comparison.bytes_seen, digits=2)}"
 
 
-def difference_rows(findings: Findings, claim: str, role: str, other: str) -> list[Row]:
-    """Returns the row of an arm less another; none where one has no result."""
+def difference_rows(findings: Findings, claim: str, role: str, other: str, at: str = "stored") -> list[Row]:
+    """Returns the row of an arm less another; none where one has no result.
+
+    Args:
+        findings: the study's.
+        claim: begins the row.
+        role: of the arm.
+        other: role of what is taken away.
+        at: the point of both; an arm that was not measured there stands at its stored threshold.
+    """
     pair = findings.pair(role, other)
-    found = pair[0].less(pair[1]) if pair else None
-    if pair is None or found is None:
+    if pair is None:
         return []
-    names = (pair[0].label, pair[1].label)
-    return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *_costs_of_both(*pair)]]
+    places = [at if at in arm.points() else "stored" for arm in pair]
+    found = pair[0].less(pair[1], *places)
+    if found is None:
+        return []
+    names = (
+        arm.label if place == "stored" else f"{arm.label} at {place}" for arm, place in zip(pair, places, strict=True)
+    )
+    return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *_costs_of_both(*pair, *places)]]
 
 
 def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
