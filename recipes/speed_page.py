@@ -157,7 +157,7 @@ def short_table() -> str:
 def filled(page: Path) -> str:
     """Returns a page with its table made anew."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
+    _, after = rest.split(END, 1)
     return f"{before}{BEGIN}\n\n{TABLES[page]()}\n{END}{after}"
 
 

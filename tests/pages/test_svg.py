@@ -170,3 +170,16 @@ def test_frame_says_where_values_lie():
             low, high, start, end = map(float, (found.get(name) or "").split())
             assert start + (value - low) / (high - low) * (end - start) == pytest.approx(at, abs=0.1)
     assert parsed([Series("", [(0.0, 2.0)])]).get("data-x") is None
+
+
+def test_deviations_are_bars_inside_the_plot_with_the_marker_in_their_middle():
+    points = [(1.0, 2.0), (2.0, 2.5), (3.0, 2.2)]
+    root = parsed([Series("a", points, line=False, deviations=[0.5, None, math.nan])], width=640, height=360)
+    (bar,) = [element for element in root.iter() if element.get("class", "").endswith("plot-bar")]
+    low, high = (float(end) for end in re.search(r"h12M[\d.]+,([\d.]+)V([\d.]+)M", bar.get("d")).groups())
+    middle = float(re.match(r"M[\d.]+,([\d.]+)a", markers(root)[0].get("d"))[1])
+    assert 0 < high < middle < low < 360
+    assert low - middle == pytest.approx(middle - high, abs=0.2)
+    assert "± 0.5" in markers(root)[0][0].text
+    with pytest.raises(ValueError, match="3 points but 1 deviations"):
+        Series("a", points, deviations=[0.1])

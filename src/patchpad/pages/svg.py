@@ -64,14 +64,15 @@ class Series:
     """Whether each point has a marker; a lone point always has one."""
     line: bool = True
     """Whether a line joins the points; False makes a scatter plot."""
+    deviations: Sequence[Number | None] | None = None
+    """For each point how far a vertical bar reaches above and below it; None: it has none."""
     look: int | None = None
     """Number of its colour and marker, so that it keeps them from plot to plot; None: its place in the list."""
 
     def __post_init__(self) -> None:
-        if self.point_labels is not None and len(self.point_labels) != len(self.points):
-            raise ValueError(
-                f"Series {self.label!r} has {len(self.points)} points but {len(self.point_labels)} point labels"
-            )
+        for each, what in ((self.point_labels, "point labels"), (self.deviations, "deviations")):
+            if each is not None and len(each) != len(self.points):
+                raise ValueError(f"Series {self.label!r} has {len(self.points)} points but {len(each)} {what}")
 
 
 def line_plot(
@@ -111,7 +112,7 @@ def line_plot(
     width, height = width - 2 * padding, height - 2 * padding
     shown = [_Shown.of(one, index, log_x) for index, one in enumerate(series)]
     xs = [x for one in shown for x, _ in one.points]
-    ys = [y for one in shown for _, y in one.points] + list(references.values())
+    ys = [y for one in shown for _, y in [*one.points, *one.bar_ends]] + list(references.values())
     y_ticks = nice_ticks(ys)
     x_ticks = nice_log_ticks(xs) if log_x else nice_ticks(xs)
     y_texts, x_texts = tick_texts(y_ticks), tick_texts(x_ticks, even=not log_x)
@@ -129,6 +130,7 @@ def line_plot(
         text_element((left + right) / 2, height - 10, x_label, anchor="middle"),
         *_references(frame, references),
         *(element for one in shown for element in one.line_elements(frame)),
+        *(element for one in shown for element in one.bar_elements(frame)),
         *(element for one in shown for element in one.marker_elements(frame, x_label, y_label)),
         *_point_labels(frame, shown),
     ]
@@ -199,21 +201,39 @@ class _Shown:
     shape: int
     points: list[tuple[Number, Number]]
     labels: list[str]
+    deviations: list[Number]
 
     @classmethod
     def of(cls, series: Series, index: int, log_x: bool) -> "_Shown":
         labels = series.point_labels or [""] * len(series.points)
+        deviations = series.deviations or [None] * len(series.points)
         kept = [
-            (point, label)
-            for point, label in zip(series.points, labels, strict=True)
+            (point, label, deviation if deviation is not None and _drawable(deviation) else 0.0)
+            for point, label, deviation in zip(series.points, labels, deviations, strict=True)
             if _drawable(point[0]) and _drawable(point[1]) and (not log_x or point[0] > 1e-150)
         ]
         look = index if series.look is None else series.look
-        return cls(series, colour_of(look), look, [point for point, _ in kept], [label for _, label in kept])
+        points, texts, reaches = [one[0] for one in kept], [one[1] for one in kept], [one[2] for one in kept]
+        return cls(series, colour_of(look), look, points, texts, reaches)
 
     @property
     def has_markers(self) -> bool:
         return self.series.marker or not self.series.line or len(self.points) == 1
+
+    @property
+    def bar_ends(self) -> list[tuple[Number, Number]]:
+        """Lower and upper end of each bar."""
+        bars = [(x, y, reach) for (x, y), reach in zip(self.points, self.deviations, strict=True) if reach]
+        return [end for x, y, reach in bars for end in ((x, y - reach), (x, y + reach))]
+
+    def bar_elements(self, frame: _Frame) -> list[str]:
+        elements = []
+        ends = [frame.at(end) for end in self.bar_ends]
+        for (x, low), (_, high) in zip(ends[::2], ends[1::2], strict=True):
+            path = f"M{x - 6:.1f},{low:.1f}h12M{x:.1f},{low:.1f}V{high:.1f}M{x - 6:.1f},{high:.1f}h12"
+            style = f"stroke:{self.colour};stroke-width:1.5"
+            elements.append(f'<path class="plot-line plot-bar" style="{style}" d="{path}"/>')
+        return elements
 
     def line_elements(self, frame: _Frame) -> list[str]:
         if len(self.points) < 2 or not self.series.line:
@@ -226,12 +246,13 @@ class _Shown:
         if not self.has_markers:
             return []
         elements = []
-        for point, label in zip(self.points, self.labels, strict=True):
+        for point, label, reach in zip(self.points, self.labels, self.deviations, strict=True):
             tip = ", ".join(
                 [
                     *([f"{self.series.label} {label}".strip()] if label or self.series.label else []),
                     f"{x_label}: {compact_number(point[0], digits=4)}",
-                    f"{y_label}: {compact_number(point[1], digits=4)}",
+                    f"{y_label}: {compact_number(point[1], digits=4)}"
+                    + (f" ± {compact_number(reach, digits=2)}" if reach else ""),
                 ]
             )
             elements.append(_marker(*frame.at(point), self.shape, self.colour, tip))
@@ -377,6 +398,7 @@ def _marker(x: Number, y: Number, shape: int, colour: str, tip: str = "") -> str
         f"M{x:.1f},{y - 1.5 * r:.1f}l{1.5 * r},{1.5 * r}l{-1.5 * r},{1.5 * r}l{-1.5 * r},{-1.5 * r}z",
         f"M{x - r:.1f},{y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}z",
         f"M{x:.1f},{y - 1.3 * r:.1f}l{1.3 * r},{2.3 * r}h{-2.6 * r}z",
+        f"M{x:.1f},{y + 1.3 * r:.1f}l{1.3 * r},{-2.3 * r}h{-2.6 * r}z",
     )
     content = f"<title>{escape_text(tip)}</title>" if tip else ""
     return f'<path class="plot-marker" style="fill:{colour}" d="{paths[shape % len(paths)]}">{content}</path>'

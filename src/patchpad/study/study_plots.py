@@ -40,10 +40,13 @@ def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> str:
     """Returns bits per byte against a kind of cost, a point for each arm at its stored threshold."""
     series = []
     for arm in arms:
-        x, y = arm.at(key), arm.at("bits_per_byte")
+        x, y, calls = arm.at(key), arm.at("bits_per_byte"), arm.at("trunk_calls_per_byte")
         if x is not None and y is not None:
-            series.append(Series(_label(arm, arms), [(x.mean, y.mean)], line=False, look=arm.look))
-    return _plot(series, f"Bits per byte against {what}, means over seeds", x_label, f"plot-{what}", log_x=True)
+            label, point, text = _label(arm, arms), (x.mean, y.mean), "" if calls is None else f"{calls.mean:.2f}"
+            series.append(Series(label, [point], [text], line=False, deviations=[y.deviation], look=arm.look))
+    spread = ", ± over seeds" if any(one.deviations != [None] for one in series) else ""
+    title = f"Bits per byte against {what}{spread}; numbers are trunk calls per byte"
+    return _plot(series, title, x_label, f"plot-{what}", log_x=True)
 
 
 def threshold_curves(arms: Sequence[Arm]) -> str:

@@ -1,17 +1,23 @@
 """`report.md` of a study: every table and plot from the result files alone. Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from patchpad.files import write_atomically
 from patchpad.pages.ticks import compact_number
-from patchpad.study.study_plots import CLASS_NAMES, study_plots
+from patchpad.study.study_plots import study_plots
 from patchpad.study.study_results import Results, read_results
-from patchpad.study.study_summary import Arm, Comparison, Spread, summarize
+from patchpad.study.study_summary import Comparison, summarize
+from patchpad.study.study_tables import (
+    arms_table,
+    classes_table,
+    differences_table,
+    threshold_table,
+    training_table,
+)
 
 REPORT, PLOTS = "report.md", "plots"
-NOTHING = "–"  # noqa: RUF001  (a dash for "does not apply")
 PLOT_TEXTS = {
     "flops": "bits per byte against FLOPs per byte",
     "cache": "bits per byte against trunk KV bytes per byte",
@@ -48,17 +54,11 @@ def render_study_report(
 ) -> str:
     """Returns the report as Markdown; `plots` are the names of the files beside it that exist."""
     study = results.study
-    planned = {arm["name"] for arm in study["arms"]}
-    missing = sorted(planned - {arm.name for comparison in comparisons for arm in comparison.arms})
-    parts = [f"# {study['name']}", study["text"], _provenance_line(results)]
-    if missing:
-        parts.append(f"No result yet of: {', '.join(missing)}.")
+    planned = [arm["name"] for arm in study["arms"]]
+    parts = [f"# {study['name']}", study["text"], provenance_line(results), missing_line(planned, comparisons)]
     for comparison in comparisons:
-        parts += [_heading(comparison), _text_line(comparison), arms_table(comparison)]
-        for reference in (arm for arm in comparison.arms if arm.name in comparison.references):
-            differences = differences_table(comparison, reference)
-            if differences:
-                parts += [f"Differences from {reference.name}, seed by seed:", differences]
+        parts += [_heading(comparison), text_line(comparison), arms_table(comparison)]
+        parts += all_differences(comparison)
         curves = threshold_table(comparison)
         if curves:
             parts += ["Along the threshold, each arm's own weights; means over seeds:", curves]
@@ -73,105 +73,24 @@ def render_study_report(
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def arms_table(comparison: Comparison) -> str:
-    """Returns quality and cost of each arm at its stored threshold, and the compressors."""
-    rows = []
-    for arm in comparison.arms:
-        parameters = arm.first["parameters"]
-        rows.append(
-            [
-                arm.label,
-                str(len(arm.results)),
-                f"{sum(parameters.values()):,}",
-                f"{parameters['entropy_head']:,}" if parameters.get("entropy_head") else NOTHING,
-                number(arm.at("scratchpads_per_byte"), 4),
-                number(arm.at("trunk_calls_per_byte"), 4),
-                number(arm.at("flops_per_byte"), 0),
-                number(arm.at("trunk_cache_bytes_per_byte"), 1),
-                with_spread(arm.at("bits_per_byte")),
-                number(arm.spread(lambda one: one["measured"]["null_context_bits_per_byte"]), 4),
-                number(arm.spread(lambda one: one["measured"]["entropy_head_bits_per_byte"]), 4),
-                number(_lag(arm), 2),
-            ]
-        )
-    for name, bits in comparison.arms[0].first["compressors"].items():
-        rows.append([f"{name} (compressor)", *[NOTHING] * 7, f"{bits:.4f}", *[NOTHING] * 3])
-    return table(
-        (
-            *("arm", "seeds", "parameters", "of these, entropy head", "scratchpads per byte"),
-            *("trunk calls per byte", "FLOPs per byte", "trunk KV bytes per byte", "bits per byte"),
-            *("without the trunk's context", "the head's bits per byte", "mean patch lag"),
-        ),
-        rows,
-    )
+def all_differences(comparison: Comparison) -> list[str]:
+    """Returns a line and a table for each reference that has been measured."""
+    parts = []
+    for reference in (arm for arm in comparison.arms if arm.name in comparison.references):
+        differences = differences_table(comparison, reference)
+        if differences:
+            parts += [f"Differences from {reference.name}, seed by seed:", differences]
+    return parts
 
 
-def _lag(arm: Arm) -> Spread | None:
-    return arm.spread(lambda one: (one["measured"]["stored"] or {}).get("mean_patch_lag"))
+def missing_line(planned: Iterable[str], comparisons: Sequence[Comparison]) -> str:
+    """Returns which arms have no result yet; "" if all have."""
+    done = {arm.name for comparison in comparisons for arm in comparison.arms}
+    missing = [name for name in planned if name not in done]
+    return f"No result yet of: {', '.join(missing)}." if missing else ""
 
 
-def differences_table(comparison: Comparison, reference: Arm) -> str:
-    """Returns bits per byte less those of the reference arm, per equal seed; "" if nothing can be compared."""
-    rows = []
-    for arm, found, base in comparison.differences(reference):
-        each = ", ".join(f"{value:+.4f}" for value in found.values)
-        percent = f"{100 * found.mean / base:+.2f} %"
-        rows.append([arm.label, with_spread(found, sign="+"), percent, str(len(found.values)), each])
-    headings = ("arm", "bits per byte, difference", "of the reference", "seeds in common", "each seed")
-    return table(headings, rows) if rows else ""
-
-
-def threshold_table(comparison: Comparison) -> str:
-    """Returns the points of all arms that have more than one; "" if none has."""
-    rows = []
-    for arm in comparison.arms:
-        points = arm.points()
-        for at in points if len(points) > 1 else ():
-            keys = (("scratchpads_per_byte", 4), ("trunk_calls_per_byte", 4), ("flops_per_byte", 0))
-            cells = [number(arm.at(key, at), digits) for key, digits in keys]
-            rows.append([arm.label, at, *cells, with_spread(arm.at("bits_per_byte", at))])
-    headings = ("arm", "at", "scratchpads per byte", "trunk calls per byte", "FLOPs per byte", "bits per byte")
-    return table(headings, rows) if rows else ""
-
-
-def classes_table(comparison: Comparison) -> str:
-    """Returns scratchpads per byte of each class; "" if no arm has any."""
-    rates = {arm: arm.class_rates() for arm in comparison.arms}
-    shown = [arm for arm in comparison.arms if any(rates[arm].values())]
-    names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
-    rows = [
-        [arm.label, *(f"{rates[arm][name]:.3f}" if name in rates[arm] else NOTHING for name in names)] for arm in shown
-    ]
-    return table(("arm", *(CLASS_NAMES[name] for name in names)), rows) if rows else ""
-
-
-def training_table(comparison: Comparison) -> str:
-    """Returns bytes seen, times and learning rate of each arm."""
-    rows = []
-    for arm in comparison.arms:
-        train = arm.first["config"]["train"]
-        rows.append(
-            [
-                arm.label,
-                " ".join(str(one["seed"]) for one in arm.results),
-                f"{arm.first['training']['steps']:,}",
-                number(arm.spread(lambda one: one["training"]["bytes_seen"]), 0),
-                f"{train['learning_rate']:g}",
-                number(arm.spread(lambda one: one["training"]["wall_seconds"]), 1),
-                number(arm.spread(lambda one: one["training"]["processor_seconds"]), 1),
-                number(arm.spread(lambda one: one["training"]["bytes_per_second"]), 0),
-            ]
-        )
-    return table(
-        (
-            *("arm", "seeds", "steps", "bytes seen", "learning rate", "wall seconds", "processor seconds"),
-            "bytes per second",
-        ),
-        rows,
-    )
-
-
-def _provenance_line(results: Results) -> str:
+def provenance_line(results: Results) -> str:
     """Returns machine, versions and commits of the results, each once."""
 
     def each(key: str) -> str:
@@ -189,7 +108,8 @@ def _heading(comparison: Comparison) -> str:
     return f"## Text: {comparison.text}, {compact_number(comparison.bytes_seen, digits=3)} bytes seen"
 
 
-def _text_line(comparison: Comparison) -> str:
+def text_line(comparison: Comparison) -> str:
+    """Returns what the arms were trained and measured on."""
     runs = [run for arm in comparison.arms for run in arm.results]
     data: dict[str, Any] = runs[0]["data"]
     line = (
@@ -205,22 +125,3 @@ def _text_line(comparison: Comparison) -> str:
         if len(windows) > 1
         else ""
     )
-
-
-def number(spread: Spread | None, digits: int) -> str:
-    """Returns a mean, or a dash."""
-    return NOTHING if spread is None else f"{spread.mean:,.{digits}f}"
-
-
-def with_spread(spread: Spread | None, *, sign: str = "") -> str:
-    """Returns a mean with its standard deviation over seeds, or a dash."""
-    if spread is None:
-        return NOTHING
-    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.4f}"
-    return f"{spread.mean:{sign}.4f}{deviation}"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -65,7 +65,7 @@ def write_study(folder: StudyFolder, study: Study) -> None:
 
 
 def read_results(folder: str | Path) -> Results:
-    """Reads the results of a study.
+    """Reads the results in a study's folder.
 
     Raises:
         DataError: there are none, or a file is not one of them.
@@ -75,6 +75,15 @@ def read_results(folder: str | Path) -> Results:
         raise DataError(
             f"{folder} holds no results of a study", hint="Give the folder of `patchpad study FILE --out DIR`."
         )
+    return read_result_files(results)
+
+
+def read_result_files(results: Path) -> Results:
+    """Reads the result files of a study from the folder that they lie in.
+
+    Raises:
+        DataError: there are none, or a file is not one of them.
+    """
     study = read_json(results / STUDY)
     order = {arm["name"]: number for number, arm in enumerate(study["arms"])}
     runs = [read_json(path) for path in sorted(results.glob("*-seed*.json"))]

@@ -1,6 +1,5 @@
 """Arms over their seeds: means, spreads, and differences per equal seed. Torch-free."""
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +65,29 @@ class Arm:
         calls = {at: self.at("trunk_calls_per_byte", at) for at in common}
         return sorted(common, key=lambda at: (calls[at].mean if calls[at] else 0.0, at))  # pyrefly: ignore
 
+    def less(self, other: "Arm", at: str = "stored", other_at: str = "stored") -> tuple[Spread, float] | None:
+        """Returns bits per byte less those of another arm, or of another point of this one, per equal seed.
+
+        Args:
+            other: the arm to take away.
+            at: this arm's point.
+            other_at: the other's point.
+
+        Returns:
+            The differences over the seeds that both have, and the other's mean over them; None where there are none.
+        """
+        bits, base = self.bits_by_seed(at), other.bits_by_seed(other_at)
+        shared = sorted(bits.keys() & base.keys())
+        if not shared:
+            return None
+        spread = Spread.of([bits[seed] - base[seed] for seed in shared])
+        return spread, statistics.fmean(base[seed] for seed in shared)
+
+    def bits_by_seed(self, at: str = "stored") -> dict[int, float]:
+        """Returns seed -> bits per byte at a point; seeds that lack it are left out."""
+        points = {result["seed"]: point_at(result, at) for result in self.results}
+        return {seed: point["bits_per_byte"] for seed, point in points.items() if point is not None}
+
     def by_position(self, part: str) -> list[tuple[int, float]]:
         """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
         return self._weighted(part, "bits_per_byte_by_position", "position")
@@ -116,20 +138,12 @@ class Comparison:
         Returns:
             Each arm, its bits per byte less those of the reference, and the reference's mean over the shared seeds.
         """
-        base = {result["seed"]: _bits(result) for result in reference.results}
         found = []
         for arm in self.arms:
-            bits = {result["seed"]: _bits(result) for result in arm.results}
-            shared = sorted(base.keys() & bits.keys())
-            if arm is not reference and shared:
-                spread = Spread.of([bits[seed] - base[seed] for seed in shared])
-                found.append((arm, spread, statistics.fmean(base[seed] for seed in shared)))
+            difference = arm.less(reference) if arm is not reference else None
+            if difference is not None:
+                found.append((arm, *difference))
         return found
-
-
-def _bits(result: dict[str, Any]) -> float:
-    point = point_at(result)
-    return math.nan if point is None else point["bits_per_byte"]
 
 
 def summarize(results: Results) -> list[Comparison]:

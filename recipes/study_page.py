@@ -1,0 +1,287 @@
+"""Writes what is measured in docs/study.md and the README, and docs/figures/study-*.svg, from docs/results/laptop.
+
+Usage: python recipes/study_page.py
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from patchpad.errors import DataError, PatchpadError
+from patchpad.files import write_atomically
+from patchpad.pages.ticks import compact_number
+from patchpad.study.study_claims import CLAIM_HEADINGS, Findings, closeness_rows, curve_rows, difference_rows
+from patchpad.study.study_plots import study_plots
+from patchpad.study.study_report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
+from patchpad.study.study_results import STUDY, read_result_files
+from patchpad.study.study_summary import Arm, Comparison
+from patchpad.study.study_tables import (
+    ARM_COLUMNS,
+    BITS,
+    NOTHING,
+    Cell,
+    arms_table,
+    percent,
+    table,
+    threshold_table,
+)
+
+ARMS = {  # role -> its arm in configs/studies/laptop.yaml
+    "byte model": "2m-fixed1-never",
+    "plain 4": "2m-fixed4-never",
+    "plain 16": "2m-fixed16-never",
+    "16": "2m-fixed16-entropy",
+    "short plain 16": "2m-fixed16-never-quarter",
+    "short 16": "2m-fixed16-entropy-quarter",
+    "head only": "2m-fixed16-head-only",
+    "random": "2m-fixed16-random",
+    "stride": "2m-fixed16-stride4",
+    "entropy jump": "2m-fixed16-entropy-jump",
+    "whitespace": "2m-fixed16-whitespace",
+    "at the rate of whitespace": "2m-fixed16-entropy-as-whitespace",
+    "plain fixed": "2m-fixed8-never",
+    "fixed": "2m-fixed8-entropy",
+    "plain spacebyte": "2m-spacebyte-never",
+    "spacebyte": "2m-spacebyte-entropy",
+    "plain entropy": "2m-entropy-never",
+    "entropy": "2m-entropy-entropy",
+    "plain hnet": "2m-hnet-never",
+    "hnet": "2m-hnet-entropy",
+    "code byte model": "2m-code-fixed1-never",
+    "code plain 4": "2m-code-fixed4-never",
+    "code plain 16": "2m-code-fixed16-never",
+    "code 16": "2m-code-fixed16-entropy",
+}
+BYTE_MODELS = {"books": "byte model", "code": "code byte model"}
+PATCHIFIERS = ("fixed", "spacebyte", "entropy", "hnet")
+EQUAL_RATE = "0.1875"  # 3/16 scratchpads and 1/16 patches per byte are 1/4 trunk call
+CLAIMS = (  # what is compared with what, and where along the threshold if not at the stored one
+    ("C1", "16", "plain 16"),
+    ("C1", "code 16", "code plain 16"),
+    ("C2", "16", "byte model"),
+    ("C2", "code 16", "code byte model"),
+    ("C3", "16", "plain 4"),
+    ("C3", "16", "plain 4", EQUAL_RATE),
+    ("C3", "code 16", "code plain 4"),
+    ("C3", "code 16", "code plain 4", EQUAL_RATE),
+    ("C3", "short 16", "head only"),
+    ("C3", "head only", "short plain 16"),
+    *(("C5", patchifier, f"plain {patchifier}") for patchifier in PATCHIFIERS),
+    ("C6", "short 16", "random", EQUAL_RATE),
+    ("C6", "short 16", "stride", EQUAL_RATE),
+    ("C6", "short 16", "entropy jump", EQUAL_RATE),
+    ("C6", "at the rate of whitespace", "whitespace"),
+)
+CURVE = "16"
+PARTS = {"tier 1": ("books", 1), "tier 2": ("books", 2), "code": ("code", 2)}
+README_ROWS = {
+    "byte model": "a trunk call at every byte: the byte model",
+    "plain 4": "4-byte patches",
+    "plain 16": "16-byte patches",
+    "16": "16-byte patches with scratchpads",
+}
+README_COSTS = (
+    "trunk calls per byte",
+    "FLOPs per byte",
+    "FLOPs over the byte model's",
+    "trunk KV bytes per byte",
+    "seeds",
+)
+LEFT_OUT = ("scratchpads per byte", "mean patch lag")
+FIGURES_SHOWN = ("flops", "cache", "threshold", "positions", "classes")
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "laptop"
+FIGURES = ROOT / "docs" / "figures"
+PAGE, README = ROOT / "docs" / "study.md", ROOT / "README.md"
+WRITTEN, END = "(written by recipes/study_page.py) -->", "<!-- end of measured -->"
+NO_RESULTS = "No results yet."
+BLOCKS = {PAGE: ("runs", "claims", *PARTS), README: ("study",)}
+
+
+def claims_table(findings: Findings) -> str:
+    """Returns a row for each comparison that a claim rests on, as far as it has results."""
+    rows = [row for pair in CLAIMS for row in difference_rows(findings, *pair)]
+    rows += curve_rows(findings, "C4", CURVE)
+    for words in ("without", "with"):
+        roles = [f"plain {name}" if words == "without" else name for name in PATCHIFIERS]
+        rows += closeness_rows(findings, "C5", roles, f"{', '.join(PATCHIFIERS)}, {words} scratchpads")
+    rows.sort(key=lambda row: row[0])  # stable: within a claim they keep their order
+    missing = missing_line(ARMS.values(), findings.comparisons)
+    return "\n\n".join(part for part in (table(CLAIM_HEADINGS, rows) if rows else NO_RESULTS, missing) if part)
+
+
+def comparisons_of(findings: Findings, name: str) -> list[Comparison]:
+    """Returns the comparisons of a part of the page."""
+    return [
+        comparison
+        for comparison in findings.comparisons
+        if (comparison.text, min(arm.tier for arm in comparison.arms)) == PARTS[name]
+    ]
+
+
+def part(findings: Findings, name: str) -> str:
+    """Returns tables and plots of a part of the page."""
+    parts = []
+    for comparison in comparisons_of(findings, name):
+        seen = compact_number(comparison.bytes_seen, digits=3)
+        parts.append(f"**{comparison.text}, {seen} bytes seen by each arm.** {text_line(comparison)}")
+        parts += [arms_table(comparison, columns(findings, comparison.text)), *all_differences(comparison)]
+        curves = threshold_table(comparison)
+        if curves:
+            summary = "Along the threshold, each arm's own weights; means over seeds"
+            parts += [f"<details><summary>{summary}</summary>", curves, "</details>"]
+        parts += [
+            f"![{PLOT_TEXTS[key]}: {comparison.text}, {seen} bytes seen](figures/{figure_name(comparison, key)})"
+            for key in plots_of(comparison)
+        ]
+    return "\n\n".join(parts) or NO_RESULTS
+
+
+def columns(findings: Findings, text: str) -> dict[str, Cell]:
+    """Returns the columns of an arms table: those of every study, and FLOPs against the byte model."""
+    byte_model = findings.arm(BYTE_MODELS[text])
+    base = byte_model.at("flops_per_byte") if byte_model else None
+
+    def against_byte_model(arm: Arm) -> str:
+        flops = arm.at("flops_per_byte")
+        return f"{flops.mean / base.mean:.3f}" if flops and base else NOTHING
+
+    chosen: dict[str, Cell] = {}
+    for heading, cell in ARM_COLUMNS.items():
+        if heading not in LEFT_OUT:
+            chosen[heading] = cell
+        if heading == "FLOPs per byte":
+            chosen["FLOPs over the byte model's"] = against_byte_model
+    return chosen
+
+
+def runs(findings: Findings) -> str:
+    """Returns what was run, at which sizes, and what is still missing."""
+    config: dict[str, Any] = findings.results.runs[0]["config"]
+    model, train = config["model"], config["train"]
+    sizes = (
+        f"{model['trunk_layers']} trunk layers of width {model['trunk_dim']}; {model['encoder_layers']} encoder and "
+        f"{model['decoder_layers']} decoder layer(s) of width {model['byte_dim']} with windows of "
+        f"{model['window_bytes']} bytes; documents in windows of {model['context_bytes']:,} bytes, "
+        f"{train['batch_rows']} rows a step, learning rate {train['learning_rate']:g}."
+    )
+    planned = [arm["name"] for arm in findings.results.study["arms"]]
+    lines = (sizes, provenance_line(findings.results), missing_line(planned, findings.comparisons))
+    return "\n\n".join(line for line in lines if line)
+
+
+def short_table(findings: Findings) -> str:
+    """Returns what the front page shows: the arms of tier 1, and what they cost."""
+    shown = {role: arm for role in README_ROWS if (arm := findings.arm(role)) is not None}
+    if not shown:
+        return NO_RESULTS
+    any_arm = next(iter(shown.values()))
+    comparison = findings.comparison(any_arm)
+    cells, rows = columns(findings, comparison.text), []
+    for role, arm in shown.items():
+        pair = findings.pair(role, "byte model") if role != "byte model" else None
+        found = pair[0].less(pair[1]) if pair else None
+        against = percent(found[0].mean, found[1]) if found else NOTHING
+        rows.append([README_ROWS[role], cells[BITS](arm), against, *(cells[key](arm) for key in README_COSTS)])
+    evaluated = any_arm.first["data"]["evaluated"]["num_bytes"]
+    seen = compact_number(comparison.bytes_seen, digits=2)
+    line = (
+        f"Text: {comparison.text}, {seen} bytes seen by each model, {evaluated:,} held-out bytes; ± is the standard "
+        "deviation over seeds. FLOPs are analytic, of the forward pass."
+    )
+    figure = f"![{PLOT_TEXTS['flops']}](docs/figures/{figure_name(comparison, 'flops')})"
+    headings = ("model", BITS, "against the byte model", *README_COSTS)
+    missing = missing_line([ARMS[role] for role in README_ROWS], findings.comparisons)
+    return "\n\n".join(one for one in (table(headings, rows), line, missing, figure) if one)
+
+
+def plots_of(comparison: Comparison) -> dict[str, str]:
+    """Returns the plots that the page shows of a comparison."""
+    return {key: plot for key, plot in study_plots(comparison).items() if key in FIGURES_SHOWN}
+
+
+def figure_name(comparison: Comparison, key: str) -> str:
+    """Returns the name of a plot's file."""
+    return f"study-{comparison.slug}-{key}.svg"
+
+
+def read() -> Findings:
+    """Reads the committed results.
+
+    Raises:
+        DataError: there are none, one cannot be read, or a comparison has no place on the page.
+    """
+    if not (RESULTS / STUDY).is_file():
+        where = RESULTS.relative_to(ROOT)
+        hint = f"Copy the files of DIR/results of `patchpad study configs/studies/laptop.yaml --out DIR` to {where}."
+        raise DataError(f"{where} holds no results of the study", hint=hint)
+    findings = Findings(read_result_files(RESULTS), ARMS)
+    placed = [comparison for name in PARTS for comparison in comparisons_of(findings, name)]
+    for comparison in findings.comparisons:
+        if comparison not in placed:
+            raise DataError(f"no block of the page is for {comparison.slug}", hint="Add it to PARTS and to the page.")
+    return findings
+
+
+def contents(findings: Findings | None) -> dict[Path, dict[str, str]]:
+    """Returns what the blocks of each page hold; without results, that there are none."""
+    if findings is None:
+        return {page: dict.fromkeys(names, NO_RESULTS) for page, names in BLOCKS.items()}
+    parts = {name: part(findings, name) for name in PARTS}
+    return {
+        PAGE: {"runs": runs(findings), "claims": claims_table(findings), **parts},
+        README: {"study": short_table(findings)},
+    }
+
+
+def figures(findings: Findings | None) -> dict[Path, str]:
+    """Returns the files of the plots."""
+    return {
+        FIGURES / figure_name(comparison, key): plot
+        for comparison in (findings.comparisons if findings else ())
+        for key, plot in plots_of(comparison).items()
+    }
+
+
+def filled(page: str, blocks: Mapping[str, str]) -> str:
+    """Returns a page with its blocks made anew.
+
+    Raises:
+        DataError: the page's blocks are not these.
+    """
+    found = re.findall(rf"<!-- measured: (.+) {re.escape(WRITTEN)}", page)
+    if sorted(found) != sorted(blocks):
+        raise DataError(f"the page has the blocks {found}, not {list(blocks)}")
+    for name, content in blocks.items():
+        begin = f"<!-- measured: {name} {WRITTEN}"
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n\n{content}\n\n{END}{rest.split(END, 1)[1]}"
+    return page
+
+
+def write(findings: Findings) -> None:
+    """Makes all pages and plots, then writes them, and removes plots of earlier results."""
+    pages = {page: filled(page.read_text(encoding="utf-8"), blocks) for page, blocks in contents(findings).items()}
+    plots = figures(findings)
+    for path, text in (plots | pages).items():
+        write_atomically(path, text)
+    for path in FIGURES.glob("study-*.svg"):
+        if path not in plots:
+            path.unlink()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes all, or says what is missing."""
+    if arguments:
+        sys.exit((__doc__ or "").strip())
+    try:
+        write(read())
+    except PatchpadError as error:
+        sys.exit(f"{error.message}\n{error.hint or ''}".strip())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

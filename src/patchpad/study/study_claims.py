@@ -1,0 +1,129 @@
+"""What claims about a study rest on: arms by their roles, and rows of differences between them. Torch-free."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from patchpad.errors import DataError
+from patchpad.pages.ticks import compact_number
+from patchpad.study.study_results import Results
+from patchpad.study.study_summary import Arm, Comparison, Spread, summarize
+from patchpad.study.study_tables import DIFFERENCE_HEADINGS, NOTHING, difference_cells
+
+COSTS = {
+    "trunk calls per byte, of both": ("trunk_calls_per_byte", 4),
+    "FLOPs per byte, of both": ("flops_per_byte", 0),
+    "trunk KV bytes per byte, of both": ("trunk_cache_bytes_per_byte", 1),
+}
+CLAIM_HEADINGS = ("claim", "text, bytes seen", "arm", "less", *DIFFERENCE_HEADINGS, *COSTS)
+Row = list[str]
+
+
+class Findings:
+    """The results of a study, arm by arm; `arms` maps roles to names of arms."""
+
+    def __init__(self, results: Results, arms: Mapping[str, str]) -> None:
+        self.results = results
+        self.arms = arms
+        self.comparisons = summarize(results)
+        self._places: dict[str, tuple[Arm, Comparison]] = {
+            arm.name: (arm, comparison) for comparison in self.comparisons for arm in comparison.arms
+        }
+
+    def arm(self, role: str) -> Arm | None:
+        """Returns the arm of a role, if it has a result."""
+        place = self._places.get(self.arms[role])
+        return place[0] if place else None
+
+    def comparison(self, arm: Arm) -> Comparison:
+        """Returns the arms that an arm may be compared with."""
+        return self._places[arm.name][1]
+
+    def pair(self, role: str, other: str) -> tuple[Arm, Arm] | None:
+        """Returns two arms that may be compared; None where one has no result.
+
+        Raises:
+            DataError: they did not see the same bytes.
+        """
+        one, base = self.arm(role), self.arm(other)
+        if one is None or base is None:
+            return None
+        if self.comparison(one) is not self.comparison(base):
+            raise DataError(f"{one.name} and {base.name} have not seen the same bytes of one text")
+        return one, base
+
+    def seen(self, arm: Arm) -> str:
+        """Returns the text of an arm, and how much of it the arm has seen."""
+        comparison = self.comparison(arm)
+        return f"{comparison.text}, {compact_number(comparison.bytes_seen, digits=2)}"
+
+
+def difference_rows(findings: Findings, claim: str, role: str, other: str, at: str = "stored") -> list[Row]:
+    """Returns the row of an arm less another; none where one has no result.
+
+    Args:
+        findings: the study's.
+        claim: begins the row.
+        role: of the arm.
+        other: role of what is taken away.
+        at: the point of both; an arm that was not measured there stands at its stored threshold.
+    """
+    pair = findings.pair(role, other)
+    if pair is None:
+        return []
+    places = [at if at in arm.points() else "stored" for arm in pair]
+    found = pair[0].less(pair[1], *places)
+    if found is None:
+        return []
+    names = (
+        arm.label if place == "stored" else f"{arm.label} at {place}" for arm, place in zip(pair, places, strict=True)
+    )
+    return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *_costs_of_both(*pair, *places)]]
+
+
+def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
+    """Returns each step along the threshold from the fewest trunk calls to the most, and whether bits only fall.
+
+    The stored threshold is left out: it lies beside the rate that it was trained for.
+    """
+    arm = findings.arm(role)
+    if arm is None:
+        return []
+    rows, changes = [], []
+    for before, after in itertools.pairwise(at for at in arm.points() if at != "stored"):
+        found = arm.less(arm, after, before)
+        if found is not None:
+            changes.append(found[0].mean)
+            cells = (f"{arm.label} at {after}", f"at {before}", *difference_cells(*found))
+            rows.append([claim, findings.seen(arm), *cells, *_costs_of_both(arm, arm, after, before)])
+    if changes:
+        risen = sum(change > 0 for change in changes)
+        words = f"higher after {risen} of {len(changes)} steps: not monotonic" if risen else "monotonic: never higher"
+        rows.append([claim, findings.seen(arm), f"{arm.label}, all steps", NOTHING, words, *[NOTHING] * 6])
+    return rows
+
+
+def closeness_rows(findings: Findings, claim: str, roles: Sequence[str], words: str) -> list[Row]:
+    """Returns how far the highest of several arms lies above the lowest, once all of them have results."""
+    pairs = [findings.pair(roles[0], role) for role in roles]
+    arms = [pair[1] for pair in pairs if pair is not None]
+    bits = [arm.bits_by_seed() for arm in arms]
+    shared = sorted(set.intersection(*map(set, bits))) if len(arms) == len(roles) else []
+    if not shared:
+        return []
+    lowest = [min(one[seed] for one in bits) for seed in shared]
+    apart = [max(one[seed] for one in bits) - low for seed, low in zip(shared, lowest, strict=True)]
+    cells = difference_cells(Spread.of(apart), Spread.of(lowest).mean)
+    names = (f"{words}: the highest", "the lowest")
+    return [[claim, findings.seen(arms[0]), *names, *cells, *[NOTHING] * len(COSTS)]]
+
+
+def _costs_of_both(arm: Arm, other: Arm, at: str = "stored", other_at: str = "stored") -> Row:
+    """Returns each cost of two arms, or of two points, and their ratio."""
+    cells = []
+    for key, digits in COSTS.values():
+        one, base = arm.at(key, at), other.at(key, other_at)
+        if one is None or base is None or not base.mean:
+            cells.append(NOTHING)
+        else:
+            cells.append(f"{one.mean:,.{digits}f} / {base.mean:,.{digits}f} = {one.mean / base.mean:.3g}")
+    return cells

@@ -1,0 +1,287 @@
+"""The page of the study's findings: its blocks are those that the committed results give, and say what they hold."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from patchpad.errors import DataError
+from patchpad.study.study_file import load_study
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "study_page.py"
+CALLS = {"never": 0.0625, "0.1875": 0.25, "stored": 0.24, "always": 1.0}
+TIER_1 = ["2m-fixed1-never", "2m-fixed4-never", "2m-fixed16-never", "2m-fixed16-entropy"]
+
+
+def loaded():
+    specification = importlib.util.spec_from_file_location("study_page", RECIPE)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """The recipe in a folder of its own, with the pages as they are without results."""
+    module = loaded()
+    for name in ("docs/results/laptop", "docs/figures"):
+        (tmp_path / name).mkdir(parents=True)
+    empty = module.contents(None)
+    paths = {path: tmp_path / path.relative_to(ROOT) for path in module.BLOCKS}
+    for page, copy in paths.items():
+        copy.write_text(module.filled(page.read_text(encoding="utf-8"), empty[page]), encoding="utf-8")
+    places = {"ROOT": tmp_path, "RESULTS": tmp_path / "docs" / "results" / "laptop"}
+    places |= {"FIGURES": tmp_path / "docs" / "figures", "PAGE": paths[module.PAGE], "README": paths[module.README]}
+    places["BLOCKS"] = {paths[page]: names for page, names in module.BLOCKS.items()}
+    for name, value in places.items():
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+def tables(flops: float = 0.0) -> dict:
+    """What is measured with or without scratchpads."""
+    rows = [{"position": place, "bits_per_byte": 2 + flops + place / 8, "num_bytes": 10} for place in (1, 2, 3)]
+    classes = [{"class": "letter", "num_scratchpads": int(10 * flops), "num_bytes": 100}]
+    return {"bits_per_byte_by_position": rows, "mean_patch_lag": 2.0, "scratchpads_by_class": classes}
+
+
+def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1, bytes_seen=16_000_000) -> dict:
+    """A made-up result; `bits` are bits per byte at each point."""
+    points = [
+        {
+            "at": at,
+            "bits_per_byte": value,
+            "scratchpads_per_byte": CALLS[at] - 0.0625,
+            "trunk_calls_per_byte": 1.0 if "fixed1-" in name else CALLS[at],
+            "flops_per_byte": 8e6 if "fixed1-" in name else 8e6 * CALLS[at],
+            "trunk_cache_bytes_per_byte": 8192.0 if "fixed1-" in name else 512.0,
+        }
+        for at, value in bits.items()
+    ]
+    model = {"trunk_layers": 4, "trunk_dim": 192, "encoder_layers": 1, "decoder_layers": 1, "byte_dim": 64}
+    facts = {"num_documents": 3, "num_bytes": 1000, "sha256": text}
+    provenance = dict.fromkeys(("hardware", "threads", "package_version", "torch_version", "commit"), "x")
+    training = {"steps": 10, "bytes_seen": bytes_seen, "wall_seconds": 4.0, "processor_seconds": 4.0}
+    row = {"bytes_seen": 1000, "training_bits_per_byte": 3.0, "validation_bits_per_byte": None}
+    return {
+        "format_version": 1,
+        **{"arm": name, "seed": seed, "text": text, "tier": tier, "exploratory": tier > 1},
+        "provenance": provenance | {"date": "2026-11-25T10:00:00"},
+        "config": {
+            "model": model | {"window_bytes": 8, "context_bytes": 1024},
+            "train": {"batch_rows": 2, "learning_rate": 0.004},
+        },
+        "data": {"training": facts, "validation": facts, "evaluated": facts},
+        "parameters": {"trunk": 2_000_000, "entropy_head": 100_000 if len(bits) > 1 else 0},
+        "training": training | {"bytes_per_second": 8000.0, "curve": [row]},
+        "measured": {
+            "points": points,
+            **{"null_context_bits_per_byte": 3.0, "entropy_head_bits_per_byte": 2.3 if len(bits) > 1 else None},
+            **{"without_scratchpads": tables(), "stored": tables(0.5 if len(bits) > 1 else 0.0)},
+        },
+        "compressors": {"xz": 2.5, "bz2": 2.4},
+    }
+
+
+def write(folder: Path, results: list[dict], planned: tuple[str, ...] = ()) -> None:
+    """Writes made-up results as those of a study."""
+    arms = {
+        one["arm"]: {"name": one["arm"], **{key: one[key] for key in ("text", "tier", "exploratory")}}
+        for one in results
+    }
+    arms |= {name: {"name": name, "text": "books", "tier": 1, "exploratory": False} for name in planned}
+    study = {"format_version": 1, "name": "laptop", "text": "?", "arms": list(arms.values())}
+    study["references"] = {"books": [TIER_1[0], TIER_1[2]], "code": []}
+    (folder / "study.json").write_text(json.dumps(study))
+    for one in results:
+        (folder / f"{one['arm']}-seed{one['seed']}.json").write_text(json.dumps(one))
+
+
+def curve(never=2.2, trained=2.1, always=2.15, stored=2.11) -> dict[str, float]:
+    return {"never": never, "0.1875": trained, "stored": stored, "always": always}
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """The rows of the first table in a text."""
+    lines = text[text.index("| ") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def claims(recipe, claim: str) -> list[dict[str, str]]:
+    return [row for row in rows_of(recipe.claims_table(recipe.read())) if row["claim"] == claim]
+
+
+def tier_1() -> list[dict]:
+    plain = [
+        (name, seed, {"stored": bits + seed / 50})
+        for name, bits in zip(TIER_1, (2.0, 2.1, 2.2), strict=False)
+        for seed in (0, 1)
+    ]
+    return [result(*one) for one in plain] + [result(TIER_1[3], 1, curve()), result(TIER_1[3], 2, curve(trained=2.3))]
+
+
+def test_pages_and_figures_are_made_from_the_committed_results():
+    recipe = loaded()
+    findings = recipe.read() if recipe.RESULTS.exists() else None
+    for page, blocks in recipe.contents(findings).items():
+        text = page.read_text(encoding="utf-8")
+        assert text == recipe.filled(text, blocks), "run python recipes/study_page.py"
+    plots = recipe.figures(findings)
+    assert sorted(recipe.FIGURES.glob("study-*.svg")) == sorted(plots)
+    for path, plot in plots.items():
+        assert path.read_text(encoding="utf-8") == plot, "run python recipes/study_page.py"
+
+
+def test_roles_name_arms_of_the_study_and_pairs_see_the_same_bytes():
+    recipe = loaded()
+    study = load_study(ROOT / "configs" / "studies" / "laptop.yaml")
+    arms = {arm.name: arm for arm in study.fields.arms}
+    assert set(recipe.ARMS.values()) <= set(arms)
+    families = [("C5", "plain fixed", name) for name in recipe.PATCHIFIERS]
+    for _, *roles in (*(row[:3] for row in recipe.CLAIMS), *families):
+        pair = [arms[recipe.ARMS[role]] for role in roles]
+        assert len({(study.text_of(arm), arm.bytes_seen, arm.tier) for arm in pair}) == 1, roles
+    assert {(study.text_of(arm), arm.tier) for arm in arms.values()} == set(recipe.PARTS.values())
+    assert set(study.fields.data) == set(recipe.BYTE_MODELS)
+
+
+def test_without_results_the_recipe_says_so_and_changes_nothing(recipe):
+    before = {page: page.read_text() for page in recipe.BLOCKS}
+    with pytest.raises(SystemExit, match="docs/results/laptop holds no results of the study"):
+        recipe.main([])
+    assert {page: page.read_text() for page in recipe.BLOCKS} == before
+    assert list(recipe.FIGURES.iterdir()) == []
+
+
+def test_the_recipe_needs_no_torch():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    subprocess.run([sys.executable, "-c", code, str(RECIPE)], env=environment, check=True)
+
+
+def test_pages_hold_tables_and_plots_and_are_the_same_when_written_again(recipe):
+    write(recipe.RESULTS, tier_1())
+    stale = recipe.FIGURES / "study-old.svg"
+    stale.write_text("")
+    recipe.main([])
+    page, readme = recipe.PAGE.read_text(), recipe.README.read_text()
+    recipe.main([])
+    assert (page, readme) == (recipe.PAGE.read_text(), recipe.README.read_text())
+    assert page.count("No results yet.") == 2  # tier 2 and code
+    assert not stale.exists()
+    names = {path.name for path in recipe.FIGURES.iterdir()}
+    kinds = ("flops", "cache", "threshold", "positions", "classes")
+    assert names == {f"study-books-16M-{kind}.svg" for kind in kinds}
+    assert all(f"](figures/{name})" in page for name in names)
+    assert "](docs/figures/study-books-16M-flops.svg)" in readme
+    for path in recipe.FIGURES.iterdir():
+        ElementTree.fromstring(path.read_text())
+    assert "Differences from 2m-fixed1-never, seed by seed:" in page
+    assert "Differences from 2m-fixed4-never" not in page
+
+
+def test_arms_are_set_against_the_byte_model_and_the_compressors(recipe):
+    write(recipe.RESULTS, tier_1())
+    arms = {row["arm"]: row for row in rows_of(recipe.part(recipe.read(), "tier 1"))}
+    assert list(arms) == [*TIER_1, "xz (compressor)", "bz2 (compressor)"]
+    assert arms[TIER_1[3]]["FLOPs over the byte model's"] == "0.240"
+    assert arms[TIER_1[3]]["parameters"] == "2,100,000"
+    assert arms[TIER_1[3]]["of these, entropy head"] == "100,000"
+    assert arms[TIER_1[0]]["bits per byte"] == "2.0100 ± 0.0141"
+    assert arms["xz (compressor)"]["bits per byte"] == "2.5000"
+    front = {row["model"]: row for row in rows_of(recipe.short_table(recipe.read()))}
+    assert front["16-byte patches"]["against the byte model"] == "+9.95 %"
+    assert front["16-byte patches with scratchpads"]["trunk KV bytes per byte"] == "512.0"
+
+
+def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
+    write(recipe.RESULTS, tier_1())
+    (row,) = claims(recipe, "C1")
+    assert (row["arm"], row["less"]) == ("2m-fixed16-entropy", "2m-fixed16-never")
+    assert row["text, bytes seen"] == "books, 16M"
+    assert (row["seeds in common"], row["each seed"]) == ("1", "-0.1100")  # 2.11 less 2.22, seed 1 alone
+    assert row["of the reference"] == "-4.95 %"
+    (row,) = claims(recipe, "C2")
+    assert row["FLOPs per byte, of both"] == "1,920,000 / 8,000,000 = 0.24"
+    assert row["trunk KV bytes per byte, of both"] == "512.0 / 8,192.0 = 0.0625"
+
+
+def test_equal_trunk_calls_are_compared_at_exactly_that_rate_too(recipe):
+    write(recipe.RESULTS, tier_1())
+    stored, exact = claims(recipe, "C3")
+    assert (stored["arm"], stored["each seed"]) == ("2m-fixed16-entropy", "-0.0100")
+    assert (exact["arm"], exact["less"]) == ("2m-fixed16-entropy at 0.1875", "2m-fixed4-never")
+    assert (exact["each seed"], exact["trunk calls per byte, of both"]) == ("-0.0200", "0.2500 / 0.2400 = 1.04")
+
+
+def test_arms_without_results_leave_their_rows_out_and_are_named(recipe):
+    write(recipe.RESULTS, [one for one in tier_1() if one["arm"] != "2m-fixed4-never"], planned=("2m-fixed4-never",))
+    text = recipe.claims_table(recipe.read())
+    assert claims(recipe, "C3") == claims(recipe, "C5") == claims(recipe, "C6") == []
+    (missing,) = [line for line in text.splitlines() if line.startswith("No result yet of: 2m-fixed4-never, ")]
+    assert "2m-hnet-entropy" in missing
+    assert "2m-fixed1-never," not in missing
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        (curve(), "higher after 1 of 2 steps: not monotonic"),
+        (curve(always=2.05), "monotonic: never higher"),
+    ],
+)
+def test_steps_along_the_threshold_leave_the_stored_one_out(recipe, bits, words):
+    write(recipe.RESULTS, [result(TIER_1[3], seed, bits) for seed in (0, 1)])
+    *steps, last = claims(recipe, "C4")
+    assert [(row["arm"].split(" at ")[1], row["less"]) for row in steps] == [
+        ("0.1875", "at never"),
+        ("always", "at 0.1875"),
+    ]
+    assert [row["each seed"] for row in steps] == [
+        ", ".join([f"{change:+.4f}"] * 2) for change in (-0.1, bits["always"] - 2.1)
+    ]
+    assert last["bits per byte, difference"] == words
+
+
+def test_patchifiers_are_set_side_by_side_once_all_have_results(recipe):
+    quarter = {"tier": 2, "bytes_seen": 4_000_000}
+    names = [recipe.ARMS[f"{plain}{name}"] for plain in ("plain ", "") for name in recipe.PATCHIFIERS]
+    bits = (2.0, 2.1, 2.25, 2.2, 1.9, 2.0, 1.95, 1.96)
+    results = [result(name, 0, {"stored": value}, **quarter) for name, value in zip(names, bits, strict=True)]
+    write(recipe.RESULTS, results[:-1])
+    assert len(claims(recipe, "C5")) == 4  # three with minus without, and how far apart those without are
+    write(recipe.RESULTS, results)
+    rows = claims(recipe, "C5")
+    assert [row["bits per byte, difference"] for row in rows] == [
+        "-0.1000",
+        "-0.1000",
+        "-0.3000",
+        "-0.2400",
+        "+0.2500",
+        "+0.1000",
+    ]
+    assert rows[0]["arm"] == "2m-fixed8-entropy (exploratory)"
+    assert rows[-1]["of the reference"] == "+5.26 %"
+
+
+def test_arms_that_saw_other_bytes_are_not_compared(recipe):
+    results = tier_1()
+    for one in results[:2]:
+        one["training"]["bytes_seen"] *= 2
+    write(recipe.RESULTS, results)
+    with pytest.raises(SystemExit, match="2m-fixed16-entropy and 2m-fixed1-never have not seen the same bytes"):
+        recipe.main([])
+
+
+def test_a_comparison_without_a_place_and_a_page_without_a_block_are_refused(recipe):
+    write(recipe.RESULTS, [result("new", 0, {"stored": 2.0}, tier=3)])
+    with pytest.raises(DataError, match="no block of the page is for books-16M"):
+        recipe.read()
+    with pytest.raises(DataError, match=r"the page has the blocks \[\], not \['claims'\]"):
+        recipe.filled("nothing", {"claims": ""})
