@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from sizes import MEASURED_PARTS
 
 import patchpad
 from patchpad.config import Config, DataConfig, ModelConfig, PatchifierConfig, TrainConfig, TriggerConfig
@@ -21,7 +22,7 @@ TARGET_PATCH_SIZE = 6
 SCRATCHPADS_PER_BYTE = 1 / 8
 EVALUATED_BYTES = 200_000
 CONFIG = Config(
-    model=ModelConfig(window_bytes=8, decoder_layers=2, trunk_dim=144),
+    model=ModelConfig(window_bytes=8, **{**MEASURED_PARTS, "decoder_layers": 2}, trunk_dim=144),
     train=TrainConfig(
         batch_rows=2,
         learning_rate=4e-3,

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from sizes import MEASURED_PARTS
 
 from patchpad.config import ModelConfig, TriggerConfig
 from patchpad.cost import count_parameters
@@ -19,13 +20,14 @@ from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 
 MODELS = {
-    "small": ModelConfig(decoder_layers=1, trigger=TriggerConfig(kind="random")),
+    "small": ModelConfig(**MEASURED_PARTS, trigger=TriggerConfig(kind="random")),
     "trunk of 100M": ModelConfig(
         byte_dim=256,
         byte_heads=4,
         trunk_dim=1024,
         trunk_heads=8,
         trunk_layers=8,
+        **MEASURED_PARTS,
         trigger=TriggerConfig(kind="random"),
     ),
 }

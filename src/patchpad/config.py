@@ -148,12 +148,12 @@ class ModelConfig:
     """Entries of each table of hashed n-gram embeddings, which are added to the byte embedding; 0: no tables."""
     ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     """For n-gram embeddings: how many of the last bytes each table looks at; one table for each."""
-    encoder_layers: int = 1
+    encoder_layers: int = 2
     """Layers of the local encoder."""
-    entropy_head_layers: int = 2
+    entropy_head_layers: int = 0
     """Layers of the entropy head on top of the encoder; 0: it reads the encoder's states, and what it learns serves the
     whole model."""
-    decoder_layers: int = 1
+    decoder_layers: int = 2
     """Layers of the local decoder; `megabyte`: of its local model."""
     pooling_heads: int = 4
     """Attention heads that pool the bytes of a patch, each with a query of its own."""

@@ -250,10 +250,10 @@ def test_steps_along_the_threshold_leave_the_stored_one_out(recipe, bits, words)
 
 
 def test_patchifiers_are_set_side_by_side_once_all_have_results(recipe):
-    quarter = {"tier": 2, "bytes_seen": 4_000_000}
+    half = {"tier": 2, "bytes_seen": 8_000_000}
     names = [recipe.ARMS[f"{plain}{name}"] for plain in ("plain ", "") for name in recipe.PATCHIFIERS]
     bits = (2.0, 2.1, 2.25, 2.2, 1.9, 2.0, 1.95, 1.96)
-    results = [result(name, 0, {"stored": value}, **quarter) for name, value in zip(names, bits, strict=True)]
+    results = [result(name, 0, {"stored": value}, **half) for name, value in zip(names, bits, strict=True)]
     write(recipe.RESULTS, results[:-1])
     assert len(claims(recipe, "C5")) == 4  # three with minus without, and how far apart those without are
     write(recipe.RESULTS, results)

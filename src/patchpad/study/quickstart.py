@@ -43,9 +43,14 @@ PROMPT = "It was"
 SAMPLE_BYTES = 400
 
 CONFIG = Config(
-    model=ModelConfig(window_bytes=8, decoder_layers=2, trunk_dim=256, trunk_layers=4),
+    model=ModelConfig(window_bytes=8),
     train=TrainConfig(
-        batch_rows=2, learning_rate=4e-3, warmup_steps=50, validate_every=500, checkpoint_every=500, keep_checkpoints=1
+        batch_rows=2,
+        learning_rate=4e-3,
+        trunk_learning_rate_ratio=0.25,
+        validate_every=500,
+        checkpoint_every=500,
+        keep_checkpoints=1,
     ),
 )
 """16-byte patches, entropy scratchpads at 3/16 per byte, thin local layers that see 8 bytes."""
