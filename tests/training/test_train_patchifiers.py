@@ -43,7 +43,7 @@ def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
 
 @pytest.mark.parametrize("trigger", ["never", "entropy"])
 def test_entropy_patches_follow_their_target_size_and_the_threshold_is_stored(tmp_path, tools, text, trigger):
-    config = tools.config(trigger, "entropy", steps=80, batch_rows=4, learning_rate=0.01)
+    config = tools.config(trigger, "entropy", steps=80, batch_rows=4, learning_rate=0.005)
     trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
     lines = tools.losses(tmp_path / "run")
     assert lines[0]["patches_per_byte"] == pytest.approx(1 / 8, abs=0.02)  # fresh: as fixed patches
