@@ -43,7 +43,7 @@ PROMPT = "It was"
 SAMPLE_BYTES = 400
 
 CONFIG = Config(
-    model=ModelConfig(window_bytes=8),
+    model=ModelConfig(byte_dim=48, window_bytes=8, trunk_dim=192),
     train=TrainConfig(
         batch_rows=2,
         learning_rate=4e-3,
