@@ -115,9 +115,9 @@ def test_a_slow_reader_gets_every_byte(command, finished):
     assert read.decode() == f"the{whole['text']}\n"
 
 
-def test_ctrl_c_prints_what_there_is(command, finished):
+def test_ctrl_c_prints_what_there_is(command):
     options = ["--prompt", "the", "--max-new-bytes", "1000000", "--json", "--temperature", "0"]
-    with command.start("generate", finished, *options) as process:
+    with command.start("generate", *options) as process:  # the model that ships: it knows of no end
         try:
             assert b"0 of 1 prompts done" in process.stderr.readline()  # it runs, however slow the machine is
             process.send_signal(signal.SIGINT)
