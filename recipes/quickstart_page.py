@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.files import write_atomically
+from patchpad.pages.measured_blocks import fill_block
 from patchpad.pages.svg import Series, line_plot
 
 ROOT = Path(__file__).resolve().parent.parent
 README, FIGURE = ROOT / "README.md", ROOT / "docs" / "figures" / "quickstart.svg"
-BEGIN, END = "<!-- measured: written by recipes/quickstart_page.py -->", "<!-- end of measured -->"
+BEGIN = "<!-- measured: written by recipes/quickstart_page.py -->"
 
 
 def newest() -> tuple[str, dict[str, Any]]:
@@ -56,9 +57,7 @@ def block() -> str:
 
 def filled(page: str) -> str:
     """Returns the README with its block made anew."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END, 1)
-    return f"{before}{BEGIN}\n\n{block()}\n{END}{after}"
+    return fill_block(page, BEGIN, block())
 
 
 def figure() -> str:

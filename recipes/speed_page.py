@@ -17,8 +17,9 @@ from rows import chosen, only, values  # noqa: E402
 from savings_report import speed_ratio  # noqa: E402
 
 from patchpad.files import write_atomically  # noqa: E402
+from patchpad.pages.measured_blocks import fill_block  # noqa: E402
 
-BEGIN, END = "<!-- measured: written by recipes/speed_page.py -->", "<!-- end of measured -->"
+BEGIN = "<!-- measured: written by recipes/speed_page.py -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
 SIZES = ("3M", "20M")
 SHAPES = ("4 x 1,024", "1 x 4,096")
@@ -156,9 +157,7 @@ def short_table() -> str:
 
 def filled(page: Path) -> str:
     """Returns a page with its table made anew."""
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END, 1)
-    return f"{before}{BEGIN}\n\n{TABLES[page]()}\n{END}{after}"
+    return fill_block(page.read_text(encoding="utf-8"), BEGIN, TABLES[page]())
 
 
 TABLES = {ROOT / "docs" / "speed.md": table, ROOT / "README.md": short_table}

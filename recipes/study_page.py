@@ -11,6 +11,7 @@ from typing import Any
 
 from patchpad.errors import DataError, PatchpadError
 from patchpad.files import write_atomically
+from patchpad.pages.measured_blocks import fill_block
 from patchpad.pages.ticks import compact_number
 from patchpad.study.study_claims import CLAIM_HEADINGS, Findings, closeness_rows, curve_rows, difference_rows
 from patchpad.study.study_plots import study_plots
@@ -96,7 +97,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "laptop"
 FIGURES = ROOT / "docs" / "figures"
 PAGE, README = ROOT / "docs" / "study.md", ROOT / "README.md"
-WRITTEN, END = "(written by recipes/study_page.py) -->", "<!-- end of measured -->"
+WRITTEN = "(written by recipes/study_page.py) -->"
 NO_RESULTS = "No results yet."
 BLOCKS = {PAGE: ("runs", "claims", *PARTS), README: ("study",)}
 
@@ -256,9 +257,7 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
     if sorted(found) != sorted(blocks):
         raise DataError(f"the page has the blocks {found}, not {list(blocks)}")
     for name, content in blocks.items():
-        begin = f"<!-- measured: {name} {WRITTEN}"
-        before, rest = page.split(begin)
-        page = f"{before}{begin}\n\n{content}\n\n{END}{rest.split(END, 1)[1]}"
+        page = fill_block(page, f"<!-- measured: {name} {WRITTEN}", content)
     return page
 
 

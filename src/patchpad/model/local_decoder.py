@@ -20,14 +20,13 @@ class ContextToBytes(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_lags = config.num_context_lags
-        self.num_layers = config.decoder_layers
-        num_additions = self.num_lags + self.num_layers - 1
+        self.num_additions = self.num_lags + config.decoder_layers - 1
         self.null_context = nn.Parameter(torch.empty(config.trunk_dim))
-        self.projection = nn.Linear(config.trunk_dim, num_additions * config.byte_dim, bias=False)
+        self.projection = nn.Linear(config.trunk_dim, self.num_additions * config.byte_dim, bias=False)
 
     def forward(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "slot addition byte_dim"]:
         """Returns a slot's additions: first decoder layer, lag by lag, then the other layers."""
-        return self.projection(slot_outputs).unflatten(-1, (self.num_lags + self.num_layers - 1, -1))
+        return self.projection(slot_outputs).unflatten(-1, (self.num_additions, -1))
 
     def with_null(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "context addition byte_dim"]:
         """The same, with the null context as entry 0 before the slots."""
@@ -46,7 +45,7 @@ class ContextToBytes(nn.Module):
             newest: the entry of `contexts` that each byte reads.
             lag: bytes since that slot, or since the document's start for the null context.
         """
-        others = torch.arange(self.num_lags, self.num_lags + self.num_layers - 1, device=lag.device)
+        others = torch.arange(self.num_lags, self.num_additions, device=lag.device)
         first = lag.clamp(max=self.num_lags - 1)[..., None]
         return contexts[newest[..., None], torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)]
 

@@ -1,0 +1,16 @@
+"""Blocks of a Markdown page that recipes write from result files; what stands around them is written by hand."""
+
+END = "<!-- end of measured -->"
+
+
+def fill_block(page: str, begin: str, content: str) -> str:
+    """Returns a page with what stands between a line and the next `END` made anew.
+
+    Args:
+        page: holds `begin` once.
+        begin: the line that opens the block, a comment that names it.
+        content: Markdown.
+    """
+    before, rest = page.split(begin)
+    _, after = rest.split(END, 1)
+    return f"{before}{begin}\n\n{content.rstrip()}\n\n{END}{after}"
