@@ -1,6 +1,7 @@
 """Bits per byte taken apart: parts add up to the whole, and the null context is what it says."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from patchpad.data import Corpus, cut_windows
 from patchpad.evaluation.bits_per_byte import evaluate, predictions
 from patchpad.evaluation.breakdown import (
     BYTE_CLASSES,
+    LONGEST_WORD,
     break_down,
     byte_class_table,
+    letters_so_far,
     measure,
     null_context_bits_per_byte,
 )
@@ -32,12 +35,12 @@ def model_of(patchifier="fixed", trigger="entropy"):
 
 
 @pytest.mark.parametrize("patchifier", ["fixed", "spacebyte", "hnet"])
-def test_bits_per_byte_by_position_and_by_lag_add_up_to_the_whole(windows, patchifier):
+def test_bits_per_byte_by_position_lag_and_letter_add_up_to_the_whole(windows, patchifier):
     model = model_of(patchifier)
     for threshold in (math.inf, None):
-        found = break_down(model, windows, threshold).to_dict()
+        found = break_down(model, windows, threshold, lead_in_bytes=0).to_dict()
         (point,) = evaluate(model, windows, scratchpad_threshold_nats=threshold, limit_bytes=0)
-        for table in ("bits_per_byte_by_position", "bits_per_byte_by_patch_lag"):
+        for table in ("bits_per_byte_by_position", "bits_per_byte_by_patch_lag", "bits_per_byte_by_letter"):
             rows = found[table]
             assert sum(row["num_bytes"] for row in rows) == point.num_bytes
             total = sum(row["bits_per_byte"] * row["num_bytes"] for row in rows) / point.num_bytes
@@ -49,15 +52,37 @@ def test_positions_are_counted_from_the_first_byte_of_each_patch():
     size = model.config.patchifier.target_patch_size
     text = np.arange(2 * size + 1, dtype=np.uint8)
     windows = cut_windows(Corpus((text,), ("a",)), 40)
-    rows = break_down(model, windows, math.inf).to_dict()["bits_per_byte_by_position"]
+    rows = break_down(model, windows, math.inf, lead_in_bytes=0).to_dict()["bits_per_byte_by_position"]
     assert {row["position"]: row["num_bytes"] for row in rows} == {1: 3, **dict.fromkeys(range(2, size + 1), 2)}
     nats = next(iter(predictions(model, windows, math.inf)))[1].nats[0]
     firsts = float(nats[[0, size, 2 * size]].sum())
     assert rows[0]["bits_per_byte"] == pytest.approx(firsts / 3 / math.log(2), rel=1e-6)
 
 
+def test_the_first_bytes_of_each_window_are_left_out():
+    model = model_of()
+    size = model.config.patchifier.target_patch_size
+    text = np.arange(40, dtype=np.uint8)
+    windows = cut_windows(Corpus((text,), ("a",)), 40)
+    found = break_down(model, windows, math.inf, lead_in_bytes=30).to_dict()
+    expected = Counter(offset % size + 1 for offset in range(30, 40))
+    assert {row["position"]: row["num_bytes"] for row in found["bits_per_byte_by_position"]} == expected
+    nats = next(iter(predictions(model, windows, math.inf)))[1].nats[0, 30:40]
+    total = sum(row["bits_per_byte"] * row["num_bytes"] for row in found["bits_per_byte_by_letter"])
+    assert total == pytest.approx(float(nats.sum()) / math.log(2), rel=1e-6)
+    rows = break_down(model, windows, math.inf).to_dict()["bits_per_byte_by_patch_lag"]
+    assert sum(row["num_bytes"] for row in rows) == 40 - 40 // 8
+
+
+def test_letters_are_counted_from_the_first_of_each_word():
+    ids = torch.tensor([[*"It's aZ`{@[é".encode(), 256, ord("x"), -100], [ord("y")] * 16])
+    found = letters_so_far(ids).tolist()
+    assert found[0] == [1, 2, 0, 1, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+    assert found[1] == [*range(1, LONGEST_WORD + 1), *[LONGEST_WORD] * (16 - LONGEST_WORD)]
+
+
 def test_without_scratchpads_the_lag_is_the_position_less_one(windows):
-    found = break_down(model_of(), windows, math.inf).to_dict()
+    found = break_down(model_of(), windows, math.inf, lead_in_bytes=0).to_dict()
     by_position = {row["position"] - 1: row["num_bytes"] for row in found["bits_per_byte_by_position"]}
     assert by_position == {row["patch_lag"]: row["num_bytes"] for row in found["bits_per_byte_by_patch_lag"]}
     mean = sum(lag * count for lag, count in by_position.items()) / sum(by_position.values())

@@ -77,7 +77,7 @@ def test_every_plot_that_the_report_shows_is_an_image_of_its_own(results):
     report = write_study_report(results).read_text()
     names = {line.split("(plots/")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")}
     assert names == {path.name for path in (results / "plots").iterdir()}
-    kinds = ("flops", "cache", "threshold", "positions", "classes", "training")
+    kinds = ("flops", "cache", "threshold", "positions", "letters", "classes", "training")
     assert names == {f"words-1.7k-{kind}.svg" for kind in kinds}
     for name in names:
         root = ElementTree.fromstring((results / "plots" / name).read_text())

@@ -1,4 +1,4 @@
-"""Bits per byte taken apart: by position inside the patch, by patch lag, without the trunk's context, by the head.
+"""Bits per byte taken apart: by position inside the patch, patch lag and letter; without the trunk's context; by the head.
 
 And where scratchpads go: their rate by class of byte. Sums are fp64, counts integers.
 """
@@ -19,6 +19,7 @@ from patchpad.evaluation.calibration import thresholds_at
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.patching.patchifiers import bytes_since_end
+from patchpad.shapes import ByteIds, ByteInts
 
 BYTE_CLASSES = (
     "letter",
@@ -32,6 +33,12 @@ BYTE_CLASSES = (
     "document_start",
 )
 """ASCII letters, digits, punctuation; space and tab; \\n and \\r; bytes from 0xC0 and from 0x80; and the separator."""
+
+LEAD_IN_BYTES = 64
+"""At most so many first bytes of each window, and an eighth of it, are left out of breakdowns. There is no text yet to
+predict them from, whatever the model, and all of them would count towards the first places of patches."""
+LONGEST_WORD = 12
+"""Later letters count as this one."""
 
 
 def byte_class_table() -> np.ndarray:
@@ -73,11 +80,14 @@ class CountedSums:
 class Breakdown:
     """What a pass of the patch model gives beside its bits per byte."""
 
+    lead_in_bytes: int
     tally: Tally = field(default_factory=Tally)
     by_position: CountedSums = field(default_factory=CountedSums)
     """Nats by the place of the predicted byte in its patch, from 1."""
     by_lag: CountedSums = field(default_factory=CountedSums)
     """Nats by the patch lag of the position that predicts."""
+    by_letter: CountedSums = field(default_factory=CountedSums)
+    """Nats by the place of the predicted byte among the letters of its word, from 1; 0 for what is no letter."""
     by_class: CountedSums = field(default_factory=CountedSums)
     """Scratchpads by the class of the byte at which they may fire."""
     head_nats: float = 0.0
@@ -86,34 +96,46 @@ class Breakdown:
 
     def add(self, model: ByteLM, batch: Batch, predicted: Predicted, classes: Tensor) -> None:
         """Adds a batch."""
-        output, counted = predicted.output, batch.is_byte
+        output = predicted.output
         assert output is not None
         layout = output.layout
+        counted = batch.is_byte & (layout.documents.offset >= self.lead_in_bytes)
         self.tally.add(batch, predicted)
         # A byte that follows a patch end, or the separator, is the first of its patch.
         place = torch.where(layout.patch_end_mask, 0, bytes_since_end(layout.patch_end_mask, layout.documents)) + 1
         self.by_position.add(place[counted], predicted.nats[counted])
         self.by_lag.add(layout.patch_lag[counted], predicted.nats[counted])
+        self.by_letter.add(letters_so_far(batch.targets)[counted], predicted.nats[counted])
         read = ~layout.documents.is_padding
         self.by_class.add(classes[batch.byte_ids[read].cpu()], layout.scratchpad_mask[read])
         if predicted.entropy_head_nats is not None:
-            self.head_nats += float(predicted.entropy_head_nats[counted].cpu().double().sum())
+            self.head_nats += float(predicted.entropy_head_nats[batch.is_byte].cpu().double().sum())
         if model.config.trigger.kind in NATS_TRIGGERS:
             self.scores.append(model.eligible_scores(output).cpu().numpy())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the tables of positions, lags and classes."""
+        """Returns the tables of positions, lags, letters and classes."""
         lags = self.by_lag
         return {
             "bits_per_byte_by_position": _rows(self.by_position, "position"),
             "mean_patch_lag": float((np.arange(len(lags.counts)) * lags.counts).sum() / max(1, lags.counts.sum())),
             "bits_per_byte_by_patch_lag": _rows(lags, "patch_lag"),
+            "bits_per_byte_by_letter": _rows(self.by_letter, "letter"),
             "scratchpads_by_class": [
                 {"class": BYTE_CLASSES[key], "num_scratchpads": int(total), "num_bytes": int(count)}
                 for key, (total, count) in enumerate(zip(self.by_class.sums, self.by_class.counts, strict=True))
                 if count
             ],
         }
+
+
+def letters_so_far(ids: ByteIds) -> ByteInts:
+    """Returns, for each id, how many ASCII letters end with it, up to `LONGEST_WORD`; 0 for what is no letter."""
+    lower = ids | 0x20
+    is_letter = (ids < 0x80) & (lower >= ord("a")) & (lower <= ord("z"))
+    where = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+    before = torch.where(is_letter, -1, where).cummax(dim=-1).values
+    return (where - before).clamp(max=LONGEST_WORD)
 
 
 def _rows(counted: CountedSums, key: str) -> list[dict[str, Any]]:
@@ -124,9 +146,21 @@ def _rows(counted: CountedSums, key: str) -> list[dict[str, Any]]:
     ]
 
 
-def break_down(model: ByteLM, windows: Windows, threshold: float | None) -> Breakdown:
-    """Runs the patch model once over windows; a threshold of None is the stored one."""
-    result, classes = Breakdown(), torch.from_numpy(byte_class_table())
+def break_down(
+    model: ByteLM, windows: Windows, threshold: float | None, *, lead_in_bytes: int | None = None
+) -> Breakdown:
+    """Runs the patch model once over windows.
+
+    Args:
+        model: in any mode; restored after.
+        windows: all of them are used.
+        threshold: in nats; None is the stored one.
+        lead_in_bytes: how many first bytes of a window count neither by position, nor by lag, nor by letter; None for
+            `LEAD_IN_BYTES` or an eighth of `context_bytes`, whichever is less.
+    """
+    if lead_in_bytes is None:
+        lead_in_bytes = min(LEAD_IN_BYTES, model.config.context_bytes // 8)
+    result, classes = Breakdown(lead_in_bytes), torch.from_numpy(byte_class_table())
     for batch, predicted in predictions(model, windows, threshold):
         result.add(model, batch, predicted, classes)
     return result

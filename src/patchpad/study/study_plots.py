@@ -30,6 +30,7 @@ def study_plots(comparison: Comparison) -> dict[str, str]:
         "cache": scatter(comparison.arms, "trunk_cache_bytes_per_byte", "trunk KV bytes per byte of context", "cache"),
         "threshold": threshold_curves(comparison.arms),
         "positions": positions(comparison.claimed),
+        "letters": letters(comparison.claimed),
         "classes": classes(comparison.claimed) or classes(comparison.arms),
         "training": training(comparison.arms),
     }
@@ -80,6 +81,15 @@ def positions(arms: Sequence[Arm]) -> str:
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
     title = "Bits per byte by position inside the patch"
     return _plot(series, title, "position of the predicted byte in its patch", "plot-positions") if series else ""
+
+
+def letters(arms: Sequence[Arm]) -> str:
+    """Returns bits per byte by the place of the predicted byte among the letters of its word."""
+    shown = [arm for arm in arms if arm.by_letter()][:MOST_ARMS]
+    series = [Series(_label(arm, arms), arm.by_letter(), look=arm.look) for arm in shown]
+    title = "Bits per byte by letter of the word"
+    x_label = "letter of the predicted byte in its word, 0: no letter"
+    return _plot(series, title, x_label, "plot-letters") if series else ""
 
 
 def classes(arms: Sequence[Arm]) -> str:

@@ -92,6 +92,10 @@ class Arm:
         """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
         return self._weighted(part, "bits_per_byte_by_position", "position")
 
+    def by_letter(self) -> list[tuple[int, float]]:
+        """Returns (place in the word, bits per byte) at the stored threshold."""
+        return self._weighted("stored", "bits_per_byte_by_letter", "letter")
+
     def _weighted(self, part: str, table: str, key: str) -> list[tuple[int, float]]:
         sums: dict[int, list[float]] = {}
         for result in self.results:
