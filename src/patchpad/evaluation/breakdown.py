@@ -1,4 +1,4 @@
-"""Bits per byte taken apart: by position inside the patch, patch lag and letter; without the trunk's context; by the head.
+"""Bits per byte taken apart: by position in the patch, patch lag and letter; without the trunk's context; by the head.
 
 And where scratchpads go: their rate by class of byte. Sums are fp64, counts integers.
 """
