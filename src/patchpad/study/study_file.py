@@ -288,6 +288,8 @@ def learned_from(config: Config) -> dict[str, Any]:
     """Returns the part of a configuration that what is learned depends on, the text left out."""
     values = config.to_dict()
     train = {key: value for key, value in values["train"].items() if key not in NOT_PART_OF_AN_ARM}
+    if not config.model.reads_entropy:
+        del train["entropy_head_weight"]
     return {"model": values["model"], "train": train}
 
 
