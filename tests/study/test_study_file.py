@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from patchpad.config import load_config
+from patchpad.config import Config, load_config
 from patchpad.errors import ConfigError
-from patchpad.study.study_file import BUNDLED, bytes_per_step, choose_runs, first_difference, load_study, with_data
+from patchpad.study.study_file import (
+    BUNDLED,
+    bytes_per_step,
+    choose_runs,
+    first_difference,
+    learned_from,
+    load_study,
+    with_data,
+)
 
 STUDIES = Path(__file__).parents[2] / "configs" / "studies"
 MINIMAL = "{name: s, bytes_seen: 9000, data: {a: {}}, arms: [{name: x}]}"
@@ -101,6 +109,17 @@ def test_files_of_the_command_line_replace_those_of_a_text(study):
     assert given["a"].paths == ("x", "y", "w=v")
     assert given["a"].validation_paths == ()
     assert (given["b"].paths, given["b"].validation_paths) == (("z",), ("u",))
+
+
+def test_what_no_part_of_a_model_reads_makes_no_difference_to_an_arm():
+    def learned(trigger: str, **train: float) -> dict:
+        return learned_from(Config.from_dict({"model": {"trigger": {"kind": trigger}}, "train": train}))
+
+    assert first_difference(learned("never", entropy_head_weight=1.0), learned("never")) is None
+    assert first_difference(learned("entropy", entropy_head_weight=1.0), learned("entropy")) is not None
+    assert (
+        first_difference(learned("never", log_every=1, learning_rate=0.1), learned("never", learning_rate=0.1)) is None
+    )
 
 
 def test_the_first_difference_is_named_with_both_values():
