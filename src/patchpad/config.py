@@ -337,8 +337,8 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
     entropy_head_weight: float = 0.1
-    """Weight of the entropy head's cross-entropy, whose gradient reaches the encoder. At 1 it takes the encoder away from
-    what trunk and decoder need (`docs/log.md`)."""
+    """Weight of the entropy head's cross-entropy, whose gradient reaches the encoder. At 1 the encoder serves the head
+    more than trunk and decoder (`docs/log.md`)."""
     scratchpads_per_byte: float | None = 3 / 16
     """Rate that the threshold follows; None when `scratchpad_threshold_nats` is set."""
     scratchpad_threshold_nats: float | None = None
