@@ -30,30 +30,30 @@ from patchpad.study.study_tables import (
 )
 
 ARMS = {  # role -> its arm in configs/studies/laptop.yaml
-    "byte model": "2m-fixed1-never",
-    "plain 4": "2m-fixed4-never",
-    "plain 16": "2m-fixed16-never",
-    "16": "2m-fixed16-entropy",
-    "short plain 16": "2m-fixed16-never-half",
-    "short 16": "2m-fixed16-entropy-half",
-    "head only": "2m-fixed16-head-only",
-    "random": "2m-fixed16-random",
-    "stride": "2m-fixed16-stride4",
-    "entropy jump": "2m-fixed16-entropy-jump",
-    "whitespace": "2m-fixed16-whitespace",
-    "at the rate of whitespace": "2m-fixed16-entropy-as-whitespace",
-    "plain fixed": "2m-fixed8-never",
-    "fixed": "2m-fixed8-entropy",
-    "plain spacebyte": "2m-spacebyte-never",
-    "spacebyte": "2m-spacebyte-entropy",
-    "plain entropy": "2m-entropy-never",
-    "entropy": "2m-entropy-entropy",
-    "plain hnet": "2m-hnet-never",
-    "hnet": "2m-hnet-entropy",
-    "code byte model": "2m-code-fixed1-never",
-    "code plain 4": "2m-code-fixed4-never",
-    "code plain 16": "2m-code-fixed16-never",
-    "code 16": "2m-code-fixed16-entropy",
+    "byte model": "fixed1-never",
+    "plain 4": "fixed4-never",
+    "plain 16": "fixed16-never",
+    "16": "fixed16-entropy",
+    "short plain 16": "fixed16-never-half",
+    "short 16": "fixed16-entropy-half",
+    "head only": "fixed16-head-only",
+    "random": "fixed16-random",
+    "stride": "fixed16-stride4",
+    "entropy jump": "fixed16-entropy-jump",
+    "whitespace": "fixed16-whitespace",
+    "at the rate of whitespace": "fixed16-entropy-as-whitespace",
+    "plain fixed": "fixed8-never",
+    "fixed": "fixed8-entropy",
+    "plain spacebyte": "spacebyte-never",
+    "spacebyte": "spacebyte-entropy",
+    "plain entropy": "entropy-never",
+    "entropy": "entropy-entropy",
+    "plain hnet": "hnet-never",
+    "hnet": "hnet-entropy",
+    "code byte model": "code-fixed1-never",
+    "code plain 4": "code-fixed4-never",
+    "code plain 16": "code-fixed16-never",
+    "code 16": "code-fixed16-entropy",
 }
 BYTE_MODELS = {"books": "byte model", "code": "code byte model"}
 PATCHIFIERS = ("fixed", "spacebyte", "entropy", "hnet")
@@ -91,7 +91,7 @@ README_COSTS = (
     "seeds",
 )
 LEFT_OUT = ("scratchpads per byte", "mean patch lag")
-FIGURES_SHOWN = ("flops", "cache", "threshold", "positions", "classes")
+FIGURES_SHOWN = ("flops", "cache", "threshold", "positions", "letters", "classes")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "laptop"

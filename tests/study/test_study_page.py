@@ -15,7 +15,7 @@ from patchpad.study.study_file import load_study
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "study_page.py"
 CALLS = {"never": 0.0625, "0.1875": 0.25, "stored": 0.24, "always": 1.0}
-TIER_1 = ["2m-fixed1-never", "2m-fixed4-never", "2m-fixed16-never", "2m-fixed16-entropy"]
+TIER_1 = ["fixed1-never", "fixed4-never", "fixed16-never", "fixed16-entropy"]
 
 
 def loaded():
@@ -182,8 +182,8 @@ def test_pages_hold_tables_and_plots_and_are_the_same_when_written_again(recipe)
     assert "](docs/figures/study-books-16M-flops.svg)" in readme
     for path in recipe.FIGURES.iterdir():
         ElementTree.fromstring(path.read_text())
-    assert "Differences from 2m-fixed1-never, seed by seed:" in page
-    assert "Differences from 2m-fixed4-never" not in page
+    assert "Differences from fixed1-never, seed by seed:" in page
+    assert "Differences from fixed4-never" not in page
 
 
 def test_arms_are_set_against_the_byte_model_and_the_compressors(recipe):
@@ -203,7 +203,7 @@ def test_arms_are_set_against_the_byte_model_and_the_compressors(recipe):
 def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
     write(recipe.RESULTS, tier_1())
     (row,) = claims(recipe, "C1")
-    assert (row["arm"], row["less"]) == ("2m-fixed16-entropy", "2m-fixed16-never")
+    assert (row["arm"], row["less"]) == ("fixed16-entropy", "fixed16-never")
     assert row["text, bytes seen"] == "books, 16M"
     assert (row["seeds in common"], row["each seed"]) == ("1", "-0.1100")  # 2.11 less 2.22, seed 1 alone
     assert row["of the reference"] == "-4.95 %"
@@ -215,18 +215,18 @@ def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
 def test_equal_trunk_calls_are_compared_at_exactly_that_rate_too(recipe):
     write(recipe.RESULTS, tier_1())
     stored, exact = claims(recipe, "C3")
-    assert (stored["arm"], stored["each seed"]) == ("2m-fixed16-entropy", "-0.0100")
-    assert (exact["arm"], exact["less"]) == ("2m-fixed16-entropy at 0.1875", "2m-fixed4-never")
+    assert (stored["arm"], stored["each seed"]) == ("fixed16-entropy", "-0.0100")
+    assert (exact["arm"], exact["less"]) == ("fixed16-entropy at 0.1875", "fixed4-never")
     assert (exact["each seed"], exact["trunk calls per byte, of both"]) == ("-0.0200", "0.2500 / 0.2400 = 1.04")
 
 
 def test_arms_without_results_leave_their_rows_out_and_are_named(recipe):
-    write(recipe.RESULTS, [one for one in tier_1() if one["arm"] != "2m-fixed4-never"], planned=("2m-fixed4-never",))
+    write(recipe.RESULTS, [one for one in tier_1() if one["arm"] != "fixed4-never"], planned=("fixed4-never",))
     text = recipe.claims_table(recipe.read())
     assert claims(recipe, "C3") == claims(recipe, "C5") == claims(recipe, "C6") == []
-    (missing,) = [line for line in text.splitlines() if line.startswith("No result yet of: 2m-fixed4-never, ")]
-    assert "2m-hnet-entropy" in missing
-    assert "2m-fixed1-never," not in missing
+    (missing,) = [line for line in text.splitlines() if line.startswith("No result yet of: fixed4-never, ")]
+    assert "hnet-entropy" in missing
+    assert " fixed1-never," not in missing
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_patchifiers_are_set_side_by_side_once_all_have_results(recipe):
         "+0.2500",
         "+0.1000",
     ]
-    assert rows[0]["arm"] == "2m-fixed8-entropy (exploratory)"
+    assert rows[0]["arm"] == "fixed8-entropy (exploratory)"
     assert rows[-1]["of the reference"] == "+5.26 %"
 
 
@@ -275,7 +275,7 @@ def test_arms_that_saw_other_bytes_are_not_compared(recipe):
     for one in results[:2]:
         one["training"]["bytes_seen"] *= 2
     write(recipe.RESULTS, results)
-    with pytest.raises(SystemExit, match="2m-fixed16-entropy and 2m-fixed1-never have not seen the same bytes"):
+    with pytest.raises(SystemExit, match="fixed16-entropy and fixed1-never have not seen the same bytes"):
         recipe.main([])
 
 
