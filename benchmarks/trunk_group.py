@@ -20,7 +20,7 @@ from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 
 MODELS = {
-    "small": ModelConfig(**MEASURED_PARTS, trigger=TriggerConfig(kind="random")),
+    "small": ModelConfig(byte_dim=64, **MEASURED_PARTS, trigger=TriggerConfig(kind="random")),
     "trunk of 100M": ModelConfig(
         byte_dim=256,
         byte_heads=4,

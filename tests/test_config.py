@@ -176,7 +176,7 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
     [
         (ModelConfig, {"byte_dim": 15}, "byte_dim is 15 with byte_heads 2"),
         (ModelConfig, {"trunk_dim": 36, "trunk_heads": 4}, "trunk_dim is 36 with trunk_heads 4"),
-        (ModelConfig, {"pooling_heads": 3}, "byte_dim is 64 with pooling_heads 3"),
+        (ModelConfig, {"pooling_heads": 5}, "byte_dim is 96 with pooling_heads 5"),
         (ModelConfig, {"trunk_layers": 0}, "trunk_layers is 0"),
         (ModelConfig, {"window_bytes": -1}, "window_bytes is -1"),
         (ModelConfig, {"context_bytes": 0}, "context_bytes is 0"),

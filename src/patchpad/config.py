@@ -132,7 +132,7 @@ class ModelConfig:
     kind: ModelKind = "patch"
     """`patch`: this project's model. Baselines: `byte` and `bpe`, one Transformer over bytes or over tokens with the
     trunk's sizes; `megabyte`, whose global model has the trunk's sizes."""
-    byte_dim: int = 64
+    byte_dim: int = 96
     """Width of the byte states in the local encoder, entropy head and local decoder; `megabyte`: of its local model."""
     byte_heads: int = 2
     """Attention heads of the local layers; `megabyte`: of its local model."""
