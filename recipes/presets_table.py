@@ -20,9 +20,9 @@ byte. Written by `recipes/presets_table.py` from the configurations alone, at th
 at; nothing here is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and
 add as 2; caches in bf16.
 
-Local parts of 100m, 350m and 1b have a quarter of the trunk's width. In our trials at about 2M parameters a half was much
-better for scratchpads ([log](log.md)), and costs a third of the byte model instead of a quarter; at these sizes neither has
-been tried.
+Local parts of 100m, 350m and 1b have a quarter of the trunk's width. In our trials at about 2M parameters a half was
+much better for scratchpads ([log](log.md)), and costs a third of the byte model instead of a quarter; at these sizes
+neither has been tried.
 
 | preset | parameters | context, bytes | FLOPs per byte | against the byte model | trunk KV bytes per byte |
 |---|---|---|---|---|---|
