@@ -84,12 +84,16 @@ def positions(arms: Sequence[Arm]) -> str:
 
 
 def letters(arms: Sequence[Arm]) -> str:
-    """Returns bits per byte by the place of the predicted byte among the letters of its word."""
-    shown = [arm for arm in arms if arm.by_letter()][:MOST_ARMS]
-    series = [Series(_label(arm, arms), arm.by_letter(), look=arm.look) for arm in shown]
-    title = "Bits per byte by letter of the word"
-    x_label = "letter of the predicted byte in its word, 0: no letter"
-    return _plot(series, title, x_label, "plot-letters") if series else ""
+    """Returns bits per byte by letter of the word, less those of the first arm."""
+    shown = [arm for arm in arms if arm.by_letter()][: MOST_ARMS + 1]
+    if len(shown) < 2:
+        return ""
+    base, series = dict(shown[0].by_letter()), []
+    for arm in shown[1:]:
+        points = [(letter, bits - base[letter]) for letter, bits in arm.by_letter() if letter in base]
+        series.append(Series(_label(arm, arms), points, look=arm.look))
+    title = f"Bits per byte by letter of the word, less those of {_label(shown[0], arms)}"
+    return _plot(series, title, "letter of the predicted byte in its word, 0: no letter", "plot-letters")
 
 
 def classes(arms: Sequence[Arm]) -> str:

@@ -23,7 +23,7 @@ PLOT_TEXTS = {
     "cache": "bits per byte against trunk KV bytes per byte",
     "threshold": "bits per byte along the threshold",
     "positions": "bits per byte by position inside the patch",
-    "letters": "bits per byte by letter of the word",
+    "letters": "bits per byte by letter of the word, against the first arm",
     "classes": "scratchpads by class of byte",
     "training": "bits per byte while training",
 }
