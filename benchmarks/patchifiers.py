@@ -22,7 +22,7 @@ TARGET_PATCH_SIZE = 6
 SCRATCHPADS_PER_BYTE = 1 / 8
 EVALUATED_BYTES = 200_000
 CONFIG = Config(
-    model=ModelConfig(byte_dim=64, window_bytes=8, **{**MEASURED_PARTS, "decoder_layers": 2}, trunk_dim=144),
+    model=ModelConfig(window_bytes=8, **{**MEASURED_PARTS, "decoder_layers": 2}, trunk_dim=144),
     train=TrainConfig(
         batch_rows=2,
         learning_rate=4e-3,

@@ -9,11 +9,17 @@ from patchpad.cost import count_parameters
 
 SCRATCHPADS_PER_BYTE = 3 / 16
 
-MEASURED_PARTS: dict[str, int] = {"encoder_layers": 1, "entropy_head_layers": 2, "decoder_layers": 1, "context_lags": 1}
+MEASURED_PARTS: dict[str, int] = {
+    "byte_dim": 64,
+    "encoder_layers": 1,
+    "entropy_head_layers": 2,
+    "decoder_layers": 1,
+    "context_lags": 1,
+}
 """Those of the results in results/: the defaults of the time."""
 SIZES = {
-    "3M": ModelConfig(byte_dim=64, trunk_layers=3, **MEASURED_PARTS),
-    "20M": ModelConfig(byte_dim=128, trunk_dim=512, trunk_heads=8, trunk_layers=6, **MEASURED_PARTS),
+    "3M": ModelConfig(trunk_layers=3, **MEASURED_PARTS),
+    "20M": ModelConfig(trunk_dim=512, trunk_heads=8, trunk_layers=6, **{**MEASURED_PARTS, "byte_dim": 128}),
     "100M": load_config(ROOT / "configs" / "100m-fixed16-entropy.yaml").model,
 }
 

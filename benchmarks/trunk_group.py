@@ -20,14 +20,13 @@ from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 
 MODELS = {
-    "small": ModelConfig(byte_dim=64, **MEASURED_PARTS, trigger=TriggerConfig(kind="random")),
+    "small": ModelConfig(**MEASURED_PARTS, trigger=TriggerConfig(kind="random")),
     "trunk of 100M": ModelConfig(
-        byte_dim=256,
         byte_heads=4,
         trunk_dim=1024,
         trunk_heads=8,
         trunk_layers=8,
-        **MEASURED_PARTS,
+        **{**MEASURED_PARTS, "byte_dim": 256},
         trigger=TriggerConfig(kind="random"),
     ),
 }

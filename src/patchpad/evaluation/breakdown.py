@@ -105,7 +105,7 @@ class Breakdown:
         place = torch.where(layout.patch_end_mask, 0, bytes_since_end(layout.patch_end_mask, layout.documents)) + 1
         self.by_position.add(place[counted], predicted.nats[counted])
         self.by_lag.add(layout.patch_lag[counted], predicted.nats[counted])
-        self.by_letter.add(letters_so_far(batch.targets)[counted], predicted.nats[counted])
+        self.by_letter.add(letters_so_far(batch.targets.cpu(), classes)[counted.cpu()], predicted.nats[counted])
         read = ~layout.documents.is_padding
         self.by_class.add(classes[batch.byte_ids[read].cpu()], layout.scratchpad_mask[read])
         if predicted.entropy_head_nats is not None:
@@ -129,11 +129,15 @@ class Breakdown:
         }
 
 
-def letters_so_far(ids: ByteIds) -> ByteInts:
-    """Returns, for each id, how many ASCII letters end with it, up to `LONGEST_WORD`; 0 for what is no letter."""
-    lower = ids | 0x20
-    is_letter = (ids < 0x80) & (lower >= ord("a")) & (lower <= ord("z"))
-    where = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+def letters_so_far(ids: ByteIds, classes: Tensor) -> ByteInts:
+    """Returns, for each id, how many letters end with it, up to `LONGEST_WORD`; 0 for what is no letter.
+
+    Args:
+        ids: targets; ignored ones are no letters.
+        classes: the table of `byte_class_table`.
+    """
+    is_letter = (ids >= 0) & (classes[ids.clamp_min(0)] == BYTE_CLASSES.index("letter"))
+    where = torch.arange(ids.shape[-1]).expand_as(ids)
     before = torch.where(is_letter, -1, where).cummax(dim=-1).values
     return (where - before).clamp(max=LONGEST_WORD)
 

@@ -85,14 +85,15 @@ def positions(arms: Sequence[Arm]) -> str:
 
 def letters(arms: Sequence[Arm]) -> str:
     """Returns bits per byte by letter of the word, less those of the first arm."""
-    shown = [arm for arm in arms if arm.by_letter()][: MOST_ARMS + 1]
-    if len(shown) < 2:
+    tables = [(arm, dict(table)) for arm in arms if (table := arm.by_letter())][: MOST_ARMS + 1]
+    if len(tables) < 2:
         return ""
-    base, series = dict(shown[0].by_letter()), []
-    for arm in shown[1:]:
-        points = [(letter, bits - base[letter]) for letter, bits in arm.by_letter() if letter in base]
+    (first, base), *others = tables
+    series = []
+    for arm, table in others:
+        points = [(letter, bits - base[letter]) for letter, bits in table.items() if letter in base]
         series.append(Series(_label(arm, arms), points, look=arm.look))
-    title = f"Bits per byte by letter of the word, less those of {_label(shown[0], arms)}"
+    title = f"Bits per byte by letter of the word, less those of {_label(first, arms)}"
     return _plot(series, title, "letter of the predicted byte in its word, 0: no letter", "plot-letters")
 
 
