@@ -1,0 +1,46 @@
+"""Configuration: frozen dataclasses, checked when they are made; torch-free.
+
+Precedence is defaults < YAML file < command line. A file holds only what differs from the defaults.
+"""
+
+from patchpad.config.config import FORMAT_VERSION, Config, load_config
+from patchpad.config.model import (
+    IGNORED_TARGET,
+    NATS_TRIGGERS,
+    NUM_BYTE_VALUES,
+    NUM_INPUT_IDS,
+    PADDING,
+    SEPARATOR,
+    VOCAB_SIZE,
+    ModelConfig,
+    ModelKind,
+    PatchifierConfig,
+    PatchifierKind,
+    TriggerConfig,
+    TriggerKind,
+)
+from patchpad.config.plain_values import build_section, read_yaml
+from patchpad.config.train import DataConfig, TrainConfig
+
+__all__ = [
+    "FORMAT_VERSION",
+    "IGNORED_TARGET",
+    "NATS_TRIGGERS",
+    "NUM_BYTE_VALUES",
+    "NUM_INPUT_IDS",
+    "PADDING",
+    "SEPARATOR",
+    "VOCAB_SIZE",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "ModelKind",
+    "PatchifierConfig",
+    "PatchifierKind",
+    "TrainConfig",
+    "TriggerConfig",
+    "TriggerKind",
+    "build_section",
+    "load_config",
+    "read_yaml",
+]

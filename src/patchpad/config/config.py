@@ -1,0 +1,93 @@
+"""The configuration of a run, and how it is read."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchpad.config.checks import require
+from patchpad.config.model import NATS_TRIGGERS, ModelConfig
+from patchpad.config.plain_values import build_section, read_yaml, to_plain
+from patchpad.config.train import DataConfig, TrainConfig
+from patchpad.errors import ConfigError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run needs; saved with every checkpoint."""
+
+    format_version: int = FORMAT_VERSION
+    """Version of the file format."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Sizes, patchifier and trigger."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Text and its split."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Optimizer and schedules."""
+
+    def __post_init__(self) -> None:
+        version = self.format_version
+        require(
+            version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
+        )
+        ratio, kind = self.train.trunk_learning_rate_ratio, self.model.kind
+        require(
+            ratio == 1 or kind == "patch",
+            f"train.trunk_learning_rate_ratio is {ratio} with model.kind {kind}",
+            "1: baselines have one learning rate",
+        )
+        spread, trigger = self.train.threshold_spread, self.model.trigger.kind
+        require(
+            spread == 0 or trigger in (*NATS_TRIGGERS, "random"),
+            f"train.threshold_spread is {spread} with the trigger `{trigger}`",
+            f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf"."""
+        return typing.cast(dict[str, Any], to_plain(dataclasses.asdict(self)))
+
+    @staticmethod
+    def from_dict(values: dict[str, Any], *, source: str = "configuration") -> "Config":
+        """Builds a checked configuration from nested dictionaries.
+
+        Args:
+            values: sections and keys; missing keys keep their defaults.
+            source: where the values come from, named in errors.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type, or an impossible value.
+        """
+        return build_section(Config, values, source)
+
+
+def load_config(path: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
+    """Reads a YAML file and applies command-line overrides.
+
+    Args:
+        path: YAML file with sections `model`, `data`, `train`; None for the defaults alone.
+        overrides: dotted key to YAML text, as in `{"train.steps": "200"}`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or value is wrong.
+    """
+    import yaml
+
+    source = "defaults" if path is None else str(path)
+    values = {} if path is None else read_yaml(path, allowed="sections model, data, train")
+    for key, text in (overrides or {}).items():
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
+        try:
+            target[name] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--{key} has the value {text!r}, which is not a YAML value") from error
+        source += " and the command line" if "command line" not in source else ""
+    return Config.from_dict(values, source=source)
