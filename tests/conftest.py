@@ -6,6 +6,7 @@ JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which the hook 
 """
 
 import os
+import signal
 
 import jaxtyping
 
@@ -19,6 +20,9 @@ import torch  # noqa: E402
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=1 if CHECKS_SHAPES else 5, derandomize=True)
 hypothesis.settings.load_profile("default")
+
+# A shell starts its background jobs with Ctrl-C ignored, and so do their children: tests of Ctrl-C would fail there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
