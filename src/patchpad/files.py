@@ -31,7 +31,7 @@ def strict_json(value: Any, *, indent: int | None = None) -> str:
     Raises:
         ValueError: `value` holds a NaN.
     """
-    return json.dumps(_without_infinities(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return json.dumps(without_infinities(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def json_float(value: float | str) -> float:
@@ -45,11 +45,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _without_infinities(value: Any) -> Any:
+def without_infinities(value: Any) -> Any:
+    """Returns nested values as strict JSON has them: lists for tuples, the words "inf" and "-inf" for infinities."""
     if isinstance(value, dict):
-        return {key: _without_infinities(item) for key, item in value.items()}
+        return {key: without_infinities(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_infinities(item) for item in value]
+        return [without_infinities(item) for item in value]
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return value

@@ -8,9 +8,10 @@ from typing import Any
 
 from patchpad.config.checks import require
 from patchpad.config.model import NATS_TRIGGERS, ModelConfig
-from patchpad.config.plain_values import build_section, read_yaml, to_plain
+from patchpad.config.plain_values import build_section, read_yaml
 from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.errors import ConfigError
+from patchpad.files import without_infinities
 
 FORMAT_VERSION = 1
 
@@ -48,7 +49,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf"."""
-        return typing.cast(dict[str, Any], to_plain(dataclasses.asdict(self)))
+        return typing.cast(dict[str, Any], without_infinities(dataclasses.asdict(self)))
 
     @staticmethod
     def from_dict(values: dict[str, Any], *, source: str = "configuration") -> "Config":

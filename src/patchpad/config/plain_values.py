@@ -1,7 +1,6 @@
-"""Plain values, as YAML and JSON hold them, to configuration dataclasses and back."""
+"""Plain values, as YAML and JSON hold them, to configuration dataclasses."""
 
 import dataclasses
-import math
 import types
 import typing
 from pathlib import Path
@@ -110,14 +109,3 @@ def _convert_items(item_kind: Any, value: Any, source: str, name: str) -> tuple[
         words = "sections" if is_section else ITEM_WORDS[item_kind]
         raise ConfigError(f"{source}: `{name}` is {value!r}; allowed: a list of {words}")
     return tuple(_convert(item_kind, item, source, f"{name}[{index}]") for index, item in enumerate(items))
-
-
-def to_plain(value: Any) -> Any:
-    """Returns nested values ready for JSON: lists, and the strings "inf" and "-inf" for infinities."""
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value
