@@ -27,6 +27,7 @@ SMALL = ModelConfig(
     byte_dim=32,
     byte_heads=2,
     window_bytes=24,
+    ngram_vocab_size=0,
     encoder_layers=2,
     entropy_head_layers=1,
     decoder_layers=3,

@@ -109,6 +109,6 @@ def test_caches_have_the_sizes_of_their_options():
     assert state.trunk.keys[0].shape[1::2] == state.trunk.values[0].shape[1::2] == (2, 4)
     assert [cache.keys[0].shape[1] for cache in (state.encoder, state.entropy_head, state.decoder)] == [3, 8, 5]
     assert state.recent_ids.tolist() == [list(TEXT[:-9:-1])]
-    _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy")), [TEXT])
+    _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy", ngram_vocab_size=0)), [TEXT])
     assert plain.scratchpads is None
     assert plain.recent_ids is None

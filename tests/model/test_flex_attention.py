@@ -239,11 +239,11 @@ def gradients(model, ids, threshold, back_end: str) -> dict[str, torch.Tensor]:
     return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
 
 
-def assert_equal_gradients(found, expected) -> None:
+def assert_equal_gradients(found, expected, tolerance: float = GRADIENT_TOLERANCE) -> None:
     assert found.keys() == expected.keys()
     for name, part in expected.items():
         difference = float((found[name] - part).abs().max())
-        assert difference <= GRADIENT_TOLERANCE * float(part.abs().max()) + 1e-6, name
+        assert difference <= tolerance * (float(part.abs().max()) + 0.01), name
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,12 @@ def assert_equal_gradients(found, expected) -> None:
 )
 def test_gradients_around_the_kernel_are_those_of_the_reference(monkeypatch, patchifier, sizes):
     monkeypatch.setattr(flex_attention, "_kernel", written_out_kernel)
-    model = sharp_model(tiny_model_config(patchifier, "entropy", **sizes))
+    # In float64, as the sums that cancel in a sharp model's gradients leave fp32 little; rotary angles stay in fp32.
+    model = sharp_model(tiny_model_config(patchifier, "entropy", **sizes)).double()
     ids = ragged_batch()
     for threshold in thresholds_to_try(model, ids):
         expected = gradients(model, ids, threshold, "reference")
-        assert_equal_gradients(gradients(model, ids, threshold, "flex"), expected)
+        assert_equal_gradients(gradients(model, ids, threshold, "flex"), expected, tolerance=1e-5)
 
 
 def test_the_written_out_kernel_gives_finite_gradients_without_commits(monkeypatch):

@@ -117,7 +117,7 @@ class ModelConfig:
     """The entropy head's own window; None for `window_bytes`."""
     decoder_window_bytes: int | None = None
     """The local decoder's own window; None for `window_bytes`."""
-    ngram_vocab_size: int = 0
+    ngram_vocab_size: int = 4096
     """Entries of each table of hashed n-gram embeddings, which are added to the byte embedding; 0: no tables."""
     ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     """For n-gram embeddings: how many of the last bytes each table looks at; one table for each."""

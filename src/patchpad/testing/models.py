@@ -30,18 +30,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scratchpads see scratchpads": {"scratchpads_see_scratchpads": True},
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
     "slot type": {"slot_type_embedding": True},
-    "n-grams": {"ngram_vocab_size": 50},
+    "no n-grams": {"ngram_vocab_size": 0},
     "head without layers": {"entropy_head_layers": 0},
     "one context for every lag": {"context_lags": 1},
     "a context for few lags": {"context_lags": 3},
     "windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 8, "decoder_window_bytes": 5},
 }
-"""Options of the model, off by default, as further sizes for `tiny_model_config`."""
+"""Other choices than those of `tiny_model_config`, as further sizes for it."""
 ALL_OPTIONS = {
     key: value
     for name, sizes in OPTIONS.items()
     for key, value in sizes.items()
-    if name not in ("head without layers", "one context for every lag")
+    if name not in ("no n-grams", "head without layers", "one context for every lag")
 }
 """Those that can go together, in one."""
 
@@ -72,6 +72,8 @@ def tiny_model_config(
         ),
         "trigger": TriggerConfig(kind=cast(TriggerKind, trigger), stride=2),
     }
+    if "kind" not in sizes:  # a baseline has no n-grams
+        values["ngram_vocab_size"] = 50
     return ModelConfig(**{**values, **sizes})
 
 
