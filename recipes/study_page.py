@@ -166,8 +166,9 @@ def runs(findings: Findings) -> str:
     sizes = (
         f"{model['trunk_layers']} trunk layers of width {model['trunk_dim']}; {model['encoder_layers']} encoder and "
         f"{model['decoder_layers']} decoder layer(s) of width {model['byte_dim']} with windows of "
-        f"{model['window_bytes']} bytes; documents in windows of {model['context_bytes']:,} bytes, "
-        f"{train['batch_rows']} rows a step, learning rate {train['learning_rate']:g}."
+        f"{model['window_bytes']} bytes; {len(model['ngram_sizes'])} tables of {model['ngram_vocab_size']:,} n-grams; "
+        f"documents in windows of {model['context_bytes']:,} bytes, {train['batch_rows']} rows a step, learning rate "
+        f"{train['learning_rate']:g}, of the trunk {train['learning_rate'] * train['trunk_learning_rate_ratio']:g}."
     )
     planned = [arm["name"] for arm in findings.results.study["arms"]]
     lines = (sizes, provenance_line(findings.results), missing_line(planned, findings.comparisons))
