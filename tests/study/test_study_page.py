@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from patchpad.config import Config, TrainConfig
 from patchpad.errors import DataError
 from patchpad.study.study_file import load_study
 
@@ -63,7 +64,6 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
         }
         for at, value in bits.items()
     ]
-    model = {"trunk_layers": 4, "trunk_dim": 192, "encoder_layers": 1, "decoder_layers": 1, "byte_dim": 64}
     facts = {"num_documents": 3, "num_bytes": 1000, "sha256": text}
     provenance = dict.fromkeys(("hardware", "threads", "package_version", "torch_version", "commit"), "x")
     training = {"steps": 10, "bytes_seen": bytes_seen, "wall_seconds": 4.0, "processor_seconds": 4.0}
@@ -72,10 +72,7 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
         "format_version": 1,
         **{"arm": name, "seed": seed, "text": text, "tier": tier, "exploratory": tier > 1},
         "provenance": provenance | {"date": "2026-11-25T10:00:00"},
-        "config": {
-            "model": model | {"window_bytes": 8, "context_bytes": 1024},
-            "train": {"batch_rows": 2, "learning_rate": 0.004},
-        },
+        "config": Config(train=TrainConfig(trunk_learning_rate_ratio=0.5)).to_dict(),
         "data": {"training": facts, "validation": facts, "evaluated": facts},
         "parameters": {"trunk": 2_000_000, "entropy_head": 100_000 if len(bits) > 1 else 0},
         "training": training | {"bytes_per_second": 8000.0, "curve": [row]},
@@ -184,6 +181,8 @@ def test_pages_hold_tables_and_plots_and_are_the_same_when_written_again(recipe)
         ElementTree.fromstring(path.read_text())
     assert "Differences from fixed1-never, seed by seed:" in page
     assert "Differences from fixed4-never" not in page
+    assert "6 tables of 4,096 n-grams" in page
+    assert "learning rate 0.002, of the trunk 0.001." in page
 
 
 def test_arms_are_set_against_the_byte_model_and_the_compressors(recipe):
