@@ -15,9 +15,10 @@ from patchpad.files import strict_json, write_atomically
 from patchpad.inspection.columns import DOTTED_CIRCLE, NEWLINE
 from patchpad.inspection.inspection import NOT_READ, Inspection
 from patchpad.inspection.terminal import full_shade_nats, size_text
+from patchpad.pages.line_plot import Series, line_plot
 from patchpad.pages.marked_text import NUM_SHADES, Unit, visible_units
 from patchpad.pages.page_style import PAGE_CSS
-from patchpad.pages.svg import Series, escape_text, line_plot
+from patchpad.pages.svg import escape_text
 
 FOLDER = Path(__file__).parent
 PATCH_END, SEPARATOR, UNREAD = 1, 2, 4

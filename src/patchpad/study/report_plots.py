@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchpad.files import json_float
-from patchpad.pages.svg import Series, escape_text, line_plot
+from patchpad.pages.line_plot import Series, line_plot
+from patchpad.pages.svg import escape_text
 from patchpad.pages.ticks import Number, compact_number
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 330  # narrow, so that text stays readable when a phone shrinks the plot

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchpad.pages.svg import MARKER_RADIUS, Series, line_plot
+from patchpad.pages.line_plot import Series, line_plot
+from patchpad.pages.svg import MARKER_RADIUS
 from patchpad.pages.ticks import compact_number, nice_log_ticks, nice_ticks, tick_texts
 
 SVG = "{http://www.w3.org/2000/svg}"
