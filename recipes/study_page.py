@@ -13,7 +13,14 @@ from patchpad.errors import DataError, PatchpadError
 from patchpad.files import write_atomically
 from patchpad.pages.measured_blocks import fill_block
 from patchpad.pages.ticks import compact_number
-from patchpad.study.study_claims import CLAIM_HEADINGS, Findings, closeness_rows, curve_rows, difference_rows
+from patchpad.study.study_claims import (
+    CLAIM_HEADINGS,
+    Findings,
+    closeness_rows,
+    curve_rows,
+    difference_rows,
+    share_rows,
+)
 from patchpad.study.study_plots import study_plots
 from patchpad.study.study_report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
 from patchpad.study.study_results import STUDY, read_result_files
@@ -61,7 +68,9 @@ EQUAL_RATE = "0.1875"  # 3/16 scratchpads and 1/16 patches per byte are 1/4 trun
 CLAIMS = (  # what is compared with what, and where along the threshold if not at the stored one
     ("C1", "16", "plain 16"),
     ("C1", "code 16", "code plain 16"),
+    ("C2", "plain 16", "byte model"),
     ("C2", "16", "byte model"),
+    ("C2", "code plain 16", "code byte model"),
     ("C2", "code 16", "code byte model"),
     ("C3", "16", "plain 4"),
     ("C3", "16", "plain 4", EQUAL_RATE),
@@ -75,6 +84,7 @@ CLAIMS = (  # what is compared with what, and where along the threshold if not a
     ("C6", "short 16", "entropy jump", EQUAL_RATE),
     ("C6", "at the rate of whitespace", "whitespace"),
 )
+SHARES = (("C2", "16", "plain 16", "byte model"), ("C2", "code 16", "code plain 16", "code byte model"))
 CURVE = "16"
 PARTS = {"tier 1": ("books", 1), "tier 2": ("books", 2), "code": ("code", 2)}
 README_ROWS = {
@@ -105,6 +115,7 @@ BLOCKS = {PAGE: ("runs", "claims", *PARTS), README: ("study",)}
 def claims_table(findings: Findings) -> str:
     """Returns a row for each comparison that a claim rests on, as far as it has results."""
     rows = [row for pair in CLAIMS for row in difference_rows(findings, *pair)]
+    rows += [row for way in SHARES for row in share_rows(findings, *way)]
     rows += curve_rows(findings, "C4", CURVE)
     for words in ("without", "with"):
         roles = [f"plain {name}" if words == "without" else name for name in PATCHIFIERS]

@@ -206,9 +206,21 @@ def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
     assert row["text, bytes seen"] == "books, 16M"
     assert (row["seeds in common"], row["each seed"]) == ("1", "-0.1100")  # 2.11 less 2.22, seed 1 alone
     assert row["of the reference"] == "-4.95 %"
-    (row,) = claims(recipe, "C2")
+    plain, row, share = claims(recipe, "C2")
+    assert (plain["arm"], plain["each seed"]) == ("fixed16-never", "+0.2000, +0.2000")
     assert row["FLOPs per byte, of both"] == "1,920,000 / 8,000,000 = 0.24"
     assert row["trunk KV bytes per byte, of both"] == "512.0 / 8,192.0 = 0.0625"
+    assert (share["arm"], share["less"]) == ("fixed16-entropy, of the way from fixed16-never", "to fixed1-never")
+    assert (share["of the reference"], share["seeds in common"], share["each seed"]) == ("55 %", "1", "55 %")
+
+
+def test_there_is_no_share_of_a_way_that_leads_nowhere(recipe):
+    results = tier_1()
+    for one in results:
+        if one["arm"] == "fixed1-never":
+            one["measured"]["points"][0]["bits_per_byte"] = 2.22 if one["seed"] else 2.1
+    write(recipe.RESULTS, results)
+    assert [row["less"] for row in claims(recipe, "C2")] == ["fixed1-never"] * 2
 
 
 def test_equal_trunk_calls_are_compared_at_exactly_that_rate_too(recipe):
@@ -274,7 +286,7 @@ def test_arms_that_saw_other_bytes_are_not_compared(recipe):
     for one in results[:2]:
         one["training"]["bytes_seen"] *= 2
     write(recipe.RESULTS, results)
-    with pytest.raises(SystemExit, match="fixed16-entropy and fixed1-never have not seen the same bytes"):
+    with pytest.raises(SystemExit, match="fixed16-never and fixed1-never have not seen the same bytes"):
         recipe.main([])
 
 

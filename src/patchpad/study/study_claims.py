@@ -117,6 +117,34 @@ def closeness_rows(findings: Findings, claim: str, roles: Sequence[str], words: 
     return [[claim, findings.seen(arms[0]), *names, *cells, *[NOTHING] * len(COSTS)]]
 
 
+def share_rows(findings: Findings, claim: str, role: str, start: str, goal: str) -> list[Row]:
+    """Returns how much of the way in bits per byte from one arm down to another a third has gone.
+
+    Args:
+        findings: the study's.
+        claim: begins the row.
+        role: of the arm in question.
+        start: role of the arm that has gone 0 %.
+        goal: role of the arm that has gone 100 %.
+
+    Returns:
+        One row; none where an arm has no result, no seed is common, or the goal is no better than the start.
+    """
+    pairs = findings.pair(role, start), findings.pair(role, goal)
+    if pairs[0] is None or pairs[1] is None:
+        return []
+    arm, first, last = *pairs[0], pairs[1][1]
+    bits, high, low = (one.bits_by_seed() for one in (arm, first, last))
+    shared = sorted(bits.keys() & high.keys() & low.keys())
+    if not shared or any(high[seed] <= low[seed] for seed in shared):
+        return []
+    shares = [100 * (high[seed] - bits[seed]) / (high[seed] - low[seed]) for seed in shared]
+    names = (f"{arm.label}, of the way from {first.label}", f"to {last.label}")
+    each = ", ".join(f"{share:.0f} %" for share in shares)
+    mean = f"{Spread.of(shares).mean:.0f} %"
+    return [[claim, findings.seen(arm), *names, NOTHING, mean, str(len(shared)), each, *[NOTHING] * len(COSTS)]]
+
+
 def _costs_of_both(arm: Arm, other: Arm, at: str = "stored", other_at: str = "stored") -> Row:
     """Returns each cost of two arms, or of two points, and their ratio."""
     cells = []
