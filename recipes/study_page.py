@@ -19,6 +19,7 @@ from patchpad.study.study_claims import (
     closeness_rows,
     curve_rows,
     difference_rows,
+    equal_flops_rows,
     share_rows,
 )
 from patchpad.study.study_plots import study_plots
@@ -85,6 +86,7 @@ CLAIMS = (  # what is compared with what, and where along the threshold if not a
     ("C6", "at the rate of whitespace", "whitespace"),
 )
 SHARES = (("C2", "16", "plain 16", "byte model"), ("C2", "code 16", "code plain 16", "code byte model"))
+EQUAL_FLOPS = (("C3", "16", "plain 4"), ("C3", "code 16", "code plain 4"))
 CURVE = "16"
 PARTS = {"tier 1": ("books", 1), "tier 2": ("books", 2), "code": ("code", 2)}
 README_ROWS = {
@@ -115,6 +117,7 @@ BLOCKS = {PAGE: ("runs", "claims", *PARTS), README: ("study",)}
 def claims_table(findings: Findings) -> str:
     """Returns a row for each comparison that a claim rests on, as far as it has results."""
     rows = [row for pair in CLAIMS for row in difference_rows(findings, *pair)]
+    rows += [row for pair in EQUAL_FLOPS for row in equal_flops_rows(findings, *pair)]
     rows += [row for way in SHARES for row in share_rows(findings, *way)]
     rows += curve_rows(findings, "C4", CURVE)
     for words in ("without", "with"):

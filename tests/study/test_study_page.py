@@ -225,10 +225,24 @@ def test_there_is_no_share_of_a_way_that_leads_nowhere(recipe):
 
 def test_equal_trunk_calls_are_compared_at_exactly_that_rate_too(recipe):
     write(recipe.RESULTS, tier_1())
-    stored, exact = claims(recipe, "C3")
+    stored, exact, _ = claims(recipe, "C3")
     assert (stored["arm"], stored["each seed"]) == ("fixed16-entropy", "-0.0100")
     assert (exact["arm"], exact["less"]) == ("fixed16-entropy at 0.1875", "fixed4-never")
     assert (exact["each seed"], exact["trunk calls per byte, of both"]) == ("-0.0200", "0.2500 / 0.2400 = 1.04")
+
+
+@pytest.mark.parametrize(
+    ("calls", "difference"),
+    [(0.24, "-0.0100"), (0.245, "-0.0150"), (0.0625, "+0.0800"), (1.0, "+0.0300"), (0.05, None), (1.01, None)],
+)
+def test_at_equal_flops_bits_lie_on_the_line_between_points(recipe, calls, difference):
+    results = tier_1()
+    for one in results:
+        if one["arm"] == "fixed4-never":
+            one["measured"]["points"][0]["flops_per_byte"] = 8e6 * calls
+    write(recipe.RESULTS, results)
+    rows = [row for row in claims(recipe, "C3") if "equal FLOPs" in row["arm"]]
+    assert [row["each seed"] for row in rows] == ([] if difference is None else [difference])  # seed 1: less 2.12
 
 
 def test_arms_without_results_leave_their_rows_out_and_are_named(recipe):

@@ -80,6 +80,45 @@ def difference_rows(findings: Findings, claim: str, role: str, other: str, at: s
     return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *_costs_of_both(*pair, *places)]]
 
 
+def equal_flops_rows(findings: Findings, claim: str, role: str, other: str) -> list[Row]:
+    """Returns the row of an arm at exactly another's FLOPs per byte, less that other.
+
+    Bits are those on the straight line between the arm's points on either side, seed by seed. Where the curve is
+    convex, as it is below the trained rate, the line lies above it, against the arm.
+
+    Args:
+        findings: the study's.
+        claim: begins the row.
+        role: of the arm, measured along the threshold.
+        other: role of what is taken away, at its stored threshold.
+
+    Returns:
+        One row; none where an arm has no result, no seed is common, or the arm's points lie all on one side.
+    """
+    pair = findings.pair(role, other)
+    if pair is None:
+        return []
+    arm, base = pair
+    flops, bits = base.by_seed("flops_per_byte"), base.by_seed("bits_per_byte")
+    curves = arm.along_flops()
+    shared = sorted(flops.keys() & curves.keys())
+    found = [_on_the_line(curves[seed], flops[seed]) for seed in shared]
+    if not shared or None in found:
+        return []
+    apart = Spread.of([one - bits[seed] for seed, one in zip(shared, found, strict=True) if one is not None])
+    cells = difference_cells(apart, Spread.of([bits[seed] for seed in shared]).mean)
+    names = (f"{arm.label} at equal FLOPs, between its points", base.label)
+    return [[claim, findings.seen(arm), *names, *cells, *[NOTHING] * len(COSTS)]]
+
+
+def _on_the_line(points: Sequence[tuple[float, float]], x: float) -> float | None:
+    """Returns y at x on the line through points that are sorted by their x; None outside of them."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 <= x <= x1 and x0 < x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return None
+
+
 def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
     """Returns each step along the threshold from the fewest trunk calls to the most, and whether bits only fall.
 
@@ -106,7 +145,7 @@ def closeness_rows(findings: Findings, claim: str, roles: Sequence[str], words: 
     """Returns how far the highest of several arms lies above the lowest, once all of them have results."""
     pairs = [findings.pair(roles[0], role) for role in roles]
     arms = [pair[1] for pair in pairs if pair is not None]
-    bits = [arm.bits_by_seed() for arm in arms]
+    bits = [arm.by_seed("bits_per_byte") for arm in arms]
     shared = sorted(set.intersection(*map(set, bits))) if len(arms) == len(roles) else []
     if not shared:
         return []
@@ -134,7 +173,7 @@ def share_rows(findings: Findings, claim: str, role: str, start: str, goal: str)
     if pairs[0] is None or pairs[1] is None:
         return []
     arm, first, last = *pairs[0], pairs[1][1]
-    bits, high, low = (one.bits_by_seed() for one in (arm, first, last))
+    bits, high, low = (one.by_seed("bits_per_byte") for one in (arm, first, last))
     shared = sorted(bits.keys() & high.keys() & low.keys())
     if not shared or any(high[seed] <= low[seed] for seed in shared):
         return []

@@ -76,17 +76,26 @@ class Arm:
         Returns:
             The differences over the seeds that both have, and the other's mean over them; None where there are none.
         """
-        bits, base = self.bits_by_seed(at), other.bits_by_seed(other_at)
+        bits, base = self.by_seed("bits_per_byte", at), other.by_seed("bits_per_byte", other_at)
         shared = sorted(bits.keys() & base.keys())
         if not shared:
             return None
         spread = Spread.of([bits[seed] - base[seed] for seed in shared])
         return spread, statistics.fmean(base[seed] for seed in shared)
 
-    def bits_by_seed(self, at: str = "stored") -> dict[int, float]:
-        """Returns seed -> bits per byte at a point; seeds that lack it are left out."""
+    def by_seed(self, key: str, at: str = "stored") -> dict[int, float]:
+        """Returns seed -> a field of a point; seeds that lack the point are left out."""
         points = {result["seed"]: point_at(result, at) for result in self.results}
-        return {seed: point["bits_per_byte"] for seed, point in points.items() if point is not None}
+        return {seed: point[key] for seed, point in points.items() if point is not None}
+
+    def along_flops(self) -> dict[int, list[tuple[float, float]]]:
+        """Returns seed -> (FLOPs per byte, bits per byte) of all points, from the fewest FLOPs to the most."""
+        return {
+            result["seed"]: sorted(
+                (point["flops_per_byte"], point["bits_per_byte"]) for point in result["measured"]["points"]
+            )
+            for result in self.results
+        }
 
     def by_position(self, part: str) -> list[tuple[int, float]]:
         """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
