@@ -206,7 +206,7 @@ def short_table(findings: Findings) -> str:
     seen = compact_number(comparison.bytes_seen, digits=2)
     line = (
         f"Text: {comparison.text}, {seen} bytes seen by each model, {evaluated:,} held-out bytes; ± is the standard "
-        "deviation over seeds. FLOPs are analytic, of the forward pass."
+        "deviation over seeds, percentages compare equal seeds. FLOPs are analytic, of the forward pass."
     )
     figure = f"![{PLOT_TEXTS['flops']}](docs/figures/{figure_name(comparison, 'flops')})"
     headings = ("model", BITS, "against the byte model", *README_COSTS)
