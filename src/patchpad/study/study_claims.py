@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from patchpad.errors import DataError
 from patchpad.pages.ticks import compact_number
 from patchpad.study.study_results import Results
-from patchpad.study.study_summary import Arm, Comparison, Spread, summarize
+from patchpad.study.study_summary import Arm, Comparison, Spread, difference, summarize
 from patchpad.study.study_tables import DIFFERENCE_HEADINGS, NOTHING, difference_cells
 
 COSTS = {
@@ -93,30 +93,17 @@ def equal_flops_rows(findings: Findings, claim: str, role: str, other: str) -> l
         other: role of what is taken away, at its stored threshold.
 
     Returns:
-        One row; none where an arm has no result, no seed is common, or the arm's points lie all on one side.
+        One row; none where an arm has no result, or no seed of both has points on either side.
     """
     pair = findings.pair(role, other)
     if pair is None:
         return []
     arm, base = pair
-    flops, bits = base.by_seed("flops_per_byte"), base.by_seed("bits_per_byte")
-    curves = arm.along_flops()
-    shared = sorted(flops.keys() & curves.keys())
-    found = [_on_the_line(curves[seed], flops[seed]) for seed in shared]
-    if not shared or None in found:
+    found = difference(arm.bits_at_flops(base.by_seed("flops_per_byte")), base.by_seed("bits_per_byte"))
+    if found is None:
         return []
-    apart = Spread.of([one - bits[seed] for seed, one in zip(shared, found, strict=True) if one is not None])
-    cells = difference_cells(apart, Spread.of([bits[seed] for seed in shared]).mean)
     names = (f"{arm.label} at equal FLOPs, between its points", base.label)
-    return [[claim, findings.seen(arm), *names, *cells, *[NOTHING] * len(COSTS)]]
-
-
-def _on_the_line(points: Sequence[tuple[float, float]], x: float) -> float | None:
-    """Returns y at x on the line through points that are sorted by their x; None outside of them."""
-    for (x0, y0), (x1, y1) in itertools.pairwise(points):
-        if x0 <= x <= x1 and x0 < x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return None
+    return [[claim, findings.seen(arm), *names, *difference_cells(*found), *[NOTHING] * len(COSTS)]]
 
 
 def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:

@@ -1,7 +1,8 @@
 """Arms over their seeds: means, spreads, and differences per equal seed. Torch-free."""
 
+import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,14 @@ class Spread:
         """Returns the spread of at least one value."""
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return Spread(statistics.fmean(values), deviation, tuple(values))
+
+
+def difference(bits: Mapping[int, float], base: Mapping[int, float]) -> tuple[Spread, float] | None:
+    """Returns the differences of two values over the seeds that both have, and the mean of `base` over them, if any."""
+    shared = sorted(bits.keys() & base.keys())
+    if not shared:
+        return None
+    return Spread.of([bits[seed] - base[seed] for seed in shared]), statistics.fmean(base[seed] for seed in shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,26 +85,27 @@ class Arm:
         Returns:
             The differences over the seeds that both have, and the other's mean over them; None where there are none.
         """
-        bits, base = self.by_seed("bits_per_byte", at), other.by_seed("bits_per_byte", other_at)
-        shared = sorted(bits.keys() & base.keys())
-        if not shared:
-            return None
-        spread = Spread.of([bits[seed] - base[seed] for seed in shared])
-        return spread, statistics.fmean(base[seed] for seed in shared)
+        return difference(self.by_seed("bits_per_byte", at), other.by_seed("bits_per_byte", other_at))
 
     def by_seed(self, key: str, at: str = "stored") -> dict[int, float]:
         """Returns seed -> a field of a point; seeds that lack the point are left out."""
         points = {result["seed"]: point_at(result, at) for result in self.results}
         return {seed: point[key] for seed, point in points.items() if point is not None}
 
-    def along_flops(self) -> dict[int, list[tuple[float, float]]]:
-        """Returns seed -> (FLOPs per byte, bits per byte) of all points, from the fewest FLOPs to the most."""
-        return {
-            result["seed"]: sorted(
-                (point["flops_per_byte"], point["bits_per_byte"]) for point in result["measured"]["points"]
-            )
-            for result in self.results
-        }
+    def bits_at_flops(self, flops: Mapping[int, float]) -> dict[int, float]:
+        """Returns seed -> bits per byte at so many FLOPs per byte, on the straight line between the points around them.
+
+        Args:
+            flops: seed -> FLOPs per byte; seeds that have no points on both sides are left out.
+        """
+        found = {}
+        for result in self.results:
+            x = flops.get(result["seed"])
+            points = sorted((point["flops_per_byte"], point["bits_per_byte"]) for point in result["measured"]["points"])
+            for (x0, y0), (x1, y1) in itertools.pairwise(points):
+                if x is not None and x0 <= x <= x1 and x0 < x1:
+                    found[result["seed"]] = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+        return found
 
     def by_position(self, part: str) -> list[tuple[int, float]]:
         """Returns (position in the patch, bits per byte); `part` is `without_scratchpads` or `stored`."""
@@ -153,9 +163,9 @@ class Comparison:
         """
         found = []
         for arm in self.arms:
-            difference = arm.less(reference) if arm is not reference else None
-            if difference is not None:
-                found.append((arm, *difference))
+            less = arm.less(reference) if arm is not reference else None
+            if less is not None:
+                found.append((arm, *less))
         return found
 
 

@@ -72,7 +72,7 @@ def tiny_model_config(
         ),
         "trigger": TriggerConfig(kind=cast(TriggerKind, trigger), stride=2),
     }
-    if "kind" not in sizes:  # a baseline has no n-grams
+    if sizes.get("kind", "patch") == "patch":  # a baseline has no n-grams
         values["ngram_vocab_size"] = 50
     return ModelConfig(**{**values, **sizes})
 
