@@ -6,6 +6,7 @@ Usage: python recipes/study_page.py
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ ARMS = {  # role -> its arm in configs/studies/laptop.yaml
     "entropy jump": "fixed16-entropy-jump",
     "whitespace": "fixed16-whitespace",
     "at the rate of whitespace": "fixed16-entropy-as-whitespace",
+    "always": "fixed16-always",
+    "spread": "fixed16-entropy-spread",
     "plain fixed": "fixed8-never",
     "fixed": "fixed8-entropy",
     "plain spacebyte": "spacebyte-never",
@@ -68,6 +71,7 @@ PATCHIFIERS = ("fixed", "spacebyte", "entropy", "hnet")
 EQUAL_RATE = "0.1875"  # 3/16 scratchpads and 1/16 patches per byte are 1/4 trunk call
 CLAIMS = (  # what is compared with what, and where along the threshold if not at the stored one
     ("C1", "16", "plain 16"),
+    ("C1", "short 16", "short plain 16"),
     ("C1", "code 16", "code plain 16"),
     ("C2", "plain 16", "byte model"),
     ("C2", "16", "byte model"),
@@ -79,6 +83,8 @@ CLAIMS = (  # what is compared with what, and where along the threshold if not a
     ("C3", "code 16", "code plain 4", EQUAL_RATE),
     ("C3", "short 16", "head only"),
     ("C3", "head only", "short plain 16"),
+    ("C4", "short 16", "always"),
+    *(("C4", "spread", "short 16", at) for at in ("never", EQUAL_RATE, "always")),
     *(("C5", patchifier, f"plain {patchifier}") for patchifier in PATCHIFIERS),
     ("C6", "short 16", "random", EQUAL_RATE),
     ("C6", "short 16", "stride", EQUAL_RATE),
@@ -103,7 +109,13 @@ README_COSTS = (
     "seeds",
 )
 LEFT_OUT = ("scratchpads per byte", "mean patch lag")
-FIGURES_SHOWN = ("flops", "cache", "threshold", "positions", "letters", "classes")
+MOST_ARMS_OF_A_PLOT = 6
+SAME_PATCHES = "fixed16-"  # how arms begin whose patches are those of the study's main arm
+FIGURES_SHOWN = {  # of all arms, and of parts of them: equal patches have equal caches, and some plots hold six arms
+    "": ("flops", "cache", "threshold", "positions", "letters", "classes"),
+    "16-byte patches": ("flops", "threshold", "positions", "letters", "classes"),
+    "patchifiers": ("flops", "cache", "threshold", "classes"),
+}
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "laptop"
@@ -148,10 +160,12 @@ def part(findings: Findings, name: str) -> str:
         if curves:
             summary = "Along the threshold, each arm's own weights; means over seeds"
             parts += [f"<details><summary>{summary}</summary>", curves, "</details>"]
-        parts += [
-            f"![{PLOT_TEXTS[key]}: {comparison.text}, {seen} bytes seen](figures/{figure_name(comparison, key)})"
-            for key in plots_of(comparison)
-        ]
+        for words, shown in plotted(findings, comparison).items():
+            about = ", ".join(part for part in (comparison.text, f"{seen} bytes seen", words) if part)
+            parts += [
+                f"![{PLOT_TEXTS[key]}: {about}](figures/{figure_name(shown, key, words)})"
+                for key in plots_of(shown, words)
+            ]
     return "\n\n".join(parts) or NO_RESULTS
 
 
@@ -214,14 +228,31 @@ def short_table(findings: Findings) -> str:
     return "\n\n".join(one for one in (table(headings, rows), line, missing, figure) if one)
 
 
-def plots_of(comparison: Comparison) -> dict[str, str]:
-    """Returns the plots that the page shows of a comparison."""
-    return {key: plot for key, plot in study_plots(comparison).items() if key in FIGURES_SHOWN}
+def plotted(findings: Findings, comparison: Comparison) -> dict[str, Comparison]:
+    """Returns words -> the arms that plots show together: all of them, or two parts where they are too many for one.
+
+    The parts are arms with the patches of the main arm, and those with others beside that arm and the plain one.
+    """
+    if len(comparison.arms) <= MOST_ARMS_OF_A_PLOT:
+        return {"": comparison}
+    anchors = [arm for role in ("short plain 16", "short 16") if (arm := findings.arm(role)) in comparison.arms]
+    same = [arm for arm in comparison.arms if arm.name.startswith(SAME_PATCHES)]
+    others = [arm for arm in comparison.arms if arm not in same or arm in anchors]
+    return {
+        words: replace(comparison, arms=tuple(replace(arm, look=number) for number, arm in enumerate(arms)))
+        for words, arms in (("16-byte patches", same), ("patchifiers", others))
+        if len(arms) > 1
+    }
 
 
-def figure_name(comparison: Comparison, key: str) -> str:
+def plots_of(comparison: Comparison, words: str) -> dict[str, str]:
+    """Returns the plots that the page shows of a comparison, or of a part of its arms."""
+    return {key: plot for key, plot in study_plots(comparison).items() if key in FIGURES_SHOWN[words]}
+
+
+def figure_name(comparison: Comparison, key: str, words: str = "") -> str:
     """Returns the name of a plot's file."""
-    return f"study-{comparison.slug}-{key}.svg"
+    return "-".join(part for part in ("study", comparison.slug, words.replace(" ", "-"), key) if part) + ".svg"
 
 
 def read() -> Findings:
@@ -255,10 +286,13 @@ def contents(findings: Findings | None) -> dict[Path, dict[str, str]]:
 
 def figures(findings: Findings | None) -> dict[Path, str]:
     """Returns the files of the plots."""
+    if findings is None:
+        return {}
     return {
-        FIGURES / figure_name(comparison, key): plot
-        for comparison in (findings.comparisons if findings else ())
-        for key, plot in plots_of(comparison).items()
+        FIGURES / figure_name(shown, key, words): plot
+        for comparison in findings.comparisons
+        for words, shown in plotted(findings, comparison).items()
+        for key, plot in plots_of(shown, words).items()
     }
 
 

@@ -295,6 +295,24 @@ def test_patchifiers_are_set_side_by_side_once_all_have_results(recipe):
     assert rows[-1]["of the reference"] == "+5.26 %"
 
 
+def test_many_arms_are_plotted_in_two_parts(recipe):
+    half = {"tier": 2, "bytes_seen": 8_000_000}
+    same = [recipe.ARMS[role] for role in ("short plain 16", "short 16", "random", "stride")]
+    others = [recipe.ARMS[role] for role in ("plain hnet", "hnet", "spacebyte")]
+    results = [result(name, 0, curve() if "entropy" in name else {"stored": 2.0}, **half) for name in same + others]
+    write(recipe.RESULTS, results[:-1])
+    assert {path.name for path in recipe.figures(recipe.read()) if "flops" in path.name} == {"study-books-8M-flops.svg"}
+    write(recipe.RESULTS, results)
+    recipe.main([])
+    page = recipe.PAGE.read_text()
+    assert "-patches-cache.svg" not in page  # equal patches have equal caches
+    assert "-patches-positions.svg" in page
+    for words, shown in (("16-byte-patches", same), ("patchifiers", [*same[:2], *others])):
+        plot = (recipe.FIGURES / f"study-books-8M-{words}-flops.svg").read_text()
+        assert {name for name in same + others if f">{name}<" in plot} == set(shown)
+        assert f"](figures/study-books-8M-{words}-flops.svg)" in page
+
+
 def test_arms_that_saw_other_bytes_are_not_compared(recipe):
     results = tier_1()
     for one in results[:2]:
