@@ -33,6 +33,7 @@ from patchpad.study.study_tables import (
     NOTHING,
     Cell,
     arms_table,
+    number,
     percent,
     table,
     threshold_table,
@@ -53,6 +54,9 @@ ARMS = {  # role -> its arm in configs/studies/laptop.yaml
     "at the rate of whitespace": "fixed16-entropy-as-whitespace",
     "always": "fixed16-always",
     "spread": "fixed16-entropy-spread",
+    "short plain 4": "fixed4-never-half",
+    "plain 4, 8 heads": "fixed4-never-8heads",
+    "8 heads": "fixed16-entropy-8heads",
     "plain fixed": "fixed8-never",
     "fixed": "fixed8-entropy",
     "plain spacebyte": "spacebyte-never",
@@ -83,6 +87,9 @@ CLAIMS = (  # what is compared with what, and where along the threshold if not a
     ("C3", "code 16", "code plain 4", EQUAL_RATE),
     ("C3", "short 16", "head only"),
     ("C3", "head only", "short plain 16"),
+    ("C3", "short 16", "short plain 4", EQUAL_RATE),
+    ("C3", "8 heads", "plain 4, 8 heads", EQUAL_RATE),
+    *(("C4", "16", "plain 16", at) for at in ("never", "0.0625")),
     ("C4", "short 16", "always"),
     *(("C4", "spread", "short 16", at) for at in ("never", EQUAL_RATE, "always")),
     *(("C5", patchifier, f"plain {patchifier}") for patchifier in PATCHIFIERS),
@@ -92,7 +99,13 @@ CLAIMS = (  # what is compared with what, and where along the threshold if not a
     ("C6", "at the rate of whitespace", "whitespace"),
 )
 SHARES = (("C2", "16", "plain 16", "byte model"), ("C2", "code 16", "code plain 16", "code byte model"))
-EQUAL_FLOPS = (("C3", "16", "plain 4"), ("C3", "code 16", "code plain 4"))
+EQUAL_FLOPS = (
+    ("C3", "16", "plain 4"),
+    ("C3", "code 16", "code plain 4"),
+    ("C3", "short 16", "short plain 4"),
+    ("C3", "8 heads", "plain 4, 8 heads"),
+    *(("C5", patchifier, "fixed") for patchifier in PATCHIFIERS[1:]),
+)
 CURVE = "16"
 PARTS = {"tier 1": ("books", 1), "tier 2": ("books", 2), "code": ("code", 2)}
 README_ROWS = {
@@ -108,7 +121,7 @@ README_COSTS = (
     "trunk KV bytes per byte",
     "seeds",
 )
-LEFT_OUT = ("scratchpads per byte", "mean patch lag")
+LEFT_OUT = ("scratchpads per byte", "mean patch lag", "bytes per second in training")
 MOST_ARMS_OF_A_PLOT = 6
 SAME_PATCHES = "fixed16-"  # how arms begin whose patches are those of the study's main arm
 FIGURES_SHOWN = {  # of all arms, and of parts of them: equal patches have equal caches, and some plots hold six arms
@@ -184,7 +197,13 @@ def columns(findings: Findings, text: str) -> dict[str, Cell]:
             chosen[heading] = cell
         if heading == "FLOPs per byte":
             chosen["FLOPs over the byte model's"] = against_byte_model
+    chosen["bytes per processor second in training"] = bytes_per_processor_second
     return chosen
+
+
+def bytes_per_processor_second(arm: Arm) -> str:
+    """Returns an arm's speed: arms share a machine two at a time, so that seconds by the clock say little."""
+    return number(arm.spread(lambda one: one["training"]["bytes_seen"] / one["training"]["processor_seconds"]), 0)
 
 
 def runs(findings: Findings) -> str:

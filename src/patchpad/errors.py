@@ -44,6 +44,10 @@ class GenerationError(PatchpadError, ValueError):
     exit_code = 2
 
 
+class StudyError(PatchpadError):
+    """Arms of a study that failed; the others were finished first."""
+
+
 class MissingExtraError(PatchpadError, ImportError):
     """An optional dependency is not installed; the message names the pip line."""
 

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from patchpad.cli.app import main
-from patchpad.errors import ConfigError, DataError, PatchpadError, TrainingInterrupted
+from patchpad.errors import ConfigError, DataError, StudyError, TrainingInterrupted
+from patchpad.files import write_atomically
 from patchpad.study import arm_training, study_progress
 from patchpad.study import study as job
 from patchpad.study.study import run_study
@@ -164,6 +165,52 @@ def test_a_changed_text_or_evaluation_beside_a_result_is_refused(finished, write
         run_study(write_study(tmp_path, ("bytes: 400", "bytes: 500")), out=finished)
 
 
+def test_a_change_beside_results_of_arms_that_are_not_asked_for_is_refused_too(finished, write_study, tmp_path):
+    study = write_study(tmp_path, ("warmup_steps: 2", "warmup_steps: 3"))
+    out = tmp_path / "out"
+    shutil.copytree(finished / "results", out / "results")
+    (out / "results" / "random-seed0.json").unlink()
+    with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: train.warmup_steps 2, now 3"):
+        run_study(study, out=out, arms=["random"])
+    assert not (out / "runs").exists()
+
+
+def test_an_arm_that_was_trained_on_another_text_is_not_measured_as_if_on_this(
+    finished, write_study, tmp_path, monkeypatch
+):
+    out, other = tmp_path / "out", tmp_path / "other.txt"
+    other.write_text("another text\n" * 200)
+    shutil.copytree(finished / "runs", out / "runs")
+    monkeypatch.setattr(arm_training, "Trainer", None)
+    with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: another training text"):
+        run_study(write_study(tmp_path), out=out, arms=["plain"], data=[str(other)])
+    assert not (out / "results").exists()
+
+
+def test_a_record_that_cannot_be_written_ends_no_training(finished, write_study, tmp_path, monkeypatch, caplog):
+    failures = iter([OSError("disk full")])
+
+    def write(path, content):
+        for failure in failures:
+            raise failure
+        write_atomically(path, content)
+
+    monkeypatch.setattr(arm_training, "write_atomically", write)
+    run_study(write_study(tmp_path), out=tmp_path / "out", arms=["plain"], seeds=[0])
+    assert any("disk full" in message for message in caplog.messages)
+    assert read(tmp_path / "out", "plain-seed0")["training"]["wall_seconds"] > 0
+
+
+def test_every_commit_that_a_run_was_trained_at_is_kept(write_study, tmp_path, monkeypatch):
+    study, out = write_study(tmp_path), tmp_path / "out"
+    monkeypatch.setattr(arm_training, "commit", lambda: "first")
+    with pytest.raises(TrainingInterrupted):
+        run_study(study, out=out, arms=["plain"], progress=Stopping(study.runs, 2, interrupt))
+    monkeypatch.setattr(arm_training, "commit", lambda: "second")
+    run_study(study, out=out, arms=["plain"], seeds=[0])
+    assert read(out, "plain-seed0")["training"]["commits"] == ["first", "second"]
+
+
 def test_a_changed_arm_that_is_half_trained_is_refused(write_study, tmp_path):
     study, out = write_study(tmp_path), tmp_path / "out"
     with pytest.raises(TrainingInterrupted):
@@ -175,9 +222,29 @@ def test_a_changed_arm_that_is_half_trained_is_refused(write_study, tmp_path):
 
 def test_an_arm_that_fails_does_not_keep_the_others_from_being_trained(write_study, tmp_path):
     study = write_study(tmp_path, ("{name: entropy}", "{name: entropy, train: {learning_rate: 1e30}}"))
-    with pytest.raises(PatchpadError, match=r"1 of 2 runs failed; entropy-seed0: training has diverged"):
+    with pytest.raises(StudyError, match=r"1 of 2 runs failed; entropy-seed0: training has diverged"):
         run_study(study, out=tmp_path / "out", arms=["entropy", "random"], seeds=[0])
     assert [path.stem for path in (tmp_path / "out" / "results").glob("*-seed*")] == ["random-seed0"]
+
+
+def test_the_command_reports_what_is_done_though_arms_failed(write_study, tmp_path, capsys):
+    study = write_study(tmp_path, ("{name: entropy}", "{name: entropy, train: {learning_rate: 1e30}}"))
+    out = tmp_path / "out"
+    arguments = ["study", str(study.path), "--out", str(out), "--seeds", "0"]
+    assert main([*arguments, "--arms", "entropy"]) == 1
+    assert not (out / "report.md").exists()
+    assert main([*arguments, "--arms", "entropy", "--arms", "plain"]) == 1
+    assert "1 of 2 runs failed" in capsys.readouterr().err
+    assert "| plain | 1 |" in (out / "report.md").read_text()
+
+
+def test_the_command_says_that_other_processes_are_at_all_runs(write_study, tmp_path, capsys):
+    pytest.importorskip("fcntl")
+    study, out = write_study(tmp_path), tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    with job._claimed(out / "runs" / "plain-seed0"):
+        assert main(["study", str(study.path), "--out", str(out), "--arms", "plain", "--seeds", "0"]) == 0
+    assert capsys.readouterr().out == "0 of 1 runs are done: other processes are at them. No report yet.\n"
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(write_study, tmp_path):

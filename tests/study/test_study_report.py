@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from patchpad.errors import DataError
+from patchpad.study import study_plots
 from patchpad.study.study_report import write_study_report
 from patchpad.study.study_results import read_results
 from patchpad.study.study_summary import summarize
@@ -106,6 +107,43 @@ def test_arms_that_saw_another_number_of_bytes_have_tables_and_plots_of_their_ow
     assert "random (exploratory)" not in rows(report, "arm | bits per byte, difference")
     assert "(plots/words-3.3k-flops.svg)" in first
     assert "(plots/words-1.7k-flops.svg)" in second
+
+
+def test_results_of_different_texts_under_one_name_are_refused(results):
+    path = results / "results" / "random-seed0.json"
+    result = json.loads(path.read_text())
+    result["data"]["training"]["sha256"] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(
+        DataError, match="byte-seed0 and random-seed0 have different training texts under the name `words`"
+    ):
+        write_study_report(results)
+
+
+def test_letters_are_compared_over_the_seeds_that_both_arms_have(results):
+    def with_letters(name, bits):
+        path = results / "results" / f"{name}.json"
+        result = json.loads(path.read_text())
+        rows = [{"letter": letter, "bits_per_byte": bits + letter, "num_bytes": 10} for letter in (0, 1)]
+        result["measured"]["stored"]["bits_per_byte_by_letter"] = rows
+        path.write_text(json.dumps(result))
+
+    for name, bits in (("plain-seed0", 2.0), ("plain-seed1", 4.0), ("entropy-seed0", 1.5), ("entropy-seed1", 1.0)):
+        with_letters(name, bits)
+    (results / "results" / "plain-seed1.json").unlink()
+    (comparison,) = summarize(read_results(results))
+    drawn = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(study_plots, "line_plot", lambda series, **_: drawn.extend(series) or "")
+        study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
+    assert [one.points for one in drawn] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
+
+
+def test_a_plot_says_how_many_arms_it_leaves_out(results, monkeypatch):
+    monkeypatch.setattr(study_plots, "MOST_ARMS", 1)
+    plots = write_study_report(results).parent / "plots"
+    assert "inside the patch (1 of 2 arms)</" in (plots / "words-1.7k-positions.svg").read_text()
+    assert "arms)" not in (plots / "words-1.7k-classes.svg").read_text()
 
 
 def test_an_unfinished_study_is_reported_as_far_as_it_got(results):

@@ -35,28 +35,36 @@ def run(
     loaded = load_study(file)
     runs = choose_runs(loaded, arms or (), seeds or ())
 
+    from patchpad.errors import StudyError, TrainingInterrupted
     from patchpad.files import strict_json
     from patchpad.study.study import run_study
     from patchpad.study.study_progress import study_progress_for_stderr
-    from patchpad.study.study_report import write_study_report
+    from patchpad.study.study_report import has_results, write_study_report
 
-    with study_progress_for_stderr(runs) as progress:
-        done = run_study(
-            loaded,
-            out=out,
-            arms=arms or (),
-            seeds=seeds or (),
-            data=data or (),
-            validation_data=validation_data or (),
-            device=device,
-            command=command_words(file, out, arms, seeds, data, validation_data, device),
-            progress=progress,
-        )
-    written = write_study_report(out)
+    try:
+        with study_progress_for_stderr(runs) as progress:
+            done = run_study(
+                loaded,
+                out=out,
+                arms=arms or (),
+                seeds=seeds or (),
+                data=data or (),
+                validation_data=validation_data or (),
+                device=device,
+                command=command_words(file, out, arms, seeds, data, validation_data, device),
+                progress=progress,
+            )
+    except (StudyError, TrainingInterrupted):  # what is done is worth reading
+        if has_results(out):
+            write_study_report(out)
+        raise
+    written = write_study_report(out) if has_results(out) else None
     if json:
-        print(strict_json({"results": [str(path) for path in done], "report": str(written)}))
-    else:
+        print(strict_json({"results": [str(path) for path in done], "report": written and str(written)}))
+    elif written:
         print(f"{len(done)} of {len(runs)} runs are done. Report: {written}")
+    else:
+        print(f"0 of {len(runs)} runs are done: other processes are at them. No report yet.")
 
 
 @study.command

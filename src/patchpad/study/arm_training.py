@@ -1,9 +1,11 @@
 """Training one run of a study: anew, resumed, or found finished; with its times and a short curve."""
 
 import itertools
+import logging
+import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,35 @@ from patchpad.errors import TrainingInterrupted
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import select_device
+from patchpad.study.provenance import commit
 from patchpad.study.study_file import ArmRun
 from patchpad.study.study_progress import StudyProgress
-from patchpad.study.study_results import RESULT_VERSION, read_json
+from patchpad.study.study_results import RESULT_VERSION, SECONDS, TRAINING, read_json
 from patchpad.training import checkpoint as files
 from patchpad.training.trainer import Trainer, read_metrics
 
-CLOCK = "clock.json"
-SECONDS_BETWEEN_CLOCKS = 2.0
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_WRITES = 2.0
 CURVE_POINTS = 40
 
 
-class Clock:
-    """Wall and processor seconds that a run has spent on training, kept beside it while it is trained.
+class TrainingRecord:
+    """What a run was trained on, at which commits, and the seconds that it took; kept beside it from its first step on.
 
     Steps that were lost when a process was killed count too: they were spent.
     """
 
-    def __init__(self, run: ArmRun, folder: Path, progress: StudyProgress) -> None:
-        self.run, self.path, self.progress = run, folder / CLOCK, progress
-        before = read_json(self.path) if self.path.exists() else {"wall_seconds": 0.0, "processor_seconds": 0.0}
-        self.wall_seconds, self.processor_seconds = before["wall_seconds"], before["processor_seconds"]
+    def __init__(self, run: ArmRun, folder: Path, text: Mapping[str, dict[str, Any]], progress: StudyProgress) -> None:
+        self.run, self.path, self.progress = run, folder / TRAINING, progress
+        before = read_json(self.path) if self.path.exists() else {}
+        self.text = {part: facts["sha256"] for part, facts in text.items()}
+        self.commits: list[str | None] = before.get("commits", [])
+        if not self.commits or self.commits[-1] != commit():
+            self.commits.append(commit())
+        self.wall_seconds, self.processor_seconds = (before.get(key, 0.0) for key in SECONDS)
         self.last = time.perf_counter(), time.process_time()
-        self.written = self.last[0]
+        self.written = -math.inf
 
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Takes note of a training step."""
@@ -42,19 +50,32 @@ class Clock:
         self.wall_seconds += now[0] - self.last[0]
         self.processor_seconds += now[1] - self.last[1]
         self.last = now
-        if step == total_steps or now[0] - self.written > SECONDS_BETWEEN_CLOCKS:
+        if step == total_steps or now[0] - self.written > SECONDS_BETWEEN_WRITES:
             self.write()
         self.progress.trained(self.run.name, metrics)
 
     def write(self) -> None:
-        """Saves the times."""
+        """Saves it; a failure ends no training, since a later write makes up for it."""
         self.written = time.perf_counter()
-        times = {"wall_seconds": self.wall_seconds, "processor_seconds": self.processor_seconds}
-        write_atomically(self.path, strict_json({"format_version": RESULT_VERSION, **times}))
+        seconds = dict(zip(SECONDS, (self.wall_seconds, self.processor_seconds), strict=True))
+        content = {"format_version": RESULT_VERSION, "text": self.text, "commits": self.commits, **seconds}
+        try:
+            write_atomically(self.path, strict_json(content))
+        except OSError as error:
+            logger.warning("cannot write %s: %s", self.path, error)
 
 
-def train_arm(run: ArmRun, config: Config, folder: Path, progress: StudyProgress) -> LanguageModel:
+def train_arm(
+    run: ArmRun, config: Config, folder: Path, text: Mapping[str, dict[str, Any]], progress: StudyProgress
+) -> LanguageModel:
     """Returns the trained model: new, resumed, or as it was left by a process that did not get to measuring it.
+
+    Args:
+        run: the arm and seed.
+        config: complete, with its data.
+        folder: the run's.
+        text: what `data` of a result says of the text to train and validate on.
+        progress: is told of every step.
 
     Raises:
         TrainingInterrupted: stopped by a signal after saving, be it in the last step.
@@ -67,28 +88,27 @@ def train_arm(run: ArmRun, config: Config, folder: Path, progress: StudyProgress
     trainer = Trainer(config, folder)
     if steps:
         trainer.restore(files.open_checkpoint(folder, for_resume=True))
-    clock = Clock(run, folder, progress)
+    record = TrainingRecord(run, folder, text, progress)
     try:
-        model = trainer.run(clock).model
+        model = trainer.run(record).model
     finally:
         if folder.exists():
-            clock.write()
+            record.write()
     if trainer.was_signalled:
         raise TrainingInterrupted(f"stopped when {run.name} was trained but not yet measured; everything is saved")
     return model
 
 
 def training_facts(run_folder: Path) -> dict[str, Any]:
-    """Returns bytes, times and a short curve of a finished run."""
-    lines, clock = read_metrics(run_folder), read_json(run_folder / CLOCK)
+    """Returns bytes, times, commits and a short curve of a finished run."""
+    lines, record = read_metrics(run_folder), read_json(run_folder / TRAINING)
     seen = [0, *(line["bytes_seen"] for line in lines)]
     sizes = [after - before for before, after in itertools.pairwise(seen)]
     seconds = sum(size / line["bytes_per_second"] for size, line in zip(sizes, lines, strict=True))
     return {
         "steps": lines[-1]["step"],
         "bytes_seen": lines[-1]["bytes_seen"],
-        "wall_seconds": clock["wall_seconds"],
-        "processor_seconds": clock["processor_seconds"],
+        **{key: record[key] for key in (*SECONDS, "commits")},
         "bytes_per_second": lines[-1]["bytes_seen"] / seconds,
         "curve": training_curve(lines, sizes),
     }

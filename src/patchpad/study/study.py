@@ -15,7 +15,7 @@ from typing import Any
 from patchpad.config import Config, DataConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
-from patchpad.errors import ConfigError, PatchpadError, TrainingInterrupted
+from patchpad.errors import ConfigError, PatchpadError, StudyError, TrainingInterrupted
 from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
@@ -70,12 +70,17 @@ class _Job:
         return shlex.join(["patchpad", *self.command])
 
     def check(self, runs: Sequence[ArmRun]) -> None:
-        """Refuses arms that have changed, takes note of those that are done, and makes the folders."""
+        """Refuses arms that have changed, takes note of those that are done, and makes the folders.
+
+        Arms that were not chosen are checked too where they have results: reports set them beside the others.
+        """
         evaluation = asdict(self.study.fields.evaluation)
         facts = {name: text.facts for name, text in self.texts.items()}
-        for run in runs:
+        for run in self.study.runs:
+            if run not in runs and not self.folder.result(run).exists():
+                continue
             result = require_same_arm(run, self.folder, evaluation, facts, self.again)
-            if result is not None:
+            if result is not None and run in runs:
                 self.progress.finished(run.name, result)
         try:
             for path in (self.folder.results, self.folder.path / "runs"):
@@ -91,10 +96,11 @@ class _Job:
         if self.device is not None:
             config = replace(config, train=replace(config.train, device=self.device))
         run_folder = self.folder.run(run)
-        model = train_arm(run, config, run_folder, self.progress)
+        text = self.texts[run.text]
+        model = train_arm(run, config, run_folder, text.facts, self.progress)
         self.progress.became(run.name, "measuring")
         began = time.perf_counter()
-        fields, text = self.study.fields, self.texts[run.text]
+        fields = self.study.fields
         windows = cut_windows(text.validation, config.model.context_bytes).limit(fields.evaluation.bytes)
         evaluated = windows_corpus(windows)
         measured = measure(model, windows, fields.evaluation.scratchpads_per_byte)
@@ -159,7 +165,7 @@ def run_study(
         ConfigError: unknown arms or seeds, no text, or an arm that has changed since it was trained.
         DataError: text that is missing or unreadable.
         TrainingInterrupted: stopped by a signal after saving.
-        PatchpadError: arms that failed; the others were finished first.
+        StudyError: arms that failed; the others were finished first.
     """
     runs = choose_runs(study, arms, seeds)
     job = _Job(
@@ -193,7 +199,7 @@ def run_study(
                 job.progress.became(run.name, "failed")
     if failures:
         name, first = next(iter(failures.items()))
-        raise PatchpadError(f"{len(failures)} of {len(runs)} runs failed; {name}: {first.message}", hint=first.hint)
+        raise StudyError(f"{len(failures)} of {len(runs)} runs failed; {name}: {first.message}", hint=first.hint)
     return [job.folder.result(run) for run in runs if job.folder.result(run).exists()]
 
 

@@ -129,7 +129,10 @@ def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
 
 
 def closeness_rows(findings: Findings, claim: str, roles: Sequence[str], words: str) -> list[Row]:
-    """Returns how far the highest of several arms lies above the lowest, once all of them have results."""
+    """Returns how far the highest of several arms lies above the lowest, once all of them have results.
+
+    Costs are the lowest and the highest among the arms, whichever has them.
+    """
     pairs = [findings.pair(roles[0], role) for role in roles]
     arms = [pair[1] for pair in pairs if pair is not None]
     bits = [arm.by_seed("bits_per_byte") for arm in arms]
@@ -140,7 +143,7 @@ def closeness_rows(findings: Findings, claim: str, roles: Sequence[str], words: 
     apart = [max(one[seed] for one in bits) - low for seed, low in zip(shared, lowest, strict=True)]
     cells = difference_cells(Spread.of(apart), Spread.of(lowest).mean)
     names = (f"{words}: the highest", "the lowest")
-    return [[claim, findings.seen(arms[0]), *names, *cells, *[NOTHING] * len(COSTS)]]
+    return [[claim, findings.seen(arms[0]), *names, *cells, *_range_of_costs(arms)]]
 
 
 def share_rows(findings: Findings, claim: str, role: str, start: str, goal: str) -> list[Row]:
@@ -169,6 +172,15 @@ def share_rows(findings: Findings, claim: str, role: str, start: str, goal: str)
     each = ", ".join(f"{share:.0f} %" for share in shares)
     mean = f"{Spread.of(shares).mean:.0f} %"
     return [[claim, findings.seen(arm), *names, NOTHING, mean, str(len(shared)), each, *[NOTHING] * len(COSTS)]]
+
+
+def _range_of_costs(arms: Sequence[Arm]) -> Row:
+    """Returns the range of each cost over several arms."""
+    cells = []
+    for key, digits in COSTS.values():
+        costs = [cost.mean for arm in arms if (cost := arm.at(key)) is not None]
+        cells.append(f"{min(costs):,.{digits}f} to {max(costs):,.{digits}f}" if len(costs) == len(arms) else NOTHING)
+    return cells
 
 
 def _costs_of_both(arm: Arm, other: Arm, at: str = "stored", other_at: str = "stored") -> Row:

@@ -80,28 +80,31 @@ def positions(arms: Sequence[Arm]) -> str:
         ):
             kept = [row for row in rows if row[0] <= LONGEST_POSITION]
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
-    title = "Bits per byte by position inside the patch"
+    title = f"Bits per byte by position inside the patch{_share(MOST_ARMS, shown)}"
     return _plot(series, title, "position of the predicted byte in its patch", "plot-positions") if series else ""
 
 
 def letters(arms: Sequence[Arm]) -> str:
-    """Returns bits per byte by letter of the word, less those of the first arm."""
-    tables = [(arm, dict(table)) for arm in arms if (table := arm.by_letter())][: MOST_ARMS + 1]
-    if len(tables) < 2:
+    """Returns bits per byte by letter of the word, less those of the first arm, over the seeds that both have."""
+    known = [arm for arm in arms if arm.by_letter()]
+    if len(known) < 2:
         return ""
-    (first, base), *others = tables
+    first, *others = known
     series = []
-    for arm, table in others:
-        points = [(letter, bits - base[letter]) for letter, bits in table.items() if letter in base]
+    for arm in others[:MOST_ARMS]:
+        shared = arm.seeds & first.seeds
+        base = dict(first.of_seeds(shared).by_letter())
+        points = [(letter, bits - base[letter]) for letter, bits in arm.of_seeds(shared).by_letter() if letter in base]
         series.append(Series(_label(arm, arms), points, look=arm.look))
-    title = f"Bits per byte by letter of the word, less those of {_label(first, arms)}"
+    title = f"Bits per byte by letter of the word, less those of {_label(first, arms)}{_share(MOST_ARMS, others)}"
     return _plot(series, title, "letter of the predicted byte in its word, 0: no letter", "plot-letters")
 
 
 def classes(arms: Sequence[Arm]) -> str:
     """Returns the rate of scratchpads by class of byte."""
     rates = {arm: arm.class_rates() for arm in arms}
-    shown = [arm for arm in arms if any(rates[arm].values())][:MOST_ARMS]
+    fired = [arm for arm in arms if any(rates[arm].values())]
+    shown = fired[:MOST_ARMS]
     if not shown:
         return ""
     looks = [arm.look for arm in shown]
@@ -114,7 +117,7 @@ def classes(arms: Sequence[Arm]) -> str:
             Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=look)
             for arm, look in zip(shown, looks, strict=True)
         ],
-        title="Scratchpads by class of the byte just read, at the stored threshold",
+        title=f"Scratchpads by class of the byte just read, at the stored threshold{_share(MOST_ARMS, fired)}",
         x_label="scratchpads per byte of the class",
         width=WIDTH,
         element_id="plot-classes",
@@ -133,6 +136,11 @@ def training(arms: Sequence[Arm]) -> str:
         )
     title = "Bits per byte while training, the first seed of each arm"
     return _plot(series, title, "training text seen (MB)", "plot-training", log_x=True)
+
+
+def _share(most: int, arms: Sequence[Arm]) -> str:
+    """Says in a title how many arms a plot leaves out."""
+    return f" ({most} of {len(arms)} arms)" if len(arms) > most else ""
 
 
 def _is_marked(arm: Arm, arms: Sequence[Arm]) -> bool:

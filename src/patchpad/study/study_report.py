@@ -7,7 +7,7 @@ from typing import Any
 from patchpad.files import write_atomically
 from patchpad.pages.ticks import compact_number
 from patchpad.study.study_plots import study_plots
-from patchpad.study.study_results import Results, read_results
+from patchpad.study.study_results import RESULTS_OF_RUNS, Results, StudyFolder, read_results
 from patchpad.study.study_summary import Comparison, summarize
 from patchpad.study.study_tables import (
     arms_table,
@@ -27,6 +27,11 @@ PLOT_TEXTS = {
     "classes": "scratchpads by class of byte",
     "training": "bits per byte while training",
 }
+
+
+def has_results(folder: str | Path) -> bool:
+    """Returns whether a study's folder holds a result of any run."""
+    return any(StudyFolder(Path(folder)).results.glob(RESULTS_OF_RUNS))
 
 
 def write_study_report(folder: str | Path) -> Path:
@@ -97,11 +102,14 @@ def provenance_line(results: Results) -> str:
     def each(key: str) -> str:
         return ", ".join(sorted({str(run["provenance"][key]) for run in results.runs}))
 
+    commits = {run["provenance"]["commit"] for run in results.runs}
+    commits.update(*(run["training"].get("commits", ()) for run in results.runs))
     dates = sorted(run["provenance"]["date"][:10] for run in results.runs)
     spread = "± is the standard deviation over seeds; one seed has none and is a hint, no claim."
     return (
         f"{len(results.runs)} runs, {dates[0]} to {dates[-1]}, on {each('hardware')} with {each('threads')} thread(s), "
-        f"patchpad {each('package_version')}, torch {each('torch_version')}, commit {each('commit')}. {spread}"
+        f"patchpad {each('package_version')}, torch {each('torch_version')}, "
+        f"commit {', '.join(sorted(map(str, commits)))}. {spread}"
     )
 
 
@@ -116,8 +124,8 @@ def text_line(comparison: Comparison) -> str:
     line = (
         f"{data['training']['num_bytes']:,} bytes of {data['training']['num_documents']:,} documents to train on; "
         f"measured on {data['evaluated']['num_bytes']:,} of {data['validation']['num_bytes']:,} held-out bytes. "
-        "Numbers are those at the stored threshold. FLOPs are analytic, of the forward pass. In plots, * marks "
-        "exploratory arms."
+        "Numbers are those at the stored threshold. FLOPs are analytic, of the forward pass. Compressors read the "
+        "measured windows, joined to one file. In plots, * marks exploratory arms."
     )
     windows = {run["data"]["evaluated"]["sha256"] for run in runs}
     return line + (

@@ -4,7 +4,7 @@ DIR/results/<arm>-seed<N>.json and DIR/results/study.json; DIR/runs/<arm>-seed<N
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from patchpad.study.study_file import ArmRun, Study, first_difference, learned_f
 
 RESULT_VERSION = 1
 STUDY = "study.json"
+RESULTS_OF_RUNS = "*-seed*.json"
+TRAINING = "training.json"
+"""Beside a run that is being trained, or was: its text, commits and times."""
+SECONDS = ("wall_seconds", "processor_seconds")
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,26 @@ def read_result_files(results: Path) -> Results:
     """
     study = read_json(results / STUDY)
     order = {arm["name"]: number for number, arm in enumerate(study["arms"])}
-    runs = [read_json(path) for path in sorted(results.glob("*-seed*.json"))]
+    runs = [read_json(path) for path in sorted(results.glob(RESULTS_OF_RUNS))]
     known = [run for run in runs if run["arm"] in order]
     if not known:
         raise DataError(f"{results} holds no result yet", hint="Run `patchpad study FILE --out DIR` first.")
+    _require_one_text(known, results)
     return Results(study, tuple(sorted(known, key=lambda run: (order[run["arm"]], run["seed"]))))
+
+
+def _require_one_text(runs: Sequence[dict[str, Any]], results: Path) -> None:
+    """Refuses results that go by one text's name and come of different files."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        for part in ("training", "validation"):
+            other = first.setdefault((run["text"], part), run)
+            if other["data"][part]["sha256"] != run["data"][part]["sha256"]:
+                names = [f"{one['arm']}-seed{one['seed']}" for one in (other, run)]
+                raise DataError(
+                    f"{results}: {names[0]} and {names[1]} have different {part} texts under the name `{run['text']}`",
+                    hint=f"Make one of them anew: rm -r {results / names[1]}.json {results.parent / 'runs' / names[1]}",
+                )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -121,7 +140,7 @@ def require_same_arm(
         run: the arm and seed.
         folder: the study's.
         evaluation: the study's evaluation fields.
-        texts: for each name, what `data` of a result says of its text.
+        texts: for each name, what `data` of a result says of its text; those that are not open are not compared.
         again: the command that runs the study.
 
     Returns:
@@ -132,13 +151,12 @@ def require_same_arm(
     """
     result_path, run_path = folder.result(run), folder.run(run)
     new = learned_from(run.config)
+    text = {part: facts["sha256"] for part, facts in texts.get(run.text, {}).items()}
     if result_path.exists():
         result = read_json(result_path)
         old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
-        difference = first_difference(old, new)
-        for part in ("training", "validation"):
-            if difference is None and result["data"][part]["sha256"] != texts[run.text][part]["sha256"]:
-                difference = f"another {part} text"
+        seen = {part: result["data"][part]["sha256"] for part in text}
+        difference = first_difference(old, new) or _another_text(seen, text)
         if difference is not None:
             raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)
         difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)))
@@ -153,7 +171,16 @@ def require_same_arm(
         difference = first_difference(learned_from(Config.from_dict(values, source=str(path))), new)
         if difference is not None:
             raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
+    if text and (run_path / TRAINING).exists():
+        difference = _another_text(read_json(run_path / TRAINING)["text"], text)
+        if difference is not None:
+            raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
     return None
+
+
+def _another_text(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
+    """Returns which part of a text differs, of those in `new`."""
+    return next((f"another {part} text" for part, checksum in new.items() if old[part] != checksum), None)
 
 
 def _changed(run: ArmRun, path: Path, difference: str, remove: str, again: str) -> ConfigError:

@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,6 +52,15 @@ class Arm:
     def first(self) -> dict[str, Any]:
         """Any one of the results, for what seeds share."""
         return self.results[0]
+
+    @property
+    def seeds(self) -> set[int]:
+        """Seeds of its results."""
+        return {result["seed"] for result in self.results}
+
+    def of_seeds(self, seeds: Container[int]) -> "Arm":
+        """Returns the arm with the results of these seeds alone."""
+        return replace(self, results=tuple(result for result in self.results if result["seed"] in seeds))
 
     @property
     def label(self) -> str:
