@@ -429,11 +429,14 @@ def test_default_rate_is_the_random_triggers_own_and_the_followed_one_for_entrop
         ("entropy_jump", "fixed", "for the trigger `entropy_jump` at a fixed threshold with `fixed` patches"),
         ("whitespace", "fixed", "for the trigger `whitespace` with `fixed` patches"),
         ("stride", "spacebyte", "for the trigger `stride` with `spacebyte` patches"),
+        ("whitespace", "entropy", "for the trigger `whitespace` with `entropy` patches"),
     ],
 )
 def test_rate_that_depends_on_the_text_has_to_be_given(kind: Any, patchifier: Any, message: str) -> None:
     model = ModelConfig(trigger=TriggerConfig(kind=kind), patchifier=PatchifierConfig(kind=patchifier))
     train = TrainConfig(scratchpads_per_byte=None, scratchpad_threshold_nats=1.5)
+    if kind == "whitespace":  # a rate to follow is nothing to a trigger that follows none
+        train = TrainConfig()
     with pytest.raises(ConfigError) as caught:
         default_rates(Config(model=model, train=train))
     assert (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline_rates
-from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
+from patchpad.config import NATS_TRIGGERS, NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
 from patchpad.errors import ConfigError
 
 PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
@@ -299,10 +299,10 @@ def default_rates(config: Config) -> tuple[float, float]:
     elif trigger.kind == "stride" and patchifier.kind == "fixed":
         # Multiples of the stride inside a patch; one that falls on its last byte is the commit.
         rate = ((patchifier.target_patch_size - 1) // trigger.stride) / patchifier.target_patch_size
-    elif config.model.reads_entropy:
+    elif trigger.kind in NATS_TRIGGERS:
         rate = config.train.scratchpads_per_byte
     if rate is None:
-        fixed = " at a fixed threshold" if config.model.reads_entropy else ""
+        fixed = " at a fixed threshold" if trigger.kind in NATS_TRIGGERS else ""
         raise ConfigError(
             f"scratchpads_per_byte depends on the text for the trigger `{trigger.kind}`{fixed} with "
             f"`{patchifier.kind}` patches; allowed: a rate from 0 to {most:.6g}",

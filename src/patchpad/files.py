@@ -9,11 +9,13 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` (text as UTF-8) to a temporary file beside `path`, then renames it.
+    """Writes `content` (text as UTF-8) to a temporary file beside `path`, then renames it; links are followed.
 
     Raises:
         OSError: the file cannot be written; a file that was there before is intact.
     """
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

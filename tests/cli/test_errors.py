@@ -105,6 +105,20 @@ def test_missing_options_of_train(fails, options, expected):
     assert expected in fails(2, "train", *options)
 
 
+def test_a_run_inside_the_folder_of_its_text_is_refused_before_it_spoils_that(fails, config, text, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(text.read_bytes())
+    message = fails(2, "train", "--config", config, "--data", folder, "--out", folder / "runs" / "x")
+    assert f"{folder / 'runs' / 'x'} lies inside {folder}, whose files are all read as text" in message
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_leaves_room_for_another(patchpad, config, text, tmp_path):
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    assert patchpad("train", "--config", config, "--data", text, "--out", tmp_path / "new").code == 0
+
+
 def test_output_folder_that_is_not_empty(fails, config, text, run):
     message = fails(2, "train", "--config", config, "--data", text, "--out", run)
     assert "exists and is not empty" in message
@@ -191,6 +205,7 @@ class TestWrongRun:
         (["--device", "tpu"], "device is 'tpu'"),
         (["--frobnicate", "3"], "Unknown option: --frobnicate"),
         (["stray"], "stray"),
+        (["stray"], "Write an option before each value: --data A --data B."),
     ],
 )
 def test_wrong_options_of_evaluate(fails, finished, text, options, expected):

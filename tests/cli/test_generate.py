@@ -1,8 +1,10 @@
 """`patchpad generate` as people use it: files of prompts, stop strings, pipes, other locales, interruption."""
 
 import base64
+import io
 import json
 import signal
+import sys
 import time
 
 import pytest
@@ -39,6 +41,17 @@ def test_stop_ends_a_generation_and_is_cut_off(patchpad, finished):
     assert cut["stop_reason"] == "stop"
     assert cut["text"] == whole["text"][: whole["text"].index(stop)]
     assert patchpad("generate", finished, *options, "--stop", stop).out == f"the cat{cut['text']}\n"
+
+
+def test_prompts_and_stops_may_begin_with_a_hyphen(patchpad, finished, monkeypatch):
+    options = ["--max-new-bytes", "5", "--temperature", "0", "--json"]
+    texts = ("- item", "-- x", "-")
+    alone = [completions(patchpad("generate", finished, "--prompt", text, *options)) for text in texts]
+    assert alone == [completions(patchpad("generate", finished, f"--prompt={text}", *options)) for text in texts]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
+    together = completions(patchpad("generate", finished, "--prompts", "-", *options))
+    assert together == [one for (one,) in alone]
+    assert patchpad("generate", finished, "--prompt", "a", "--stop", "---", "--stop", "-", *options).code == 0
 
 
 @pytest.mark.parametrize(

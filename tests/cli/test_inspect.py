@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -138,3 +139,25 @@ def test_python_gives_the_same(finished, short, patchpad):
     assert isinstance(found, package.Inspection)
     expected = as_json(patchpad("inspect", finished, "--text", short, "--scratchpad-threshold", "inf", "--json"))
     assert json.loads(json.dumps(found.to_dict()))["bytes"] == expected["bytes"]
+
+
+def test_a_page_never_replaces_the_text_or_what_is_no_file(fails, finished, short, tmp_path):
+    before = short.read_bytes()
+    link = tmp_path / "link.html"
+    link.symlink_to(short)
+    for page in (short, link):
+        message = fails(1, "inspect", finished, "--text", short, "--html", page)
+        assert f"{page} is the text itself; the page would replace it" in message
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no regular file" in fails(1, "inspect", finished, "--text", short, "--html", tmp_path / "pipe")
+    assert short.read_bytes() == before
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_page_behind_a_link_is_written_where_the_link_leads(patchpad, finished, short, tmp_path):
+    page, link = tmp_path / "page.html", tmp_path / "link.html"
+    page.write_text("old")
+    link.symlink_to(page)
+    assert patchpad("inspect", finished, "--text", short, "--html", link).code == 0
+    assert link.is_symlink()
+    assert page.read_text().lower().startswith("<!doctype html>")

@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import lzma
+import resource
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.data import Corpus, open_corpus, split_corpus
+from patchpad.data import corpus as corpus_module
 from patchpad.data.corpus import FINGERPRINT_SAMPLE_BYTES, FINGERPRINT_SAMPLES
 from patchpad.errors import DataError
 
@@ -28,13 +30,27 @@ def corpus_of(*documents: bytes) -> Corpus:
     return Corpus(arrays, tuple(f"document {number}" for number in range(len(arrays))))
 
 
-def test_plain_file_is_memory_mapped_and_every_byte_is_kept(tmp_path):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_plain_file_is_memory_mapped_where_it_is_large_and_every_byte_is_kept(tmp_path, monkeypatch, is_large):
+    monkeypatch.setattr(corpus_module, "SMALLEST_MAPPED", len(EVERY_BYTE) + (not is_large))
     (tmp_path / "raw").write_bytes(EVERY_BYTE)
     corpus = open_corpus(tmp_path / "raw")
-    assert isinstance(corpus.documents[0], np.memmap)
+    assert isinstance(corpus.documents[0], np.memmap) == is_large
     assert texts(corpus) == [EVERY_BYTE]
     assert corpus.num_bytes == len(EVERY_BYTE)
     assert corpus.names == (str(tmp_path / "raw"),)
+
+
+def test_more_files_than_a_process_may_open_are_read(tmp_path):
+    for number in range(200):
+        (tmp_path / f"{number:03d}.txt").write_text(f"text {number}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        corpus = open_corpus(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert texts(corpus) == [b"text %d" % number for number in range(200)]
 
 
 @pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma), (".GZ", gzip)])
@@ -183,9 +199,9 @@ def test_single_document_gives_its_last_tenth_cut_at_a_line():
     assert validation[0].startswith(b"line 180\n")
 
 
-@pytest.mark.parametrize("newline", [b"", b"\n"])
-def test_single_document_without_a_line_in_its_last_tenth_is_cut_at_a_byte(newline):
-    text = b"a\n" + b"x" * 97 + newline
+@pytest.mark.parametrize("end", [b"x", b"\n", b"\n]", b"\n1234"])
+def test_single_document_without_a_line_near_its_last_tenth_is_cut_at_a_byte(end):
+    text = b"a\n" + b"x" * (98 - len(end)) + end
     training, validation = (texts(part) for part in split_corpus(corpus_of(text), 0.1))
     assert training[0] + validation[0] == text
     assert len(validation[0]) == 10

@@ -9,8 +9,8 @@ import patchpad
 from patchpad.calibration import Calibration
 from patchpad.errors import GenerationError, InputError
 from patchpad.inference.sampling import Sampling, choose, filtered_logits
-from patchpad.inference.text import TextDecoder, decode_text
 from patchpad.testing import as_row, sharp_model, tiny_model_config
+from patchpad.text import TextDecoder, decode_text
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,8 @@ def test_text_never_splits_a_character():
     pieces = [decoder.push(bytes([value])) for value in data]
     assert "�" not in "".join(pieces)
     assert "".join(pieces) + decoder.push(b"", final=True) == decode_text(data)
+
+
+def test_a_temperature_next_to_zero_is_greedy(model):
+    greedy = patchpad.complete(model, ["abc"], max_new_bytes=20, temperature=0.0)
+    assert patchpad.complete(model, ["abc"], max_new_bytes=20, temperature=1e-308) == greedy

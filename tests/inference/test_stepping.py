@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 import patchpad
 from patchpad.config import SEPARATOR
+from patchpad.data import Corpus
 from patchpad.errors import InputError
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import (
@@ -185,3 +187,48 @@ def test_wrong_ids_and_thresholds_are_refused_with_the_allowed_values():
         patchpad.prefill(model, [])
     with pytest.raises(InputError, match="takes no threshold in nats"):
         patchpad.prefill(sharp_model(tiny_model_config("fixed", "stride")), [b"a"], scratchpad_threshold_nats=1.5)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda given: torch.tensor(given, dtype=torch.float64)])
+def test_thresholds_of_rows_may_be_any_sequence_of_numbers(kind):
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    given = [math.inf, -math.inf]
+    rows = batch_of([as_row(b"abcdefg"), as_row(b"hijklmn")])
+    expected = model(rows, torch.tensor(given)).layout.scratchpad_mask
+    assert expected.sum(dim=1).tolist() == [0, int(expected.sum())] != [0, 0]
+    assert torch.equal(model(rows, kind(given)).layout.scratchpad_mask, expected)
+    logits, state = patchpad.prefill(model, [b"abc", b"d"], scratchpad_threshold_nats=kind(given))
+    reference, other = patchpad.prefill(model, [b"abc", b"d"], scratchpad_threshold_nats=torch.tensor(given))
+    assert torch.equal(logits, reference)
+    logits, _ = patchpad.step(model, [1, 2], state, scratchpad_threshold_nats=kind(given))
+    reference, _ = patchpad.step(model, [1, 2], other, scratchpad_threshold_nats=torch.tensor(given))
+    assert torch.equal(logits, reference)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("number", [np.float32(1.5), np.int64(2), torch.tensor(1.5), 2])
+def test_a_threshold_may_be_a_number_of_any_kind(number):
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    rows = batch_of([as_row(b"abcdefg")])
+    assert torch.equal(model(rows, number).logits, model(rows, float(number)).logits)
+    assert patchpad.complete(model, ["abc"], max_new_bytes=3, scratchpad_threshold_nats=number) == patchpad.complete(
+        model, ["abc"], max_new_bytes=3, scratchpad_threshold_nats=float(number)
+    )
+    corpus = Corpus((np.frombuffer(b"abcdefg", dtype=np.uint8),), ("text",))
+    points = [patchpad.evaluate(model, corpus, scratchpad_threshold_nats=one) for one in (number, float(number))]
+    assert points[0] == points[1]
+
+
+@pytest.mark.unchecked
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="scratchpad_threshold_nats is 'much'; allowed: None, a number"):
+        patchpad.prefill(sharp_model(tiny_model_config()), [b"a"], scratchpad_threshold_nats="much")
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("wrong", [lambda rows: rows[0], lambda rows: rows.int(), lambda rows: rows[None]])
+def test_ids_of_another_shape_or_type_are_refused(wrong):
+    model = sharp_model(tiny_model_config("fixed", "entropy", ngram_vocab_size=64))
+    rows = batch_of([as_row(b"abcdefg")])
+    with pytest.raises(InputError, match=r"allowed: \[batch, byte\] of torch.int64"):
+        model(wrong(rows))

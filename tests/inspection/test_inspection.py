@@ -8,6 +8,7 @@ import torch
 import patchpad
 from patchpad.data import Corpus, cut_windows
 from patchpad.errors import InputError
+from patchpad.evaluation.bits_per_byte import score
 from patchpad.files import strict_json
 from patchpad.inspection.inspection import NOT_READ, NULL_CONTEXT, SEPARATOR_SLOT, inspect
 from patchpad.testing import as_row, random_documents, safe_threshold, sharp_model, tiny_model_config
@@ -162,3 +163,18 @@ def test_a_string_is_utf8_and_empty_text_is_refused():
     assert model.training, "the mode is restored"
     with pytest.raises(InputError, match="the text is empty; allowed: at least one byte"):
         inspect(model, b"")
+
+
+def test_mean_patch_size_leaves_open_patches_out():
+    model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=5))
+    window = model.config.context_bytes
+    found = inspect(model, b"a" * (window + 13))
+    closed = (window - 1) // 5 + 2  # the last byte of a window that goes on is not read
+    assert found.num_patches == closed
+    assert found.mean_patch_size == 5.0
+
+
+def test_lone_surrogates_are_text_too():
+    model = sharp_model(tiny_model_config())
+    assert inspect(model, "a\ud800b").text == b"a\xed\xa0\x80b"
+    assert len(score(model, "a\ud800b")) == 5

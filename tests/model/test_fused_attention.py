@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchpad.model import fused_attention
 from patchpad.model.attention import SlotAttention
 from patchpad.model.back_ends import attention_back_end, slot_attention
-from patchpad.model.fused_attention import FusedSlotAttention
+from patchpad.model.fused_attention import Biases, FusedSlotAttention
 from patchpad.patching.layout import TRUNK_BLOCK
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import as_row, batch_of, random_documents, sharp_model, thresholds_to_try, tiny_model_config
@@ -102,3 +103,16 @@ def test_gradients_equal_finite_differences_in_double_precision():
     layout = layout_of([as_row(b"ab cd ef"), as_row(b"gh")])
     parts = [part.detach().double().requires_grad_() for part in heads_of(layout)]
     assert torch.autograd.gradcheck(lambda *given: FusedSlotAttention(layout)(0, *given), parts)
+
+
+def test_large_biases_are_made_anew_and_give_the_same(monkeypatch):
+    layout = layout_of([as_row(b"some words of it " * 40), as_row(b"and others " * 9)])
+    kept = Biases(layout, torch.float32)
+    monkeypatch.setattr(fused_attention, "MOST_KEPT", 0)
+    fresh = Biases(layout, torch.float32)
+    assert len(layout.block_commits) > 1
+    for block in range(len(layout.block_commits)):
+        assert kept.of_block(block)[0] is kept.of_block(block)[0]
+        assert fresh.of_block(block)[0] is not fresh.of_block(block)[0]
+        for one, other in zip(kept.of_block(block), fresh.of_block(block), strict=True):
+            assert torch.equal(one, other)

@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from patchpad.errors import CheckpointError
-from patchpad.files import sha256_of
+from patchpad.calibration import Calibration
+from patchpad.errors import CheckpointError, ConfigError
+from patchpad.files import sha256_of, write_atomically
 from patchpad.training import checkpoint as files
 from patchpad.training import trainer
 from patchpad.training.checkpoint import list_steps, load, open_checkpoint
@@ -286,3 +287,37 @@ def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path, text, tools, 
     run = trainer.train(tools.config(steps=2), data=text, out=tmp_path / "run", progress=tools.Hook()).path
     assert "cannot write" in caplog.text
     assert [line["step"] for line in tools.losses(run)] == [1, 2]
+
+
+@pytest.mark.parametrize("writes_before_it_fails", [0, 1, 2])
+def test_a_calibration_that_stops_anywhere_leaves_a_run_that_loads_and_can_be_calibrated(
+    finished, tmp_path, monkeypatch, writes_before_it_fails
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    table = Calibration(rows=(), text_sha256="x")
+    files.store_calibration(run, table)
+    left = [writes_before_it_fails]
+
+    def write(path, content):
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_atomically", write)
+        with pytest.raises(OSError, match="No space left"):
+            files.store_calibration(run, Calibration(rows=(), text_sha256="y"))
+    found = load(run).calibration
+    assert found is not None
+    assert found.text_sha256 == ("y" if writes_before_it_fails == 2 else "x")
+    files.store_calibration(open_checkpoint(run).path, table)
+    assert load(run).calibration == table
+
+
+def test_a_device_that_is_unknown_or_absent_is_named(finished):
+    with pytest.raises(ConfigError, match="device is 'zzz'; allowed: auto, cpu"):
+        load(finished, device="zzz")
+    with pytest.raises(ConfigError, match="device is 'cuda:77', but this machine has none"):
+        load(finished, device="cuda:77")

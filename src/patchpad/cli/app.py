@@ -63,12 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = build_app(tokens[0] if tokens else "")
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell has closed it
+            sys.stdout.flush()
     except PatchpadError as error:
         return _report(error, debug, error.message, error.hint, error.exit_code)
     except cyclopts.CycloptsError as error:
         command = tokens[0] if tokens and tokens[0] in COMMANDS else ""
         see = f"See: patchpad {command} --help".replace("  ", " ")
+        if isinstance(error, cyclopts.UnusedCliTokensError):
+            see = f"Write an option before each value: --data A --data B. {see}"
         return _report(error, debug, " ".join(str(error).split()), see, 2)
     except SystemExit as error:
         if not isinstance(error.__context__, BrokenPipeError):  # rich ends the program when its reader has gone

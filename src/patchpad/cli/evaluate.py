@@ -25,10 +25,9 @@ def evaluate(
     from patchpad.cli.tables import print_points
     from patchpad.evaluation import bits_per_byte
     from patchpad.files import strict_json
-    from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import load
 
-    model = load(run, device=select_device(device))
+    model = load(run, device=device)
     points = bits_per_byte.evaluate(
         model, data, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=limit_bytes, overlap_bytes=overlap
     )

@@ -25,14 +25,23 @@ def generate(
     run: OptionalRunPath = None,
     /,
     *,
-    prompt: Annotated[list[str] | None, Parameter(negative=(), help="Text to continue; repeat it for several.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        Parameter(negative=(), allow_leading_hyphen=True, help="Text to continue; repeat it for several."),
+    ] = None,
     prompts: Annotated[
         Path | None,
-        Parameter(help="File of prompts, one per line, or .jsonl of strings or of objects with `prompt`; - is stdin."),
+        Parameter(
+            allow_leading_hyphen=True,
+            help="File of prompts, one per line, or .jsonl of strings or of objects with `prompt`; - is stdin.",
+        ),
     ] = None,
     max_new_bytes: Annotated[int, Parameter(help="Most bytes per prompt.")] = 200,
     stop: Annotated[
-        list[str] | None, Parameter(negative=(), help="End where this text comes, without it; may be repeated.")
+        list[str] | None,
+        Parameter(
+            negative=(), allow_leading_hyphen=True, help="End where this text comes, without it; may be repeated."
+        ),
     ] = None,
     scratchpad_threshold: Annotated[
         float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
@@ -55,7 +64,6 @@ def generate(
     """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it."""
     from patchpad.data.prompts import parse_prompts, read_prompts
     from patchpad.inference.generator import Generation
-    from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import load
 
     if (prompt is None) == (prompts is None):
@@ -68,7 +76,7 @@ def generate(
     else:
         given = read_prompts(prompts or "")
     generation = Generation(
-        load(run, device=select_device(device)),
+        load(run, device=device),
         given,
         max_new_bytes=max_new_bytes,
         stop=[_argument_bytes(text) for text in stop or ()],
@@ -98,7 +106,7 @@ def _argument_bytes(text: str) -> bytes:
 
 
 def _print_stream(generation: "Generation") -> None:
-    from patchpad.inference.text import TextDecoder
+    from patchpad.text import TextDecoder
 
     decoder = TextDecoder()  # over prompt and continuation, so that a character may begin in one and end in the other
     sys.stdout.write(decoder.push(generation.prompts[0]))
@@ -113,7 +121,7 @@ def _print_stream(generation: "Generation") -> None:
 
 def _print_in_order(generation: "Generation") -> None:
     """Prints each prompt with its continuation as soon as it and all before it have ended."""
-    from patchpad.inference.text import decode_text
+    from patchpad.text import decode_text
 
     num_printed = 0
     for _ in _with_progress(generation):

@@ -41,20 +41,19 @@ def inspect(
     from patchpad.inference.generator import threshold_from_dials
     from patchpad.inspection.inspection import inspect as inspect_text
     from patchpad.inspection.terminal import summary_lines
-    from patchpad.model.precision import select_device
     from patchpad.training.checkpoint import load
 
     if limit_bytes < 0:
         raise ConfigError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
     data, name = _read(text)
     if html is not None:
-        _check_writable(html)
+        _check_writable(html, Path(text))
     note = ""
     if 0 < limit_bytes < len(data):
         note = f"the first {limit_bytes:,} of {len(data):,} bytes"
         print(f"{name}: {note} are shown; --limit-bytes 0 shows all", file=sys.stderr)
         data = data[:limit_bytes]
-    model = load(run, device=select_device(device))
+    model = load(run, device=device)
     threshold = threshold_from_dials(model, scratchpad_threshold, compute)
     if html is not None:
         print("measuring bits per byte along the threshold", file=sys.stderr)
@@ -99,8 +98,12 @@ def _read(text: str) -> tuple[bytes, str]:
     return data, name
 
 
-def _check_writable(path: Path) -> None:
-    """Finds a page that cannot be written before the model is run."""
+def _check_writable(path: Path, text: Path) -> None:
+    """Finds a page that cannot be written, or that would replace the text, before the model is run."""
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise DataError(f"{path} is no regular file; allowed: a file to write the page to", hint="Try page.html.")
+    if path.exists() and text.exists() and path.samefile(text):
+        raise DataError(f"{path} is the text itself; the page would replace it", hint="Choose another --html path.")
     if path.is_dir():
         raise DataError(
             f"{path} is a directory; allowed: a file to write the page to", hint=f"Try {path / 'page.html'}."

@@ -61,6 +61,11 @@ class PatchifierConfig:
         require(not math.isnan(threshold), "patch_threshold_nats is nan", "a number, inf or -inf")
         if self.max_patch_size is not None:
             require(self.max_patch_size >= 1, f"max_patch_size is {self.max_patch_size}", "an integer of at least 1")
+            require(
+                self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
+                f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
+                "a maximum that is no smaller than the target",
+            )
 
     @property
     def longest_patch(self) -> int:
@@ -165,7 +170,14 @@ class ModelConfig:
         layers = self.entropy_head_layers
         require(layers >= 0, f"entropy_head_layers is {layers}", "an integer of at least 0")
         require_positive(
-            self, "context_bytes", "decoder_layers", "pooling_heads", "trunk_dim", "trunk_heads", "trunk_layers"
+            self,
+            "context_bytes",
+            "context_lags",
+            "decoder_layers",
+            "pooling_heads",
+            "trunk_dim",
+            "trunk_heads",
+            "trunk_layers",
         )
         for name in ("encoder_window_bytes", "entropy_head_window_bytes", "decoder_window_bytes"):
             if getattr(self, name) is not None:

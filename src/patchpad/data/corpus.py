@@ -1,4 +1,4 @@
-"""Files, globs and directories become documents: arrays of bytes, memory-mapped where the file is plain."""
+"""Files, globs and directories become documents: arrays of bytes, memory-mapped where the file is plain and large."""
 
 import bz2
 import glob
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from patchpad.errors import DataError
+from patchpad.text import encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ UNPACK_WITH = {
     ".lzma": "unlzma",
     ".z": "uncompress",
 }
+SMALLEST_MAPPED = 1 << 20
+"""Smaller files are read: each mapped one holds a file descriptor, and a corpus may have many thousands."""
 FINGERPRINT_SAMPLES, FINGERPRINT_SAMPLE_BYTES = 1024, 4096
 
 
@@ -102,7 +105,7 @@ def split_corpus(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, Co
     """Splits into training and validation documents; always the same way for the same documents.
 
     Several documents are split whole, about `validation_fraction` of the bytes going to validation. A single one gives
-    its end, cut at a line where there is one.
+    its end, cut after a line if one ends in the first half of that.
 
     Raises:
         DataError: a single document of fewer than 2 bytes.
@@ -131,7 +134,7 @@ def _split_single(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, C
     if len(document) < 2:
         raise DataError(f"{corpus.names[0]} holds {len(document)} byte, too little to split", hint="Give more text.")
     cut = min(len(document) - 1, max(1, round((1 - validation_fraction) * len(document))))
-    newline = np.flatnonzero(document[cut - 1 : -1] == ord("\n"))
+    newline = np.flatnonzero(document[cut - 1 : cut + (len(document) - cut) // 2] == ord("\n"))
     if len(newline):
         cut += int(newline[0])
     return replace(corpus, documents=(document[:cut],)), replace(corpus, documents=(document[cut:],))
@@ -187,6 +190,8 @@ def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield str(file), np.frombuffer(read_bytes(file), dtype=np.uint8)
         elif file.stat().st_size == 0:
             yield str(file), np.empty(0, dtype=np.uint8)
+        elif file.stat().st_size < SMALLEST_MAPPED:
+            yield str(file), np.frombuffer(read_bytes(file), dtype=np.uint8)
         else:
             yield str(file), np.memmap(file, dtype=np.uint8, mode="r")
     except (*UNREADABLE, ValueError) as error:
@@ -221,5 +226,4 @@ def _read_json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[str, 
             raise DataError(
                 f"{file}, line {number} has no string field `text`; it has: {keys}", hint="Rename the field."
             )
-        # A lone surrogate is no UTF-8, but it is text that someone wrote: keep its bytes.
-        yield f"{file}:{number}", np.frombuffer(record["text"].encode("utf-8", "surrogatepass"), dtype=np.uint8)
+        yield f"{file}:{number}", np.frombuffer(encode_text(record["text"]), dtype=np.uint8)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from patchpad.errors import DataError
+from patchpad.text import encode_text
 
 
 def read_prompts(path: str | Path) -> list[bytes]:
@@ -49,4 +50,4 @@ def _prompt_of(line: bytes, where: str) -> bytes:
         value = value.get("prompt")
     if not isinstance(value, str):
         raise DataError(f"{where} is neither a string nor an object with a string `prompt`", hint="Mend the line.")
-    return value.encode("utf-8", "surrogatepass")
+    return encode_text(value)

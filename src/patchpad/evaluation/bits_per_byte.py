@@ -16,6 +16,7 @@ from patchpad.errors import InputError
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.model.precision import autocast
+from patchpad.text import encode_text
 
 DEFAULT_LIMIT_BYTES = 1_000_000
 ROW_BATCH_BYTES = 16_384
@@ -123,8 +124,7 @@ def evaluate(
         thresholds: list[float] = [float(model.scratchpad_threshold_nats)]
         given: list[float | None] = [None]
     else:
-        one = isinstance(scratchpad_threshold_nats, int | float)
-        thresholds = [float(scratchpad_threshold_nats)] if one else [float(t) for t in scratchpad_threshold_nats]
+        thresholds = [float(one) for one in np.atleast_1d(scratchpad_threshold_nats)]
         given = list(thresholds)
     return [
         _tally(model, windows, threshold).point(model, recorded, int(windows.num_bytes.sum()))
@@ -198,7 +198,7 @@ def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats:
 
     Text longer than the model's `context_bytes` is cut into windows as in `evaluate`. Empty text gives an empty array.
     """
-    data = np.frombuffer(text.encode("utf-8") if isinstance(text, str) else text, dtype=np.uint8)
+    data = np.frombuffer(encode_text(text), dtype=np.uint8)
     if not len(data):
         return np.empty(0, dtype=np.float32)
     windows = cut_windows(Corpus((data,), ("text",)), model.config.context_bytes)

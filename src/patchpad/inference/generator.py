@@ -13,8 +13,8 @@ from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, Sto
 from patchpad.inference.sampling import Sampling
 from patchpad.inference.stepping import Prompts, encode_prompts
 from patchpad.inference.stop import encode_stop
-from patchpad.inference.text import TextDecoder, decode_text
 from patchpad.model.language_model import LanguageModel
+from patchpad.text import TextDecoder, decode_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +194,8 @@ class Generation(Iterator[NewBytes]):
         count = len(self.prompts)
         if threshold is None:
             return [self.model.trigger.threshold] * count
-        self.model.check_threshold(
-            float(threshold) if isinstance(threshold, int | float) else torch.tensor(threshold, dtype=torch.float64),
-            count,
-        )
-        return [float(threshold)] * count if isinstance(threshold, int | float) else list(map(float, threshold))
+        checked = self.model.checked_threshold(threshold, count)
+        return torch.as_tensor(checked, dtype=torch.float64).expand(count).tolist()
 
     def completions(self) -> list[Completion]:
         """Returns what each row has so far, in the order of the prompts."""

@@ -32,7 +32,8 @@ class Sampling:
 
 def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
     """Applies temperature, then top-k, then top-p; what is left out becomes -inf. Temperature must be above 0."""
-    scaled = logits.double() / sampling.temperature
+    scaled = logits.double()
+    scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / sampling.temperature  # so that none grows beyond fp64
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         kept = scaled.topk(sampling.top_k, dim=-1)
         scaled = torch.full_like(scaled, -torch.inf).scatter(-1, kept.indices, kept.values)

@@ -23,8 +23,9 @@ from patchpad.model.hnet import smoothing_share
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts, Threshold
+from patchpad.patching import ByteFacts, Threshold, ThresholdLike
 from patchpad.patching.patchifiers import bytes_since_end
+from patchpad.text import encode_text
 
 if TYPE_CHECKING:
     from patchpad.inference.kernels import Kernels
@@ -77,12 +78,12 @@ def encode_prompts(prompts: Prompts) -> list[bytes]:
     for prompt in prompts:
         if not isinstance(prompt, str | bytes | bytearray):
             raise InputError(f"a prompt is of type {type(prompt).__name__}; allowed: str or bytes")
-    return [prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else bytes(prompt) for prompt in prompts]
+    return [encode_text(prompt) for prompt in prompts]
 
 
 @torch.inference_mode()
 def prefill(
-    model: LanguageModel, prompts: Prompts, *, scratchpad_threshold_nats: Threshold = None
+    model: LanguageModel, prompts: Prompts, *, scratchpad_threshold_nats: ThresholdLike = None
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
     """Reads ragged prompts in one pass.
 
@@ -98,8 +99,8 @@ def prefill(
         InputError: no prompts, or an impossible threshold.
     """
     encoded = encode_prompts(prompts)
-    model.check_threshold(scratchpad_threshold_nats, len(encoded))
-    return _phases_of(model).read_prompts(model, encoded, scratchpad_threshold_nats)
+    threshold = model.checked_threshold(scratchpad_threshold_nats, len(encoded))
+    return _phases_of(model).read_prompts(model, encoded, threshold)
 
 
 @torch.inference_mode()
@@ -108,7 +109,7 @@ def step(
     next_bytes: Int[Tensor, " batch"] | Sequence[int],
     state: RowState,
     *,
-    scratchpad_threshold_nats: Threshold = None,
+    scratchpad_threshold_nats: ThresholdLike = None,
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
     """Reads one more id per row. Only rows whose byte ends a patch or fires a scratchpad run the trunk.
 
@@ -130,8 +131,8 @@ def step(
         raise InputError(f"next_bytes has the shape {list(ids.shape)}; allowed: [{batch}], one id per row of the state")
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
-    model.check_threshold(scratchpad_threshold_nats, batch)
-    return step_all(model.eval(), _phases_of(model), ids, state, scratchpad_threshold_nats), state
+    threshold = model.checked_threshold(scratchpad_threshold_nats, batch)
+    return step_all(model.eval(), _phases_of(model), ids, state, threshold), state
 
 
 @torch.inference_mode()

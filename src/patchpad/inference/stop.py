@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from patchpad.errors import GenerationError
+from patchpad.text import encode_text
 
 
 def encode_stop(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
@@ -17,7 +18,7 @@ def encode_stop(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes
     for one in given:
         if not isinstance(one, str | bytes) or len(one) == 0:
             raise GenerationError(f"a stop string is {one!r}; allowed: text or bytes of at least one byte")
-    return tuple(one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in given)
+    return tuple(encode_text(one) for one in given)
 
 
 def stop_begins_at(data: bytes | bytearray, stop: tuple[bytes, ...]) -> int | None:

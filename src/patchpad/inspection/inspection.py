@@ -16,6 +16,7 @@ from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, prediction
 from patchpad.evaluation.calibration import score_quantiles
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
+from patchpad.text import encode_text
 
 NULL_CONTEXT, SEPARATOR_SLOT, NOT_READ = -1, -2, -3
 """What `Inspection.slot_byte` holds where it is no byte of the text."""
@@ -97,8 +98,13 @@ class Inspection:
 
     @property
     def mean_patch_size(self) -> float | None:
-        """Bytes per committed patch; None without one."""
-        return self.num_bytes / self.num_patches if self.num_patches else None
+        """Bytes per committed patch, those of patches that are still open left out; None without one."""
+        ends = np.flatnonzero(self.patch_end)
+        if not len(ends):
+            return None
+        window = np.searchsorted(self.windows.first_byte, ends, side="right") - 1
+        is_last = np.append(window[1:] != window[:-1], True)
+        return float((ends[is_last] + 1 - self.windows.first_byte[window[is_last]]).sum() / len(ends))
 
     @property
     def mean_patch_lag(self) -> float:
@@ -197,7 +203,7 @@ def inspect(
     """
     model.require_scratchpads("there is nothing to inspect")
     assert isinstance(model, ByteLM)
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+    data = encode_text(text)
     if not data:
         raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
     threshold = None if scratchpad_threshold_nats is None else float(scratchpad_threshold_nats)

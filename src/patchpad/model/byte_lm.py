@@ -24,9 +24,10 @@ from patchpad.patching import (
     Patchifier,
     PatchLayout,
     Threshold,
+    ThresholdLike,
     Trigger,
     build_patchifier,
-    check_threshold,
+    checked_threshold,
 )
 from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier, bytes_since_end
 from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
@@ -126,7 +127,7 @@ class ByteLM(LanguageModel):
     def forward(
         self,
         byte_ids: ByteIds,
-        scratchpad_threshold_nats: Threshold = None,
+        scratchpad_threshold_nats: ThresholdLike = None,
         *,
         trigger: Trigger | None = None,
         patchifier: Patchifier | None = None,
@@ -204,14 +205,14 @@ class ByteLM(LanguageModel):
         )
 
     def decide(
-        self, facts: ByteFacts, documents: Documents, threshold: Threshold, patchifier: Patchifier, trigger: Trigger
+        self, facts: ByteFacts, documents: Documents, threshold: ThresholdLike, patchifier: Patchifier, trigger: Trigger
     ) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots out."""
         kind = self.config.trigger.kind
-        check_threshold(threshold, kind, *facts.byte_ids.shape, own_threshold=trigger.threshold)
+        given = checked_threshold(threshold, kind, *facts.byte_ids.shape, own_threshold=trigger.threshold)
         patch_end = patchifier.patch_ends(facts, documents)
         open_bytes = bytes_since_end(patch_end, documents)
-        scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, threshold) & ~documents.is_padding
+        scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, given) & ~documents.is_padding
         return PatchLayout.build(documents, patch_end, scratchpad)
 
     def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
@@ -243,6 +244,6 @@ class ByteLM(LanguageModel):
         output = self(byte_ids, threshold, trigger=trigger, patchifier=patchifier, null_context=null_context)
         return output.predicted(targets)
 
-    def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
-        """Checks a threshold that a caller gave; see `LanguageModel`."""
-        check_threshold(threshold, self.config.trigger.kind, batch, length)
+    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
+        """Returns a threshold that a caller gave; see `LanguageModel`."""
+        return checked_threshold(threshold, self.config.trigger.kind, batch, length)

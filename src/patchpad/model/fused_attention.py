@@ -17,6 +17,9 @@ from patchpad.model.attention import KeepsKeysAndValues, repeat_heads
 from patchpad.model.visibility import visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
 
+MOST_KEPT = 1 << 24
+"""Elements of all blocks' biases up to which they are kept: 128 MiB in fp32."""
+
 
 class FusedSlotAttention(KeepsKeysAndValues):
     """Trunk attention over packed slots; see `SlotAttention`."""
@@ -24,7 +27,7 @@ class FusedSlotAttention(KeepsKeysAndValues):
     def __init__(self, layout: PatchLayout, *, keep: bool = False) -> None:
         super().__init__(keep)
         self.layout = layout
-        self.masks: list[tuple[Tensor, Tensor]] | None = None
+        self.biases: Biases | None = None
 
     def __call__(
         self,
@@ -37,41 +40,55 @@ class FusedSlotAttention(KeepsKeysAndValues):
         self.remember(key, value)
         if self.layout.num_slots == 0:
             return query
-        if self.masks is None:
-            blocks = range(len(self.layout.block_commits))
-            self.masks = [_biases(self.layout, index, query.dtype) for index in blocks]
+        if self.biases is None:
+            self.biases = Biases(self.layout, query.dtype)
         key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
-        return _FusedSlots.apply(query, key, value, self.layout, self.masks)  # pyrefly: ignore
+        return _FusedSlots.apply(query, key, value, self.layout, self.biases)  # pyrefly: ignore
 
 
-def _biases(layout: PatchLayout, block: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns what is added to the scores of a block: in the backward pass, and in the forward pass.
+class Biases:
+    """What is added to the scores of each block of slots.
 
-    Where a slot sees no commit, the forward pass shows it all of them, so that nothing is divided by a sum of 0; what
-    comes of that is not used.
+    They grow with the square of the text, so only small ones are kept for the next layer and the backward pass; others
+    are made anew at each use.
     """
-    visible = visible_commits(layout, block)[:, None]
-    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
-    return bias, torch.where(visible.any(dim=-1, keepdim=True), bias, 0.0)
+
+    def __init__(self, layout: PatchLayout, dtype: torch.dtype) -> None:
+        self.layout, self.dtype = layout, dtype
+        elements = layout.padded_slots.shape[0] * TRUNK_BLOCK * sum(high - low for low, high in layout.block_commits)
+        self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if elements <= MOST_KEPT else None
+
+    def of_block(self, block: int) -> tuple[Tensor, Tensor]:
+        """Returns the biases of a block: in the backward pass, and in the forward pass.
+
+        Where a slot sees no commit, the forward pass shows it all of them, so that nothing is divided by a sum of 0;
+        what comes of that is not used.
+        """
+        if self.kept is not None and block in self.kept:
+            return self.kept[block]
+        visible = visible_commits(self.layout, block)[:, None]
+        bias = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
+        found = bias, torch.where(visible.any(dim=-1, keepdim=True), bias, 0.0)
+        if self.kept is not None:
+            self.kept[block] = found
+        return found
 
 
 class _FusedSlots(torch.autograd.Function):
     """Attention to commits by the fused kernel, the slot itself merged; all are [slot, head, head_dim]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PatchLayout, biases: list[tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PatchLayout, biases: Biases) -> Tensor:
         scale = query.shape[-1] ** -0.5
         queries, keys, values = _blocks(layout, query), *(_by_row(layout.padded_commits, part) for part in (key, value))
         outputs, log_sums = [], []
-        for part, (low, high), (_, bias) in zip(queries, layout.block_commits, biases, strict=True):
+        for index, (part, (low, high)) in enumerate(zip(queries, layout.block_commits, strict=True)):
             if low == high:
                 outputs.append(torch.zeros_like(part))
                 log_sums.append(part.new_full(part.shape[:3], -torch.inf))
                 continue
             output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                part, keys[:, :, low:high], values[:, :, low:high], attn_mask=bias, scale=scale
+                part, keys[:, :, low:high], values[:, :, low:high], attn_mask=biases.of_block(index)[1], scale=scale
             )
             outputs.append(output)
             log_sums.append(log_sum.to(part.dtype))
@@ -118,7 +135,7 @@ class _FusedSlots(torch.autograd.Function):
                 sums[index][..., 0].to(torch.promote_types(query.dtype, torch.float32)),
                 0.0,
                 False,
-                attn_mask=ctx.biases[index][0],
+                attn_mask=ctx.biases.of_block(index)[0],
                 scale=scale,
             )
             query_slopes.append(found[0])

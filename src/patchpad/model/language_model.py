@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from patchpad.calibration import Calibration
 from patchpad.config import IGNORED_TARGET, NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
-from patchpad.patching import Patchifier, Threshold, Trigger, build_trigger
+from patchpad.patching import Patchifier, Threshold, ThresholdLike, Trigger, build_trigger
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class LanguageModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
-        """Checks a threshold that a caller gave for `batch` rows of `length` positions; None in a step.
+    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
+        """Returns a threshold that a caller gave for `batch` rows of `length` positions, None in a step.
 
         Raises:
             InputError: an impossible threshold, or one for a model that has no scratchpads.
@@ -137,8 +137,12 @@ class LanguageModel(nn.Module, ABC):
         """Checks the contract of a full pass.
 
         Raises:
-            InputError: an empty batch, ids out of range, no leading separator, or padding before the end of a row.
+            InputError: another shape or type, an empty batch, ids out of range, no leading separator, or padding before
+                the end of a row.
         """
+        if byte_ids.dim() != 2 or byte_ids.dtype != torch.int64:
+            found = f"byte_ids has the shape {list(byte_ids.shape)} and the type {byte_ids.dtype}"
+            raise InputError(f"{found}; allowed: [batch, byte] of torch.int64", hint="Write byte_ids[None] or .long().")
         if byte_ids.numel() == 0:
             raise InputError(f"byte_ids has the shape {list(byte_ids.shape)}; allowed: at least one row and one id")
         low, high = int(byte_ids.min()), int(byte_ids.max())

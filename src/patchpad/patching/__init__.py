@@ -3,7 +3,7 @@
 from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.patching.patchifiers import Patchifier, build_patchifier, is_spacelike
-from patchpad.patching.triggers import Threshold, Trigger, build_trigger, check_threshold
+from patchpad.patching.triggers import Threshold, ThresholdLike, Trigger, build_trigger, checked_threshold
 
 __all__ = [
     "ByteFacts",
@@ -11,9 +11,10 @@ __all__ = [
     "PatchLayout",
     "Patchifier",
     "Threshold",
+    "ThresholdLike",
     "Trigger",
     "build_patchifier",
     "build_trigger",
-    "check_threshold",
+    "checked_threshold",
     "is_spacelike",
 ]

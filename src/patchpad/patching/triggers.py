@@ -6,6 +6,8 @@ fires at every position, the separator included.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ from patchpad.patching.patchifiers import is_spacelike
 
 Threshold = float | Tensor | None
 """None for the stored threshold, one for all, one per row [batch], or one per position [batch, byte]."""
+ThresholdLike = SupportsFloat | Sequence[float] | None
+"""What callers may give for it: numbers of any kind, lists, arrays and tensors."""
 
 
 class Trigger(ABC):
@@ -140,10 +144,10 @@ def build_trigger(config: TriggerConfig, patchifier: PatchifierConfig) -> Trigge
     return ConstantTrigger(math.inf if config.kind == "never" else -math.inf)
 
 
-def check_threshold(
-    threshold: Threshold, trigger_kind: str, batch: int, length: int | None, *, own_threshold: float = math.inf
-) -> None:
-    """Checks a threshold that a caller gave.
+def checked_threshold(
+    threshold: ThresholdLike, trigger_kind: str, batch: int, length: int | None, *, own_threshold: float = math.inf
+) -> Threshold:
+    """Returns a threshold that a caller gave, as a float or a tensor.
 
     Args:
         threshold: the value; None passes.
@@ -153,11 +157,15 @@ def check_threshold(
         own_threshold: the threshold of a trigger that takes none in nats, which is allowed beside +inf and -inf.
 
     Raises:
-        InputError: not a number, a shape that fits no row, or a finite value for a trigger that takes none.
+        InputError: no number, a shape that fits no row, or a finite value for a trigger that takes none.
     """
     if threshold is None:
-        return
-    values = torch.as_tensor(threshold, dtype=torch.float64)
+        return None
+    try:
+        values = torch.as_tensor(threshold, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"scratchpad_threshold_nats is {threshold!r}"
+        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or one for each row") from error
     if values.isnan().any():
         raise InputError("scratchpad_threshold_nats is nan; allowed: a number of nats, inf or -inf")
     shapes = [(), (batch,)] + ([(batch, length)] if length is not None else [])
@@ -170,6 +178,9 @@ def check_threshold(
             f"this model's trigger `{trigger_kind}` takes no threshold in nats; allowed: None, inf (no scratchpads) or "
             "-inf (one at every byte)"
         )
+    if isinstance(threshold, Tensor):
+        return threshold
+    return values if values.dim() else float(values)
 
 
 __all__ = [
@@ -179,8 +190,9 @@ __all__ = [
     "RandomTrigger",
     "StrideTrigger",
     "Threshold",
+    "ThresholdLike",
     "Trigger",
     "WhitespaceTrigger",
     "build_trigger",
-    "check_threshold",
+    "checked_threshold",
 ]

@@ -13,7 +13,6 @@ from patchpad.config import Config
 from patchpad.errors import TrainingInterrupted
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import select_device
 from patchpad.study.provenance import commit
 from patchpad.study.study_file import ArmRun
 from patchpad.study.study_progress import StudyProgress
@@ -81,7 +80,7 @@ def train_arm(
         TrainingInterrupted: stopped by a signal after saving, be it in the last step.
     """
     if (folder / files.MANIFEST).exists():
-        return files.load(folder, device=select_device(config.train.device))
+        return files.load(folder, device=config.train.device)
     steps = files.list_steps(folder)
     if not steps and folder.exists():
         shutil.rmtree(folder)  # stopped before its first checkpoint

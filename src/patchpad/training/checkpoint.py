@@ -23,6 +23,7 @@ from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, strict_json, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.precision import select_device
 
 CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
     "config.json",
@@ -140,12 +141,14 @@ def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") 
 
     Args:
         path: RUN or RUN/checkpoints/step-N; None for the small model that ships with the package.
-        device: where to put it.
+        device: where to put it; names as those of `--device`.
 
     Raises:
         CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
+        ConfigError: an unknown device, or one that this machine lacks.
     """
-    return open_checkpoint(BUNDLED_MODEL if path is None else path).model().to(device)
+    place = select_device(device) if isinstance(device, str) else device
+    return open_checkpoint(BUNDLED_MODEL if path is None else path).model().to(place)
 
 
 def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -185,16 +188,17 @@ def write_files(
         write_atomically(folder / METRICS, metrics)
 
 
-def write_manifest(folder: Path) -> None:
-    """Writes the SHA-256 of each file of a folder; called last, it makes a checkpoint valid."""
+def write_manifest(folder: Path, *, leave_out: tuple[str, ...] = ()) -> None:
+    """Writes the SHA-256 of each file of a folder but some; called last, it makes a checkpoint valid."""
     # Files that others put here may change.
     ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER, *EXTRA_FILES)
-    digests = {name: sha256_of(folder / name) for name in ours if (folder / name).is_file()}
+    digests = {name: sha256_of(folder / name) for name in ours if name not in leave_out and (folder / name).is_file()}
     write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
 
 
 def store_calibration(folder: Path, calibration: Calibration) -> None:
-    """Writes a checked checkpoint's calibration table, and its manifest anew."""
+    """Writes a checked checkpoint's calibration table, and its manifest anew; stopped anywhere, it can be loaded."""
+    write_manifest(folder, leave_out=(CALIBRATION,))
     write_atomically(folder / CALIBRATION, calibration.to_json())
     write_manifest(folder)
 

@@ -90,12 +90,20 @@ def train(
         ),
     )
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not _is_new(out):
         raise ConfigError(
             f"{out} exists and is not empty; a run needs a new folder",
             hint=f"Choose another --out, or go on with `patchpad train --resume {out}`.",
         )
     return Trainer(config, out).run(progress or LogProgress())
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether a folder holds nothing, or what a run leaves that stopped before its first checkpoint."""
+    if not folder.is_dir():
+        return False
+    inside = list(folder.iterdir())
+    return not inside or (inside == [folder / files.CHECKPOINTS] and not any(inside[0].iterdir()))
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -123,6 +131,7 @@ class Trainer:
         self.config = config
         self.out = out
         self.device = select_device(config.train.device)
+        _require_outside(out, (*config.data.paths, *config.data.validation_paths))
         self.training_corpus, self.validation = open_data(config)
         model_config, train_config = config.model, config.train
         self.batches = TrainingBatches(
@@ -322,6 +331,16 @@ class Trainer:
             write_atomically(self.out / files.METRICS, "".join(line + "\n" for line in self.metrics))
         except OSError as error:  # a full disk must not end a run that can still be saved later
             logger.warning("cannot write %s: %s", self.out / files.METRICS, error)
+
+
+def _require_outside(out: Path, paths: Sequence[str]) -> None:
+    """Refuses a run inside a folder that is read as text: its own files would be text, then and ever after."""
+    for path in map(Path, paths):
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(
+                f"{out} lies inside {path}, whose files are all read as text",
+                hint="Choose an --out outside of it, or name files or globs with --data.",
+            )
 
 
 def open_data(config: Config) -> tuple[Corpus, Corpus]:

@@ -13,7 +13,7 @@ from patchpad.model.attention import Attend
 from patchpad.model.block import Block, RMSNorm, Stack
 from patchpad.model.initialization import LM_HEAD_STD
 from patchpad.model.language_model import LanguageModel, Predicted, target_nats
-from patchpad.patching import Documents, Patchifier, Threshold, Trigger, check_threshold
+from patchpad.patching import Documents, Patchifier, Threshold, ThresholdLike, Trigger, checked_threshold
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 KeptLayers = list[tuple[Tensor, Tensor]]
@@ -64,7 +64,7 @@ class Baseline(LanguageModel):
         patchifier: Patchifier | None = None,
     ) -> Predicted:
         """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        self.check_threshold(threshold, *byte_ids.shape)
+        self.checked_threshold(threshold, *byte_ids.shape)
         output = self(byte_ids)
         return self.count(output.documents, target_nats(output.logits, targets))
 
@@ -72,14 +72,15 @@ class Baseline(LanguageModel):
     def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
         """Returns the nats, and what a pass over the documents took."""
 
-    def check_threshold(self, threshold: Threshold, batch: int, length: int | None = None) -> None:
+    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
         """Lets None, inf and -inf pass, which change nothing; see `LanguageModel`."""
-        if threshold is not None and bool(torch.as_tensor(threshold, dtype=torch.float64).isfinite().any()):
+        given = checked_threshold(threshold, "entropy", batch, length)
+        if given is not None and bool(torch.as_tensor(given).isfinite().any()):
             raise InputError(
                 f"a `{self.config.kind}` model has no scratchpads, so it takes no scratchpad threshold in nats",
                 hint="Leave the threshold out: its compute per byte is fixed.",
             )
-        check_threshold(threshold, self.config.trigger.kind, batch, length)
+        return given
 
     def require_scratchpads(self, what: str) -> None:
         """Refuses what needs scratchpads."""

@@ -103,7 +103,7 @@ class BpeTransformer(PlainTransformer):
     ) -> Predicted:
         """Tokenises each window, and puts a token's nats on its last byte; see `LanguageModel`."""
         self.check_ids(byte_ids)
-        self.check_threshold(threshold, *byte_ids.shape)
+        self.checked_threshold(threshold, *byte_ids.shape)
         windows = _windows(byte_ids.tolist(), targets.tolist())
         parts = self.tokens.encode_many([part for window in windows for part in window.parts])
         rows: list[tuple[list[int], list[int], list[int]]] = [([], [], []) for _ in byte_ids]
