@@ -105,6 +105,8 @@ EQUAL_FLOPS = (
     ("C3", "short 16", "short plain 4"),
     ("C3", "8 heads", "plain 4, 8 heads"),
     *(("C5", patchifier, "fixed") for patchifier in PATCHIFIERS[1:]),
+    *(("C6", "short 16", control) for control in ("random", "stride")),
+    ("C6", "at the rate of whitespace", "whitespace"),
 )
 CURVE = "16"
 PARTS = {"tier 1": ("books", 1), "tier 2": ("books", 2), "code": ("code", 2)}
