@@ -146,6 +146,14 @@ def test_a_plot_says_how_many_arms_it_leaves_out(results, monkeypatch):
     assert "arms)" not in (plots / "words-1.7k-classes.svg").read_text()
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_positions_without_scratchpads_are_shown_where_there_is_room(results, monkeypatch, most):
+    monkeypatch.setattr(study_plots, "MOST_TOLD_SWITCHED_OFF", most)
+    plot = (write_study_report(results).parent / "plots" / "words-1.7k-positions.svg").read_text()
+    assert ("entropy, switched off" in plot) == (most == 2)  # beside it stands `plain`, which has none to switch off
+    assert "plain, switched off" not in plot
+
+
 def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
     for name in ("byte-seed0", "entropy-seed1"):
         (results / "results" / f"{name}.json").unlink()

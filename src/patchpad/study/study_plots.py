@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 720, 360
 LONGEST_POSITION = 32
 MOST_ARMS = 6
 """In plots with several lines or bars for each arm."""
+MOST_TOLD_SWITCHED_OFF = 3
+"""Arms of a plot by position that have a line without scratchpads too; more would hide the lines that matter."""
 CLASS_NAMES = {
     "letter": "letter",
     "digit": "digit",
@@ -68,15 +70,15 @@ def threshold_curves(arms: Sequence[Arm]) -> str:
 
 
 def positions(arms: Sequence[Arm]) -> str:
-    """Returns bits per byte by position inside the patch, with and without scratchpads."""
+    """Returns bits per byte by position inside the patch; of a few arms with and without scratchpads, else with."""
     series = []
     shown = [arm for arm in arms if len(arm.by_position("stored")) > 1]
     for arm in shown[:MOST_ARMS]:
         stored, without = arm.by_position("stored"), arm.by_position("without_scratchpads")
-        has_scratchpads = stored != without
+        is_told = stored != without and len(shown) <= MOST_TOLD_SWITCHED_OFF
         for rows, label, dashed in (
             (stored, _label(arm, arms), False),
-            (without if has_scratchpads else [], f"{_label(arm, arms)}, switched off", True),
+            (without if is_told else [], f"{_label(arm, arms)}, switched off", True),
         ):
             kept = [row for row in rows if row[0] <= LONGEST_POSITION]
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
