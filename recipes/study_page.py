@@ -23,7 +23,7 @@ from patchpad.study.study_claims import (
     equal_flops_rows,
     share_rows,
 )
-from patchpad.study.study_plots import study_plots
+from patchpad.study.study_plots import MOST_ARMS, study_plots
 from patchpad.study.study_report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
 from patchpad.study.study_results import STUDY, read_result_files
 from patchpad.study.study_summary import Arm, Comparison
@@ -124,7 +124,6 @@ README_COSTS = (
     "seeds",
 )
 LEFT_OUT = ("scratchpads per byte", "mean patch lag", "bytes per second in training")
-MOST_ARMS_OF_A_PLOT = 6
 SAME_PATCHES = "fixed16-"  # how arms begin whose patches are those of the study's main arm
 FIGURES_SHOWN = {  # of all arms, and of parts of them: equal patches have equal caches, and some plots hold six arms
     "": ("flops", "cache", "threshold", "positions", "letters", "classes"),
@@ -254,7 +253,7 @@ def plotted(findings: Findings, comparison: Comparison) -> dict[str, Comparison]
 
     The parts are arms with the patches of the main arm, and those with others beside that arm and the plain one.
     """
-    if len(comparison.arms) <= MOST_ARMS_OF_A_PLOT:
+    if len(comparison.arms) <= MOST_ARMS:
         return {"": comparison}
     anchors = [arm for role in ("short plain 16", "short 16") if (arm := findings.arm(role)) in comparison.arms]
     same = [arm for arm in comparison.arms if arm.name.startswith(SAME_PATCHES)]

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from patchpad.cli.options import Device, Json, OptionalRunPath
 from patchpad.errors import ConfigError
+from patchpad.text import encode_text
 
 if TYPE_CHECKING:
     from patchpad.inference.generator import Completion, Generation
@@ -102,7 +103,7 @@ def _argument_bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
+        return encode_text(text)
 
 
 def _print_stream(generation: "Generation") -> None:

@@ -3,7 +3,14 @@
 from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.patching.patchifiers import Patchifier, build_patchifier, is_spacelike
-from patchpad.patching.triggers import Threshold, ThresholdLike, Trigger, build_trigger, checked_threshold
+from patchpad.patching.triggers import (
+    Threshold,
+    ThresholdLike,
+    Trigger,
+    build_trigger,
+    checked_threshold,
+    threshold_values,
+)
 
 __all__ = [
     "ByteFacts",
@@ -17,4 +24,5 @@ __all__ = [
     "build_trigger",
     "checked_threshold",
     "is_spacelike",
+    "threshold_values",
 ]

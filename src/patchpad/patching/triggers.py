@@ -144,6 +144,19 @@ def build_trigger(config: TriggerConfig, patchifier: PatchifierConfig) -> Trigge
     return ConstantTrigger(math.inf if config.kind == "never" else -math.inf)
 
 
+def threshold_values(threshold: SupportsFloat | Sequence[float]) -> Tensor:
+    """Returns what a caller gave as a threshold, in fp64.
+
+    Raises:
+        InputError: no numbers.
+    """
+    try:
+        return torch.as_tensor(threshold, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"scratchpad_threshold_nats is {threshold!r}"
+        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or one for each row") from error
+
+
 def checked_threshold(
     threshold: ThresholdLike, trigger_kind: str, batch: int, length: int | None, *, own_threshold: float = math.inf
 ) -> Threshold:
@@ -161,11 +174,7 @@ def checked_threshold(
     """
     if threshold is None:
         return None
-    try:
-        values = torch.as_tensor(threshold, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        found = f"scratchpad_threshold_nats is {threshold!r}"
-        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or one for each row") from error
+    values = threshold_values(threshold)
     if values.isnan().any():
         raise InputError("scratchpad_threshold_nats is nan; allowed: a number of nats, inf or -inf")
     shapes = [(), (batch,)] + ([(batch, length)] if length is not None else [])
@@ -195,4 +204,5 @@ __all__ = [
     "WhitespaceTrigger",
     "build_trigger",
     "checked_threshold",
+    "threshold_values",
 ]

@@ -35,7 +35,7 @@ class TrainingRecord:
     def __init__(self, run: ArmRun, folder: Path, text: Mapping[str, dict[str, Any]], progress: StudyProgress) -> None:
         self.run, self.path, self.progress = run, folder / TRAINING, progress
         before = read_json(self.path) if self.path.exists() else {}
-        self.text = {part: facts["sha256"] for part, facts in text.items()}
+        self.text = text
         self.commits: list[str | None] = before.get("commits", [])
         if not self.commits or self.commits[-1] != commit():
             self.commits.append(commit())

@@ -82,7 +82,7 @@ def positions(arms: Sequence[Arm]) -> str:
         ):
             kept = [row for row in rows if row[0] <= LONGEST_POSITION]
             series.append(Series(label, kept, look=arm.look, dashed=dashed))
-    title = f"Bits per byte by position inside the patch{_share(MOST_ARMS, shown)}"
+    title = f"Bits per byte by position inside the patch{_share(shown)}"
     return _plot(series, title, "position of the predicted byte in its patch", "plot-positions") if series else ""
 
 
@@ -98,7 +98,7 @@ def letters(arms: Sequence[Arm]) -> str:
         base = dict(first.of_seeds(shared).by_letter())
         points = [(letter, bits - base[letter]) for letter, bits in arm.of_seeds(shared).by_letter() if letter in base]
         series.append(Series(_label(arm, arms), points, look=arm.look))
-    title = f"Bits per byte by letter of the word, less those of {_label(first, arms)}{_share(MOST_ARMS, others)}"
+    title = f"Bits per byte by letter of the word, less those of {_label(first, arms)}{_share(others)}"
     return _plot(series, title, "letter of the predicted byte in its word, 0: no letter", "plot-letters")
 
 
@@ -119,7 +119,7 @@ def classes(arms: Sequence[Arm]) -> str:
             Bars(_label(arm, arms), [rates[arm].get(name) for name in names], look=look)
             for arm, look in zip(shown, looks, strict=True)
         ],
-        title=f"Scratchpads by class of the byte just read, at the stored threshold{_share(MOST_ARMS, fired)}",
+        title=f"Scratchpads by class of the byte just read, at the stored threshold{_share(fired)}",
         x_label="scratchpads per byte of the class",
         width=WIDTH,
         element_id="plot-classes",
@@ -140,9 +140,9 @@ def training(arms: Sequence[Arm]) -> str:
     return _plot(series, title, "training text seen (MB)", "plot-training", log_x=True)
 
 
-def _share(most: int, arms: Sequence[Arm]) -> str:
+def _share(arms: Sequence[Arm]) -> str:
     """Says in a title how many arms a plot leaves out."""
-    return f" ({most} of {len(arms)} arms)" if len(arms) > most else ""
+    return f" ({MOST_ARMS} of {len(arms)} arms)" if len(arms) > MOST_ARMS else ""
 
 
 def _is_marked(arm: Arm, arms: Sequence[Arm]) -> bool:

@@ -151,12 +151,11 @@ def require_same_arm(
     """
     result_path, run_path = folder.result(run), folder.run(run)
     new = learned_from(run.config)
-    text = {part: facts["sha256"] for part, facts in texts.get(run.text, {}).items()}
+    text = texts.get(run.text, {})
     if result_path.exists():
         result = read_json(result_path)
         old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
-        seen = {part: result["data"][part]["sha256"] for part in text}
-        difference = first_difference(old, new) or _another_text(seen, text)
+        difference = first_difference(old, new) or _another_text(result["data"], text)
         if difference is not None:
             raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)
         difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)))
@@ -171,16 +170,16 @@ def require_same_arm(
         difference = first_difference(learned_from(Config.from_dict(values, source=str(path))), new)
         if difference is not None:
             raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
-    if text and (run_path / TRAINING).exists():
+    if (run_path / TRAINING).exists():
         difference = _another_text(read_json(run_path / TRAINING)["text"], text)
         if difference is not None:
             raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
     return None
 
 
-def _another_text(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
-    """Returns which part of a text differs, of those in `new`."""
-    return next((f"another {part} text" for part, checksum in new.items() if old[part] != checksum), None)
+def _another_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Returns which part of a text differs, of those in `new`; both are what `data` of a result says."""
+    return next((f"another {part} text" for part in new if old[part]["sha256"] != new[part]["sha256"]), None)
 
 
 def _changed(run: ArmRun, path: Path, difference: str, remove: str, again: str) -> ConfigError:

@@ -13,7 +13,15 @@ from patchpad.model.attention import Attend
 from patchpad.model.block import Block, RMSNorm, Stack
 from patchpad.model.initialization import LM_HEAD_STD
 from patchpad.model.language_model import LanguageModel, Predicted, target_nats
-from patchpad.patching import Documents, Patchifier, Threshold, ThresholdLike, Trigger, checked_threshold
+from patchpad.patching import (
+    Documents,
+    Patchifier,
+    Threshold,
+    ThresholdLike,
+    Trigger,
+    checked_threshold,
+    threshold_values,
+)
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 KeptLayers = list[tuple[Tensor, Tensor]]
@@ -74,13 +82,12 @@ class Baseline(LanguageModel):
 
     def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
         """Lets None, inf and -inf pass, which change nothing; see `LanguageModel`."""
-        given = checked_threshold(threshold, "entropy", batch, length)
-        if given is not None and bool(torch.as_tensor(given).isfinite().any()):
+        if threshold is not None and bool(threshold_values(threshold).isfinite().any()):
             raise InputError(
                 f"a `{self.config.kind}` model has no scratchpads, so it takes no scratchpad threshold in nats",
                 hint="Leave the threshold out: its compute per byte is fixed.",
             )
-        return given
+        return checked_threshold(threshold, self.config.trigger.kind, batch, length)
 
     def require_scratchpads(self, what: str) -> None:
         """Refuses what needs scratchpads."""
