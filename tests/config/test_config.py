@@ -180,6 +180,7 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (ModelConfig, {"trunk_layers": 0}, "trunk_layers is 0"),
         (ModelConfig, {"window_bytes": -1}, "window_bytes is -1"),
         (ModelConfig, {"context_bytes": 0}, "context_bytes is 0"),
+        (ModelConfig, {"context_lags": 0}, "context_lags is 0"),
         (ModelConfig, {"encoder_window_bytes": 0}, "encoder_window_bytes is 0"),
         (ModelConfig, {"entropy_head_window_bytes": 0}, "entropy_head_window_bytes is 0"),
         (ModelConfig, {"decoder_window_bytes": -2}, "decoder_window_bytes is -2"),
@@ -194,6 +195,14 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (ModelConfig, {"rotary_base": math.nan}, "rotary_base is nan"),
         (PatchifierConfig, {"target_patch_size": 0}, "target_patch_size is 0"),
         (PatchifierConfig, {"max_patch_size": 0}, "max_patch_size is 0"),
+        *(
+            (
+                PatchifierConfig,
+                {"kind": kind, "target_patch_size": 16, "max_patch_size": 15},
+                "max_patch_size is 15 with target_patch_size 16",
+            )
+            for kind in ("spacebyte", "entropy", "hnet")
+        ),
         (TriggerConfig, {"stride": 0}, "stride is 0"),
         (TriggerConfig, {"scratchpad_threshold_nats": math.nan}, "scratchpad_threshold_nats is nan"),
         (TriggerConfig, {"scratchpads_per_byte": 1.5}, "scratchpads_per_byte is 1.5"),
