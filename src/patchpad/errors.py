@@ -44,6 +44,10 @@ class GenerationError(PatchpadError, ValueError):
     exit_code = 2
 
 
+class TrainingError(PatchpadError, ArithmeticError):
+    """Training that has diverged: a loss or gradient is no longer a number."""
+
+
 class StudyError(PatchpadError):
     """Arms of a study that failed; the others were finished first."""
 

@@ -54,6 +54,17 @@ def test_train_takes_fields_from_the_command_line_and_says_what_came_out(patchpa
     assert f"patchpad calibrate {out} --data PATH" in called.out
 
 
+@pytest.mark.parametrize(
+    ("trigger", "command"), [("entropy_jump", "calibrate"), ("never", "evaluate"), ("stride", "evaluate")]
+)
+def test_train_names_a_next_command_that_the_model_can_do(patchpad, tmp_path, config, text, trigger, command):
+    out = tmp_path / "run"
+    options = ("--train.steps", "1", "--model.trigger.kind", trigger, "--device", "cpu")
+    said = patchpad("train", "--config", config, "--data", text, "--out", out, *options).out
+    assert f"Next: patchpad {command} {out} --data PATH" in said
+    assert patchpad(command, out, "--data", text, "--limit-bytes", "300").code == 0
+
+
 def test_train_as_json_gives_the_last_line_of_metrics_and_resume_repeats_it(patchpad, tmp_path, config, text):
     out = tmp_path / "run"
     first = strict(patchpad("train", "--config", config, "--data", text, "--out", out, "--json"))

@@ -230,6 +230,14 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
             {"model": ModelConfig(kind="byte"), "train": TrainConfig(trunk_learning_rate_ratio=0.5)},
             "train.trunk_learning_rate_ratio is 0.5 with model.kind byte",
         ),
+        (
+            Config,
+            {
+                "model": ModelConfig(trigger=TriggerConfig(kind="random")),
+                "train": TrainConfig(scratchpads_per_byte=0.125),
+            },
+            "train.scratchpads_per_byte is 0.125 with the trigger `random`, whose own rate is 0.1875",
+        ),
     ],
 )
 def test_impossible_value_is_an_error_that_names_value_and_range(make: Any, values, expected):

@@ -1,6 +1,7 @@
 """A run that was stopped goes on to the same losses and weights, to the last bit."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -54,6 +55,26 @@ def test_run_stopped_several_times_across_epochs_resumes_exactly(tmp_path, tools
             trainer.resume(tmp_path / "stopped", progress=tools.Hook(step, lambda: os.kill(os.getpid(), signal.SIGINT)))
     trainer.resume(tmp_path / "stopped", progress=tools.Hook())
     assert_same_run(tmp_path / "straight", tmp_path / "stopped", tools)
+
+
+def test_damaged_newest_step_names_the_way_back_to_the_one_before(tmp_path, text, tools):
+    run = tmp_path / "run"
+    config = tools.config("entropy", steps=4, checkpoint_every=2)
+    trainer.train(config, data=text, out=run, progress=tools.Hook())
+    before, newest = list_steps(run)
+    losses = tools.losses(run)
+    (newest / "optimizer.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors was altered") as caught:
+        trainer.resume(run)
+    assert caught.value.hint == f"Remove {newest}; then patchpad train --resume {run} goes on from {before.name}."
+    shutil.rmtree(newest)
+    trainer.resume(run, progress=tools.Hook())
+    assert tools.losses(run) == losses
+    shutil.rmtree(before)
+    (newest / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing") as caught:
+        trainer.resume(run)
+    assert caught.value.hint == "Train again into a new folder: there is no earlier checkpoint."
 
 
 def test_run_with_every_option_resumes_exactly_and_loads(tmp_path, text, tools):

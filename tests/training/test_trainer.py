@@ -9,7 +9,7 @@ import torch
 
 from patchpad.config import SEPARATOR
 from patchpad.data import TrainingBatches
-from patchpad.errors import ConfigError, DataError
+from patchpad.errors import ConfigError, DataError, TrainingError
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.model.byte_lm import ByteLM
 from patchpad.training import trainer
@@ -194,7 +194,7 @@ def test_output_folder_that_cannot_be_made_is_an_error(tmp_path, text, tools):
 def test_run_that_diverges_says_so_instead_of_saving_nonsense(tmp_path, text, tools, steps, passes):
     """The weights break at the first step: noticed at the next one, or at the validation that ends the run."""
     config = tools.config("entropy", steps=steps, accumulation_steps=passes, learning_rate=1e39, warmup_steps=0)
-    error = tools.train_until_error(config, tools.Hook(), ConfigError, data=text, out=tmp_path / "run")
+    error = tools.train_until_error(config, tools.Hook(), TrainingError, data=text, out=tmp_path / "run")
     assert f"training has diverged: the {'validation loss' if steps == 1 else 'loss'} is nan" in error.message
     assert "learning_rate below 1e+39" in error.hint
     assert list((tmp_path / "run").rglob("model.safetensors")) == []

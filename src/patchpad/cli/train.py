@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from patchpad.cli.options import Json
 from patchpad.config import load_config
+from patchpad.config.model import NATS_TRIGGERS
 from patchpad.errors import ConfigError, near_matches
 
 SECTIONS = ("model", "data", "train")
@@ -62,7 +63,7 @@ def train(
         print(strict_json({"run": str(run.path), **last}))
     else:
         print(f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes")
-        command = "calibrate" if run.config.model.kind == "patch" else "evaluate"
+        command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
         print(f"Next: patchpad {command} {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
 
 

@@ -94,6 +94,7 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
     if not given.is_dir():
         raise CheckpointError(f"no run is at {given}", hint="Give a folder that `patchpad train --out` wrote.")
     folder = given
+    hint = "Use another checkpoint of the run, or copy it again."
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
         steps = list_steps(given)
         if not steps:
@@ -102,6 +103,10 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
                 hint="Train again into a new folder; this run stopped before its first one.",
             )
         folder = steps[-1]
+        if for_resume:
+            hint = "Train again into a new folder: there is no earlier checkpoint."
+            if len(steps) > 1:
+                hint = f"Remove {folder}; then patchpad train --resume {given} goes on from {steps[-2].name}."
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise CheckpointError(
@@ -115,17 +120,14 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not {CONFIG, MODEL} <= files.keys():
-        raise CheckpointError(
-            f"{manifest_path} is not a manifest of patchpad", hint="Use another checkpoint of the run."
-        )
+        raise CheckpointError(f"{manifest_path} is not a manifest of patchpad", hint=hint)
     for name, digest in files.items():
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing", hint="Use another checkpoint of the run, or copy it again.")
+            raise CheckpointError(f"{file} is missing", hint=hint)
         if sha256_of(file) != digest:
             raise CheckpointError(
-                f"{file} was altered or is incomplete: its SHA-256 differs from {MANIFEST}",
-                hint="Use another checkpoint of the run, or copy it again.",
+                f"{file} was altered or is incomplete: its SHA-256 differs from {MANIFEST}", hint=hint
             )
     return Checkpoint(folder, _read_config(folder / CONFIG))
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from patchpad.config import Config
 from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
-from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.block import compile_blocks
@@ -245,7 +245,7 @@ class Trainer:
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
-            raise ConfigError(
+            raise TrainingError(
                 f"training has diverged: the {what} is {value} after {self.step} steps",
                 hint=f"Train into a new folder with a train.learning_rate below {self.config.train.learning_rate}.",
             )
