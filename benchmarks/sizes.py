@@ -21,7 +21,13 @@ MEASURED_PARTS: dict[str, int] = {
 SIZES = {
     "3M": ModelConfig(trunk_layers=3, **MEASURED_PARTS),
     "20M": ModelConfig(trunk_dim=512, trunk_heads=8, trunk_layers=6, **{**MEASURED_PARTS, "byte_dim": 128}),
-    "100M": replace(load_config(ROOT / "configs" / "100m-fixed16-entropy.yaml").model, ngram_vocab_size=0),
+    "100M": replace(
+        load_config(ROOT / "configs" / "100m-fixed16-entropy.yaml").model,
+        ngram_vocab_size=0,
+        encoder_layers=1,
+        entropy_head_layers=2,
+        context_lags=1,
+    ),
 }
 
 

@@ -23,7 +23,7 @@ TEXT = """# How patchifiers cut
 The four runs with scratchpads of [the comparison](log.md), each trained on 3.07 MB of English books, so Chinese, code
 and JSON are new to them: `entropy` and `hnet` cut such text as an English reader would. `|` ends a patch; for `hnet`,
 whose commit lies on a chunk's first byte, it stands before that byte. `/` is a cut inside a character. All aim at 6
-bytes per patch. Written by `recipes/patch_samples.py`.
+bytes per patch but `spacebyte`, where the text decides. Written by `recipes/patch_samples.py`.
 """
 
 

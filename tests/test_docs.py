@@ -1,6 +1,8 @@
 """The pages in docs/ do what they say: their Python is run, and so are the tour's commands."""
 
+import json
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 import patchpad
 from patchpad.cli.app import COMMANDS, main
-from patchpad.config import Config
+from patchpad.config import Config, load_config
 from patchpad.study.study_file import load_study
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
@@ -28,7 +30,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with the files that the pages name."""
+    """A folder with the files that the pages name, and with the small model as RUN."""
+    shutil.copytree(BUNDLED_MODEL, tmp_path / "RUN")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copy(ROOT / "README.md", tmp_path)
     (tmp_path / "text.txt").write_text("It was a text of no great length.\n" * 200)
@@ -46,15 +49,12 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
         exec(compile(block, f"docs/{name}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", ["tour", "generation", "studies"])
+@pytest.mark.parametrize("name", ["tour", "generation", "evaluation", "studies"])
 def test_the_commands_of_a_page_run_in_order(workplace, capsys, name):
     for block in blocks(ROOT / "docs" / f"{name}.md", ""):
         for line in block.splitlines():
             assert line.startswith("patchpad ")
-            arguments = shlex.split(line)[1:]
-            if "RUN" in arguments:
-                arguments[arguments.index("RUN")] = str(BUNDLED_MODEL)
-            assert main(arguments) == 0, (line, capsys.readouterr().err)
+            assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
     assert capsys.readouterr().out
 
 
@@ -73,6 +73,38 @@ def test_the_study_of_the_studies_page_is_read(workplace):
         *("fixed16-never-seed0", "fixed16-never-seed1", "fixed16-random-seed0")
     ]
     assert load_study(shown).runs[0].config == load_study(shown.with_name("tiny.yaml")).runs[0].config
+
+
+def test_the_configuration_page_has_every_field_as_it_is_now():
+    recipe = runpy.run_path(str(ROOT / "recipes" / "configuration_page.py"))
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == recipe["filled"](page), "run python recipes/configuration_page.py"
+    for section, values in Config().to_dict().items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            nested = value if isinstance(value, dict) else {key: value}
+            assert all(f"| `{name}` | " in page for name in nested), (section, key)
+
+
+def test_the_evaluation_page_has_every_key_of_its_commands(workplace, capsys):
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    keys = set()
+    for block in blocks(ROOT / "docs" / "evaluation.md", ""):
+        for line in (line for line in block.splitlines() if "evaluate" in line or "cost" in line):
+            arguments = shlex.split(line)[1:]
+            assert main([*arguments, *([] if "--json" in arguments else ["--json"])]) == 0
+            printed = json.loads(capsys.readouterr().out)
+            keys |= set(printed["points"][0] if "points" in printed else printed)
+    assert len(keys) > 15
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_the_files_of_the_configuration_page_are_configurations(tmp_path):
+    shown = blocks(ROOT / "docs" / "configuration.md", "yaml")
+    for number, block in enumerate(shown):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block)
+        assert load_config(file) != Config()
+    assert load_config(file).train.scratchpad_threshold_nats == 1.5
 
 
 def test_every_command_and_every_public_name_is_documented():
