@@ -186,6 +186,22 @@ def test_overlap_changes_no_byte_of_the_first_windows(model):
     assert first == overlapping
 
 
+def test_flops_per_byte_include_what_an_overlap_repeats_and_the_trunk_rates_stay_those_of_the_bytes_read(model):
+    """A document of 3 windows; with half of each repeated it takes 5, each as dear as before."""
+    corpus = corpus_of([random_documents(4, [3 * CONTEXT])[0]])
+    plain, overlapping = (
+        evaluate(model, corpus, scratchpad_threshold_nats=-math.inf, limit_bytes=0, overlap_bytes=overlap)[0]
+        for overlap in (0, CONTEXT // 2)
+    )
+    assert plain.num_bytes == overlapping.num_bytes == 3 * CONTEXT
+    ratio = overlapping.flops_per_byte / plain.flops_per_byte
+    assert ratio == pytest.approx(5 / 3, rel=0.01)  # the last window alone reads its last byte, one position of many
+    for point in (plain, overlapping):
+        assert point.trunk_calls_per_byte == pytest.approx(1, abs=0.01)
+        assert point.trunk_calls_per_byte == pytest.approx(point.patches_per_byte + point.scratchpads_per_byte)
+    assert overlapping.trunk_cache_bytes_per_byte == pytest.approx(plain.trunk_cache_bytes_per_byte, rel=0.05)
+
+
 def test_limit_takes_windows_from_all_documents(model, monkeypatch):
     corpus = corpus_of(random_documents(5, [10 * CONTEXT] * 12))
     seen: Counter = Counter()

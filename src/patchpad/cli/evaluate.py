@@ -17,7 +17,9 @@ def evaluate(
         Parameter(negative=(), help="Nats, inf (no scratchpads) or -inf (at every byte); may be repeated."),
     ] = None,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
-    overlap: Annotated[int, Parameter(help="Bytes of context that further windows repeat, uncounted.")] = 0,
+    overlap: Annotated[
+        int, Parameter(help="Bytes of context that further windows repeat, uncounted; FLOPs per byte include them.")
+    ] = 0,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:

@@ -25,16 +25,27 @@ ROW_BATCH_BYTES = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Quality and compute of a model at one threshold. Rates are per byte of the text."""
+    """Quality and compute of a model at one threshold.
+
+    Bits and FLOPs are per byte that counts, the other rates per byte that is read. The two differ only where windows
+    overlap: bytes that are read again as context cost FLOPs and count for nothing, while compute as the dial has it,
+    patches plus scratchpads, stays what the model does at a byte.
+    """
 
     scratchpad_threshold_nats: float
     bits_per_byte: float
     num_bytes: int
+    """Bytes that count, each once."""
     scratchpads_per_byte: float
+    """Per byte read."""
     patches_per_byte: float
+    """Per byte read."""
     trunk_calls_per_byte: float
+    """Patches and scratchpads per byte read: compute, as `--compute` and the calibration mean it."""
     flops_per_byte: float
+    """Forward FLOPs for each byte that counts, those of repeated context included."""
     trunk_cache_bytes_per_byte: float
+    """Of fp32 keys and values, per byte read: it is context, whether it counts or not."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the keys of `patchpad evaluate --json`."""
@@ -65,12 +76,12 @@ class Tally:
         self.num_positions += predicted.num_positions
 
     def point(self, model: LanguageModel, threshold: float, window_bytes: int) -> Point:
-        """Turns the tally into rates per byte.
+        """Turns the tally into rates, as `Point` defines them.
 
         Args:
             model: gives the cost formulas.
             threshold: recorded as it is.
-            window_bytes: bytes of all windows, those that overlap counted twice: what the trunk calls were spent on.
+            window_bytes: bytes of all windows, those that overlap counted again: the bytes read.
         """
         slots = self.num_commits + self.num_scratchpads
         patches_per_byte, scratchpads_per_byte = self.num_commits / window_bytes, self.num_scratchpads / window_bytes
@@ -90,7 +101,7 @@ class Tally:
             scratchpads_per_byte=scratchpads_per_byte,
             patches_per_byte=patches_per_byte,
             trunk_calls_per_byte=slots / window_bytes,
-            flops_per_byte=costs.flops_per_byte,
+            flops_per_byte=costs.flops_per_byte * (window_bytes / self.num_bytes),
             trunk_cache_bytes_per_byte=costs.trunk_cache_bytes_per_byte,
         )
 
@@ -110,7 +121,8 @@ def evaluate(
         data: a corpus, its windows, or paths to read.
         scratchpad_threshold_nats: one or several; None for the stored threshold.
         limit_bytes: about how many bytes to use, in windows spread over all documents; 0 for all.
-        overlap_bytes: bytes of context that each further window of a document repeats without counting them.
+        overlap_bytes: bytes of context that each further window of a document repeats without counting them; what they
+            cost is in `flops_per_byte`.
 
     Returns:
         One point per threshold, in the given order.
