@@ -61,6 +61,14 @@ def test_infinities_are_strings_at_any_depth_and_nan_is_refused():
         strict_json({"a": [math.nan]})
 
 
+def test_lone_surrogates_are_escaped_and_all_other_text_is_kept(tmp_path):
+    value = {"größer\udcff": ["日本 🙂", "a\udc80\ud800\\udcff"]}
+    written = strict_json(value)
+    assert written == '{"größer\\udcff": ["日本 🙂", "a\\udc80\\ud800\\\\udcff"]}'
+    write_atomically(tmp_path / "file", written)
+    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == value
+
+
 def test_checksum_is_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()

@@ -1,11 +1,15 @@
 """Files that are whole or absent: write to a temporary name, then rename; and strict JSON. Torch-free."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -27,13 +31,31 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut, where the system can: Windows and some file systems cannot."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def strict_json(value: Any, *, indent: int | None = None) -> str:
     """Returns JSON without NaN or Infinity: infinities become "inf" and "-inf".
+
+    Text is kept as it is, but lone surrogates, of which paths that are not UTF-8 are made, are escaped: UTF-8 has no
+    place for them.
 
     Raises:
         ValueError: `value` holds a NaN.
     """
-    return json.dumps(without_infinities(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(without_infinities(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_float(value: float | str) -> float:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -258,6 +259,63 @@ def test_full_disk_at_the_first_checkpoint_does_not_promise_a_resume(tmp_path, t
     )
     assert "no earlier checkpoint exists" in caught.message
     assert caught.hint == "Free some space, then train into a new folder."
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cut off"), KeyboardInterrupt()])
+def test_any_error_while_saving_leaves_no_temporary_folder(tmp_path, text, tools, monkeypatch, error):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(files, "write_manifest", stop)
+    tools.train_until_error(tools.config(steps=2), tools.Hook(), type(error), data=text, out=tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_every_file_of_a_run_follows_the_umask(tmp_path, text, tools, mask, mode):
+    before = os.umask(mask)
+    try:
+        trainer.train(tools.config(steps=1), data=text, out=tmp_path / "run", progress=tools.Hook())
+    finally:
+        os.umask(before)
+    found = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert found == dict.fromkeys(STEP_FILES, mode)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the name of an open file is read from /proc")
+def test_a_step_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_steps_go(
+    tmp_path, text, tools, monkeypatch
+):
+    events = []
+    fsync, replace, rmtree = os.fsync, os.replace, shutil.rmtree
+
+    def note_fsync(descriptor):
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        events.append(("sync", name.removesuffix(f".{os.getpid()}.tmp").removeprefix(".")))
+        fsync(descriptor)
+
+    def note_replace(source, target):
+        replace(source, target)
+        events.append(("rename", Path(target).name))
+
+    def note_rmtree(folder, **options):
+        rmtree(folder, **options)
+        events.append(("remove", Path(folder).name))
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    monkeypatch.setattr(shutil, "rmtree", note_rmtree)
+    config = tools.config(steps=2, checkpoint_every=1, keep_checkpoints=1)
+    trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
+    renamed = events.index(("rename", "step-2"))
+    for name in STEP_FILES:
+        synced = [place for place, event in enumerate(events[:renamed]) if event == ("sync", name)]
+        assert ("rename", name) in events[synced[-1] : renamed]
+    assert events[renamed - 1] == ("sync", "step-2"), "the folder, when all its files have their names"
+    assert events[renamed + 1] == ("sync", "checkpoints")
+    assert events.index(("remove", "step-1")) > renamed + 1
+    assert events[-1] == ("sync", "run")
 
 
 def test_full_disk_at_the_very_end_is_an_error_too(tmp_path, text, tools, monkeypatch):

@@ -3,11 +3,13 @@
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 import torch
 
-from patchpad.errors import CheckpointError, DataError, TrainingInterrupted
+from patchpad.config import load_config
+from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
 from patchpad.files import sha256_of
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training import trainer
@@ -172,16 +174,70 @@ def test_text_that_is_gone_is_named_when_resuming(tmp_path, text, tools):
         trainer.resume(tmp_path / "run", progress=tools.Hook())
 
 
+def test_what_killed_processes_left_half_saved_goes_when_the_run_goes_on(tmp_path, text, tools):
+    run = tmp_path / "run"
+    trainer.train(tools.config(steps=4, checkpoint_every=2), data=text, out=run, progress=tools.Hook())
+    shutil.copytree(run / "checkpoints" / "step-4", run / "checkpoints" / ".step-4.123.tmp")
+    (run / "checkpoints" / "notes.tmp").write_text("not ours")
+    trainer.resume(run, progress=tools.Hook())
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["notes.tmp", "step-2", "step-4"]
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_neither_resumed_nor_written_over(tmp_path, text, tools):
+    """Both messages name the same way out, and it works."""
+
+    def die():
+        raise RuntimeError("killed")
+
+    run = tmp_path / "run"
+    tools.train_until_error(tools.config(), tools.Hook(2, die), RuntimeError, data=text, out=run)
+    assert (run / "metrics.jsonl").exists()
+    again = tools.train_until_error(tools.config(), tools.Hook(), ConfigError, data=text, out=run)
+    assert again.message == f"{run} holds a run without a checkpoint yet; a run needs a new folder"
+    with pytest.raises(CheckpointError, match="holds no checkpoint yet") as caught:
+        trainer.resume(run)
+    for error in (again, caught.value):
+        assert "--resume" not in error.hint
+        assert error.hint.endswith(f"run has stopped, remove {run} and train again.")
+    shutil.rmtree(run)
+    trainer.train(tools.config(steps=1), data=text, out=run, progress=tools.Hook())
+
+
+def test_a_folder_that_holds_no_run_is_refused_without_an_offer_to_resume_it(tmp_path, text, tools):
+    (tmp_path / "notes.txt").write_text("not a run")
+    error = tools.train_until_error(tools.config(), tools.Hook(), ConfigError, data=text, out=tmp_path)
+    assert error.message == f"{tmp_path} exists and is not empty; a run needs a new folder"
+    assert error.hint == "Choose another --out."
+
+
+def test_a_finished_run_without_its_steps_is_not_called_one_that_may_be_removed(tmp_path, finished):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for step in list_steps(run):
+        shutil.rmtree(step)
+    with pytest.raises(CheckpointError, match=r"the steps of .* are gone, so it cannot be resumed") as caught:
+        trainer.resume(run)
+    assert "remove" not in caught.value.hint
+    load(run)
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of files are Unicode there")
+def test_text_under_a_path_that_is_not_utf8_is_trained_on_and_resumed(tmp_path, text, tools):
+    data = tmp_path / os.fsdecode(b"\xff\xc3.txt")
+    data.write_bytes(text.read_bytes())
+    run = tmp_path / os.fsdecode(b"run-\xfe")
+    stop = tools.Hook(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    tools.train_until_error(tools.config(steps=4), stop, TrainingInterrupted, data=data, out=run)
+    assert load_config(list_steps(run)[0] / "config.json").data.paths == (str(data),)
+    assert trainer.resume(run, progress=tools.Hook()).config.data.paths == (str(data),)
+
+
 def test_only_a_run_with_checkpoints_can_be_resumed(tmp_path, finished):
     with pytest.raises(CheckpointError, match="no run is at"):
         trainer.resume(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"it has no manifest\.json"):
         trainer.resume(tmp_path / "empty")
-    (tmp_path / "early" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="holds no checkpoint yet") as caught:
-        trainer.resume(tmp_path / "early")
-    assert "Train again into a new folder" in caught.value.hint
     step = list_steps(finished)[0]
     with pytest.raises(CheckpointError, match="has no checkpoints to go on from"):
         trainer.resume(step)

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +22,7 @@ import patchpad.data
 from patchpad.calibration import Calibration
 from patchpad.config import FORMAT_VERSION, Config
 from patchpad.errors import CheckpointError, ConfigError
-from patchpad.files import sha256_of, strict_json, write_atomically
+from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import select_device
@@ -55,7 +57,7 @@ class Checkpoint:
         """
         model = build_model(self.config.model)
         try:
-            model.load_state_dict(load_file(self.path / MODEL))
+            model.load_state_dict(_load_tensors(self.path / MODEL))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise _does_not_fit(self.path / MODEL, error) from error
         model.read_extra_files(self.path)
@@ -66,7 +68,7 @@ class Checkpoint:
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Returns the optimizer's tensors of a step folder."""
         try:
-            return load_file(self.path / OPTIMIZER)
+            return _load_tensors(self.path / OPTIMIZER)
         except (SafetensorError, OSError) as error:
             raise _does_not_fit(self.path / OPTIMIZER, error) from error
 
@@ -98,10 +100,7 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
         steps = list_steps(given)
         if not steps:
-            raise CheckpointError(
-                f"{given} holds no checkpoint yet",
-                hint="Train again into a new folder; this run stopped before its first one.",
-            )
+            raise _without_steps(given)
         folder = steps[-1]
         if for_resume:
             hint = "Train again into a new folder: there is no earlier checkpoint."
@@ -130,6 +129,17 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
                 f"{file} was altered or is incomplete: its SHA-256 differs from {MANIFEST}", hint=hint
             )
     return Checkpoint(folder, _read_config(folder / CONFIG))
+
+
+def _without_steps(run: Path) -> CheckpointError:
+    if (run / MANIFEST).exists():
+        return CheckpointError(
+            f"the steps of {run} are gone, so it cannot be resumed", hint="The run itself has finished and can be used."
+        )
+    return CheckpointError(
+        f"{run} holds no checkpoint yet",
+        hint=f"Wait for its first one; or, if the run has stopped, remove {run} and train again.",
+    )
 
 
 def list_steps(run: Path) -> list[Path]:
@@ -196,6 +206,7 @@ def write_manifest(folder: Path, *, leave_out: tuple[str, ...] = ()) -> None:
     ours = (CONFIG, MODEL, CALIBRATION, METRICS, OPTIMIZER, TRAINER, *EXTRA_FILES)
     digests = {name: sha256_of(folder / name) for name in ours if name not in leave_out and (folder / name).is_file()}
     write_atomically(folder / MANIFEST, strict_json({"format_version": FORMAT_VERSION, "files": digests}, indent=1))
+    sync_folder(folder)
 
 
 def store_calibration(folder: Path, calibration: Calibration) -> None:
@@ -215,7 +226,7 @@ def save_step(
     trainer_state: dict[str, Any],
     metrics: str,
 ) -> Path:
-    """Writes RUN/checkpoints/step-N under a temporary name, then renames it.
+    """Writes RUN/checkpoints/step-N under a temporary name, then renames it; nothing stays under the temporary one.
 
     Raises:
         CheckpointError: the disk is full or not writable; earlier checkpoints are intact.
@@ -232,13 +243,15 @@ def save_step(
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
+        sync_folder(final.parent)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         kept = list_steps(run)
         left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
         again = f"run `patchpad train --resume {run}`" if kept else "train into a new folder"
         message = f"cannot save {final}: {error}; {left}"
         raise CheckpointError(message, hint=f"Free some space, then {again}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
@@ -249,10 +262,29 @@ def remove_old_steps(run: Path, keep: int) -> None:
             shutil.rmtree(folder)
 
 
+def remove_unfinished_steps(run: Path) -> None:
+    """Removes the temporary step folders of processes that were killed while they saved."""
+    for folder in (run / CHECKPOINTS).glob(".step-*.tmp"):
+        shutil.rmtree(folder)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:  # a path that safetensors writes to, but does not open
+        return load_bytes(path.read_bytes())
+    return load_file(path)
+
+
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary)
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        save_file(tensors, temporary)  # in its place, safetensors puts a file that its owner alone may read
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
+from patchpad.training.run_folder import require_new
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -90,20 +91,8 @@ def train(
         ),
     )
     out = Path(out)
-    if out.exists() and not _is_new(out):
-        raise ConfigError(
-            f"{out} exists and is not empty; a run needs a new folder",
-            hint=f"Choose another --out, or go on with `patchpad train --resume {out}`.",
-        )
+    require_new(out)
     return Trainer(config, out).run(progress or LogProgress())
-
-
-def _is_new(folder: Path) -> bool:
-    """Whether a folder holds nothing, or what a run leaves that stopped before its first checkpoint."""
-    if not folder.is_dir():
-        return False
-    inside = list(folder.iterdir())
-    return not inside or (inside == [folder / files.CHECKPOINTS] and not any(inside[0].iterdir()))
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -271,7 +260,7 @@ class Trainer:
         files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
 
     def restore(self, checkpoint: files.Checkpoint) -> None:
-        """Takes over model, optimizer, schedule and metrics of a step folder.
+        """Takes over model, optimizer, schedule and metrics of a step folder; removes what was left half-saved.
 
         Raises:
             DataError: the text differs from the one that the run began with.
@@ -284,6 +273,7 @@ class Trainer:
                 f"the text has changed since the run began: {paths}",
                 hint="Restore the text, or train again into a new folder.",
             )
+        files.remove_unfinished_steps(self.out)
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
         self.model.restore_thresholds()
