@@ -2,6 +2,7 @@
 # Trains the model that ships with the package and writes it to src/patchpad/data/bundled/model.
 # Run from the repository root with the package installed; takes about half an hour on one CPU core.
 set -euo pipefail
+export OMP_NUM_THREADS=1
 run=${1:-runs/bundled}
 out=src/patchpad/data/bundled/model
 text=src/patchpad/data/bundled
@@ -9,10 +10,10 @@ text=src/patchpad/data/bundled
 if [ -d "$run/checkpoints" ]; then
   patchpad train --resume "$run"
 else
-  OMP_NUM_THREADS=1 patchpad train --config configs/bundled-1m-fixed16-entropy.yaml --out "$run" \
+  patchpad train --config configs/bundled-1m-fixed16-entropy.yaml --out "$run" \
     --data "$text/austen_train.jsonl.xz" --data.validation_paths "[$text/austen_validation.jsonl.xz]"
 fi
 python recipes/pack_bundled_model.py "$run" "$out.new" "$text/austen_validation.jsonl.xz"
-mkdir -p "$out" && chmod 644 "$out.new"/*
+mkdir -p "$out"
 mv "$out.new"/* "$out"/
 rmdir "$out.new"

@@ -411,7 +411,8 @@ def test_default_rate_is_the_random_triggers_own_and_the_followed_one_for_entrop
     def rates(kind: Any, patch_size: int = 16) -> tuple[float, float]:
         trigger = TriggerConfig(kind=kind, scratchpads_per_byte=0.3)
         model = ModelConfig(trigger=trigger, patchifier=PatchifierConfig(target_patch_size=patch_size))
-        return default_rates(Config(model=model, train=TrainConfig(scratchpads_per_byte=0.2)))
+        train = TrainConfig() if kind == "random" else TrainConfig(scratchpads_per_byte=0.2)
+        return default_rates(Config(model=model, train=train))
 
     assert rates("random") == (1 / 16, 0.3)
     assert rates("entropy") == rates("entropy_jump") == (1 / 16, 0.2)

@@ -376,9 +376,10 @@ def _check(
     if dtype not in DTYPE_BYTES:
         allowed = ", ".join(DTYPE_BYTES)
         raise ConfigError(f"the cache's dtype is {dtype!r}; allowed: {allowed}", hint="Choose one of these types.")
-    if context_bytes < 1:
+    if not 1 <= context_bytes < 2**63:
         raise ConfigError(
-            f"context_bytes is {context_bytes}; allowed: an integer of at least 1", hint="Change --context."
+            f"context_bytes is {context_bytes}; allowed: an integer of at least 1, below 2^63",
+            hint="Change --context.",
         )
     if not 1 <= positions < math.inf:
         raise ConfigError(f"positions_per_byte is {positions}; allowed: a number of at least 1")

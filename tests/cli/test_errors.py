@@ -98,6 +98,18 @@ def test_training_that_diverges_has_failed(fails, tmp_path, config, text):
 
 
 @pytest.mark.parametrize(
+    "field",
+    ["train.patch_threshold_nats", "model.trigger.scratchpad_threshold_nats", "train.scratchpad_threshold_nats"],
+)
+def test_a_finite_threshold_that_cannot_be_stored_is_refused_before_training(fails, tmp_path, config, text, field):
+    follows_no_rate = ["--train.scratchpads_per_byte", "null"] if field == "train.scratchpad_threshold_nats" else []
+    options = ["--config", config, "--data", text, "--out", tmp_path / "new", *follows_no_rate]
+    message = fails(2, "train", *options, f"--{field}=1e39")
+    assert "threshold_nats is 1e+39; allowed: a number from -3.402823e+38 to 3.402823e+38, inf or -inf" in message
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ([], "--data and --out is missing"),
@@ -264,6 +276,7 @@ def test_missing_options_and_arguments(fails, finished, command):
     ("options", "expected"),
     [
         (["--context", "0"], "context_bytes is 0; allowed: an integer of at least 1"),
+        (["--context", "9" * 400], f"context_bytes is {'9' * 400}; allowed: an integer of at least 1, below 2^63"),
         (["--mean-patch-size", "0.5"], "--mean-patch-size is 0.5; allowed: a number of at least 1"),
         (["--mean-patch-size", "nan"], "--mean-patch-size is nan"),
         (["--scratchpads-per-byte", "1"], "scratchpads_per_byte is 1.0 with 0.125 patches per byte"),
@@ -272,6 +285,18 @@ def test_missing_options_and_arguments(fails, finished, command):
 )
 def test_wrong_options_of_cost(fails, config, options, expected):
     assert expected in fails(2, "cost", "--config", config, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["inspect", "--text", "-"], "Name a file with --text."),
+        (["generate", "--prompts", "-"], "Name a file with --prompts."),
+    ],
+)
+def test_closed_stdin_is_said_to_be_closed(fails, monkeypatch, options, hint):
+    monkeypatch.setattr("sys.stdin", None)  # what Python makes of `<&-`
+    assert fails(1, *options) == f"patchpad: stdin is closed; allowed: a file, or bytes on stdin\n{hint}\n"
 
 
 def test_unknown_command_and_unknown_option_of_the_program(fails):

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from patchpad.config import (
     TriggerConfig,
     load_config,
 )
+from patchpad.config.checks import LARGEST_FLOAT32
 from patchpad.errors import ConfigError, near_matches
 from patchpad.files import strict_json
 
@@ -205,6 +207,13 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         ),
         (TriggerConfig, {"stride": 0}, "stride is 0"),
         (TriggerConfig, {"scratchpad_threshold_nats": math.nan}, "scratchpad_threshold_nats is nan"),
+        (
+            TriggerConfig,
+            {"scratchpad_threshold_nats": 1e39},
+            "scratchpad_threshold_nats is 1e+39; allowed: a number from",
+        ),
+        (PatchifierConfig, {"patch_threshold_nats": -1e39}, "patch_threshold_nats is -1e+39"),
+        (PatchifierConfig, {"patch_threshold_nats": math.nan}, "patch_threshold_nats is nan"),
         (TriggerConfig, {"scratchpads_per_byte": 1.5}, "scratchpads_per_byte is 1.5"),
         (DataConfig, {"validation_fraction": 0.0}, "validation_fraction is 0.0"),
         (DataConfig, {"validation_fraction": 1.0}, "validation_fraction is 1.0"),
@@ -224,6 +233,13 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (TrainConfig, {"scratchpads_per_byte": 1.0}, "train.scratchpads_per_byte is 1.0"),
         (TrainConfig, {"scratchpads_per_byte": None}, "scratchpad_threshold_nats is None"),
         (TrainConfig, {"scratchpad_threshold_nats": 1.5}, "scratchpads_per_byte is 0.1875"),
+        (
+            TrainConfig,
+            {"scratchpads_per_byte": None, "scratchpad_threshold_nats": 3.5e38},
+            "train.scratchpad_threshold_nats is 3.5e+38",
+        ),
+        (TrainConfig, {"patch_threshold_nats": 1e300}, "train.patch_threshold_nats is 1e+300"),
+        (ModelConfig, {"trunk_dim": 10**400}, "trunk_dim is 1000"),
         (Config, {"format_version": 2}, "format_version is 2"),
         (
             Config,
@@ -246,6 +262,13 @@ def test_impossible_value_is_an_error_that_names_value_and_range(make: Any, valu
     assert expected in caught.value.message
     assert "allowed: " in caught.value.message
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("nats", [LARGEST_FLOAT32, -LARGEST_FLOAT32, math.inf, -math.inf])
+def test_a_threshold_may_be_all_that_fp32_can_hold(nats):
+    assert TriggerConfig(scratchpad_threshold_nats=nats).scratchpad_threshold_nats == nats
+    assert TrainConfig(patch_threshold_nats=nats).patch_threshold_nats == nats
+    assert float(torch.tensor(0.0).fill_(nats)) == nats
 
 
 def test_longest_patch_is_exact_for_fixed_and_a_ceiling_for_spacebyte():

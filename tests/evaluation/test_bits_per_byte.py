@@ -285,6 +285,27 @@ def test_wrong_arguments_are_errors(model, tmp_path):
         evaluate(stride, corpus, scratchpad_threshold_nats=1.5)
 
 
+@pytest.mark.unchecked
+@pytest.mark.parametrize("wrong", ["abc", "1.5", [1.0, "x"], [[1.0], [1.0, 2.0]], 10**400, 1j])
+def test_a_threshold_that_is_no_number_is_an_input_error(model, wrong):
+    with pytest.raises(InputError, match="allowed: None, a number of nats, inf or -inf, or a list of these"):
+        evaluate(model, corpus_of(DOCUMENTS), scratchpad_threshold_nats=wrong)
+
+
+@pytest.mark.unchecked
+def test_thresholds_in_a_table_are_an_input_error(model):
+    with pytest.raises(InputError, match=r"scratchpad_threshold_nats has the shape \[1, 2\]; allowed: None, a number"):
+        evaluate(model, corpus_of(DOCUMENTS), scratchpad_threshold_nats=[[1, 2]])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_thresholds_may_be_numbers_of_any_kind(model, kind):
+    found = evaluate(model, corpus_of(DOCUMENTS[:2]), scratchpad_threshold_nats=kind([1.5, -math.inf]))
+    assert [point.scratchpad_threshold_nats for point in found] == [1.5, -math.inf]
+    (alone,) = evaluate(model, corpus_of(DOCUMENTS[:2]), scratchpad_threshold_nats=kind([1.5])[0])
+    assert alone == found[0]
+
+
 def test_zero_bytes_count_like_any_other(model):
     zeros = bytes(150)
     (point,) = evaluate(model, corpus_of([zeros]), scratchpad_threshold_nats=math.inf, limit_bytes=0)

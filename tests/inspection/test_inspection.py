@@ -178,3 +178,10 @@ def test_lone_surrogates_are_text_too():
     model = sharp_model(tiny_model_config())
     assert inspect(model, "a\ud800b").text == b"a\xed\xa0\x80b"
     assert len(score(model, "a\ud800b")) == 5
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("wrong", ["abc", [1.5, 2.0], 10**400])
+def test_a_threshold_that_is_no_number_is_an_input_error(wrong):
+    with pytest.raises(InputError, match="allowed: None, a number of nats, inf or -inf"):
+        inspect(sharp_model(tiny_model_config()), b"abc", scratchpad_threshold_nats=wrong)

@@ -203,13 +203,6 @@ def test_a_run_killed_before_its_first_checkpoint_is_neither_resumed_nor_written
     trainer.train(tools.config(steps=1), data=text, out=run, progress=tools.Hook())
 
 
-def test_a_folder_that_holds_no_run_is_refused_without_an_offer_to_resume_it(tmp_path, text, tools):
-    (tmp_path / "notes.txt").write_text("not a run")
-    error = tools.train_until_error(tools.config(), tools.Hook(), ConfigError, data=text, out=tmp_path)
-    assert error.message == f"{tmp_path} exists and is not empty; a run needs a new folder"
-    assert error.hint == "Choose another --out."
-
-
 def test_a_finished_run_without_its_steps_is_not_called_one_that_may_be_removed(tmp_path, finished):
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from patchpad.cli.options import Device, Json, OptionalRunPath
+from patchpad.cli.stdin import read_stdin
 from patchpad.errors import ConfigError
 from patchpad.text import encode_text
 
@@ -73,7 +74,7 @@ def generate(
     if prompt is not None:
         given = [_argument_bytes(text) for text in prompt]
     elif str(prompts) == "-":
-        given = parse_prompts(sys.stdin.buffer.read(), "stdin", json_lines=False)
+        given = parse_prompts(read_stdin("Name a file with --prompts."), "stdin", json_lines=False)
     else:
         given = read_prompts(prompts or "")
     generation = Generation(

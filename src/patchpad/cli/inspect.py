@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from patchpad.cli.options import Device, Json, OptionalRunPath
+from patchpad.cli.stdin import read_stdin
 from patchpad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -79,14 +80,14 @@ def _read(text: str) -> tuple[bytes, str]:
     """Returns the bytes and what to call them.
 
     Raises:
-        DataError: no such file, one that cannot be read, or one without a byte.
+        DataError: no such file, one that cannot be read, one without a byte, or a closed stdin.
     """
     from patchpad.data.corpus import read_bytes
 
     path = Path(text)
     name = "stdin" if text == "-" else path.name
     if text == "-":
-        data = sys.stdin.buffer.read()
+        data = read_stdin("Name a file with --text.")
     elif path.is_dir():
         raise DataError(f"{path} is a directory; allowed: a file, or - for stdin", hint="Name one file with --text.")
     elif not path.exists():

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from patchpad.config.checks import require, require_finite, require_positive
+from patchpad.config.checks import require, require_finite, require_positive, require_threshold
 
 NUM_BYTE_VALUES = 256
 SEPARATOR = 256
@@ -57,8 +57,7 @@ class PatchifierConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "target_patch_size")
-        threshold = self.patch_threshold_nats
-        require(not math.isnan(threshold), "patch_threshold_nats is nan", "a number, inf or -inf")
+        require_threshold("patch_threshold_nats", self.patch_threshold_nats)
         if self.max_patch_size is not None:
             require(self.max_patch_size >= 1, f"max_patch_size is {self.max_patch_size}", "an integer of at least 1")
             require(
@@ -92,9 +91,7 @@ class TriggerConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "stride")
-        require(
-            not math.isnan(self.scratchpad_threshold_nats), "scratchpad_threshold_nats is nan", "a number, inf or -inf"
-        )
+        require_threshold("scratchpad_threshold_nats", self.scratchpad_threshold_nats)
         rate = self.scratchpads_per_byte
         require(0 <= rate <= 1, f"trigger scratchpads_per_byte is {rate}", "a number from 0 to 1")
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from patchpad.config.checks import require, require_finite, require_positive
+from patchpad.config.checks import require, require_finite, require_positive, require_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +11,7 @@ class DataConfig:
     """Which text, and how it is split."""
 
     paths: tuple[str, ...] = ()
-    """Files, globs or directories to train on; set by `--data`."""
+    """Files, globs or directories to train on; `--data` replaces them."""
     validation_paths: tuple[str, ...] = ()
     """Held-out files; empty: a part of `paths`, split by document."""
     validation_fraction: float = 0.1
@@ -39,11 +39,12 @@ class TrainConfig:
     trunk_learning_rate_ratio: float = 1.0
     """Learning rate of patch pooling, trunk and context projection over that of the local parts; baselines: 1."""
     final_learning_rate_ratio: float = 0.1
-    """Last learning rate over the peak."""
+    """Learning rate that the cosine approaches, over the peak; it would reach it one step after the last."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.1
-    """AdamW's decay, on matrices only."""
+    """AdamW's decay, on parameters of two or more dimensions: matrices of linear layers, embeddings, and the pooling's
+    bias by distance. Norms and single vectors do not decay."""
     beta1: float = 0.9
     """AdamW's first moment decay."""
     beta2: float = 0.95
@@ -115,5 +116,5 @@ class TrainConfig:
         if rate is not None:
             require(0 <= rate < 1, f"train.scratchpads_per_byte is {rate}", "a number from 0 to below 1")
         for name in ("scratchpad_threshold_nats", "patch_threshold_nats"):
-            value = getattr(self, name)
-            require(value is None or not math.isnan(value), f"train.{name} is nan", "a number, inf or -inf")
+            if getattr(self, name) is not None:
+                require_threshold(f"train.{name}", getattr(self, name))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from patchpad.errors import InputError
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.model.precision import autocast
+from patchpad.patching import ThresholdLike, threshold_values
 from patchpad.text import encode_text
 
 DEFAULT_LIMIT_BYTES = 1_000_000
@@ -110,7 +111,7 @@ def evaluate(
     model: LanguageModel,
     data: Corpus | Windows | str | Path | Sequence[str | Path],
     *,
-    scratchpad_threshold_nats: Sequence[float] | float | None = None,
+    scratchpad_threshold_nats: ThresholdLike = None,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
     overlap_bytes: int = 0,
 ) -> list[Point]:
@@ -136,12 +137,20 @@ def evaluate(
         thresholds: list[float] = [float(model.scratchpad_threshold_nats)]
         given: list[float | None] = [None]
     else:
-        thresholds = [float(one) for one in np.atleast_1d(scratchpad_threshold_nats)]
+        thresholds = _thresholds(scratchpad_threshold_nats)
         given = list(thresholds)
     return [
         _tally(model, windows, threshold).point(model, recorded, int(windows.num_bytes.sum()))
         for threshold, recorded in zip(given, thresholds, strict=True)
     ]
+
+
+def _thresholds(given: SupportsFloat | Sequence[float]) -> list[float]:
+    values = threshold_values(given, several="a list of these")
+    if values.dim() > 1:
+        shape = list(values.shape)
+        raise InputError(f"scratchpad_threshold_nats has the shape {shape}; allowed: None, a number, or a flat list")
+    return values.reshape(-1).tolist()
 
 
 def choose_windows(

@@ -206,7 +206,7 @@ def inspect(
     data = encode_text(text)
     if not data:
         raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
-    threshold = None if scratchpad_threshold_nats is None else float(scratchpad_threshold_nats)
+    threshold = None if scratchpad_threshold_nats is None else _number(scratchpad_threshold_nats)
     stored = float(model.scratchpad_threshold_nats)
     used = stored if threshold is None else threshold
     windows = cut_windows(Corpus((np.frombuffer(data, dtype=np.uint8),), ("text",)), model.config.context_bytes)
@@ -291,6 +291,14 @@ def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, A
             scratchpad=positions["scratchpad"][is_separator],
         ),
     }
+
+
+def _number(threshold: int | float) -> float:
+    try:
+        return float(threshold)
+    except (TypeError, ValueError, OverflowError) as error:
+        found = f"scratchpad_threshold_nats is {threshold!r}"
+        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf") from error
 
 
 def _grid(model: ByteLM, windows: Windows, used: float, stored: float) -> tuple[Point, ...]:

@@ -144,17 +144,21 @@ def build_trigger(config: TriggerConfig, patchifier: PatchifierConfig) -> Trigge
     return ConstantTrigger(math.inf if config.kind == "never" else -math.inf)
 
 
-def threshold_values(threshold: SupportsFloat | Sequence[float]) -> Tensor:
+def threshold_values(threshold: SupportsFloat | Sequence[float], *, several: str = "one for each row") -> Tensor:
     """Returns what a caller gave as a threshold, in fp64.
+
+    Args:
+        threshold: numbers of any kind.
+        several: what else than a number is allowed, for the message.
 
     Raises:
         InputError: no numbers.
     """
     try:
         return torch.as_tensor(threshold, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         found = f"scratchpad_threshold_nats is {threshold!r}"
-        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or one for each row") from error
+        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or {several}") from error
 
 
 def checked_threshold(

@@ -11,7 +11,10 @@ TRUNK_PARTS = ("patch_pooling.", "trunk.", "context_to_bytes.")
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Returns AdamW that decays matrices only: no norms, biases or single vectors."""
+    """Returns AdamW that decays parameters of two or more dimensions, and no norms or single vectors.
+
+    Those are the matrices of linear layers, embeddings, and one bias: that of patch pooling, [head, distance].
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decay = config.weight_decay if parameter.dim() >= 2 else 0.0

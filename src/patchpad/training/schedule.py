@@ -24,7 +24,10 @@ MOST_CORRECTION = 4.0
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step counted from 0: linear warm-up, then a cosine down to the final ratio."""
+    """Learning rate of a step counted from 0: linear warm-up, then a cosine that approaches the final ratio.
+
+    It would reach it at step `config.steps`, one after the last.
+    """
     warmup = min(config.warmup_steps, config.steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
