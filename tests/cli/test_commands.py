@@ -79,6 +79,20 @@ def test_train_takes_several_paths(patchpad, tmp_path, config, text):
     assert open_checkpoint(out).config.data.paths == (str(text), f"{tmp_path}/*.jsonl")
 
 
+def test_the_configuration_of_a_run_trains_the_same_model_without_data(patchpad, tmp_path, finished):
+    out = tmp_path / "again"
+    assert patchpad("train", "--config", finished / "config.json", "--out", out).code == 0
+    assert (out / "config.json").read_bytes() == (finished / "config.json").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
+def test_data_takes_the_place_of_the_paths_of_a_configuration(patchpad, tmp_path, finished):
+    (tmp_path / "other.txt").write_text("another text\n" * 20)
+    options = ("--data", tmp_path / "other.txt", "--out", tmp_path / "run")
+    assert patchpad("train", "--config", finished / "config.json", *options).code == 0
+    assert open_checkpoint(tmp_path / "run").config.data.paths == (str(tmp_path / "other.txt"),)
+
+
 def test_evaluate_as_json_has_the_keys_promised_and_infinities_as_strings(patchpad, finished, text):
     thresholds = ["--scratchpad-threshold", "inf", "--scratchpad-threshold", "1.5", "--scratchpad-threshold", "-inf"]
     called = patchpad("evaluate", finished, "--data", text, *thresholds, "--limit-bytes", "0", "--json")
@@ -115,8 +129,19 @@ def test_evaluate_prints_a_table_with_a_row_for_each_threshold(patchpad, finishe
     called = patchpad("evaluate", finished, "--data", text, *thresholds)
     assert called.code == 0
     rows = [line.split() for line in called.out.splitlines() if line.strip()]
-    assert [row[0] for row in rows[-2:]] == ["-inf", "-1.500"]
+    assert [row[0] for row in rows[-3:-1]] == ["-inf", "-1.500"]
     assert "bits per" in called.out
+
+
+@pytest.mark.parametrize("overlap", ["0", "32"])
+def test_evaluate_says_below_its_table_how_much_of_the_text_was_measured(patchpad, finished, text, overlap):
+    size = text.stat().st_size
+    called = patchpad("evaluate", finished, "--data", text, "--overlap", overlap)
+    assert called.out.endswith(f"\n\nall {size:,} bytes measured\n")
+    options = ("--data", text, "--overlap", overlap, "--limit-bytes", "640")
+    (point,) = strict(patchpad("evaluate", finished, *options, "--json"))["points"]
+    last = patchpad("evaluate", finished, *options).out.splitlines()[-1]
+    assert last == f"{point['num_bytes']:,} of {size:,} bytes measured; --limit-bytes 0 measures all"
 
 
 def test_evaluate_takes_a_step_folder(patchpad, finished, text):

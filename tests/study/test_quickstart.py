@@ -1,14 +1,22 @@
 """The main job end to end, on a tiny model and the user's own file."""
 
+import html
+import inspect
 import json
 import math
+import re
+import shlex
 from dataclasses import replace
 
+import pytest
+
 import patchpad
+from patchpad.cli import quickstart as command
 from patchpad.cli.app import main
 from patchpad.config import ModelConfig
 from patchpad.study import quickstart as job
 from patchpad.testing import random_documents
+from patchpad.training.trainer import read_metrics
 
 TINY = ModelConfig(byte_dim=16, window_bytes=4, trunk_dim=16, trunk_heads=2, trunk_layers=1, context_bytes=128)
 
@@ -29,6 +37,51 @@ def test_quickstart_on_the_users_file_leaves_a_run_a_table_and_a_report(tmp_path
     model = patchpad.load(out)
     assert model.calibration is not None
     assert float(model.scratchpad_threshold_nats) in thresholds
+
+
+def shown(page: str, heading: str) -> str:
+    """What a report's page shows below a heading, as a reader would copy it."""
+    (found,) = re.findall(rf"<h3>{heading}</h3>\n<pre[^>]*>(.*?)</pre>", page, flags=re.DOTALL)
+    return html.unescape(found)
+
+
+def test_the_commands_of_the_report_are_the_one_that_was_run_and_one_that_repeats_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(job, "CONFIG", replace(job.CONFIG, model=TINY))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it's own.txt").write_bytes(b"\n".join(random_documents(1, [60] * 150)))
+    arguments = ["--out", "runs/my run", "--minutes", "0.02", "--data", "it's own.txt", "--seed", "3"]
+    assert main(["quickstart", *arguments]) == 0
+    page = (tmp_path / "runs" / "my run" / "report.html").read_text(encoding="utf-8")
+    assert shlex.split(shown(page, "The command")) == ["patchpad", "quickstart", *arguments]
+    program, *again = shlex.split(shown(page, "To reproduce").splitlines()[-1])
+    assert program == "patchpad"
+    assert main(again) == 0, capsys.readouterr().err
+    first, second = tmp_path / "runs" / "my run", tmp_path / "runs" / "my run-again"
+    lines = [[{**line, "bytes_per_second": 0} for line in read_metrics(run)] for run in (first, second)]
+    assert lines[0] == lines[1]
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "patchpad quickstart"),
+        ({"minutes": 2.0}, "patchpad quickstart --minutes 2"),
+        ({"device": "cuda:1", "seed": 7}, "patchpad quickstart --seed 7 --device cuda:1"),
+        ({"data": ["a.txt", "b c/*"]}, "patchpad quickstart --data a.txt --data 'b c/*'"),
+    ],
+)
+def test_the_command_holds_what_differs_from_the_defaults_of_the_command_line(changes, expected):
+    defaults = {name: item.default for name, item in inspect.signature(command.quickstart).parameters.items()}
+    values = {**defaults, "data": (), **changes}
+    assert job.command_line(**{name: values[name] for name in ("out", "minutes", "data", "seed", "device")}) == expected
+
+
+def test_quickstart_without_a_folder_takes_the_next_that_is_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart-2").mkdir()
+    assert str(job.free_folder()) == "runs/quickstart-3"
 
 
 def test_quickstart_refuses_a_budget_that_is_no_time(tmp_path, capsys):

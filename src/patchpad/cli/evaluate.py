@@ -24,16 +24,16 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold."""
-    from patchpad.cli.tables import print_points
+    from patchpad.cli.tables import print_measured, print_points
     from patchpad.evaluation import bits_per_byte
     from patchpad.files import strict_json
     from patchpad.training.checkpoint import load
 
     model = load(run, device=device)
-    points = bits_per_byte.evaluate(
-        model, data, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=limit_bytes, overlap_bytes=overlap
-    )
+    windows = bits_per_byte.choose_windows(model, data, limit_bytes=limit_bytes, overlap_bytes=overlap)
+    points = bits_per_byte.evaluate(model, windows, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=0)
     if json:
         print(strict_json({"points": [point.to_dict() for point in points]}))
     else:
         print_points([point.to_dict() for point in points])
+        print_measured(points[0].num_bytes, windows.corpus.num_bytes)

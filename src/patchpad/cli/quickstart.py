@@ -28,9 +28,7 @@ def quickstart(
     from patchpad.training.progress import progress_for_stderr
 
     with progress_for_stderr() as progress:
-        result = job.quickstart(
-            out=out or free_folder(), minutes=minutes, data=data or (), seed=seed, device=device, progress=progress
-        )
+        result = job.quickstart(out=out, minutes=minutes, data=data or (), seed=seed, device=device, progress=progress)
     points = [point.to_dict() for point in result.points]
     chosen = result.calibrated
     if json:
@@ -44,10 +42,3 @@ def quickstart(
     print(job.PROMPT + result.completion.text)
     print(f"\n{result.seconds:.0f} s. Report: {result.report_path}")
     print(f"Next: patchpad generate {result.run.path} --prompt TEXT --compute 0.4")
-
-
-def free_folder() -> Path:
-    """Returns runs/quickstart, or runs/quickstart-N with the first N from 2 that is free."""
-    first = Path("runs/quickstart")
-    candidates = [first, *(first.with_name(f"quickstart-{number}") for number in range(2, 10_000))]
-    return next(folder for folder in candidates if not folder.exists())

@@ -34,6 +34,14 @@ def print_points(points: Sequence[dict[str, Any]], *, calibrated_threshold_nats:
     Console(width=100, highlight=False).print(table)
 
 
+def print_measured(num_bytes: int, all_bytes: int) -> None:
+    """Prints how much of a text the points stand for."""
+    if num_bytes < all_bytes:
+        print(f"\n{num_bytes:,} of {all_bytes:,} bytes measured; --limit-bytes 0 measures all")
+    else:
+        print(f"\nall {num_bytes:,} bytes measured")
+
+
 def format_threshold(threshold: float) -> str:
     """Returns nats with three decimals, or inf and -inf."""
     return str(threshold) if math.isinf(threshold) else f"{threshold:.3f}"

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
-from patchpad.config import load_config
+from patchpad.config import Config, load_config
 from patchpad.config.model import NATS_TRIGGERS
 from patchpad.errors import ConfigError, near_matches
 
@@ -18,7 +18,11 @@ def train(
     *fields: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[Path | None, Parameter(help="YAML file; without it, the defaults.")] = None,
     data: Annotated[
-        list[str] | None, Parameter(negative=(), help="File, glob or directory to train on; may be repeated.")
+        list[str] | None,
+        Parameter(
+            negative=(),
+            help="File, glob or directory to train on; may be repeated. Default: the configuration's paths.",
+        ),
     ] = None,
     out: Annotated[Path | None, Parameter(help="Run directory to make; must be absent or empty.")] = None,
     resume: Annotated[Path | None, Parameter(help="Run to go on with; needs nothing else.")] = None,
@@ -32,19 +36,11 @@ def train(
     Ctrl-C saves and says how to go on.
     """
     overrides = parse_fields(fields)
-    if resume is not None:
-        if config or data or out or overrides or device:
-            raise ConfigError(
-                "--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out."
-            )
-    elif out is None or not data:
-        missing = " and ".join(name for name, value in (("--data", data), ("--out", out)) if not value)
-        raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")
     settings = None
     if resume is None:
-        if device is not None:
-            overrides["train.device"] = device
-        settings = load_config(config, overrides)
+        settings = new_settings(config, overrides, data, out, device)
+    elif config or data or out or overrides or device:
+        raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
 
     from patchpad.training import trainer
     from patchpad.training.progress import progress_for_stderr
@@ -55,7 +51,7 @@ def train(
             run = trainer.resume(resume, progress=progress)
         else:
             assert out is not None
-            run = trainer.train(settings, data=data, out=out, progress=progress)
+            run = trainer.train(settings, data=data or None, out=out, progress=progress)
     last = trainer.read_metrics(run.path)[-1]
     if json:
         from patchpad.files import strict_json
@@ -65,6 +61,24 @@ def train(
         print(f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes")
         command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
         print(f"Next: patchpad {command} {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
+
+
+def new_settings(
+    config: Path | None, overrides: dict[str, str], data: list[str] | None, out: Path | None, device: str | None
+) -> Config:
+    """Returns the configuration of a new run.
+
+    Raises:
+        ConfigError: it is wrong, has no text to train on where `data` names none, or `out` is missing.
+    """
+    if device is not None:
+        overrides = {**overrides, "train.device": device}
+    settings = load_config(config, overrides)
+    given = (("--data", data or settings.data.paths), ("--out", out))
+    missing = " and ".join(name for name, value in given if not value)
+    if missing:
+        raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")
+    return settings
 
 
 def parse_fields(tokens: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import logging
 import math
 import platform
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ TRAINING_SHARE = 0.7
 TIMED_STEPS = 12
 LEAST_STEPS = 20
 EVALUATED_BYTES = 80_000
+DEFAULT_MINUTES, DEFAULT_DEVICE = 5.0, "cpu"
 PROMPT = "It was"
 SAMPLE_BYTES = 400
 
@@ -84,12 +86,18 @@ class QuickstartResult:
 
 
 def quickstart(
-    *, out: Path, minutes: float = 5.0, data: Sequence[str] = (), seed: int = 0, device: str = "cpu", progress: Progress
+    *,
+    out: Path | None = None,
+    minutes: float = DEFAULT_MINUTES,
+    data: Sequence[str] = (),
+    seed: int = 0,
+    device: str = DEFAULT_DEVICE,
+    progress: Progress,
 ) -> QuickstartResult:
     """Trains within a time budget, evaluates along the threshold, samples, and writes `report.html`.
 
     Args:
-        out: run directory; must be absent or empty.
+        out: run directory, absent or empty; None for `runs/quickstart`, or the next that is free.
         minutes: budget for everything; the number of steps follows from the measured speed.
         data: the user's files; empty: the bundled novels, one of them held out.
         seed: of initialisation, data order and sample.
@@ -104,6 +112,7 @@ def quickstart(
     if not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(f"minutes is {minutes}; allowed: a number above 0", hint="Try --minutes 5.")
     began = time.perf_counter()
+    command = command_line(out=out, minutes=minutes, data=data, seed=seed, device=device)
     config = replace(CONFIG, data=data_config(data), train=replace(CONFIG.train, seed=seed, device=device))
     seconds_per_step = time_step(config)
     steps = max(LEAST_STEPS, int((60 * minutes * TRAINING_SHARE - (time.perf_counter() - began)) / seconds_per_step))
@@ -116,7 +125,7 @@ def quickstart(
         steps * seconds_per_step / 60,
     )
     training_began = time.perf_counter()
-    run = train(config, out=out, progress=progress)
+    run = train(config, out=out or free_folder(), progress=progress)
     assert isinstance(run.model, ByteLM)
     training_seconds = time.perf_counter() - training_began
 
@@ -135,8 +144,31 @@ def quickstart(
     )
     facts = describe_run(config, run, training_seconds)
     write_result(result, facts)
-    write_report(result.report_path, build_report(result, facts, windows, minutes, data))
+    write_report(result.report_path, build_report(result, facts, windows, command))
     return result
+
+
+def free_folder() -> Path:
+    """Returns runs/quickstart, or runs/quickstart-N with the first N from 2 that is free."""
+    first = Path("runs/quickstart")
+    candidates = [first, *(first.with_name(f"quickstart-{number}") for number in range(2, 10_000))]
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def command_line(*, out: Path | None, minutes: float, data: Sequence[str], seed: int, device: str) -> str:
+    """Returns the command that runs `quickstart` with these arguments, without those that are the defaults."""
+    words = ["patchpad", "quickstart"]
+    if out is not None:
+        words += ["--out", str(out)]
+    if minutes != DEFAULT_MINUTES:
+        words += ["--minutes", str(minutes).removesuffix(".0")]
+    for path in data:
+        words += ["--data", str(path)]
+    if seed != 0:
+        words += ["--seed", str(seed)]
+    if device != DEFAULT_DEVICE:
+        words += ["--device", device]
+    return shlex.join(words)
 
 
 def data_config(data: Sequence[str]) -> DataConfig:
@@ -189,17 +221,14 @@ def write_result(result: QuickstartResult, facts: dict[str, str]) -> None:
     write_atomically(result.run.path / "quickstart.json", strict_json(content, indent=1))
 
 
-def build_report(
-    result: QuickstartResult, facts: dict[str, str], windows: Windows, minutes: float, data: Sequence[str]
-) -> Report:
-    """Collects what the page shows."""
+def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windows, command: str) -> Report:
+    """Collects what the page shows; `command` is the one that was run."""
     never, chosen = result.without_scratchpads, result.calibrated
     model = result.run.model
     assert isinstance(model, ByteLM)
     corpus = Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
-    command = "patchpad quickstart" + "".join(f" --data {path}" for path in data)
-    if minutes != 5.0:
-        command += f" --minutes {minutes:g}"
+    folder = result.run.path
+    again = ["patchpad", "train", "--config", str(folder / "config.json"), "--out", f"{folder}-again"]
     return Report(
         title="Scratchpad Patching, the first run",
         summary=(
@@ -218,7 +247,7 @@ def build_report(
         command=command,
         reproduce=(
             f"The number of steps follows from the machine's speed. To repeat this run exactly on the same machine:\n"
-            f"patchpad train --config {result.run.path / 'config.json'} --out NEW_RUN"
+            f"{shlex.join(again)}"
         ),
         **sample_marks(model, PROMPT.encode() + result.completion.data),
     )
