@@ -286,7 +286,7 @@ def test_wrong_arguments_are_errors(model, tmp_path):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("wrong", ["abc", "1.5", [1.0, "x"], [[1.0], [1.0, 2.0]], 10**400, 1j])
+@pytest.mark.parametrize("wrong", ["abc", "1.5", [1.0, "x"], [[1.0], [1.0, 2.0]], pytest.param(10**400, id="huge"), 1j])
 def test_a_threshold_that_is_no_number_is_an_input_error(model, wrong):
     with pytest.raises(InputError, match="allowed: None, a number of nats, inf or -inf, or a list of these"):
         evaluate(model, corpus_of(DOCUMENTS), scratchpad_threshold_nats=wrong)

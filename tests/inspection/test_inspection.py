@@ -181,7 +181,7 @@ def test_lone_surrogates_are_text_too():
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("wrong", ["abc", [1.5, 2.0], 10**400])
+@pytest.mark.parametrize("wrong", ["abc", [1.5, 2.0], pytest.param(10**400, id="huge")])
 def test_a_threshold_that_is_no_number_is_an_input_error(wrong):
     with pytest.raises(InputError, match="allowed: None, a number of nats, inf or -inf"):
         inspect(sharp_model(tiny_model_config()), b"abc", scratchpad_threshold_nats=wrong)

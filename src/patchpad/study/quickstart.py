@@ -163,7 +163,7 @@ def command_line(*, out: Path | None, minutes: float, data: Sequence[str], seed:
     if minutes != DEFAULT_MINUTES:
         words += ["--minutes", str(minutes).removesuffix(".0")]
     for path in data:
-        words += ["--data", str(path)]
+        words += ["--data", path]
     if seed != 0:
         words += ["--seed", str(seed)]
     if device != DEFAULT_DEVICE:
