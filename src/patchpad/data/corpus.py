@@ -1,7 +1,6 @@
 """Files, globs and directories become documents: arrays of bytes, memory-mapped where the file is plain and large."""
 
 import bz2
-import glob
 import gzip
 import hashlib
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchpad.data.file_search import GIVE_A_PATH, find_files
 from patchpad.errors import DataError
 from patchpad.text import encode_text
 
@@ -73,7 +73,7 @@ class Corpus:
 
 
 def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:
-    """Reads files, globs and directories (recursively, hidden names left out), in sorted order.
+    """Reads files, globs and directories (recursively, links followed, hidden names left out), in sorted order.
 
     A plain or compressed (.gz, .bz2, .xz) file is one document; each line of a .jsonl file is one, its `text` field.
 
@@ -82,11 +82,11 @@ def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     if not paths:
-        raise DataError("no text was given", hint="Name files, globs or directories with --data PATH.")
+        raise DataError("no text was given", hint=GIVE_A_PATH)
     documents: list[np.ndarray] = []
     names: list[str] = []
     num_empty = 0
-    for file in _find_files(paths):
+    for file in find_files(paths).values():
         for name, document in _read_documents(file):
             if len(document):
                 documents.append(document)
@@ -142,30 +142,6 @@ def _split_single(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, C
 
 def _select(corpus: Corpus, indices: list[int]) -> Corpus:
     return Corpus(tuple(corpus.documents[i] for i in indices), tuple(corpus.names[i] for i in indices))
-
-
-def _find_files(paths: Sequence[str | Path]) -> list[Path]:
-    files: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
-            if not found:
-                raise DataError(
-                    f"the directory {path} holds no readable file", hint="Give a directory with text files."
-                )
-        elif path.is_file():
-            found = [path]
-        else:
-            found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-            if not found:
-                raise DataError(f"no file is at {path}", hint="Check the path; globs like 'texts/*.txt' need quotes.")
-        for file in found:  # one file under two spellings of its path is one text
-            files.setdefault(file.resolve(), file)
-    return list(files.values())
 
 
 def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
