@@ -1,44 +1,20 @@
-"""Files, globs and directories become documents: arrays of bytes, memory-mapped where the file is plain and large."""
+"""Files, globs and directories become documents: arrays of bytes."""
 
-import bz2
-import gzip
 import hashlib
-import json
+import itertools
 import logging
-import lzma
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from patchpad.data.file_reading import descriptors_kept_free, read_documents
 from patchpad.data.file_search import GIVE_A_PATH, find_files
 from patchpad.errors import DataError
-from patchpad.text import encode_text
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
-"""What reading a missing, cut or damaged file raises."""
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-JSON_LINES = (".jsonl", ".ndjson")
-UNPACK_WITH = {
-    ".zst": "zstd -d",
-    ".zip": "unzip",
-    ".7z": "7z x",
-    ".lz4": "lz4 -d",
-    ".br": "brotli -d",
-    ".rar": "unrar x",
-    ".tar": "tar -xf",
-    ".tgz": "tar -xzf",
-    ".tbz2": "tar -xjf",
-    ".txz": "tar -xJf",
-    ".lzma": "unlzma",
-    ".z": "uncompress",
-}
-SMALLEST_MAPPED = 1 << 20
-"""Smaller files are read: each mapped one holds a file descriptor, and a corpus may have many thousands."""
 FINGERPRINT_SAMPLES, FINGERPRINT_SAMPLE_BYTES = 1024, 4096
 
 
@@ -86,8 +62,9 @@ def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:
     documents: list[np.ndarray] = []
     names: list[str] = []
     num_empty = 0
-    for file in find_files(paths).values():
-        for name, document in _read_documents(file):
+    files = find_files(paths)
+    with descriptors_kept_free():
+        for name, document in itertools.chain.from_iterable(map(read_documents, files.values())):
             if len(document):
                 documents.append(document)
                 names.append(name)
@@ -142,64 +119,3 @@ def _split_single(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, C
 
 def _select(corpus: Corpus, indices: list[int]) -> Corpus:
     return Corpus(tuple(corpus.documents[i] for i in indices), tuple(corpus.names[i] for i in indices))
-
-
-def _read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    suffix = file.suffix.lower()
-    if suffix in UNPACK_WITH:
-        raise DataError(
-            f"{file} is packed as {suffix}; allowed: plain text, .jsonl, .gz, .bz2, .xz",
-            hint=f"Unpack it first: {UNPACK_WITH[suffix]} {file}",
-        )
-    if suffix in (".parquet", ".arrow"):
-        raise DataError(
-            f"{file} is {suffix[1:]}; allowed: plain text, .jsonl, .gz, .bz2, .xz", hint="Export it to JSONL."
-        )
-    inner = Path(file.stem).suffix.lower() if suffix in OPENERS else suffix
-    if inner == ".tar":
-        raise DataError(f"{file} is a tar archive", hint=f"Unpack it first: tar -xf {file}")
-    try:
-        if inner in JSON_LINES:
-            with OPENERS.get(suffix, open)(file, "rb") as lines:
-                yield from _read_json_lines(file, lines)
-        elif suffix in OPENERS:
-            yield str(file), np.frombuffer(read_bytes(file), dtype=np.uint8)
-        elif file.stat().st_size == 0:
-            yield str(file), np.empty(0, dtype=np.uint8)
-        elif file.stat().st_size < SMALLEST_MAPPED:
-            yield str(file), np.frombuffer(read_bytes(file), dtype=np.uint8)
-        else:
-            yield str(file), np.memmap(file, dtype=np.uint8, mode="r")
-    except (*UNREADABLE, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.") from error
-
-
-def read_bytes(file: Path) -> bytes:
-    """Returns the content of a file, unpacked where its name says so (.gz, .bz2, .xz).
-
-    Raises:
-        DataError: it cannot be read, or is not what its name says.
-    """
-    try:
-        with OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
-            return stream.read()
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.") from error
-
-
-def _read_json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[str, np.ndarray]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}, line {number} is not JSON: {error}", hint="Mend or remove the line.") from error
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            keys = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-            raise DataError(
-                f"{file}, line {number} has no string field `text`; it has: {keys}", hint="Rename the field."
-            )
-        yield f"{file}:{number}", np.frombuffer(encode_text(record["text"]), dtype=np.uint8)
