@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -76,46 +76,3 @@ def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:
     if num_empty:
         logger.warning("%d empty document(s) have nothing to predict and are left out", num_empty)
     return Corpus(tuple(documents), tuple(names))
-
-
-def split_corpus(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, Corpus]:
-    """Splits into training and validation documents; always the same way for the same documents.
-
-    Several documents are split whole, about `validation_fraction` of the bytes going to validation. A single one gives
-    its end, cut after a line if one ends in the first half of that.
-
-    Raises:
-        DataError: a single document of fewer than 2 bytes.
-    """
-    if len(corpus.documents) == 1:
-        return _split_single(corpus, validation_fraction)
-    goal = validation_fraction * corpus.num_bytes
-    lengths = [len(document) for document in corpus.documents]
-    held_out: set[int] = set()
-    num_held_out = 0
-    for index in np.random.Generator(np.random.Philox(0)).permutation(len(lengths)).tolist():
-        leaves_text_to_train_on = len(held_out) < len(lengths) - 1
-        if leaves_text_to_train_on and num_held_out < goal and num_held_out + lengths[index] <= 1.5 * goal:
-            held_out.add(index)
-            num_held_out += lengths[index]
-    if not held_out:
-        held_out = {int(np.argmin(lengths))}
-    return (
-        _select(corpus, [index for index in range(len(lengths)) if index not in held_out]),
-        _select(corpus, sorted(held_out)),
-    )
-
-
-def _split_single(corpus: Corpus, validation_fraction: float) -> tuple[Corpus, Corpus]:
-    document = corpus.documents[0]
-    if len(document) < 2:
-        raise DataError(f"{corpus.names[0]} holds {len(document)} byte, too little to split", hint="Give more text.")
-    cut = min(len(document) - 1, max(1, round((1 - validation_fraction) * len(document))))
-    newline = np.flatnonzero(document[cut - 1 : cut + (len(document) - cut) // 2] == ord("\n"))
-    if len(newline):
-        cut += int(newline[0])
-    return replace(corpus, documents=(document[:cut],)), replace(corpus, documents=(document[cut:],))
-
-
-def _select(corpus: Corpus, indices: list[int]) -> Corpus:
-    return Corpus(tuple(corpus.documents[i] for i in indices), tuple(corpus.names[i] for i in indices))
