@@ -3,14 +3,14 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from patchpad.data.file_reading import descriptors_kept_free, read_documents
-from patchpad.data.file_search import GIVE_A_PATH, find_files
+from patchpad.data.file_search import find_files
 from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -56,23 +56,29 @@ def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:
     Raises:
         DataError: a path that matches nothing, an unreadable file or line, or no text at all.
     """
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not paths:
-        raise DataError("no text was given", hint=GIVE_A_PATH)
+    return read_corpus(find_files([paths] if isinstance(paths, str | Path) else list(paths)).values())
+
+
+def read_corpus(files: Collection[Path]) -> Corpus:
+    """Reads files that `find_files` found.
+
+    Raises:
+        DataError: an unreadable file or line, or no text at all.
+    """
     documents: list[np.ndarray] = []
     names: list[str] = []
     num_empty = 0
-    files = find_files(paths)
     with descriptors_kept_free():
-        for name, document in itertools.chain.from_iterable(map(read_documents, files.values())):
+        for name, document in itertools.chain.from_iterable(map(read_documents, files)):
             if len(document):
                 documents.append(document)
                 names.append(name)
             else:
                 num_empty += 1
     if not documents:
-        shown = ", ".join(str(path) for path in paths)
-        raise DataError(f"{shown}: no text, only {num_empty} empty document(s)", hint="Give at least one byte of text.")
+        shown = [str(file) for file in itertools.islice(files, 3)] + ["..."] * (len(files) > 3)
+        message = f"{', '.join(shown)}: no text, only {num_empty} empty document(s)"
+        raise DataError(message, hint="Give at least one byte of text.")
     if num_empty:
         logger.warning("%d empty document(s) have nothing to predict and are left out", num_empty)
     return Corpus(tuple(documents), tuple(names))

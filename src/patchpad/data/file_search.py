@@ -24,13 +24,14 @@ def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
         The path that each file was found by, under its resolved path.
 
     Raises:
-        DataError: a path that is empty, matches nothing or cannot be read.
+        DataError: no path, or one that is empty, matches nothing or cannot be read.
     """
+    if not paths:
+        raise DataError("no text was given", hint=GIVE_A_PATH)
     files: dict[Path, Path] = {}
     num_left_out = 0
     for path in paths:
-        if str(path) == "":
-            raise DataError("the path of a text is empty; allowed: a file, glob or directory", hint=GIVE_A_PATH)
+        require_path(path)
         found, others = _files_of(Path(path))
         num_left_out += others
         for file in found:
@@ -38,6 +39,16 @@ def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
     if num_left_out:
         logger.warning("%d dangling link(s), pipes or other entries without text are left out", num_left_out)
     return files
+
+
+def require_path(path: str | Path) -> None:
+    """Refuses the empty path, which would be the working folder with all that lies in it.
+
+    Raises:
+        DataError: it is empty.
+    """
+    if str(path) == "":
+        raise DataError("the path of a text is empty; allowed: a file, glob or directory", hint=GIVE_A_PATH)
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:

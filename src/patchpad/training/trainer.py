@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
-from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
+from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
@@ -29,6 +29,7 @@ from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
+from patchpad.training.run_text import absolute_paths, open_data, require_outside
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Trainer:
         self.config = config
         self.out = out
         self.device = select_device(config.train.device)
-        _require_outside(out, (*config.data.paths, *config.data.validation_paths))
+        require_outside(out, config)
         self.training_corpus, self.validation = open_data(config)
         model_config, train_config = config.model, config.train
         self.batches = TrainingBatches(
@@ -333,33 +334,10 @@ class Trainer:
             logger.warning("cannot write %s: %s", self.out / files.METRICS, error)
 
 
-def _require_outside(out: Path, paths: Sequence[str]) -> None:
-    """Refuses a run inside a folder that is read as text: its own files would be text, then and ever after."""
-    for path in map(Path, paths):
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(
-                f"{out} lies inside {path}, whose files are all read as text",
-                hint="Choose an --out outside of it, or name files or globs with --data.",
-            )
-
-
-def open_data(config: Config) -> tuple[Corpus, Corpus]:
-    """Returns the training and validation documents of a configuration."""
-    corpus = open_corpus(config.data.paths)
-    if config.data.validation_paths:
-        return corpus, open_corpus(config.data.validation_paths)
-    return split_corpus(corpus, config.data.validation_fraction)
-
-
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics."""
     path = Path(run) / files.METRICS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """Makes paths independent of the working folder, so that a run can be resumed from any."""
-    return tuple(str(Path(path).absolute()) for path in paths)
 
 
 def _is_due(step: int, every: int) -> bool:
