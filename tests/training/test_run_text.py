@@ -1,15 +1,17 @@
-"""No held-out file is trained on, and a run is no text of its own."""
+"""No held-out file is trained on, a run is no text of its own, and text that changes under a run is noticed."""
 
 import glob
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from patchpad.config import Config, DataConfig, TrainConfig
-from patchpad.data import open_corpus
-from patchpad.errors import ConfigError, DataError
+from patchpad.data import file_reading, open_corpus
+from patchpad.errors import ConfigError, DataError, TrainingInterrupted
+from patchpad.training import trainer
 from patchpad.training.run_text import absolute_paths, glob_matches, open_data, require_outside
 
 
@@ -72,21 +74,8 @@ def test_empty_path_is_not_the_working_folder(tmp_path, texts, tools, monkeypatc
 
 
 PATTERNS = [
-    *(
-        "**",
-        "*",
-        "*/*",
-        "*/*/*",
-        "**/*",
-        "**/**",
-        "**/*.json",
-        "*.json",
-        "a/**",
-        "a/**/b/*",
-        "?/*.json",
-        "[ab]/**/*.json",
-    ),
-    *("a/*", "a**/*", ".*", ".h/*", "**/.h/**", "a/b/x.json", "[!a]/*", "**/b/**/x.json", "*/b/*", "A/*", "./a/*"),
+    *("**", "*", "*/*", "*/*/*", "**/*", "**/**", "**/*.json", "*.json", "a/**", "a/**/b/*", "?/*.json", "a**/*"),
+    *("a/*", ".*", ".h/*", "**/.h/**", "a/b/x.json", "[!a]/*", "**/b/**/x.json", "*/b/*", "A/*", "./a/*", "[ab]/**/y"),
 ]
 NAMES = ["x.json", "a/x.json", "a/b/x.json", "b/c/b/x.json", ".h/x.json", "a/.h/x.json", "a/.hidden", "x.txt", "a/b/y"]
 
@@ -142,3 +131,40 @@ def test_last_step_stands_for_all_step_folders(texts):
     config = Config(data=DataConfig(paths=(f"{texts}/*/*/step-7/*",)), train=TrainConfig(steps=7))
     with pytest.raises(ConfigError):
         require_outside(texts / "run", config)
+
+
+@pytest.mark.parametrize("part", ["training", "held_out"])
+def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resuming(
+    tmp_path, text, tools, monkeypatch, caplog, part
+):
+    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    for name in ("training", "held_out"):
+        (tmp_path / name).write_bytes(text.read_bytes())
+
+    def overwrite():
+        with open(tmp_path / part, "r+b") as file:
+            file.write(b"another text")
+
+    class Stopping(tools.Hook):
+        def update(self, step, total_steps, metrics):
+            super().update(step, total_steps, metrics)
+            if step == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    config = tools.config(checkpoint_every=2)
+    config = tools.replace(config, data=DataConfig(validation_paths=(str(tmp_path / "held_out"),)))
+    paths = {"data": tmp_path / "training", "out": tmp_path / "run"}
+    tools.train_until_error(config, Stopping(5, overwrite), TrainingInterrupted, **paths)
+    assert caplog.text.count(f"{tmp_path / part} changed while the run reads it") == 1
+    with pytest.raises(DataError, match="the text has changed since the run began"):
+        trainer.resume(tmp_path / "run", progress=tools.Hook())
+    (tmp_path / part).write_bytes(text.read_bytes())
+    trainer.resume(tmp_path / "run", progress=tools.Hook())
+
+
+def test_text_that_is_gone_while_a_run_reads_it_is_reported(tmp_path, text, tools, monkeypatch, caplog):
+    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    data = tmp_path / "text.txt"
+    data.write_bytes(text.read_bytes())
+    trainer.train(tools.config(), data=data, out=tmp_path / "run", progress=tools.Hook(2, data.unlink))
+    assert caplog.text.count(f"{data} changed while the run reads it") == 1

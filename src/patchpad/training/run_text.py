@@ -2,8 +2,11 @@
 
 import fnmatch
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from patchpad.config import Config
 from patchpad.data import Corpus, split_corpus
@@ -101,3 +104,21 @@ def _parts_match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     if not parts or (is_hidden and not first.startswith(".")):
         return False
     return fnmatch.fnmatch(parts[0], first) and _parts_match(rest, parts[1:])
+
+
+def mapped_files(*corpora: Corpus) -> set[str]:
+    """Returns the files whose text is read while it is used; the others lie in memory."""
+    documents = (document for corpus in corpora for document in corpus.documents)
+    return {str(document.filename) for document in documents if isinstance(document, np.memmap)}
+
+
+def file_states(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    """Returns size and time of the last change of files; None for one that is gone."""
+    states: dict[str, tuple[int, int] | None] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+            states[path] = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            states[path] = None
+    return states

@@ -29,7 +29,7 @@ from patchpad.model.precision import autocast, select_device
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
-from patchpad.training.run_text import absolute_paths, open_data, require_outside
+from patchpad.training.run_text import absolute_paths, file_states, mapped_files, open_data, require_outside
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,12 @@ class Trainer:
         self.device = select_device(config.train.device)
         require_outside(out, config)
         self.training_corpus, self.validation = open_data(config)
+        self.fingerprints = {
+            "data_sha256": self.training_corpus.fingerprint(),
+            "validation_sha256": self.validation.fingerprint(),
+        }
+        """Of the text that the run began with, which may be overwritten meanwhile."""
+        self.file_states = file_states(mapped_files(self.training_corpus, self.validation))
         model_config, train_config = config.model, config.train
         self.batches = TrainingBatches(
             cut_windows(self.training_corpus, model_config.context_bytes),
@@ -253,6 +259,7 @@ class Trainer:
 
     def save(self) -> None:
         """Saves a step folder, then removes old ones."""
+        self._report_changed_files()
         files.save_step(
             self.out,
             self.step,
@@ -264,12 +271,21 @@ class Trainer:
                 "bytes_seen": self.bytes_seen,
                 "schedule": self.schedule.state(),
                 "interval": asdict(self.interval),
-                "data_sha256": self.training_corpus.fingerprint(),
-                "validation_sha256": self.validation.fingerprint(),
+                **self.fingerprints,
             },
             metrics="".join(line + "\n" for line in self.metrics),
         )
         files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
+
+    def _report_changed_files(self) -> None:
+        states = file_states(self.file_states)
+        changed = [path for path, state in states.items() if state != self.file_states[path]]
+        if changed:
+            logger.warning(
+                "%s changed while the run reads it; it can be resumed only with the text that it began with",
+                ", ".join(changed),
+            )
+        self.file_states = states
 
     def restore(self, checkpoint: files.Checkpoint) -> None:
         """Takes over model, optimizer, schedule and metrics of a step folder.
@@ -278,8 +294,7 @@ class Trainer:
             DataError: the text differs from the one that the run began with.
         """
         state = checkpoint.trainer_state()
-        texts = {"data_sha256": self.training_corpus, "validation_sha256": self.validation}
-        if any(state[key] != corpus.fingerprint() for key, corpus in texts.items()):
+        if any(state[key] != fingerprint for key, fingerprint in self.fingerprints.items()):
             paths = ", ".join(self.config.data.paths + self.config.data.validation_paths)
             raise DataError(
                 f"the text has changed since the run began: {paths}",
