@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 
 import pytest
@@ -20,6 +21,14 @@ class TestWrongText:
 
     def test_missing_file(self, fails, with_data, tmp_path):
         assert f"no file is at {tmp_path}/missing.txt" in fails(1, *with_data(tmp_path / "missing.txt"))
+
+    def test_path_that_is_empty_or_too_long(self, fails, with_data):
+        assert "the path of a text is empty; allowed: a file, glob or directory" in fails(1, *with_data(""))
+        assert "File name too long" in fails(1, *with_data("a" * 5000))
+
+    def test_pipe(self, fails, with_data, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        assert "is no regular file but a pipe" in fails(1, *with_data(tmp_path / "pipe"))
 
     def test_empty_corpus(self, fails, with_data, tmp_path):
         (tmp_path / "empty.txt").write_bytes(b"")
@@ -129,6 +138,17 @@ def test_a_run_inside_the_folder_of_its_text_is_refused_before_it_spoils_that(fa
     (folder / "a.txt").write_bytes(text.read_bytes())
     message = fails(2, "train", "--config", config, "--data", folder, "--out", folder / "runs" / "x")
     assert f"{folder / 'runs' / 'x'} lies inside {folder}, whose files are all read as text" in message
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(("glob", "name"), [("**", "config.json"), ("*/*.jsonl", "metrics.jsonl")])
+def test_a_run_where_the_glob_of_its_text_looks_is_refused_too(fails, config, text, tmp_path, glob, name):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(text.read_bytes())
+    message = fails(2, "train", "--config", config, "--data", folder / glob, "--out", folder / "run")
+    assert f"{folder / 'run'} lies where {folder / glob} finds text: the run's own {name} would be" in message
+    assert "Choose an --out outside of it, or a narrower glob" in message
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 

@@ -27,10 +27,11 @@ HARD_TEXTS = {
 def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
     tmp_path, tools, patchifier, trigger, name
 ):
-    path = tmp_path / "text"
-    path.write_bytes(HARD_TEXTS[name])
+    path, held_out = tmp_path / "text", tmp_path / "held_out"
+    for file in (path, held_out):
+        file.write_bytes(HARD_TEXTS[name])
     config = tools.config(trigger, patchifier, steps=3)
-    config = tools.replace(config, data=tools.replace(config.data, validation_paths=(str(path),)))
+    config = tools.replace(config, data=tools.replace(config.data, validation_paths=(str(held_out),)))
     run = trainer.train(config, data=path, out=tmp_path / "run", progress=tools.Hook())
     for line in tools.losses(run.path):
         numbers = [value for value in line.values() if isinstance(value, float)]

@@ -82,7 +82,7 @@ def _read(text: str) -> tuple[bytes, str]:
     Raises:
         DataError: no such file, one that cannot be read, one without a byte, or a closed stdin.
     """
-    from patchpad.data.corpus import read_bytes
+    from patchpad.data.file_reading import read_bytes
 
     path = Path(text)
     name = "stdin" if text == "-" else path.name

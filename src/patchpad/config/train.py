@@ -13,7 +13,7 @@ class DataConfig:
     paths: tuple[str, ...] = ()
     """Files, globs or directories to train on; `--data` replaces them."""
     validation_paths: tuple[str, ...] = ()
-    """Held-out files; empty: a part of `paths`, split by document."""
+    """Held-out files; empty: a part of `paths`, see `split_corpus`."""
     validation_fraction: float = 0.1
     """Share of the bytes held out when `validation_paths` is empty."""
 

@@ -1,7 +1,8 @@
 """Text: reading files into documents, splitting, cutting into windows, and batches."""
 
-from patchpad.data.corpus import Corpus, open_corpus, split_corpus
+from patchpad.data.corpus import Corpus, open_corpus
 from patchpad.data.loader import Batch, TrainingBatches, evaluation_batches
+from patchpad.data.split import split_corpus
 from patchpad.data.windows import Windows, cut_windows
 
 __all__ = [

@@ -30,6 +30,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.study.report import Report, write_report
 from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
+from patchpad.training.run_text import absolute_paths
 from patchpad.training.trainer import Run, StepSums, Trainer, read_metrics, train
 from patchpad.version import __version__
 
@@ -174,7 +175,7 @@ def command_line(*, out: Path | None, minutes: float, data: Sequence[str], seed:
 def data_config(data: Sequence[str]) -> DataConfig:
     """Returns the user's files, or the bundled novels with one held out."""
     if data:
-        return DataConfig(paths=tuple(str(Path(path).absolute()) for path in data))
+        return DataConfig(paths=absolute_paths(data))
     folder = resources.files("patchpad") / "data" / "bundled"
     return DataConfig(
         paths=(str(folder / "austen_train.jsonl.xz"),), validation_paths=(str(folder / "austen_validation.jsonl.xz"),)

@@ -26,7 +26,7 @@ from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_
 from patchpad.study.study_progress import LogStudyProgress, StudyProgress
 from patchpad.study.study_results import RESULT_VERSION, StudyFolder, read_json, require_same_arm, write_study
 from patchpad.training.checkpoint import CHECKPOINTS
-from patchpad.training.trainer import absolute_paths, open_data
+from patchpad.training.run_text import absolute_paths, open_data
 
 try:
     import fcntl

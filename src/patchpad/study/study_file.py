@@ -32,7 +32,7 @@ class TextFields:
     paths: tuple[str, ...] = ()
     """Files, globs or directories to train on, from the working folder; empty: to be given with --data."""
     validation_paths: tuple[str, ...] = ()
-    """Held-out files; empty: a part of `paths`, split by document."""
+    """Held-out files; empty: a part of `paths`, see `split_corpus`."""
     references: tuple[str, ...] = ()
     """Arms that the others on this text are compared with, seed by seed; empty: its first arm."""
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
-from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows, open_corpus, split_corpus
+from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
@@ -30,6 +30,7 @@ from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
 from patchpad.training.run_folder import require_new
+from patchpad.training.run_text import absolute_paths, file_states, mapped_files, open_data, require_outside
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -120,8 +121,14 @@ class Trainer:
         self.config = config
         self.out = out
         self.device = select_device(config.train.device)
-        _require_outside(out, (*config.data.paths, *config.data.validation_paths))
+        require_outside(out, config)
         self.training_corpus, self.validation = open_data(config)
+        self.fingerprints = {
+            "data_sha256": self.training_corpus.fingerprint(),
+            "validation_sha256": self.validation.fingerprint(),
+        }
+        """Of the text that the run began with, which may be overwritten meanwhile."""
+        self.file_states = file_states(mapped_files(self.training_corpus, self.validation))
         model_config, train_config = config.model, config.train
         self.batches = TrainingBatches(
             cut_windows(self.training_corpus, model_config.context_bytes),
@@ -241,6 +248,7 @@ class Trainer:
 
     def save(self) -> None:
         """Saves a step folder, then removes old ones."""
+        self._report_changed_files()
         files.save_step(
             self.out,
             self.step,
@@ -252,12 +260,21 @@ class Trainer:
                 "bytes_seen": self.bytes_seen,
                 "schedule": self.schedule.state(),
                 "interval": asdict(self.interval),
-                "data_sha256": self.training_corpus.fingerprint(),
-                "validation_sha256": self.validation.fingerprint(),
+                **self.fingerprints,
             },
             metrics="".join(line + "\n" for line in self.metrics),
         )
         files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
+
+    def _report_changed_files(self) -> None:
+        states = file_states(self.file_states)
+        changed = [path for path, state in states.items() if state != self.file_states[path]]
+        if changed:
+            logger.warning(
+                "%s changed while the run reads it; it can be resumed only with the text that it began with",
+                ", ".join(changed),
+            )
+        self.file_states = states
 
     def restore(self, checkpoint: files.Checkpoint) -> None:
         """Takes over model, optimizer, schedule and metrics of a step folder; removes what was left half-saved.
@@ -266,8 +283,7 @@ class Trainer:
             DataError: the text differs from the one that the run began with.
         """
         state = checkpoint.trainer_state()
-        texts = {"data_sha256": self.training_corpus, "validation_sha256": self.validation}
-        if any(state[key] != corpus.fingerprint() for key, corpus in texts.items()):
+        if any(state[key] != fingerprint for key, fingerprint in self.fingerprints.items()):
             paths = ", ".join(self.config.data.paths + self.config.data.validation_paths)
             raise DataError(
                 f"the text has changed since the run began: {paths}",
@@ -323,33 +339,10 @@ class Trainer:
             logger.warning("cannot write %s: %s", self.out / files.METRICS, error)
 
 
-def _require_outside(out: Path, paths: Sequence[str]) -> None:
-    """Refuses a run inside a folder that is read as text: its own files would be text, then and ever after."""
-    for path in map(Path, paths):
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(
-                f"{out} lies inside {path}, whose files are all read as text",
-                hint="Choose an --out outside of it, or name files or globs with --data.",
-            )
-
-
-def open_data(config: Config) -> tuple[Corpus, Corpus]:
-    """Returns the training and validation documents of a configuration."""
-    corpus = open_corpus(config.data.paths)
-    if config.data.validation_paths:
-        return corpus, open_corpus(config.data.validation_paths)
-    return split_corpus(corpus, config.data.validation_fraction)
-
-
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics."""
     path = Path(run) / files.METRICS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """Makes paths independent of the working folder, so that a run can be resumed from any."""
-    return tuple(str(Path(path).absolute()) for path in paths)
 
 
 def _is_due(step: int, every: int) -> bool:

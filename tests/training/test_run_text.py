@@ -1,0 +1,170 @@
+"""No held-out file is trained on, a run is no text of its own, and text that changes under a run is noticed."""
+
+import glob
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from patchpad.config import Config, DataConfig, TrainConfig
+from patchpad.data import file_reading, open_corpus
+from patchpad.errors import ConfigError, DataError, TrainingInterrupted
+from patchpad.training import trainer
+from patchpad.training.run_text import absolute_paths, glob_matches, open_data, require_outside
+
+
+def config_of(paths, validation_paths=()):
+    return Config(data=DataConfig(paths=tuple(map(str, paths)), validation_paths=tuple(map(str, validation_paths))))
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    for name in ("a.txt", "b.txt", "deep/c.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{name} " * 30)
+    return folder
+
+
+@pytest.mark.parametrize("held_out", ["texts/b.txt", "texts/../texts/b.txt", "texts/b*", "link.txt", "linked/b.txt"])
+def test_held_out_file_inside_the_training_folder_is_not_trained_on(tmp_path, texts, caplog, held_out):
+    (tmp_path / "link.txt").symlink_to(texts / "b.txt")
+    (tmp_path / "linked").symlink_to(texts)
+    with caplog.at_level(logging.WARNING):
+        training, validation = open_data(config_of([texts], [tmp_path / held_out]))
+    assert [Path(name).name for name in training.names] == ["a.txt", "c.txt"]
+    assert validation.documents[0].tobytes() == (texts / "b.txt").read_bytes()
+    assert [record.getMessage() for record in caplog.records] == ["1 file(s) are held out and therefore not trained on"]
+
+
+def test_file_named_in_both_is_held_out_alone_and_the_order_of_the_others_stays(texts, caplog):
+    files = [texts / "deep" / "c.txt", texts / "b.txt", texts]
+    training, validation = open_data(config_of(files, [texts / "b.txt"]))
+    assert [Path(name).name for name in training.names] == ["c.txt", "a.txt"]
+    assert validation.names == (str(texts / "b.txt"),)
+    assert "1 file(s) are held out" in caplog.text
+
+
+def test_held_out_files_elsewhere_leave_the_training_text_whole_and_nothing_to_report(tmp_path, texts, caplog):
+    (tmp_path / "held_out.txt").write_bytes((texts / "a.txt").read_bytes())
+    training, _ = open_data(config_of([texts], [tmp_path / "held_out.txt"]))
+    assert training.names == open_corpus(texts).names
+    assert caplog.text == ""
+
+
+def test_training_text_that_is_all_held_out_is_an_error(texts):
+    for held_out in ([texts], [texts / "a.txt", texts / "b.txt", f"{texts}/deep/*"]):
+        with pytest.raises(DataError, match="no text is left to train on") as caught:
+            open_data(config_of([texts], held_out))
+        assert str(texts) in caught.value.message
+        assert "leave data.validation_paths out" in caught.value.hint
+
+
+def test_empty_path_is_not_the_working_folder(tmp_path, texts, tools, monkeypatch):
+    monkeypatch.chdir(texts)
+    with pytest.raises(DataError, match="the path of a text is empty"):
+        absolute_paths(["a.txt", ""])
+    error = tools.train_until_error(tools.config(), tools.Hook(), DataError, data="", out=tmp_path / "run")
+    assert "--data PATH" in error.hint
+    config = tools.replace(tools.config(), data=DataConfig(validation_paths=("",)))
+    tools.train_until_error(config, tools.Hook(), DataError, data="a.txt", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+PATTERNS = [
+    *("**", "*", "*/*", "*/*/*", "**/*", "**/**", "**/*.json", "*.json", "a/**", "a/**/b/*", "?/*.json", "a**/*"),
+    *("a/*", ".*", ".h/*", "**/.h/**", "a/b/x.json", "[!a]/*", "**/b/**/x.json", "*/b/*", "A/*", "./a/*", "[ab]/**/y"),
+]
+NAMES = ["x.json", "a/x.json", "a/b/x.json", "b/c/b/x.json", ".h/x.json", "a/.h/x.json", "a/.hidden", "x.txt", "a/b/y"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_glob_matches_what_glob_finds(tmp_path, monkeypatch, pattern):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found = {path for path in glob.glob(f"{tmp_path}/{pattern}", recursive=True) if os.path.isfile(path)}
+    matched = {str(tmp_path / name) for name in NAMES if glob_matches(tmp_path / pattern, tmp_path / name)}
+    assert matched == {os.path.normpath(path) for path in found}
+    monkeypatch.chdir(tmp_path)
+    assert {str(tmp_path / name) for name in NAMES if glob_matches(Path(pattern), tmp_path / name)} == matched
+
+
+@pytest.mark.parametrize(
+    ("path", "is_refused"),
+    [
+        ("texts", True),
+        ("linking", True),
+        ("texts/**", True),
+        ("link/**", True),
+        ("*/**", True),
+        ("texts/**/*.jsonl", True),
+        ("texts/run/checkpoints/*/trainer.json", True),
+        ("texts/*/report.*", True),
+        ("texts/**/*.txt", False),
+        ("texts/*", False),
+        ("texts/deep/**", False),
+        ("texts/a.txt", False),
+        ("texts/deep", False),
+    ],
+)
+def test_run_is_refused_where_its_own_files_would_be_read_as_text(tmp_path, texts, path, is_refused):
+    """`link` is the folder itself, `linking` a folder with a link to it."""
+    (tmp_path / "link").symlink_to(texts)
+    (tmp_path / "linking").mkdir()
+    (tmp_path / "linking" / "link").symlink_to(texts)
+    for config in (config_of([tmp_path / path]), config_of([texts / "a.txt"], [tmp_path / path])):
+        for out in (texts / "run", tmp_path / "link" / "run"):
+            if is_refused:
+                with pytest.raises(ConfigError, match=r"lies (inside|where)") as caught:
+                    require_outside(out, config)
+                assert str(out) in caught.value.message
+                assert str(tmp_path / path) in caught.value.message
+                assert caught.value.hint.startswith("Choose an --out outside of it")
+            else:
+                require_outside(out, config)
+
+
+def test_last_step_stands_for_all_step_folders(texts):
+    config = Config(data=DataConfig(paths=(f"{texts}/*/*/step-7/*",)), train=TrainConfig(steps=7))
+    with pytest.raises(ConfigError):
+        require_outside(texts / "run", config)
+
+
+@pytest.mark.parametrize("part", ["training", "held_out"])
+def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resuming(
+    tmp_path, text, tools, monkeypatch, caplog, part
+):
+    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    for name in ("training", "held_out"):
+        (tmp_path / name).write_bytes(text.read_bytes())
+
+    def overwrite():
+        with open(tmp_path / part, "r+b") as file:
+            file.write(b"another text")
+
+    class Stopping(tools.Hook):
+        def update(self, step, total_steps, metrics):
+            super().update(step, total_steps, metrics)
+            if step == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    config = tools.config(checkpoint_every=2)
+    config = tools.replace(config, data=DataConfig(validation_paths=(str(tmp_path / "held_out"),)))
+    paths = {"data": tmp_path / "training", "out": tmp_path / "run"}
+    tools.train_until_error(config, Stopping(5, overwrite), TrainingInterrupted, **paths)
+    assert caplog.text.count(f"{tmp_path / part} changed while the run reads it") == 1
+    with pytest.raises(DataError, match="the text has changed since the run began"):
+        trainer.resume(tmp_path / "run", progress=tools.Hook())
+    (tmp_path / part).write_bytes(text.read_bytes())
+    trainer.resume(tmp_path / "run", progress=tools.Hook())
+
+
+def test_text_that_is_gone_while_a_run_reads_it_is_reported(tmp_path, text, tools, monkeypatch, caplog):
+    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    data = tmp_path / "text.txt"
+    data.write_bytes(text.read_bytes())
+    trainer.train(tools.config(), data=data, out=tmp_path / "run", progress=tools.Hook(2, data.unlink))
+    assert caplog.text.count(f"{data} changed while the run reads it") == 1
