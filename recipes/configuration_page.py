@@ -11,10 +11,10 @@ from pathlib import Path
 from patchpad.config.model import ModelConfig, PatchifierConfig, TriggerConfig
 from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.files import write_atomically
+from patchpad.pages.measured_blocks import fill_block
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- written by recipes/configuration_page.py -->"
-END = "<!-- end of written -->"
 SECTIONS = {
     "model": ModelConfig,
     "model.patchifier": PatchifierConfig,
@@ -66,9 +66,7 @@ def tables() -> str:
 
 def filled(page: str) -> str:
     """Returns the page with its tables written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+    return fill_block(page, BEGIN, tables())
 
 
 if __name__ == "__main__":

@@ -40,17 +40,17 @@ class Config:
             f"train.trunk_learning_rate_ratio is {ratio} with model.kind {kind}",
             "1: baselines have one learning rate",
         )
-        rate, random = self.train.scratchpads_per_byte, self.model.trigger
+        rate, trigger = self.train.scratchpads_per_byte, self.model.trigger
         require(
-            random.kind != "random" or rate in (None, TrainConfig.scratchpads_per_byte, random.scratchpads_per_byte),
+            trigger.kind != "random" or rate in (None, TrainConfig.scratchpads_per_byte, trigger.scratchpads_per_byte),
             f"train.scratchpads_per_byte is {rate} with the trigger `random`, whose own rate is "
-            f"{random.scratchpads_per_byte}",
+            f"{trigger.scratchpads_per_byte}",
             "the rate of `random` is model.trigger.scratchpads_per_byte; set that one",
         )
-        spread, trigger = self.train.threshold_spread, self.model.trigger.kind
+        spread = self.train.threshold_spread
         require(
-            spread == 0 or trigger in (*NATS_TRIGGERS, "random"),
-            f"train.threshold_spread is {spread} with the trigger `{trigger}`",
+            spread == 0 or trigger.kind in (*NATS_TRIGGERS, "random"),
+            f"train.threshold_spread is {spread} with the trigger `{trigger.kind}`",
             f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
         )
 
