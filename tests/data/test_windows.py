@@ -120,6 +120,17 @@ def test_limit_spreads_over_all_documents_and_comes_close():
     assert windows.limit(0) is windows
 
 
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.4, 0.5, 0.51, 0.75, 0.9, 0.99])
+@pytest.mark.parametrize("windows_per_document", [2, 3, 5, 8])
+def test_limit_takes_each_place_of_documents_of_one_length_as_often(windows_per_document, share):
+    windows = cut_windows(corpus_of_lengths([10 * windows_per_document] * (2_400 // windows_per_document)), 10)
+    limited = windows.limit(round(share * 24_000))
+    assert len(limited) == round(share * 2_400)
+    taken = np.bincount(limited.begin // 10, minlength=windows_per_document)
+    expected = len(limited) / windows_per_document
+    assert np.abs(taken - expected).max() <= max(4, 0.1 * min(expected, (2_400 - len(limited)) / windows_per_document))
+
+
 def test_negative_limit_is_an_error():
     with pytest.raises(ConfigError, match="limit_bytes is -5; allowed: 0 for all"):
         cut_windows(corpus_of_lengths([10]), 4).limit(-5)

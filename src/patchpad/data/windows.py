@@ -8,6 +8,8 @@ from patchpad.config import IGNORED_TARGET, SEPARATOR
 from patchpad.data.corpus import Corpus
 from patchpad.errors import ConfigError
 
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -46,6 +48,8 @@ class Windows:
     def limit(self, num_bytes: int) -> "Windows":
         """Returns windows spread evenly over all documents, about `num_bytes` in all and at least one; 0 means all.
 
+        Which ones has no period, or of documents of one length only beginnings or only ends might be taken.
+
         Raises:
             ConfigError: `num_bytes` is negative.
         """
@@ -55,7 +59,9 @@ class Windows:
         if num_bytes == 0 or num_bytes >= total:
             return self
         count = max(1, round(num_bytes * len(self) / total))
-        return self.select(((np.arange(count) + 0.5) * len(self) / count).astype(np.int64))
+        if 2 * count <= len(self):
+            return self.select(_spread_evenly(count, len(self)))
+        return self.select(np.delete(np.arange(len(self)), _spread_evenly(len(self) - count, len(self))))
 
     def ids_and_targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns input ids and targets of a window, each [position] of int64."""
@@ -99,3 +105,14 @@ def cut_windows(corpus: Corpus, context_bytes: int, overlap_bytes: int = 0) -> W
         num_repeated=np.where(ordinal > 0, overlap_bytes, 0),
         is_last=begin + num_bytes == lengths[document],
     )
+
+
+def _spread_evenly(count: int, total: int) -> np.ndarray:
+    """Returns `count` different indices below `total`, at most half of them, ascending and in step with no period.
+
+    Each of `count` equal stretches gives one index. Its place there is the fraction of a multiple of the golden ratio:
+    these fill the unit interval evenly, and each lies at most 0.39 before the last one, so no index comes twice.
+    """
+    stretches = np.arange(count)
+    places = (stretches + 0.5) * GOLDEN_RATIO % 1
+    return ((stretches + places) * total / max(count, 1)).astype(np.int64)

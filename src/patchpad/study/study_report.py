@@ -129,8 +129,8 @@ def text_line(comparison: Comparison) -> str:
     )
     windows = {run["data"]["evaluated"]["sha256"] for run in runs}
     return line + (
-        f" **The arms were measured on {len(windows)} different sets of windows** (their `context_bytes` differ), so "
-        "small differences between them mean nothing."
+        f" **The arms were measured on {len(windows)} different sets of windows** (their `context_bytes` differ, or "
+        "their versions of patchpad), so small differences between them mean nothing."
         if len(windows) > 1
         else ""
     )
