@@ -5,7 +5,7 @@ Usage: python recipes/study_page.py
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from patchpad.study.study_claims import (
 from patchpad.study.study_plots import MOST_ARMS, study_plots
 from patchpad.study.study_report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
 from patchpad.study.study_results import STUDY, read_result_files
-from patchpad.study.study_summary import Arm, Comparison
+from patchpad.study.study_summary import Arm, Comparison, of_shared_seeds
 from patchpad.study.study_tables import (
     ARM_COLUMNS,
     BITS,
@@ -150,7 +150,7 @@ def claims_table(findings: Findings) -> str:
         roles = [f"plain {name}" if words == "without" else name for name in PATCHIFIERS]
         rows += closeness_rows(findings, "C5", roles, f"{', '.join(PATCHIFIERS)}, {words} scratchpads")
     rows.sort(key=lambda row: row[0])  # stable: within a claim they keep their order
-    missing = missing_line(ARMS.values(), findings.comparisons)
+    missing = missing_line(planned(findings, ARMS.values()), findings.comparisons)
     return "\n\n".join(part for part in (table(CLAIM_HEADINGS, rows) if rows else NO_RESULTS, missing) if part)
 
 
@@ -186,10 +186,11 @@ def part(findings: Findings, name: str) -> str:
 def columns(findings: Findings, text: str) -> dict[str, Cell]:
     """Returns the columns of an arms table: those of every study, and FLOPs against the byte model."""
     byte_model = findings.arm(BYTE_MODELS[text])
-    base = byte_model.at("flops_per_byte") if byte_model else None
 
     def against_byte_model(arm: Arm) -> str:
-        flops = arm.at("flops_per_byte")
+        if byte_model is None:
+            return NOTHING
+        flops, base = (one.at("flops_per_byte") for one in of_shared_seeds(arm, byte_model))
         return f"{flops.mean / base.mean:.3f}" if flops and base else NOTHING
 
     chosen: dict[str, Cell] = {}
@@ -218,8 +219,8 @@ def runs(findings: Findings) -> str:
         f"documents in windows of {model['context_bytes']:,} bytes, {train['batch_rows']} rows a step, learning rate "
         f"{train['learning_rate']:g}, of the trunk {train['learning_rate'] * train['trunk_learning_rate_ratio']:g}."
     )
-    planned = [arm["name"] for arm in findings.results.study["arms"]]
-    lines = (sizes, provenance_line(findings.results), missing_line(planned, findings.comparisons))
+    missing = missing_line(findings.results.study["arms"], findings.comparisons)
+    lines = (sizes, provenance_line(findings.results), missing)
     return "\n\n".join(line for line in lines if line)
 
 
@@ -244,8 +245,13 @@ def short_table(findings: Findings) -> str:
     )
     figure = f"![{PLOT_TEXTS['flops']}](docs/figures/{figure_name(comparison, 'flops')})"
     headings = ("model", BITS, "against the byte model", *README_COSTS)
-    missing = missing_line([ARMS[role] for role in README_ROWS], findings.comparisons)
+    missing = missing_line(planned(findings, [ARMS[role] for role in README_ROWS]), findings.comparisons)
     return "\n\n".join(one for one in (table(headings, rows), line, missing, figure) if one)
+
+
+def planned(findings: Findings, names: Collection[str]) -> list[dict[str, Any]]:
+    """Returns what the study has planned of some arms."""
+    return [arm for arm in findings.results.study["arms"] if arm["name"] in names]
 
 
 def plotted(findings: Findings, comparison: Comparison) -> dict[str, Comparison]:

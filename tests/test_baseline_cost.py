@@ -177,6 +177,7 @@ def test_default_rates_are_those_of_the_kind_and_bpe_asks_for_its_own():
     with pytest.raises(ConfigError, match="depend on the text") as caught:
         default_rates(Config(model=config_of("bpe")))
     assert "--mean-patch-size" in caught.value.hint
+    assert default_rates(Config(model=config_of("bpe")), patches_per_byte=0.25) == (0.25, 0.0)
 
 
 @every_kind

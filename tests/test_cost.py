@@ -423,6 +423,15 @@ def test_default_rate_is_the_random_triggers_own_and_the_followed_one_for_entrop
     assert default_rates(Config(model=model, train=TrainConfig(scratchpads_per_byte=0.6))) == (0.5, 0.5)
 
 
+def test_rates_that_are_given_stand_and_the_others_follow_from_them() -> None:
+    always = Config(model=ModelConfig(trigger=TriggerConfig(kind="always")))
+    assert default_rates(always, patches_per_byte=1 / 8) == (1 / 8, 7 / 8)
+    assert default_rates(always, patches_per_byte=1.0) == (1.0, 0.0)
+    spaces = Config(model=ModelConfig(trigger=TriggerConfig(kind="whitespace")))
+    assert default_rates(spaces, scratchpads_per_byte=0.2) == (1 / 16, 0.2)
+    assert default_rates(spaces, patches_per_byte=1.0) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("kind", "patchifier", "message"),
     [

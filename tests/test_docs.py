@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["python", "generation", "tour"])
+@pytest.mark.parametrize("name", ["python", "generation", "tour", "troubleshooting"])
 def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
     code = blocks(ROOT / "docs" / f"{name}.md", "python")
     assert code

@@ -69,8 +69,8 @@ def baseline_parameters(config: ModelConfig) -> dict[str, int]:
     return {name: part.weights + part.others for name, part in baseline_parts(config).items()}
 
 
-def baseline_rates(config: ModelConfig) -> tuple[float, float]:
-    """Returns the patches and scratchpads per byte of a baseline.
+def baseline_patches_per_byte(config: ModelConfig) -> float:
+    """Returns the tokens or patches per byte of a baseline.
 
     Raises:
         ConfigError: bytes per token depend on the text, so they have to be given.
@@ -80,4 +80,4 @@ def baseline_rates(config: ModelConfig) -> tuple[float, float]:
             "tokens per byte depend on the text for a bpe model; allowed: 1 or more bytes per token",
             hint="Pass --mean-patch-size, the bytes per token: 1 / patches_per_byte of `patchpad evaluate`.",
         )
-    return (1.0 if config.kind == "byte" else 1 / config.patchifier.target_patch_size), 0.0
+    return 1.0 if config.kind == "byte" else 1 / config.patchifier.target_patch_size

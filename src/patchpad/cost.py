@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline_rates
+from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline_patches_per_byte
 from patchpad.config import NATS_TRIGGERS, NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
 from patchpad.errors import ConfigError
 
@@ -276,21 +276,31 @@ def _mean_place(patch_size: int, context_bytes: int) -> float:
     return (whole * patch_size * (patch_size + 1) + rest * (rest + 1)) / 2 / context_bytes
 
 
-def default_rates(config: Config) -> tuple[float, float]:
-    """Returns the patches and scratchpads per byte that a configuration aims at.
+def default_rates(
+    config: Config, *, patches_per_byte: float | None = None, scratchpads_per_byte: float | None = None
+) -> tuple[float, float]:
+    """Returns the patches and scratchpads per byte that a configuration aims at, as far as they are not given.
 
     Patches have the target size. Scratchpads never fire at patch ends, so their rate is at most 1 - patches per byte.
 
     Raises:
-        ConfigError: the rate depends on the text, so it has to be given.
+        ConfigError: a rate depends on the text, so it has to be given.
     """
-    if config.model.kind != "patch":
-        return baseline_rates(config.model)
+    if patches_per_byte is None:
+        is_patch = config.model.kind == "patch"
+        patches_per_byte = (
+            1 / config.model.patchifier.target_patch_size if is_patch else baseline_patches_per_byte(config.model)
+        )
+    if scratchpads_per_byte is None:
+        scratchpads_per_byte = _default_scratchpads_per_byte(config, patches_per_byte)
+    return patches_per_byte, scratchpads_per_byte
+
+
+def _default_scratchpads_per_byte(config: Config, patches_per_byte: float) -> float:
     patchifier, trigger = config.model.patchifier, config.model.trigger
-    patches_per_byte = 1 / patchifier.target_patch_size
     most = 1 - patches_per_byte
     rate: float | None = None
-    if trigger.kind == "never" or most == 0:
+    if config.model.kind != "patch" or trigger.kind == "never" or most == 0:
         rate = 0.0
     elif trigger.kind == "always":
         rate = most
@@ -308,7 +318,7 @@ def default_rates(config: Config) -> tuple[float, float]:
             f"`{patchifier.kind}` patches; allowed: a rate from 0 to {most:.6g}",
             hint="Pass --scratchpads-per-byte, as measured by `patchpad evaluate`.",
         )
-    return patches_per_byte, min(rate, most)
+    return min(rate, most)
 
 
 def _matrix_weights(config: ModelConfig) -> dict[str, int]:

@@ -12,7 +12,7 @@ from patchpad.errors import ConfigError, DataError, StudyError, TrainingInterrup
 from patchpad.files import write_atomically
 from patchpad.study import arm_training, study_progress
 from patchpad.study import study as job
-from patchpad.study.study import run_study
+from patchpad.study.study import open_texts, run_study
 from patchpad.study.study_file import choose_runs
 from patchpad.study.study_progress import LogStudyProgress, TableStudyProgress
 from patchpad.training.checkpoint import load
@@ -159,10 +159,51 @@ def test_a_changed_arm_beside_a_result_is_refused_with_both_named_and_the_next_c
 def test_a_changed_text_or_evaluation_beside_a_result_is_refused(finished, write_study, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("another text\n" * 200)
-    with pytest.raises(ConfigError, match="another training text"):
+    with pytest.raises(ConfigError, match="other training texts"):
         run_study(write_study(tmp_path), out=finished, data=[str(other)])
     with pytest.raises(ConfigError, match=r"evaluation.bytes 400, now 500"):
         run_study(write_study(tmp_path, ("bytes: 400", "bytes: 500")), out=finished)
+
+
+def test_results_that_were_measured_on_other_windows_are_refused(finished, write_study, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "results", out / "results")
+    path = out / "results" / "plain-seed0.json"
+    result = json.loads(path.read_text())
+    result["data"]["evaluated"]["sha256"] = "those of another version"
+    path.write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: other measured windows") as raised:
+        run_study(write_study(tmp_path), out=out, arms=["random"])
+    assert f"anew: rm {path} && patchpad study" in raised.value.hint
+
+
+def test_a_folder_of_another_study_is_refused_and_kept(finished, write_study, tmp_path):
+    before = {path: path.read_bytes() for path in finished.glob("*/*.json")}
+    with pytest.raises(ConfigError, match="holds the study `small`; this one is `other`") as raised:
+        run_study(write_study(tmp_path, ("name: small", "name: other")), out=finished)
+    assert raised.value.hint.startswith("Choose another --out.")
+    assert {path: path.read_bytes() for path in finished.glob("*/*.json")} == before
+
+
+def test_a_study_inside_its_own_text_is_refused_before_anything_is_written(write_study, words, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    shutil.copy(words, texts)
+    with pytest.raises(ConfigError, match=f"lies inside {texts}, whose files are all read as text"):
+        run_study(write_study(tmp_path), out=texts / "study", data=[str(texts)])
+    assert [path.name for path in texts.iterdir()] == [words.name]
+
+
+def test_bundled_text_is_held_out_by_what_is_given_for_it(write_study, words, tmp_path):
+    study = write_study(tmp_path, (f"[{words}]", f"[bundled], validation_paths: [{words}]"))
+    text = open_texts(study, study.runs, (), ())["words"]
+    assert text.validation.num_bytes == words.stat().st_size
+    assert len(text.training.documents) == 5
+    given = open_texts(study, study.runs, ["bundled"], ())["words"]
+    assert len(given.validation.documents) == 1
+    assert given.validation.num_bytes > text.validation.num_bytes
+    with pytest.raises(ConfigError, match=r"`words` is \['bundled', 'x'\]; allowed: `bundled` alone, or files"):
+        open_texts(study, study.runs, ["bundled", "x"], ())
 
 
 def test_a_change_beside_results_of_arms_that_are_not_asked_for_is_refused_too(finished, write_study, tmp_path):
@@ -182,7 +223,7 @@ def test_an_arm_that_was_trained_on_another_text_is_not_measured_as_if_on_this(
     other.write_text("another text\n" * 200)
     shutil.copytree(finished / "runs", out / "runs")
     monkeypatch.setattr(arm_training, "Trainer", None)
-    with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: another training text"):
+    with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: other training texts"):
         run_study(write_study(tmp_path), out=out, arms=["plain"], data=[str(other)])
     assert not (out / "results").exists()
 

@@ -77,7 +77,8 @@ def test_an_arm_may_bring_its_own_base_seeds_bytes_and_text(study):
         ("{name: x}", "x", "`arms[0]` is 'x'; allowed: keys and values"),
         ("[{name: x}]", "{name: x}", "`arms` is {'name': 'x'}; allowed: a list of sections"),
         ("9000", "0", "arm `x`: `bytes_seen` is 0"),
-        ("{a: {}}", "{a: {references: [z]}}", "`data.a.references` names no arm: `z`"),
+        ("{a: {}}", "{a: {references: [z]}}", "`data.a.references` names no arm on that text: `z`\nAllowed: x"),
+        ("{a: {}}", "{a: {}, b: {references: [x]}}", "`data.b.references` names no arm on that text: `x`"),
         ("{a: {}}", "{a: {path: [z]}}", "unknown key `data.a.path`\nDid you mean `paths`?"),
         ("{a: {}}", "{a: {}}, evaluation: {scratchpads_per_byte: [2]}", "`evaluation.scratchpads_per_byte` holds 2.0"),
         ("{a: {}}", "{a: {}}, seeds: [-1]", "arm `x`: a seed is -1; allowed: an integer of at least 0"),
@@ -98,7 +99,7 @@ def test_unknown_arms_and_seeds_are_refused(study):
     with pytest.raises(ConfigError, match="has no arm `y`"):
         choose_runs(loaded, arms=["y"])
     with pytest.raises(ConfigError, match="no arm has the seed 5; allowed: 0"):
-        choose_runs(loaded, seeds=[5])
+        choose_runs(loaded, seeds=[0, 5])
 
 
 def test_files_of_the_command_line_replace_those_of_a_text(study):

@@ -88,11 +88,11 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
 def write(folder: Path, results: list[dict], planned: tuple[str, ...] = ()) -> None:
     """Writes made-up results as those of a study."""
     arms = {
-        one["arm"]: {"name": one["arm"], **{key: one[key] for key in ("text", "tier", "exploratory")}}
+        one["arm"]: {"name": one["arm"], "seeds": [0, 1], **{key: one[key] for key in ("text", "tier", "exploratory")}}
         for one in results
     }
-    arms |= {name: {"name": name, "text": "books", "tier": 1, "exploratory": False} for name in planned}
-    study = {"format_version": 1, "name": "laptop", "text": "?", "arms": list(arms.values())}
+    arms |= {name: {"name": name, "text": "books", "tier": 1, "exploratory": False, "seeds": [0]} for name in planned}
+    study = {"format_version": 2, "name": "laptop", "text": "?", "arms": list(arms.values())}
     study["references"] = {"books": [TIER_1[0], TIER_1[2]], "code": []}
     (folder / "study.json").write_text(json.dumps(study))
     for one in results:
@@ -209,6 +209,12 @@ def test_a_claim_rests_on_the_seeds_that_both_arms_have(recipe):
     plain, row, share = claims(recipe, "C2")
     assert (plain["arm"], plain["each seed"]) == ("fixed16-never", "+0.2000, +0.2000")
     assert row["FLOPs per byte, of both"] == "1,920,000 / 8,000,000 = 0.24"
+    results = tier_1()
+    results[-1]["measured"]["points"][-2]["flops_per_byte"] = 1.0  # seed 2, which the byte model has not
+    write(recipe.RESULTS, results)
+    assert claims(recipe, "C2")[1]["FLOPs per byte, of both"] == row["FLOPs per byte, of both"]
+    arms = {row["arm"]: row for row in rows_of(recipe.part(recipe.read(), "tier 1"))}
+    assert arms[TIER_1[3]]["FLOPs over the byte model's"] == "0.240"
     assert row["trunk KV bytes per byte, of both"] == "512.0 / 8,192.0 = 0.0625"
     assert (share["arm"], share["less"]) == ("fixed16-entropy, of the way from fixed16-never", "to fixed1-never")
     assert (share["of the reference"], share["seeds in common"], share["each seed"]) == ("55 %", "1", "55 %")
@@ -249,15 +255,27 @@ def test_arms_without_results_leave_their_rows_out_and_are_named(recipe):
     write(recipe.RESULTS, [one for one in tier_1() if one["arm"] != "fixed4-never"], planned=("fixed4-never",))
     text = recipe.claims_table(recipe.read())
     assert claims(recipe, "C3") == claims(recipe, "C5") == claims(recipe, "C6") == []
-    (missing,) = [line for line in text.splitlines() if line.startswith("No result yet of: fixed4-never, ")]
-    assert "hnet-entropy" in missing
-    assert " fixed1-never," not in missing
+    assert text.splitlines()[-1] == "No result yet of: fixed16-entropy (seed 0), fixed4-never."
+
+
+def test_a_step_that_rises_in_one_seed_alone_is_not_monotonic(recipe):
+    write(recipe.RESULTS, [result(TIER_1[3], seed, curve(always=always)) for seed, always in ((0, 2.14), (1, 1.9))])
+    last = claims(recipe, "C4")[-1]
+    assert last["bits per byte, difference"] == "higher after 1 of 2 steps in a seed or more: not monotonic"
+
+
+def test_results_of_other_windows_are_refused(recipe):
+    results = tier_1()
+    results[0]["data"]["evaluated"] = {"num_bytes": 1001, "sha256": "others"}
+    write(recipe.RESULTS, results)
+    with pytest.raises(SystemExit, match="have different measured windows under the name `books`"):
+        recipe.main([])
 
 
 @pytest.mark.parametrize(
     ("bits", "words"),
     [
-        (curve(), "higher after 1 of 2 steps: not monotonic"),
+        (curve(), "higher after 1 of 2 steps in a seed or more: not monotonic"),
         (curve(always=2.05), "monotonic: never higher"),
     ],
 )

@@ -109,6 +109,19 @@ def test_arms_that_saw_another_number_of_bytes_have_tables_and_plots_of_their_ow
     assert "(plots/words-1.7k-flops.svg)" in second
 
 
+def test_arms_whose_bytes_hardly_differ_have_plots_of_their_own_too(results):
+    for path in (results / "results").glob("*-seed*.json"):
+        result = json.loads(path.read_text())
+        result["training"]["bytes_seen"] = 16_500 if result["arm"] == "random" else 16_000
+        path.write_text(json.dumps(result))
+    report = write_study_report(results).read_text()
+    first, second = report.split("## Text: words")[1:]
+    assert "(plots/words-16.5k-flops.svg)" in first
+    assert "(plots/words-16k-flops.svg)" in second
+    plots = [(results / "plots" / f"words-{size}-flops.svg").read_text() for size in ("16.5k", "16k")]
+    assert [">random" in plot for plot in plots] == [True, False]
+
+
 def test_results_of_different_texts_under_one_name_are_refused(results):
     path = results / "results" / "random-seed0.json"
     result = json.loads(path.read_text())
@@ -158,7 +171,7 @@ def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
     for name in ("byte-seed0", "entropy-seed1"):
         (results / "results" / f"{name}.json").unlink()
     report = write_study_report(results).read_text()
-    assert "No result yet of: byte." in report
+    assert "\nNo result yet of: entropy (seed 1), byte.\n" in report
     assert rows(report, "arm | seeds | parameters")["entropy"]["seeds"] == "1"
 
 

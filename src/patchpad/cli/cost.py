@@ -26,20 +26,15 @@ def cost(
     settings = load_config(config)
     if mean_patch_size is not None and not mean_patch_size >= 1:
         raise ConfigError(f"--mean-patch-size is {mean_patch_size}; allowed: a number of at least 1")
-    if settings.model.kind != "patch" and scratchpads_per_byte is None:
-        scratchpads_per_byte = 0.0
-    patches_per_byte = scratchpads = None
-    if mean_patch_size is not None:
-        patches_per_byte = 1 / mean_patch_size
-    if patches_per_byte is None or scratchpads_per_byte is None:
-        default_patches, scratchpads = default_rates(settings)
-        patches_per_byte = default_patches if patches_per_byte is None else patches_per_byte
-    scratchpads = scratchpads if scratchpads_per_byte is None else scratchpads_per_byte
-    assert scratchpads is not None
+    patches, scratchpads = default_rates(
+        settings,
+        patches_per_byte=None if mean_patch_size is None else 1 / mean_patch_size,
+        scratchpads_per_byte=scratchpads_per_byte,
+    )
     result = compute_cost(
         settings.model,
         context_bytes=settings.model.context_bytes if context is None else context,
-        patches_per_byte=patches_per_byte,
+        patches_per_byte=patches,
         scratchpads_per_byte=scratchpads,
         dtype=dtype,
     ).to_dict()

@@ -24,9 +24,16 @@ from patchpad.study.provenance import provenance
 from patchpad.study.quickstart import data_config, evaluated_texts
 from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_data
 from patchpad.study.study_progress import LogStudyProgress, StudyProgress
-from patchpad.study.study_results import RESULT_VERSION, StudyFolder, read_json, require_same_arm, write_study
+from patchpad.study.study_results import (
+    EVALUATED,
+    RESULT_VERSION,
+    StudyFolder,
+    read_json,
+    require_same_arm,
+    write_study,
+)
 from patchpad.training.checkpoint import CHECKPOINTS
-from patchpad.training.run_text import absolute_paths, open_data
+from patchpad.training.run_text import absolute_paths, open_data, require_outside
 
 try:
     import fcntl
@@ -52,6 +59,10 @@ class Text:
             for part, c in (("training", self.training), ("validation", self.validation))
         }
 
+    def windows(self, context_bytes: int, num_bytes: int) -> Windows:
+        """Returns what arms of this context are measured on, about `num_bytes` of the held-out text; 0: all."""
+        return cut_windows(self.validation, context_bytes).limit(num_bytes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -75,10 +86,13 @@ class _Job:
         Arms that were not chosen are checked too where they have results: reports set them beside the others.
         """
         evaluation = asdict(self.study.fields.evaluation)
-        facts = {name: text.facts for name, text in self.texts.items()}
         for run in self.study.runs:
+            text = self.texts.get(run.text)
+            if run in runs and text is not None:
+                require_outside(self.folder.run(run), replace(run.config, data=text.data))
             if run not in runs and not self.folder.result(run).exists():
                 continue
+            facts = {} if text is None else self.facts(run, text)
             result = require_same_arm(run, self.folder, evaluation, facts, self.again)
             if result is not None and run in runs:
                 self.progress.finished(run.name, result)
@@ -89,6 +103,11 @@ class _Job:
             message = f"cannot make the study's folder {self.folder.path}: {error}"
             raise ConfigError(message, hint="Choose another --out.") from error
         write_study(self.folder, self.study)
+
+    def facts(self, run: ArmRun, text: Text) -> dict[str, Any]:
+        """Returns what a result of a run says of its text."""
+        windows = text.windows(run.config.model.context_bytes, self.study.fields.evaluation.bytes)
+        return {**text.facts, EVALUATED: evaluated_facts(windows_corpus(windows))}
 
     def finish(self, run: ArmRun) -> None:
         """Trains a run to its end, measures it, writes its result, and removes its checkpoints."""
@@ -101,13 +120,12 @@ class _Job:
         self.progress.became(run.name, "measuring")
         began = time.perf_counter()
         fields = self.study.fields
-        windows = cut_windows(text.validation, config.model.context_bytes).limit(fields.evaluation.bytes)
+        windows = text.windows(config.model.context_bytes, fields.evaluation.bytes)
         evaluated = windows_corpus(windows)
         measured = measure(model, windows, fields.evaluation.scratchpads_per_byte)
         compressed = compressors_bits_per_byte(evaluated)
         seconds = time.perf_counter() - began
         self.progress.measuring_seconds.append(seconds)
-        evaluated_facts = {"num_bytes": evaluated.num_bytes, "sha256": evaluated.fingerprint()}
         result = {
             "format_version": RESULT_VERSION,
             "study": fields.name,
@@ -118,7 +136,7 @@ class _Job:
             "exploratory": run.arm.exploratory,
             "provenance": provenance(self.command, model.device),
             "config": {key: value for key, value in config.to_dict().items() if key != "data"},
-            "data": {**text.facts, "evaluated": evaluated_facts},
+            "data": {**text.facts, EVALUATED: evaluated_facts(evaluated)},
             "evaluation": asdict(fields.evaluation),
             "parameters": count_parameters(config.model),
             "training": training_facts(run_folder),
@@ -216,8 +234,8 @@ def open_texts(
     for name, config in with_data(study, data, validation_data).items():
         if not any(run.text == name for run in runs):
             continue
-        if config.paths == (BUNDLED,):
-            config = data_config(())
+        if BUNDLED in config.paths:
+            config = _bundled(name, config)
         if not config.paths:
             option = "" if name == next(iter(study.fields.data)) else f"{name}="
             hint = f"Give them: --data {option}PATH --validation-data {option}PATH"
@@ -227,6 +245,21 @@ def open_texts(
         )
         opened[name] = Text(config, *open_data(Config(data=config)))
     return opened
+
+
+def _bundled(name: str, given: DataConfig) -> DataConfig:
+    """Returns the novels that ship with the package, held out what was given for it, or one of them.
+
+    Raises:
+        ConfigError: other files stand beside them.
+    """
+    if given.paths != (BUNDLED,):
+        raise ConfigError(
+            f"the study's text `{name}` is {list(given.paths)}; allowed: `{BUNDLED}` alone, or files",
+            hint=f"Leave out `{BUNDLED}`, or the files.",
+        )
+    novels = data_config(())
+    return replace(novels, validation_paths=given.validation_paths or novels.validation_paths)
 
 
 @contextmanager
@@ -249,3 +282,8 @@ def _claimed(run_folder: Path) -> Iterator[bool]:
 def windows_corpus(windows: Windows) -> Corpus:
     """Returns the bytes of windows as documents."""
     return Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
+
+
+def evaluated_facts(evaluated: Corpus) -> dict[str, Any]:
+    """Returns what a result says of the windows that it was measured on."""
+    return {"num_bytes": evaluated.num_bytes, "sha256": evaluated.fingerprint()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from patchpad.errors import DataError
 from patchpad.pages.ticks import compact_number
 from patchpad.study.study_results import Results
-from patchpad.study.study_summary import Arm, Comparison, Spread, difference, summarize
+from patchpad.study.study_summary import Arm, Comparison, Spread, difference, of_shared_seeds, summarize
 from patchpad.study.study_tables import DIFFERENCE_HEADINGS, NOTHING, difference_cells
 
 COSTS = {
@@ -77,7 +77,8 @@ def difference_rows(findings: Findings, claim: str, role: str, other: str, at: s
     names = (
         arm.label if place == "stored" else f"{arm.label} at {place}" for arm, place in zip(pair, places, strict=True)
     )
-    return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *_costs_of_both(*pair, *places)]]
+    costs = _costs_of_both(*of_shared_seeds(*pair), *places)
+    return [[claim, findings.seen(pair[0]), *names, *difference_cells(*found), *costs]]
 
 
 def equal_flops_rows(findings: Findings, claim: str, role: str, other: str) -> list[Row]:
@@ -109,7 +110,8 @@ def equal_flops_rows(findings: Findings, claim: str, role: str, other: str) -> l
 def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
     """Returns each step along the threshold from the fewest trunk calls to the most, and whether bits only fall.
 
-    The stored threshold is left out: it lies beside the rate that it was trained for.
+    They do where no step raises them in any seed. The stored threshold is left out: it lies beside the rate that it
+    was trained for.
     """
     arm = findings.arm(role)
     if arm is None:
@@ -118,12 +120,14 @@ def curve_rows(findings: Findings, claim: str, role: str) -> list[Row]:
     for before, after in itertools.pairwise(at for at in arm.points() if at != "stored"):
         found = arm.less(arm, after, before)
         if found is not None:
-            changes.append(found[0].mean)
+            changes.append(max(found[0].values))
             cells = (f"{arm.label} at {after}", f"at {before}", *difference_cells(*found))
             rows.append([claim, findings.seen(arm), *cells, *_costs_of_both(arm, arm, after, before)])
     if changes:
         risen = sum(change > 0 for change in changes)
-        words = f"higher after {risen} of {len(changes)} steps: not monotonic" if risen else "monotonic: never higher"
+        several = " in a seed or more" if len(arm.seeds) > 1 else ""
+        words = f"higher after {risen} of {len(changes)} steps{several}: not monotonic"
+        words = words if risen else "monotonic: never higher"
         rows.append([claim, findings.seen(arm), f"{arm.label}, all steps", NOTHING, words, *[NOTHING] * 6])
     return rows
 

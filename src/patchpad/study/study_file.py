@@ -197,10 +197,13 @@ def _check_names(fields: StudyFields, source: str) -> None:
         _require_at_least(f"{where}: a seed", min(seeds), 0)
         _require_at_least(f"{where}: `bytes_seen`", fields.bytes_seen if arm.bytes_seen is None else arm.bytes_seen, 1)
     for name, text in fields.data.items():
+        on_text = [arm.name for arm in fields.arms if (arm.text or next(iter(fields.data))) == name]
         for reference in text.references:
-            if reference not in names:
+            if reference not in on_text:
                 where = f"{source}: `data.{name}.references`"
-                raise ConfigError(f"{where} names no arm: `{reference}`", hint=near_matches(reference, names))
+                raise ConfigError(
+                    f"{where} names no arm on that text: `{reference}`", hint=near_matches(reference, on_text)
+                )
 
 
 def _require_at_least(where: str, value: int, least: int) -> None:
@@ -246,18 +249,19 @@ def choose_runs(study: Study, arms: Sequence[str] = (), seeds: Sequence[int] = (
     """Returns the runs of some arms and seeds; without any, all.
 
     Raises:
-        ConfigError: an unknown arm, or nothing left.
+        ConfigError: an unknown arm, or a seed that none of them has.
     """
     names = [arm.name for arm in study.fields.arms]
     for name in arms:
         if name not in names:
             raise ConfigError(f"{study.path} has no arm `{name}`", hint=near_matches(name, names))
-    chosen = [run for run in study.runs if (not arms or run.arm.name in arms) and (not seeds or run.seed in seeds)]
-    if not chosen:
-        wanted = " ".join(map(str, seeds))
-        allowed = " ".join(map(str, sorted({run.seed for run in study.runs if not arms or run.arm.name in arms})))
-        raise ConfigError(f"no arm has the seed {wanted}; allowed: {allowed}", hint="Change --seeds.")
-    return tuple(chosen)
+    of_arms = [run for run in study.runs if not arms or run.arm.name in arms]
+    known = {run.seed for run in of_arms}
+    for seed in seeds:
+        if seed not in known:
+            allowed = " ".join(map(str, sorted(known)))
+            raise ConfigError(f"no arm has the seed {seed}; allowed: {allowed}", hint="Change --seeds.")
+    return tuple(run for run in of_arms if not seeds or run.seed in seeds)
 
 
 def with_data(study: Study, data: Sequence[str], validation_data: Sequence[str]) -> dict[str, DataConfig]:

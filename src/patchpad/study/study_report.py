@@ -1,6 +1,6 @@
 """`report.md` of a study: every table and plot from the result files alone. Torch-free."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,7 @@ def render_study_report(
 ) -> str:
     """Returns the report as Markdown; `plots` are the names of the files beside it that exist."""
     study = results.study
-    planned = [arm["name"] for arm in study["arms"]]
-    parts = [f"# {study['name']}", study["text"], provenance_line(results), missing_line(planned, comparisons)]
+    parts = [f"# {study['name']}", study["text"], provenance_line(results), missing_line(study["arms"], comparisons)]
     for comparison in comparisons:
         parts += [_heading(comparison), text_line(comparison), arms_table(comparison)]
         parts += all_differences(comparison)
@@ -89,10 +88,16 @@ def all_differences(comparison: Comparison) -> list[str]:
     return parts
 
 
-def missing_line(planned: Iterable[str], comparisons: Sequence[Comparison]) -> str:
-    """Returns which arms have no result yet; "" if all have."""
-    done = {arm.name for comparison in comparisons for arm in comparison.arms}
-    missing = [name for name in planned if name not in done]
+def missing_line(planned: Iterable[Mapping[str, Any]], comparisons: Sequence[Comparison]) -> str:
+    """Returns which of the study's arms, or which seeds of them, have no result yet; "" if all have."""
+    done = {arm.name: arm.seeds for comparison in comparisons for arm in comparison.arms}
+    missing = []
+    for arm in planned:
+        seeds = [str(seed) for seed in arm["seeds"] if seed not in done.get(arm["name"], ())]
+        if arm["name"] not in done:
+            missing.append(arm["name"])
+        elif seeds:
+            missing.append(f"{arm['name']} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})")
     return f"No result yet of: {', '.join(missing)}." if missing else ""
 
 
@@ -129,8 +134,8 @@ def text_line(comparison: Comparison) -> str:
     )
     windows = {run["data"]["evaluated"]["sha256"] for run in runs}
     return line + (
-        f" **The arms were measured on {len(windows)} different sets of windows** (their `context_bytes` differ, or "
-        "their versions of patchpad), so small differences between them mean nothing."
+        f" **The arms were measured on {len(windows)} different sets of windows** (their `context_bytes` differ), so "
+        "small differences between them mean nothing."
         if len(windows) > 1
         else ""
     )

@@ -14,9 +14,12 @@ from patchpad.errors import ConfigError, DataError
 from patchpad.files import strict_json, write_atomically
 from patchpad.study.study_file import ArmRun, Study, first_difference, learned_from
 
-RESULT_VERSION = 1
+RESULT_VERSION, STUDY_VERSION = 1, 2
 STUDY = "study.json"
 RESULTS_OF_RUNS = "*-seed*.json"
+EVALUATED = "evaluated"
+PARTS_OF_TEXTS = {"training": "training texts", "validation": "validation texts", EVALUATED: "measured windows"}
+"""Keys of `data` in a result, and what they are."""
 TRAINING = "training.json"
 """Beside a run that is being trained, or was: its text, commits and times."""
 SECONDS = ("wall_seconds", "processor_seconds")
@@ -53,19 +56,39 @@ class Results:
 
 
 def write_study(folder: StudyFolder, study: Study) -> None:
-    """Writes what the report has to know of the study's file."""
+    """Writes what the report has to know of the study's file.
+
+    Raises:
+        ConfigError: the folder is another study's.
+    """
     fields = study.fields
+    path = folder.results / STUDY
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, LookupError, TypeError):  # none yet, or one that says nothing
+        other = fields.name
+    if other != fields.name:
+        raise ConfigError(
+            f"{folder.path} holds the study `{other}`; this one is `{fields.name}`",
+            hint=f"Choose another --out. If the study was renamed: rm {path}",
+        )
     content = {
-        "format_version": RESULT_VERSION,
+        "format_version": STUDY_VERSION,
         "name": fields.name,
         "text": fields.text,
         "references": {name: list(study.references(name)) for name in fields.data},
         "arms": [
-            {"name": arm.name, "text": study.text_of(arm), "tier": arm.tier, "exploratory": arm.exploratory}
+            {
+                "name": arm.name,
+                "text": study.text_of(arm),
+                "tier": arm.tier,
+                "exploratory": arm.exploratory,
+                "seeds": list(arm.seeds or fields.seeds),
+            }
             for arm in fields.arms
         ],
     }
-    write_atomically(folder.results / STUDY, strict_json(content, indent=1))
+    write_atomically(path, strict_json(content, indent=1))
 
 
 def read_results(folder: str | Path) -> Results:
@@ -88,7 +111,7 @@ def read_result_files(results: Path) -> Results:
     Raises:
         DataError: there are none, or a file is not one of them.
     """
-    study = read_json(results / STUDY)
+    study = read_json(results / STUDY, STUDY_VERSION)
     order = {arm["name"]: number for number, arm in enumerate(study["arms"])}
     runs = [read_json(path) for path in sorted(results.glob(RESULTS_OF_RUNS))]
     known = [run for run in runs if run["arm"] in order]
@@ -99,21 +122,23 @@ def read_result_files(results: Path) -> Results:
 
 
 def _require_one_text(runs: Sequence[dict[str, Any]], results: Path) -> None:
-    """Refuses results that go by one text's name and come of different files."""
-    first: dict[tuple[str, str], dict[str, Any]] = {}
+    """Refuses results that go by one text's name and come of different files, or of other windows of equal size."""
+    first: dict[tuple[str, str, int], dict[str, Any]] = {}
     for run in runs:
-        for part in ("training", "validation"):
-            other = first.setdefault((run["text"], part), run)
+        for part, words in PARTS_OF_TEXTS.items():
+            size = run["config"]["model"]["context_bytes"] if part == EVALUATED else 0
+            other = first.setdefault((run["text"], part, size), run)
             if other["data"][part]["sha256"] != run["data"][part]["sha256"]:
                 names = [f"{one['arm']}-seed{one['seed']}" for one in (other, run)]
+                model = "" if part == EVALUATED else f" {results.parent / 'runs' / names[1]}"  # can be measured again
                 raise DataError(
-                    f"{results}: {names[0]} and {names[1]} have different {part} texts under the name `{run['text']}`",
-                    hint=f"Make one of them anew: rm -r {results / names[1]}.json {results.parent / 'runs' / names[1]}",
+                    f"{results}: {names[0]} and {names[1]} have different {words} under the name `{run['text']}`",
+                    hint=f"Make one of them anew: rm -r {results / names[1]}.json{model}",
                 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one result file.
+def read_json(path: Path, version: int = RESULT_VERSION) -> dict[str, Any]:
+    """Reads one result file, or another of a study with its version.
 
     Raises:
         DataError: it cannot be read, or is of another version.
@@ -124,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(
             f"cannot read {path}: {error}", hint=f"Remove it, and run the study again: rm {path}"
         ) from error
-    if not isinstance(content, dict) or content.get("format_version") != RESULT_VERSION:
+    if not isinstance(content, dict) or content.get("format_version") != version:
         raise DataError(
             f"{path} is no result of this version of patchpad", hint=f"Remove it, and run the study again: rm {path}"
         )
@@ -132,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def require_same_arm(
-    run: ArmRun, folder: StudyFolder, evaluation: dict[str, Any], texts: dict[str, dict[str, Any]], again: str
+    run: ArmRun, folder: StudyFolder, evaluation: dict[str, Any], text: Mapping[str, Any], again: str
 ) -> dict[str, Any] | None:
     """Checks that what a folder holds of a run was made by the study's definition of it.
 
@@ -140,7 +165,7 @@ def require_same_arm(
         run: the arm and seed.
         folder: the study's.
         evaluation: the study's evaluation fields.
-        texts: for each name, what `data` of a result says of its text; those that are not open are not compared.
+        text: what `data` of a result says of its text; parts that are not there are not compared.
         again: the command that runs the study.
 
     Returns:
@@ -151,16 +176,17 @@ def require_same_arm(
     """
     result_path, run_path = folder.result(run), folder.run(run)
     new = learned_from(run.config)
-    text = texts.get(run.text, {})
     if result_path.exists():
         result = read_json(result_path)
         old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
-        difference = first_difference(old, new) or _another_text(result["data"], text)
+        trained = {part: facts for part, facts in text.items() if part != EVALUATED}  # the text that the model has seen
+        difference = first_difference(old, new) or _another_text(result["data"], trained)
         if difference is not None:
             raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)
-        difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)))
+        difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)), "evaluation")
+        difference = difference or _another_text(result["data"], text)
         if difference is not None:  # the trained model can be measured again
-            raise _changed(run, result_path, f"evaluation.{difference}", f"rm {result_path}", again)
+            raise _changed(run, result_path, difference, f"rm {result_path}", again)
         return result
     for path in (run_path / "config.json", *sorted(run_path.glob("checkpoints/step-*/config.json"))):
         try:
@@ -179,7 +205,8 @@ def require_same_arm(
 
 def _another_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Returns which part of a text differs, of those in `new`; both are what `data` of a result says."""
-    return next((f"another {part} text" for part in new if old[part]["sha256"] != new[part]["sha256"]), None)
+    different = (part for part in new if part in old and old[part]["sha256"] != new[part]["sha256"])
+    return next((f"other {PARTS_OF_TEXTS[part]}" for part in different), None)
 
 
 def _changed(run: ArmRun, path: Path, difference: str, remove: str, again: str) -> ConfigError:

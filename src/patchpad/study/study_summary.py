@@ -144,12 +144,19 @@ class Arm:
         return {name: fired / count for name, (fired, count) in sums.items()}
 
 
+def of_shared_seeds(arm: Arm, other: Arm) -> tuple[Arm, Arm]:
+    """Returns two arms with the results of the seeds that both have."""
+    return arm.of_seeds(other.seeds), other.of_seeds(arm.seeds)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The arms on one text that saw the same number of bytes: others do not belong in one table or plot."""
 
     text: str
     bytes_seen: int
+    slug: str
+    """Begins the names of its files; no other comparison has it."""
     references: tuple[str, ...]
     """Names of the arms that others are compared with; they may have no result yet."""
     arms: tuple[Arm, ...]
@@ -158,11 +165,6 @@ class Comparison:
     def claimed(self) -> tuple[Arm, ...]:
         """Arms that make claims; all arms where none does."""
         return tuple(arm for arm in self.arms if not arm.exploratory) or self.arms
-
-    @property
-    def slug(self) -> str:
-        """Begins the names of its files."""
-        return f"{self.text}-{compact_number(self.bytes_seen, digits=2)}"
 
     def differences(self, reference: Arm) -> list[tuple[Arm, Spread, float]]:
         """Compares arms with a reference, for each seed that both have.
@@ -187,14 +189,24 @@ def summarize(results: Results) -> list[Comparison]:
             arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], 0, runs))
     found = []
     for text, references in results.study["references"].items():
+        groups: dict[int, list[Arm]] = {}
         left = [arm for arm in arms if arm.text == text]
         while left:
             most = max(_bytes_seen(arm) for arm in left)
-            same = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
-            coloured = tuple(replace(arm, look=number) for number, arm in enumerate(same))
-            found.append(Comparison(text, most, tuple(references), coloured))
-            left = [arm for arm in left if arm not in same]
+            groups[most] = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
+            left = [arm for arm in left if arm not in groups[most]]
+        for (most, same), number in zip(groups.items(), _different_numbers(list(groups)), strict=True):
+            coloured = tuple(replace(arm, look=look) for look, arm in enumerate(same))
+            found.append(Comparison(text, most, f"{text}-{number}", tuple(references), coloured))
     return found
+
+
+def _different_numbers(values: Sequence[int]) -> list[str]:
+    """Returns short words for different numbers, all with as many digits as tell them apart; at least two."""
+    digits = 2
+    while len(set(words := [compact_number(value, digits=digits) for value in values])) < len(values):
+        digits += 1
+    return words
 
 
 def _bytes_seen(arm: Arm) -> int:
