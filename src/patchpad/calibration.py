@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchpad.errors import CheckpointError, GenerationError
+from patchpad.errors import CheckpointError, GenerationError, number_or_nan
 from patchpad.files import strict_json
 
 ROW_KEYS = (
@@ -39,9 +39,9 @@ class Calibration:
             GenerationError: below patches per byte, above 1, or not a number.
         """
         least = self.least_compute
-        if not least - 1e-9 <= compute <= 1.0:
+        if not least - 1e-9 <= number_or_nan(compute) <= 1.0:
             raise GenerationError(
-                f"compute is {compute}; allowed: {least:.4g} (patches alone) to 1 (the trunk at every byte)",
+                f"compute is {compute!r}; allowed: {least:.4g} (patches alone) to 1 (the trunk at every byte)",
                 hint="Compute is trunk calls per byte; choose a value in that range.",
             )
         if compute <= least:
@@ -73,6 +73,8 @@ class Calibration:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple({key: float(row[key]) for key in ROW_KEYS} for row in content["rows"])
+            if not any(math.isfinite(row["scratchpad_threshold_nats"]) for row in rows):
+                raise ValueError("no row has a finite threshold")
             return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(

@@ -4,7 +4,10 @@ Each message says what was wrong, the value, what is allowed, and what to do nex
 """
 
 import difflib
+import math
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class PatchpadError(Exception):
@@ -60,6 +63,22 @@ class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not
     """Training was stopped by a signal after its state was saved."""
 
     exit_code = 130
+
+
+def number_or_nan(value: Any) -> float:
+    """Returns what a caller gave as a number; nan, which no range holds, for what is none."""
+    try:
+        return math.nan if isinstance(value, str | bytes | bytearray) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return math.nan
+
+
+def integer_or_none(value: Any) -> int | None:
+    """Returns an integer of any kind as Python's own; None for what is none."""
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def near_matches(word: str, allowed: Iterable[str]) -> str:

@@ -124,7 +124,19 @@ def test_table_survives_its_file_exactly_and_infinities_are_strings(tmp_path, ta
     assert Calibration.read(path) == table
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"rows": [{}], "text_sha256": ""}', '{"rows": [1]}', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"rows": [{}], "text_sha256": ""}',
+        '{"rows": [], "text_sha256": ""}',
+        '{"rows": [1]}',
+        "\xff",
+    ],
+)
 def test_file_that_is_no_table_is_an_error_with_the_next_command(tmp_path, content):
     path = tmp_path / "calibration.json"
     path.write_text(content, encoding="latin-1")

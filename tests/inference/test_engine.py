@@ -1,6 +1,7 @@
 """The engine: rows join, leave and advance on their own, and each gives what it gives alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +109,35 @@ def test_the_batch_never_has_more_rows_than_allowed(model):
     assert [len(row.data) for row in rows if row.stop_reason == "length"] == [
         row.request.max_new_bytes for row in rows if row.stop_reason == "length"
     ]
+
+
+def test_long_prompts_are_read_alone(model, monkeypatch):
+    monkeypatch.setattr("patchpad.inference.engine.PREFILL_POSITIONS", 20)
+    engine = Engine(model, batch_rows=4)
+    seen, read = [], engine.phases.read_prompts
+    engine.phases = replace(
+        engine.phases, read_prompts=lambda m, prompts, t: seen.append(prompts) or read(m, prompts, t)
+    )
+    engine.submit([request(b"x" * length, model=model, max_new_bytes=3) for length in (30, 8, 8, 8)])
+    run(engine)
+    assert [len(prompt) for prompts in seen for prompt in prompts] == [30, 8, 8, 8]
+    assert [len(prompts) for prompts in seen[:2]] == [1, 2]  # two of nine positions each, not three
+
+
+def test_rows_whose_prefill_fails_go_on_waiting(model):
+    engine = Engine(model, batch_rows=2)
+    rows = engine.submit([request(prompt, model=model, max_new_bytes=3) for prompt in (b"a", b"b", b"c")])
+    phases = engine.phases
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    engine.phases = replace(phases, read_prompts=fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.advance()
+    engine.phases = phases
+    run(engine)
+    assert [facts(row) for row in rows] == [facts(alone(model, row.request)) for row in rows]
 
 
 def trunk_batches_per_byte(model, rows: int, share: float) -> float:

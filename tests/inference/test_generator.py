@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,6 +129,64 @@ def test_compute_is_translated_by_the_calibration(model):
 def test_options_out_of_range_are_named(model, options, word):
     with pytest.raises(GenerationError, match=word):
         patchpad.complete(model, ["abc"], **options)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("max_new_bytes", 10.5, "an integer of at least 0"),
+        ("max_new_bytes", math.nan, "an integer of at least 0"),
+        ("max_new_bytes", "9", "an integer of at least 0"),
+        ("batch_rows", 2.5, "an integer of at least 1"),
+        ("top_k", 2.5, "an integer of at least 1"),
+        ("top_p", "0.5", "a number above 0"),
+        ("temperature", "0.5", "0 (greedy)"),
+        ("temperature", None, "0 (greedy)"),
+        ("seed", 1.5, "an integer from 0"),
+        ("seed", None, "an integer from 0"),
+        ("seed", [1.5], "an integer from 0"),
+        ("seed", [1, 2], "one per prompt (1)"),
+        ("seed", -1, "an integer from 0"),
+        ("stop", 5, "text or bytes"),
+        ("stop", [5], "text or bytes"),
+    ],
+)
+def test_an_option_that_is_no_such_number_is_refused(model, option, value, allowed):
+    with pytest.raises(GenerationError) as caught:
+        patchpad.complete(model, ["abc"], **{option: value})
+    assert repr(5 if option == "stop" else value) in caught.value.message
+    assert allowed in caught.value.message
+
+
+@pytest.mark.unchecked
+def test_options_may_be_numbers_and_prompts_of_any_kind(model):
+    options = {"max_new_bytes": 5, "top_k": 9, "batch_rows": 2, "temperature": 1.0}
+    expected = patchpad.complete(model, ["abc", "d"], seed=[3, 4], **options)
+    given = {name: np.int64(value) for name, value in options.items()}
+    assert patchpad.complete(model, (prompt for prompt in ("abc", "d")), seed=np.int64(3), **given) == expected
+    assert patchpad.complete(model, ["abc", "d"], seed=np.array([3, 4]), **given) == expected
+    with pytest.raises(InputError, match="prompts is of type NoneType; allowed: a list"):
+        patchpad.complete(model, None)
+
+
+@pytest.mark.unchecked
+def test_compute_that_no_dial_can_serve_is_refused(model):
+    trigger = "stride"
+    other = sharp_model(tiny_model_config("fixed", trigger))
+    with pytest.raises(GenerationError, match="with the trigger `stride`, which has no threshold to turn") as caught:
+        patchpad.complete(other, ["abc"], compute=0.5)
+    assert "calibrate" not in caught.value.hint
+    patchpad.complete(other, ["abc"], max_new_bytes=1, scratchpad_threshold_nats=math.inf)
+    row = {"scratchpads_per_byte": 0.1, "patches_per_byte": 0.2, "bits_per_byte": 2.0, "num_bytes": 9}
+    rows = [{**row, "scratchpad_threshold_nats": at, "trunk_calls_per_byte": 0.3} for at in (math.inf, 1.0)]
+    model.calibration = Calibration(rows=tuple(rows), text_sha256="")
+    try:
+        for wrong in ("0.3", [0.3, 0.5]):
+            with pytest.raises(GenerationError, match=r"compute is .*; allowed: 0\.3"):
+                patchpad.complete(model, ["abc"], compute=wrong)
+    finally:
+        model.calibration = None
 
 
 def test_a_single_string_is_no_batch(model):

@@ -24,6 +24,7 @@ from patchpad.testing import (
     sharp_model,
     step_through,
     thresholds_to_try,
+    tiny_baseline_config,
     tiny_model_config,
     tolerance,
 )
@@ -179,6 +180,8 @@ def test_wrong_ids_and_thresholds_are_refused_with_the_allowed_values():
     for ids, words in (([1], "one id per row"), ([1, 257], "0 to 256"), ([1, -1], "0 to 256")):
         with pytest.raises(InputError, match=words):
             patchpad.step(model, ids, state)
+    with pytest.raises(InputError, match="the state has no rows"):
+        patchpad.step(model, [], state.select([]))
     with pytest.raises(InputError, match="nan"):
         patchpad.step(model, [1, 2], state, scratchpad_threshold_nats=math.nan)
     with pytest.raises(InputError, match="shape"):
@@ -187,6 +190,43 @@ def test_wrong_ids_and_thresholds_are_refused_with_the_allowed_values():
         patchpad.prefill(model, [])
     with pytest.raises(InputError, match="takes no threshold in nats"):
         patchpad.prefill(sharp_model(tiny_model_config("fixed", "stride")), [b"a"], scratchpad_threshold_nats=1.5)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("ids", [[97.9, 98.2], [True, False], b"ab", ["a", "b"], None])
+def test_ids_of_a_step_that_are_no_integers_are_refused(ids):
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    _, state = patchpad.prefill(model, [b"abc", b"d"])
+    with pytest.raises(InputError, match=r"next_bytes is .*; allowed: integers, one id per row"):
+        patchpad.step(model, ids, state)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("rows", [[2], [-1], [0.5], torch.tensor([False, True]), [[0]], "a"])
+def test_a_selection_that_names_no_places_is_refused(rows):
+    _, state = patchpad.prefill(sharp_model(tiny_model_config("fixed", "entropy")), [b"abc", b"d"])
+    with pytest.raises(InputError, match=r"rows is .*; allowed: a list of places from 0 to 1"):
+        state.select(rows)
+
+
+@pytest.mark.parametrize("kind", ["patch", "byte", "megabyte"])
+def test_logits_may_be_written_into(kind):
+    model = sharp_model(tiny_model_config("fixed", "entropy") if kind == "patch" else tiny_baseline_config(kind))
+    for one in patchpad.prefill(model, [b"abc"]), patchpad.step(model, [1], patchpad.prefill(model, [b"abc"])[1]):
+        one[0][:, SEPARATOR] = -math.inf
+        assert not one[0].is_inference()
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_a_document_that_begins_in_a_step_has_its_null_context_in_the_precision_of_a_prefill(monkeypatch):
+    for name in ("stepping", "plain_stepping", "megabyte_stepping"):
+        monkeypatch.setattr(f"patchpad.inference.{name}.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    no_scratchpads = {"scratchpad_threshold_nats": math.inf}
+    expected, fresh = patchpad.prefill(model, [b""], **no_scratchpads)
+    logits, state = patchpad.step(model, [SEPARATOR], patchpad.prefill(model, [b"some text"])[1], **no_scratchpads)
+    assert torch.equal(state.context, fresh.context)
+    assert torch.equal(logits, expected)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, lambda given: torch.tensor(given, dtype=torch.float64)])
@@ -206,7 +246,7 @@ def test_thresholds_of_rows_may_be_any_sequence_of_numbers(kind):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("number", [np.float32(1.5), np.int64(2), torch.tensor(1.5), 2])
+@pytest.mark.parametrize("number", [np.float32(1.5), np.int64(2), torch.tensor(1.5), 2, 1e300])
 def test_a_threshold_may_be_a_number_of_any_kind(number):
     model = sharp_model(tiny_model_config("fixed", "entropy"))
     rows = batch_of([as_row(b"abcdefg")])
@@ -214,6 +254,8 @@ def test_a_threshold_may_be_a_number_of_any_kind(number):
     assert patchpad.complete(model, ["abc"], max_new_bytes=3, scratchpad_threshold_nats=number) == patchpad.complete(
         model, ["abc"], max_new_bytes=3, scratchpad_threshold_nats=float(number)
     )
+    _, state = patchpad.prefill(model, [b"abc"], scratchpad_threshold_nats=number)
+    patchpad.step(model, [1], state, scratchpad_threshold_nats=number)
     corpus = Corpus((np.frombuffer(b"abcdefg", dtype=np.uint8),), ("text",))
     points = [patchpad.evaluate(model, corpus, scratchpad_threshold_nats=one) for one in (number, float(number))]
     assert points[0] == points[1]

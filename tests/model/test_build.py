@@ -50,6 +50,25 @@ def test_an_option_of_the_patch_model_is_refused(kind):
             ModelConfig(kind=kind, **{name: value})
 
 
+def test_weights_bring_their_thresholds_with_them():
+    config = tiny_model_config("entropy", "entropy")
+    model, other = build_model(config), build_model(config)
+    model.store_threshold(0.125)
+    model.store_patch_threshold(0.25)
+    other.load_state_dict(model.state_dict())
+    assert (other.trigger.threshold, other.patchifier.threshold) == (0.125, 0.25)
+    weights = {name: value for name, value in model.state_dict().items() if "threshold" not in name}
+    other.store_threshold(0.5)
+    other.load_state_dict(weights, strict=False)
+    assert (other.trigger.threshold, float(other.scratchpad_threshold_nats)) == (0.5, 0.5)
+
+
+def test_heads_of_a_pooling_that_a_baseline_lacks_need_not_divide_its_width():
+    assert ModelConfig(kind="megabyte", byte_dim=90, byte_heads=9).pooling_heads == 4
+    with pytest.raises(ConfigError, match="byte_dim is 90 with pooling_heads 4"):
+        ModelConfig(byte_dim=90, byte_heads=9)
+
+
 def test_megabyte_needs_a_trunk_that_its_patch_divides():
     with pytest.raises(ConfigError, match="trunk_dim is 64 with target_patch_size 6") as caught:
         ModelConfig(kind="megabyte", trunk_dim=64, patchifier=PatchifierConfig(target_patch_size=6))

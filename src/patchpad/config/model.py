@@ -200,7 +200,7 @@ class ModelConfig:
                 f"a {dim} that is a multiple of 2 x {heads} (rotary positions turn pairs of features)",
             )
         require(
-            self.byte_dim % self.pooling_heads == 0,
+            self.kind != "patch" or self.byte_dim % self.pooling_heads == 0,
             f"byte_dim is {self.byte_dim} with pooling_heads {self.pooling_heads}",
             "pooling_heads that divide byte_dim",
         )

@@ -4,6 +4,7 @@ A row's byte needs the trunk only where it ends a patch or fires a scratchpad. I
 every byte for some row's trunk call; here such rows queue until enough of them share one call, and the others go on.
 """
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -158,15 +159,17 @@ class Engine:
     def _admit(self) -> None:
         joining: list[Row] = []
         longest = 0
-        while self.pending and len(self.rows) + len(joining) < self.batch_rows:
-            longest = max(longest, len(self.pending[0].request.prompt) + 1)
+        for row in itertools.islice(self.pending, self.batch_rows - len(self.rows)):
+            longest = max(longest, len(row.request.prompt) + 1)
             if joining and longest * (len(joining) + 1) > PREFILL_POSITIONS:
                 break
-            joining.append(self.pending.popleft())
+            joining.append(row)
         if not joining:
             return
         thresholds = torch.tensor([row.threshold for row in joining], dtype=torch.float32)
         logits, state = self.phases.read_prompts(self.model, [row.request.prompt for row in joining], thresholds)
+        for _ in joining:  # only now: where a prefill fails, its rows go on waiting
+            self.pending.popleft()
         self.ready += range(len(self.rows), len(self.rows) + len(joining))
         self.rows += joining
         self.state = state if self.state is None else type(state).join([self.state, state])

@@ -1,16 +1,17 @@
 """Generation for people: prompts in, bytes or text out as they come, and a compute dial to turn meanwhile."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypedDict, Unpack, overload
 
 import torch
 
-from patchpad.errors import GenerationError
+from patchpad.config import NATS_TRIGGERS
+from patchpad.errors import GenerationError, integer_or_none
 from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, StopReason
-from patchpad.inference.sampling import Sampling
+from patchpad.inference.sampling import Sampling, checked_integer
 from patchpad.inference.stepping import Prompts, encode_prompts
 from patchpad.inference.stop import encode_stop
 from patchpad.model.language_model import LanguageModel
@@ -56,7 +57,8 @@ def threshold_from_dials(
     """Returns the threshold that the caller's dial means; None for the stored one.
 
     Raises:
-        GenerationError: both dials at once, no calibration, or compute out of range.
+        GenerationError: both dials at once, a trigger without a threshold in nats, no calibration, or compute out of
+            range.
     """
     if compute is None:
         return scratchpad_threshold_nats
@@ -66,6 +68,12 @@ def threshold_from_dials(
             hint="Leave one out; compute is translated into a threshold.",
         )
     model.require_scratchpads("compute is no dial of it")
+    if model.config.trigger.kind not in NATS_TRIGGERS:
+        raise GenerationError(
+            f"compute is {compute!r} with the trigger `{model.config.trigger.kind}`, which has no threshold to turn; "
+            f"allowed with: {', '.join(NATS_TRIGGERS)}",
+            hint="Leave compute out, or give a threshold of inf (no scratchpads) or -inf (one at every byte).",
+        )
     if model.calibration is None:
         raise GenerationError(
             "the model has no calibration, so compute cannot be translated into a threshold",
@@ -129,18 +137,12 @@ class Generation(Iterator[NewBytes]):
         batch_rows: int = BATCH_ROWS,
         compile: bool = False,
     ) -> None:
-        if max_new_bytes < 0:
-            raise GenerationError(f"max_new_bytes is {max_new_bytes}; allowed: an integer of at least 0")
-        if batch_rows < 1:
-            raise GenerationError(f"batch_rows is {batch_rows}; allowed: an integer of at least 1")
+        max_new_bytes = checked_integer("max_new_bytes", max_new_bytes, least=0)
+        batch_rows = checked_integer("batch_rows", batch_rows, least=1)
         self.model = model
         self.prompts = encode_prompts(prompts)
         count = len(self.prompts)
-        seeds = [seed + row for row in range(count)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != count or min(seeds) < 0 or max(seeds) >= 2**63:
-            raise GenerationError(
-                f"seed is {seed}; allowed: an integer from 0 to below 2^63, or one per prompt ({count})"
-            )
+        seeds = _seeds(seed, count)
         thresholds = self._thresholds(scratchpad_threshold_nats, compute)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         stop_bytes = encode_stop(stop)
@@ -215,6 +217,25 @@ class Generation(Iterator[NewBytes]):
         for row in self.rows:
             self.engine.cancel(row)
         self._released.clear()
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """Returns a seed for each of `count` prompts.
+
+    Raises:
+        GenerationError: not one integer, or one for each, or out of range.
+    """
+    first = integer_or_none(seed)
+    if first is not None:
+        seeds: list[int | None] = [first + row for row in range(count)]
+    else:
+        seeds = [integer_or_none(one) for one in seed] if isinstance(seed, Iterable) else []
+    found = [one for one in seeds if one is not None and 0 <= one < 2**63]
+    if len(found) != count or len(seeds) != count:
+        raise GenerationError(
+            f"seed is {seed!r}; allowed: an integer from 0 to below 2^63, or one per prompt ({count})"
+        )
+    return found
 
 
 class TextStream(Iterator[str]):

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
+from patchpad.errors import InputError
 from patchpad.inference.cache import TrunkCache
 
 
@@ -41,8 +42,22 @@ class RowState:
 
     @torch.inference_mode()
     def select(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "RowState":
-        """Returns a copy with the given rows, in the given order; a row may come more than once."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.position.device)
+        """Returns a copy with the given rows, in the given order; a row may come more than once.
+
+        Args:
+            rows: their places.
+
+        Raises:
+            InputError: no places of rows; a mask of them is none.
+        """
+        batch = len(self.position)
+        index = integers(rows)
+        if index is None or index.dim() != 1 or bool(((index < 0) | (index >= batch)).any()):
+            raise InputError(
+                f"rows is {rows!r}; allowed: a list of places from 0 to {batch - 1}",
+                hint="Of a mask, mask.nonzero().flatten() gives the places.",
+            )
+        index = index.to(self.position.device)
         return self._map(lambda part: part[index] if isinstance(part, Tensor) else part.select(index))
 
     @classmethod
@@ -62,6 +77,17 @@ class RowState:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
         return type(self)(**changed)
+
+
+def integers(values: Any) -> Int[Tensor, "..."] | None:
+    """Returns integers of any kind and shape as a tensor; None for what is none, booleans included."""
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    if found.numel() == 0:
+        return found.long()
+    return None if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool else found.long()
 
 
 def padded_prompts(prompts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Int[Tensor, "batch position"]:

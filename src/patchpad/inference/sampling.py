@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchpad.errors import GenerationError
+from patchpad.errors import GenerationError, integer_or_none, number_or_nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,24 @@ class Sampling:
     """Keep the likeliest ids whose probabilities add up to at least p."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise GenerationError(f"temperature is {self.temperature}; allowed: 0 (greedy) or a number above 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise GenerationError(f"top_k is {self.top_k}; allowed: an integer of at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise GenerationError(f"top_p is {self.top_p}; allowed: a number above 0, up to 1")
+        if not 0 <= number_or_nan(self.temperature) < math.inf:  # nan is in no range
+            raise GenerationError(f"temperature is {self.temperature!r}; allowed: 0 (greedy) or a number above 0")
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", checked_integer("top_k", self.top_k, least=1))
+        if self.top_p is not None and not 0 < number_or_nan(self.top_p) <= 1:
+            raise GenerationError(f"top_p is {self.top_p!r}; allowed: a number above 0, up to 1")
+
+
+def checked_integer(name: str, value: Any, *, least: int) -> int:
+    """Returns an option as an integer.
+
+    Raises:
+        GenerationError: it is none, or below the least that is allowed.
+    """
+    number = integer_or_none(value)
+    if number is None or number < least:
+        raise GenerationError(f"{name} is {value!r}; allowed: an integer of at least {least}")
+    return number
 
 
 def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:

@@ -5,7 +5,7 @@ where a patch ends or a scratchpad fires, `predict` the next byte. `step` runs t
 lets rows go their own way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
-from patchpad.inference.row_state import RowState, padded_prompts
+from patchpad.inference.row_state import RowState, integers, padded_prompts
 from patchpad.inference.scratchpad_cache import ScratchpadCache
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
@@ -73,6 +73,9 @@ def encode_prompts(prompts: Prompts) -> list[bytes]:
     """
     if isinstance(prompts, str | bytes):
         raise InputError("prompts is a single string; allowed: a list of strings or bytes", hint="Write [prompt].")
+    if not isinstance(prompts, Iterable):
+        raise InputError(f"prompts is of type {type(prompts).__name__}; allowed: a list of strings or bytes")
+    prompts = list(prompts)
     if len(prompts) == 0:
         raise InputError("no prompt was given; allowed: at least one, which may be empty")
     for prompt in prompts:
@@ -81,7 +84,6 @@ def encode_prompts(prompts: Prompts) -> list[bytes]:
     return [encode_text(prompt) for prompt in prompts]
 
 
-@torch.inference_mode()
 def prefill(
     model: LanguageModel, prompts: Prompts, *, scratchpad_threshold_nats: ThresholdLike = None
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
@@ -100,10 +102,10 @@ def prefill(
     """
     encoded = encode_prompts(prompts)
     threshold = model.checked_threshold(scratchpad_threshold_nats, len(encoded))
-    return _phases_of(model).read_prompts(model, encoded, threshold)
+    logits, state = _phases_of(model).read_prompts(model, encoded, threshold)
+    return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
 
-@torch.inference_mode()
 def step(
     model: LanguageModel,
     next_bytes: Int[Tensor, " batch"] | Sequence[int],
@@ -123,16 +125,22 @@ def step(
         Logits of each row's next id, and the state to go on from.
 
     Raises:
-        InputError: ids out of range, another number of rows than the state's, or an impossible threshold.
+        InputError: ids that are no integers or out of range, another number of rows than the state's, a state
+            without rows, or an impossible threshold.
     """
-    ids = torch.as_tensor(next_bytes, dtype=torch.long, device=model.device)
     batch = len(state.position)
+    ids = integers(next_bytes)
+    if ids is None:
+        raise InputError(f"next_bytes is {next_bytes!r}; allowed: integers, one id per row of the state")
     if ids.shape != (batch,):
         raise InputError(f"next_bytes has the shape {list(ids.shape)}; allowed: [{batch}], one id per row of the state")
+    if batch == 0:
+        raise InputError("the state has no rows, so there is nothing to read; allowed: at least one row")
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
     threshold = model.checked_threshold(scratchpad_threshold_nats, batch)
-    return step_all(model.eval(), _phases_of(model), ids, state, threshold), state
+    logits = step_all(model.eval(), _phases_of(model), ids.to(model.device), state, threshold)
+    return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
 
 @torch.inference_mode()
@@ -247,7 +255,7 @@ def _threshold_of(model: ByteLM, threshold: Threshold, ids: Int[Tensor, " row"])
     value = model.trigger.threshold if threshold is None else threshold
     if isinstance(value, Tensor):
         return value.to(ids.device, torch.float32).expand(ids.shape)
-    return torch.full(ids.shape, value, dtype=torch.float32, device=ids.device)
+    return torch.tensor(value, dtype=torch.float32, device=ids.device).expand(ids.shape)
 
 
 def read_kernel(
@@ -309,7 +317,8 @@ def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " r
     state.trunk.num_patches[rows] = 0
     if state.scratchpads is not None:
         state.scratchpads.num_scratchpads[rows] = 0
-    null = model.context_to_bytes(model.context_to_bytes.null_context[None])
+    with autocast(model.device):
+        null = model.context_to_bytes(model.context_to_bytes.null_context[None])
     state.context[rows] = null.to(state.context.dtype)
 
 

@@ -1,6 +1,6 @@
 """Stop strings: where a generation ends, and which bytes must wait until that is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from patchpad.errors import GenerationError
 from patchpad.text import encode_text
@@ -14,7 +14,7 @@ def encode_stop(stop: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes
     """
     if stop is None:
         return ()
-    given = [stop] if isinstance(stop, str | bytes) else list(stop)
+    given = list(stop) if isinstance(stop, Iterable) and not isinstance(stop, str | bytes) else [stop]
     for one in given:
         if not isinstance(one, str | bytes) or len(one) == 0:
             raise GenerationError(f"a stop string is {one!r}; allowed: text or bytes of at least one byte")

@@ -57,6 +57,7 @@ class LanguageModel(nn.Module, ABC):
         """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
         self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan))
         self.store_threshold(self.trigger.threshold)
+        self.register_load_state_dict_post_hook(lambda model, _: model.restore_thresholds())
 
     @abstractmethod
     def predict_targets(
@@ -105,7 +106,7 @@ class LanguageModel(nn.Module, ABC):
         """
 
     def restore_thresholds(self) -> None:
-        """Takes over the threshold that was loaded with the weights."""
+        """Takes over the threshold that was loaded with the weights; `load_state_dict` calls it."""
         self.store_threshold(float(self.scratchpad_threshold_nats))
 
     @property

@@ -61,7 +61,6 @@ class Checkpoint:
         except (SafetensorError, RuntimeError, OSError) as error:
             raise _does_not_fit(self.path / MODEL, error) from error
         model.read_extra_files(self.path)
-        model.restore_thresholds()
         model.calibration = Calibration.read(self.path / CALIBRATION) if (self.path / CALIBRATION).exists() else None
         return model.eval()
 

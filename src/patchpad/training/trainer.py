@@ -292,7 +292,6 @@ class Trainer:
         files.remove_unfinished_steps(self.out)
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
-        self.model.restore_thresholds()
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
         self.schedule = ThresholdSchedule(self.config)
         self.schedule.restore(state["schedule"])
