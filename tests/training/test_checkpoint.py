@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from patchpad.calibration import Calibration
+from patchpad.calibration import ROW_KEYS, Calibration
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, write_atomically
 from patchpad.training import checkpoint as files
@@ -353,7 +353,8 @@ def test_a_calibration_that_stops_anywhere_leaves_a_run_that_loads_and_can_be_ca
 ):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    table = Calibration(rows=(), text_sha256="x")
+    row = dict.fromkeys(ROW_KEYS, 0.5)
+    table = Calibration(rows=(row,), text_sha256="x")
     files.store_calibration(run, table)
     left = [writes_before_it_fails]
 
@@ -366,7 +367,7 @@ def test_a_calibration_that_stops_anywhere_leaves_a_run_that_loads_and_can_be_ca
     with monkeypatch.context() as patched:
         patched.setattr(files, "write_atomically", write)
         with pytest.raises(OSError, match="No space left"):
-            files.store_calibration(run, Calibration(rows=(), text_sha256="y"))
+            files.store_calibration(run, Calibration(rows=(row,), text_sha256="y"))
     found = load(run).calibration
     assert found is not None
     assert found.text_sha256 == ("y" if writes_before_it_fails == 2 else "x")
