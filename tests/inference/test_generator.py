@@ -172,8 +172,7 @@ def test_options_may_be_numbers_and_prompts_of_any_kind(model):
 
 @pytest.mark.unchecked
 def test_compute_that_no_dial_can_serve_is_refused(model):
-    trigger = "stride"
-    other = sharp_model(tiny_model_config("fixed", trigger))
+    other = sharp_model(tiny_model_config("fixed", "stride"))
     with pytest.raises(GenerationError, match="with the trigger `stride`, which has no threshold to turn") as caught:
         patchpad.complete(other, ["abc"], compute=0.5)
     assert "calibrate" not in caught.value.hint
