@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from patchpad.config import DataConfig
-from patchpad.evaluation.calibration import calibrate
+from patchpad.evaluation.calibrate import calibrate
 from patchpad.training.checkpoint import open_checkpoint, save
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from patchpad.errors import DataError, PatchpadError
 from patchpad.files import write_atomically
 from patchpad.pages.measured_blocks import fill_block
-from patchpad.pages.ticks import compact_number
-from patchpad.study.study_claims import (
+from patchpad.pages.numbers import compact_number
+from patchpad.study.claims import (
     CLAIM_HEADINGS,
     Findings,
     closeness_rows,
@@ -23,11 +23,11 @@ from patchpad.study.study_claims import (
     equal_flops_rows,
     share_rows,
 )
-from patchpad.study.study_plots import MOST_ARMS, study_plots
-from patchpad.study.study_report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
-from patchpad.study.study_results import STUDY, read_result_files
-from patchpad.study.study_summary import Arm, Comparison, of_shared_seeds
-from patchpad.study.study_tables import (
+from patchpad.study.plots import MOST_ARMS, study_plots
+from patchpad.study.report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
+from patchpad.study.results import STUDY, read_result_files
+from patchpad.study.summary import Arm, Comparison, of_shared_seeds
+from patchpad.study.tables import (
     ARM_COLUMNS,
     BITS,
     NOTHING,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchpad.config import load_config
-from patchpad.study.quickstart import CONFIG
+from patchpad.quickstart.run import CONFIG
 from patchpad.training import trainer
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import pytest
 import patchpad
 from patchpad.cli.app import COMMANDS, main
 from patchpad.config import Config, load_config
-from patchpad.study.study_file import load_study
+from patchpad.study.definition import load_study
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
 

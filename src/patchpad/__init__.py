@@ -11,7 +11,7 @@ from patchpad.version import __version__
 
 if TYPE_CHECKING:
     from patchpad.evaluation.bits_per_byte import Point, evaluate, score
-    from patchpad.evaluation.calibration import calibrate
+    from patchpad.evaluation.calibrate import calibrate
     from patchpad.inference.generator import Completion, Generation, TextStream, complete, generate, stream
     from patchpad.inference.stepping import DecodingState, prefill, step
     from patchpad.inspection.inspection import Inspection, inspect
@@ -29,7 +29,7 @@ _HOMES = {
     "Point": "patchpad.evaluation.bits_per_byte",
     "TextStream": "patchpad.inference.generator",
     "Run": "patchpad.training.trainer",
-    "calibrate": "patchpad.evaluation.calibration",
+    "calibrate": "patchpad.evaluation.calibrate",
     "complete": "patchpad.inference.generator",
     "evaluate": "patchpad.evaluation.bits_per_byte",
     "generate": "patchpad.inference.generator",

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchpad.calibration import ROW_KEYS, Calibration
+from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.data import Corpus, cut_windows
 from patchpad.errors import CheckpointError, GenerationError
 from patchpad.evaluation.bits_per_byte import evaluate
-from patchpad.evaluation.calibration import calibrate
+from patchpad.evaluation.calibrate import calibrate
 from patchpad.testing import random_documents, sharp_model, tiny_model_config
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import patchpad
-from patchpad.calibration import Calibration
+from patchpad.calibration_table import Calibration
 from patchpad.errors import GenerationError, InputError
 from patchpad.inference.sampling import Sampling, choose, filtered_logits
 from patchpad.testing import as_row, sharp_model, tiny_model_config

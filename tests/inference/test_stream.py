@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import patchpad
-from patchpad.calibration import Calibration
+from patchpad.calibration_table import Calibration
 from patchpad.errors import GenerationError, InputError
 from patchpad.inference.cache import GROWTH
 from patchpad.testing import sharp_model, state_bytes, tiny_model_config

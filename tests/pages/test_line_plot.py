@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.pages.line_plot import Series, line_plot
+from patchpad.pages.numbers import compact_number
 from patchpad.pages.svg import MARKER_RADIUS
-from patchpad.pages.ticks import compact_number, nice_log_ticks, nice_ticks, tick_texts
+from patchpad.pages.ticks import nice_log_ticks, nice_ticks, tick_texts
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDINARY = st.floats(-1e12, 1e12) | st.integers(-1000, 1000)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchpad.study.study import run_study
-from patchpad.study.study_file import Study, load_study
-from patchpad.study.study_progress import LogStudyProgress
+from patchpad.study.definition import Study, load_study
+from patchpad.study.progress import LogStudyProgress
+from patchpad.study.run import run_study
 
 STUDY = """\
 name: small

@@ -1,226 +1,183 @@
-import html
-import math
-import os
-import re
-from html.parser import HTMLParser
+"""The report of a study: made from result files alone, its numbers those of the files."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from xml.etree import ElementTree
 
 import pytest
 
-from patchpad.pages.marked_text import visible_units
-from patchpad.study.report import Report, render_report, write_report
-from patchpad.study.report_plots import smoothed
-
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-LOADING = {"script", "img", "link", "iframe", "object", "embed", "audio", "video", "source", "base", "use", "image"}
-
-
-class Page(HTMLParser):
-    """Checks that tags balance and ids are unique; keeps what a test may ask about."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(source)
-        self.close()
-        assert self.open == []
-        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
-        assert len(ids) == len(set(ids))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
+from patchpad.errors import DataError
+from patchpad.study import plots as study_plots
+from patchpad.study.report import write_study_report
+from patchpad.study.results import read_results
+from patchpad.study.summary import summarize
 
 
-def point(threshold, scratchpads: float, bits: float) -> dict:
-    return {
-        "scratchpad_threshold_nats": threshold,
-        "bits_per_byte": bits,
-        "num_bytes": 4096,
-        "scratchpads_per_byte": scratchpads,
-        "patches_per_byte": 0.0625,
-        "trunk_calls_per_byte": 0.0625 + scratchpads,
-        "flops_per_byte": 9e5 + 4e6 * scratchpads,
-        "trunk_cache_bytes_per_byte": 128.0,
-    }
+@pytest.fixture
+def results(finished, tmp_path):
+    """A study's folder with its results alone."""
+    shutil.copytree(finished / "results", tmp_path / "study" / "results")
+    return tmp_path / "study"
 
 
-POINTS = [point(math.inf, 0.0, 2.5), point(1.75, 0.1875, 2.375), point(-math.inf, 0.9375, 2.25)]
-PROMPT, SAMPLE = "Über ", "caf\u00e9\n\u200b <i>".encode() + b"\xff\x00\xe2\x80"
+def rows(report: str, heading: str) -> dict[str, dict[str, str]]:
+    """The table whose headings begin so, by its first cell."""
+    lines = report[report.index(f"| {heading}") :].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    end = next((n for n, line in enumerate(lines) if not line), len(lines))
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:end]}
 
 
-def report(**changes) -> Report:
-    count = len(PROMPT.encode()) + len(SAMPLE)
-    values = {
-        "title": "A run",
-        "summary": "It costs 2.375 bits per byte.",
-        "facts": {"parameters": "12,345", "hardware": "2 CPU threads"},
-        "points": POINTS,
-        "calibrated_threshold_nats": 1.75,
-        "baselines": {"xz": 2.6, "bz2": 9.5},
-        "training": [
-            {"bytes_seen": 1000 * step, "train/bpb": 2 + 6 / step, **({"val/bpb": 2.4} if step % 50 == 0 else {})}
-            for step in range(1, 201)
-        ],
-        "sample_prompt": PROMPT,
-        "sample": SAMPLE,
-        "sample_scratchpads": [n % 5 == 0 for n in range(count)],
-        "sample_patch_ends": [n % 16 == 15 for n in range(count)],
-        "sample_entropy_nats": [n % 7 / 2 for n in range(count)],
-        "command": "patchpad quickstart --out x",
-        "reproduce": "line one\nline two",
-    }
-    return Report(**{**values, **changes})
+def stored(folder, name):
+    result = json.loads((folder / "results" / f"{name}.json").read_text())
+    return result, next(point for point in result["measured"]["points"] if point["at"] == "stored")
 
 
-BARE = {
-    "facts": {},
-    "points": [],
-    "baselines": {},
-    "training": [],
-    "sample_prompt": "",
-    "sample": b"",
-    "sample_scratchpads": [],
-    "sample_patch_ends": [],
-    "sample_entropy_nats": [],
-    "command": "",
-    "reproduce": "",
-}
-NO_MARKS = {"sample_scratchpads": [], "sample_patch_ends": [], "sample_entropy_nats": []}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        BARE,
-        {"points": POINTS[:1]},
-        {"points": [point(math.inf, 0.0, 0.0)]},
-        {"points": [POINTS[0]] * 3},
-        {"calibrated_threshold_nats": 7},
-        {"calibrated_threshold_nats": math.inf},
-        {"training": [{"bytes_seen": 5, "train/bpb": math.nan}, {"bytes_seen": 0, "val/bpb": 3.0}]},
-        {"training": [{"bytes_seen": 16, "train/bpb": 8.0}]},
-        {**NO_MARKS, "sample": b""},
-        {"sample_entropy_nats": [0.0] * (len(PROMPT.encode()) + len(SAMPLE))},
-    ],
-)
-def test_the_page_is_well_formed_and_loads_nothing(changes):
-    source = render_report(report(**changes))
-    page = Page(source)
-    assert not LOADING & {tag for tag, _ in page.tags}
-    assert not any({"src", "href", "srcset", "data", "action"} & set(attributes) for _, attributes in page.tags)
-    assert not re.search(r"https?:|@import|url\(", source)
-    assert "nan" not in page.text.replace("\n", " ").split()
-
-
-def test_text_from_outside_is_escaped():
-    hostile = "<script>alert('&')</script>"
-    source = render_report(
-        report(
-            title=hostile,
-            summary=hostile,
-            facts={hostile: hostile},
-            baselines={hostile: 2.4, hostile * 2: 99.0},
-            sample_prompt=hostile,
-            sample=hostile.encode(),
-            command=hostile + "\udcff",
-            reproduce=hostile + "\x00",
-            **NO_MARKS,
-        )
+def test_the_report_command_needs_no_torch_and_no_runs(results):
+    code = "import sys; from patchpad.cli.app import main; code = main(['study', 'report', sys.argv[1]]); "
+    code += "sys.exit(code or ('torch' in sys.modules) or ('numpy' in sys.modules))"
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(results)], env=environment, capture_output=True, text=True, check=False
     )
-    assert "<script" not in source
-    assert source.count(html.escape(hostile)) >= 8
-    Page(source)
-    source.encode("utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(results / "report.md")
 
 
-def test_infinite_thresholds_show_as_signs_and_may_come_from_json():
-    for points in (POINTS, [point("inf", 0.0, 2.5), point(1.75, 0.1875, 2.375), point("-inf", 0.9375, 2.25)]):
-        source = render_report(report(points=points))
-        assert '<th scope="row">∞</th>' in source
-        assert '<th scope="row">-∞</th>' in source
-        assert not re.search(r"\binf\b", Page(source).text)
-
-
-def test_only_the_calibrated_row_is_marked():
-    rows = re.findall(r"<tr.*?</tr>", render_report(report(baselines={})), re.DOTALL)
-    (marked,) = [row for row in rows if "calibrated" in row]
-    assert "1.750" in marked
-    assert "class=chosen" in marked
-    assert "2.3750" in marked
-    assert "-5.00 %" in marked
-
-
-def test_a_far_baseline_is_named_below_the_plot_instead_of_squeezing_it():
-    source = render_report(report())
-    assert "Outside the plot lies bz2 (9.500)." in source
-    assert ">xz 2.600</text>" in source
-
-
-def test_every_byte_of_a_sample_is_visible_once():
-    units = visible_units(PROMPT.encode() + SAMPLE)
-    assert [unit.text for unit in units] == [
-        *("Ü", "b", "e", "r", " ", "c", "a", "f", "é", "␊", "\\xE2\\x80\\x8B", " ", "<", "i", ">"),
-        *("\\xFF", "\\x00", "\\xE2", "\\x80"),
+def test_numbers_in_the_report_are_those_of_the_results(results):
+    report = write_study_report(results).read_text()
+    table = rows(report, "arm | seeds | parameters")
+    assert list(table) == [
+        *("plain", "entropy", "random (exploratory)", "byte (exploratory)", "xz (compressor)", "bz2 (compressor)")
     ]
-    assert [unit.start for unit in units[1:]] == [unit.stop for unit in units[:-1]]
-    everything = bytes(range(256)) * 2
-    assert visible_units(everything)[-1].stop == len(everything)
-    assert all(unit.text.isprintable() for unit in visible_units(everything))
+    pair = [stored(results, f"entropy-seed{seed}") for seed in (0, 1)]
+    bits = [point["bits_per_byte"] for _, point in pair]
+    row = table["entropy"]
+    assert row["bits per byte"] == f"{statistics.fmean(bits):.4f} ± {statistics.stdev(bits):.4f}"
+    assert row["FLOPs per byte"] == f"{statistics.fmean(point['flops_per_byte'] for _, point in pair):,.0f}"
+    null = statistics.fmean(one["measured"]["null_context_bits_per_byte"] for one, _ in pair)
+    assert row["without the trunk's context"] == f"{null:.4f}"
+    assert row["seeds"] == "2"
+    assert row["parameters"] == f"{sum(pair[0][0]['parameters'].values()):,}"
+    assert table["xz (compressor)"]["bits per byte"] == f"{pair[0][0]['compressors']['xz']:.4f}"
+    assert table["byte (exploratory)"]["without the trunk's context"] == "–"  # noqa: RUF001
+
+    differences = rows(report, "arm | bits per byte, difference")
+    plain = [stored(results, f"plain-seed{seed}")[1]["bits_per_byte"] for seed in (0, 1)]
+    each = [one - other for one, other in zip(bits, plain, strict=True)]
+    expected = f"{statistics.fmean(each):+.4f} ± {statistics.stdev(each):.4f}"
+    assert differences["entropy"]["bits per byte, difference"] == expected
+    assert differences["entropy"]["each seed"] == ", ".join(f"{value:+.4f}" for value in each)
+    assert differences["random (exploratory)"]["seeds in common"] == "1"
 
 
-def test_marks_of_all_bytes_of_a_character_land_on_it():
-    data = "aé"
-    source = render_report(
-        report(
-            sample_prompt="",
-            sample=data.encode(),
-            sample_scratchpads=[False, True, False],
-            sample_patch_ends=[False, False, True],
-            sample_entropy_nats=[0.0, 0.25, 2.0],
-        )
-    )
-    assert '<i title="0.00 nats">a</i><i class="e10 pad end" title="2.00 nats, scratchpad, patch end">é</i>' in source
+def test_every_plot_that_the_report_shows_is_an_image_of_its_own(results):
+    report = write_study_report(results).read_text()
+    names = {line.split("(plots/")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")}
+    assert names == {path.name for path in (results / "plots").iterdir()}
+    kinds = ("flops", "cache", "threshold", "positions", "letters", "classes", "training")
+    assert names == {f"words-1.7k-{kind}.svg" for kind in kinds}
+    for name in names:
+        root = ElementTree.fromstring((results / "plots" / name).read_text())
+        assert root.tag.endswith("svg")
+        assert "prefers-color-scheme:dark" in ElementTree.tostring(root, encoding="unicode")
 
 
-def test_marks_need_one_value_for_each_byte():
-    with pytest.raises(ValueError, match="sample_scratchpads has 1 values for"):
-        report(sample_scratchpads=[True])
+def test_positions_of_several_seeds_are_weighted_by_their_bytes(results):
+    (comparison,) = summarize(read_results(results))
+    arm = next(arm for arm in comparison.arms if arm.name == "entropy")
+    tables = [one["measured"]["stored"]["bits_per_byte_by_position"] for one in arm.results]
+    first = [table[0] for table in tables]
+    mean = sum(row["bits_per_byte"] * row["num_bytes"] for row in first) / sum(row["num_bytes"] for row in first)
+    assert arm.by_position("stored")[0] == (1, pytest.approx(mean, abs=1e-12))
 
 
-def test_smoothing_keeps_the_ends_and_the_mean_of_a_line():
-    line = [(float(x), 3.0 - 0.001 * x) for x in range(2000)]
-    result = smoothed(line, 41)
-    assert len(result) <= 800
-    assert result[-1] == line[-1]
-    assert all(y == pytest.approx(3.0 - 0.001 * x) for x, y in result)
+def test_arms_that_saw_another_number_of_bytes_have_tables_and_plots_of_their_own(results):
+    path = results / "results" / "random-seed0.json"
+    result = json.loads(path.read_text())
+    result["training"]["bytes_seen"] *= 2
+    path.write_text(json.dumps(result))
+    report = write_study_report(results).read_text()
+    first, second = report.split("## Text: words, 3.3")[1].split("## Text: words, 1.6")
+    assert next(iter(rows(first, "arm | seeds | parameters"))) == "random (exploratory)"
+    assert "random (exploratory)" not in second
+    assert "random (exploratory)" not in rows(report, "arm | bits per byte, difference")
+    assert "(plots/words-3.3k-flops.svg)" in first
+    assert "(plots/words-1.7k-flops.svg)" in second
 
 
-def test_a_failed_write_leaves_the_old_page_and_no_other_file(tmp_path, monkeypatch):
-    path = tmp_path / "report.html"
-    write_report(path, report())
-    before = path.read_bytes()
+def test_arms_whose_bytes_hardly_differ_have_plots_of_their_own_too(results):
+    for path in (results / "results").glob("*-seed*.json"):
+        result = json.loads(path.read_text())
+        result["training"]["bytes_seen"] = 16_500 if result["arm"] == "random" else 16_000
+        path.write_text(json.dumps(result))
+    report = write_study_report(results).read_text()
+    first, second = report.split("## Text: words")[1:]
+    assert "(plots/words-16.5k-flops.svg)" in first
+    assert "(plots/words-16k-flops.svg)" in second
+    plots = [(results / "plots" / f"words-{size}-flops.svg").read_text() for size in ("16.5k", "16k")]
+    assert [">random" in plot for plot in plots] == [True, False]
 
-    def fail(*_):
-        raise OSError("disk full")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
-            write_report(path, report(title="another"))
-    with pytest.raises(KeyError):
-        write_report(path, report(points=[{"scratchpad_threshold_nats": 1.0}]))
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+def test_results_of_different_texts_under_one_name_are_refused(results):
+    path = results / "results" / "random-seed0.json"
+    result = json.loads(path.read_text())
+    result["data"]["training"]["sha256"] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(
+        DataError, match="byte-seed0 and random-seed0 have different training texts under the name `words`"
+    ):
+        write_study_report(results)
+
+
+def test_letters_are_compared_over_the_seeds_that_both_arms_have(results):
+    def with_letters(name, bits):
+        path = results / "results" / f"{name}.json"
+        result = json.loads(path.read_text())
+        rows = [{"letter": letter, "bits_per_byte": bits + letter, "num_bytes": 10} for letter in (0, 1)]
+        result["measured"]["stored"]["bits_per_byte_by_letter"] = rows
+        path.write_text(json.dumps(result))
+
+    for name, bits in (("plain-seed0", 2.0), ("plain-seed1", 4.0), ("entropy-seed0", 1.5), ("entropy-seed1", 1.0)):
+        with_letters(name, bits)
+    (results / "results" / "plain-seed1.json").unlink()
+    (comparison,) = summarize(read_results(results))
+    drawn = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(study_plots, "line_plot", lambda series, **_: drawn.extend(series) or "")
+        study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
+    assert [one.points for one in drawn] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
+
+
+def test_a_plot_says_how_many_arms_it_leaves_out(results, monkeypatch):
+    monkeypatch.setattr(study_plots, "MOST_ARMS", 1)
+    plots = write_study_report(results).parent / "plots"
+    assert "inside the patch (1 of 2 arms)</" in (plots / "words-1.7k-positions.svg").read_text()
+    assert "arms)" not in (plots / "words-1.7k-classes.svg").read_text()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_positions_without_scratchpads_are_shown_where_there_is_room(results, monkeypatch, most):
+    monkeypatch.setattr(study_plots, "MOST_TOLD_SWITCHED_OFF", most)
+    plot = (write_study_report(results).parent / "plots" / "words-1.7k-positions.svg").read_text()
+    assert ("entropy, switched off" in plot) == (most == 2)  # beside it stands `plain`, which has none to switch off
+    assert "plain, switched off" not in plot
+
+
+def test_an_unfinished_study_is_reported_as_far_as_it_got(results):
+    for name in ("byte-seed0", "entropy-seed1"):
+        (results / "results" / f"{name}.json").unlink()
+    report = write_study_report(results).read_text()
+    assert "\nNo result yet of: entropy (seed 1), byte.\n" in report
+    assert rows(report, "arm | seeds | parameters")["entropy"]["seeds"] == "1"
+
+
+def test_a_folder_without_results_and_a_broken_result_are_refused(results, tmp_path):
+    with pytest.raises(DataError, match="holds no results of a study"):
+        write_study_report(tmp_path)
+    (results / "results" / "plain-seed0.json").write_text("{")
+    with pytest.raises(DataError, match=r"cannot read .*plain-seed0.json"):
+        write_study_report(results)

@@ -11,7 +11,7 @@ import pytest
 
 from patchpad.config import Config, TrainConfig
 from patchpad.errors import DataError
-from patchpad.study.study_file import load_study
+from patchpad.study.definition import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "study_page.py"

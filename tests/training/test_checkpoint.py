@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from patchpad.calibration import ROW_KEYS, Calibration
+from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, write_atomically
 from patchpad.training import checkpoint as files

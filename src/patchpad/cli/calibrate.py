@@ -18,8 +18,8 @@ def calibrate(
 ) -> None:
     """Measure the calibration table on held-out text and store it with the model; then --compute works."""
     from patchpad.cli.tables import print_calibration
-    from patchpad.evaluation import calibration
-    from patchpad.model.precision import select_device
+    from patchpad.device import select_device
+    from patchpad.evaluation import calibrate as calibration
     from patchpad.training.checkpoint import open_checkpoint, store_calibration
 
     checkpoint = open_checkpoint(run)

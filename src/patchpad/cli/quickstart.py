@@ -24,7 +24,7 @@ def quickstart(
     """Train a small model on real text, measure it along the threshold, write a sample and report.html."""
     from patchpad.cli.tables import print_points
     from patchpad.files import strict_json
-    from patchpad.study import quickstart as job
+    from patchpad.quickstart import run as job
     from patchpad.training.progress import progress_for_stderr
 
     with progress_for_stderr() as progress:

@@ -30,16 +30,16 @@ def run(
 
     Run it again to go on: arms that are done are skipped, and a stopped one is resumed. Ctrl-C saves.
     """
-    from patchpad.study.study_file import choose_runs, load_study
+    from patchpad.study.definition import choose_runs, load_study
 
     loaded = load_study(file)
     runs = choose_runs(loaded, arms or (), seeds or ())
 
     from patchpad.errors import StudyError, TrainingInterrupted
     from patchpad.files import strict_json
-    from patchpad.study.study import run_study
-    from patchpad.study.study_progress import study_progress_for_stderr
-    from patchpad.study.study_report import has_results, write_study_report
+    from patchpad.study.progress import study_progress_for_stderr
+    from patchpad.study.report import has_results, write_study_report
+    from patchpad.study.run import run_study
 
     try:
         with study_progress_for_stderr(runs) as progress:
@@ -76,7 +76,7 @@ def report(
 ) -> None:
     """Write DIR/report.md and its plots anew from DIR/results alone, without training."""
     from patchpad.files import strict_json
-    from patchpad.study.study_report import write_study_report
+    from patchpad.study.report import write_study_report
 
     written = write_study_report(folder)
     print(strict_json({"report": str(written)}) if json else written)

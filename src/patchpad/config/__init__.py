@@ -3,7 +3,6 @@
 Precedence is defaults < YAML file < command line. A file holds only what differs from the defaults.
 """
 
-from patchpad.config.config import FORMAT_VERSION, Config, load_config
 from patchpad.config.model import (
     IGNORED_TARGET,
     NATS_TRIGGERS,
@@ -20,6 +19,7 @@ from patchpad.config.model import (
     TriggerKind,
 )
 from patchpad.config.plain_values import build_section, read_yaml
+from patchpad.config.run import FORMAT_VERSION, Config, load_config
 from patchpad.config.train import DataConfig, TrainConfig
 
 __all__ = [

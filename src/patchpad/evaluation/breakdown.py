@@ -15,7 +15,7 @@ from torch import Tensor
 from patchpad.config import NATS_TRIGGERS
 from patchpad.data import Batch, Windows
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
-from patchpad.evaluation.calibration import thresholds_at
+from patchpad.evaluation.calibrate import thresholds_at
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.patching.patchifiers import bytes_since_end

@@ -13,7 +13,7 @@ from patchpad.cost import cost
 from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import InputError
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
-from patchpad.evaluation.calibration import score_quantiles
+from patchpad.evaluation.calibrate import score_quantiles
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
 from patchpad.text import encode_text

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchpad.inspection.columns import Column, Glyphs, glyphs_for, text_columns
 from patchpad.inspection.inspection import NOT_READ, Inspection
-from patchpad.pages.ticks import compact_number
+from patchpad.pages.numbers import compact_number
 
 Styled = list[tuple[str, str]]
 """A line as pieces of text, each with a style of rich."""

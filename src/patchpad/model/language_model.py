@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patchpad.calibration import Calibration
+from patchpad.calibration_table import Calibration
 from patchpad.config import IGNORED_TARGET, NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
 from patchpad.patching import Patchifier, Threshold, ThresholdLike, Trigger, build_trigger

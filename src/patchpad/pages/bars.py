@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from patchpad.pages.numbers import Number, compact_number
 from patchpad.pages.svg import (
     CHARACTER_WIDTH,
     STANDALONE_PADDING,
@@ -13,7 +14,7 @@ from patchpad.pages.svg import (
     svg_element,
     text_element,
 )
-from patchpad.pages.ticks import Number, compact_number, nice_ticks, tick_texts
+from patchpad.pages.ticks import nice_ticks, tick_texts
 
 BAR_HEIGHT, BAR_GAP, GROUP_GAP = 9.0, 2.0, 12.0
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from patchpad.pages.numbers import Number, compact_number
 from patchpad.pages.point_labels import Box, label_elements
 from patchpad.pages.svg import (
     CHARACTER_WIDTH,
@@ -15,7 +16,7 @@ from patchpad.pages.svg import (
     svg_element,
     text_element,
 )
-from patchpad.pages.ticks import Number, compact_number, nice_log_ticks, nice_ticks, tick_texts
+from patchpad.pages.ticks import nice_log_ticks, nice_ticks, tick_texts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ too. They are CSS variables with a light and a dark value, so a plot follows the
 import html
 from collections.abc import Sequence
 
-from patchpad.pages.ticks import Number
+from patchpad.pages.numbers import Number
 
 FONT_SIZE = 13
 CHARACTER_WIDTH = 0.52 * FONT_SIZE  # a mean over system fonts; only used to reserve room

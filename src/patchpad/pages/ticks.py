@@ -1,9 +1,9 @@
-"""Axis ticks at round values, and short texts for numbers. Standard library only."""
+"""Axis ticks at round values. Standard library only."""
 
 import math
 from collections.abc import Sequence
 
-Number = int | float
+from patchpad.pages.numbers import Number, compact_number, scale_of
 
 
 def nice_ticks(values: Sequence[Number], *, target: int = 5) -> list[float]:
@@ -38,24 +38,6 @@ def tick_texts(ticks: Sequence[float], *, even: bool = True) -> list[str]:
     largest = max(abs(tick) for tick in ticks)
     if not even or not 1e-4 <= largest < 1e15:
         return [compact_number(tick, digits=4) for tick in ticks]
-    divisor, suffix = _scale(largest) if largest >= 1e4 else (1.0, "")
+    divisor, suffix = scale_of(largest) if largest >= 1e4 else (1.0, "")
     decimals = max(0, -math.floor(math.log10((ticks[1] - ticks[0]) / divisor) + 1e-6))
     return ["0" if tick == 0 else f"{tick / divisor:.{decimals}f}{suffix}" for tick in ticks]
-
-
-def compact_number(value: Number, *, digits: int = 3) -> str:
-    """Returns a number in `digits` significant digits with a suffix (k, M, G, T) from a thousand up, or ∞ and -∞."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if math.isnan(value) or value == 0:
-        return "0" if value == 0 else "–"  # noqa: RUF001  (a dash for "no value")
-    rounded = float(f"{value:.{digits - 1}e}")  # first, so that 999,999 becomes 1M and not 1000k
-    divisor, suffix = _scale(abs(rounded))
-    return f"{rounded / divisor:.{digits}g}{suffix}"
-
-
-def _scale(largest: float) -> tuple[float, str]:
-    for divisor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if divisor <= largest < divisor * 1e3:
-            return divisor, suffix
-    return 1.0, ""

@@ -1,1 +1,1 @@
-"""Reports on what a model does: plots as SVG, pages as one self-contained HTML file. Standard library only."""
+"""Studies: arms x seeds trained and measured, and what their results say in tables, plots and pages."""

@@ -13,10 +13,10 @@ from patchpad.config import Config
 from patchpad.errors import TrainingInterrupted
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
+from patchpad.study.definition import ArmRun
+from patchpad.study.progress import StudyProgress
 from patchpad.study.provenance import commit
-from patchpad.study.study_file import ArmRun
-from patchpad.study.study_progress import StudyProgress
-from patchpad.study.study_results import RESULT_VERSION, SECONDS, TRAINING, read_json
+from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_json
 from patchpad.training import checkpoint as files
 from patchpad.training.trainer import Trainer, read_metrics
 

@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import patchpad.data
-from patchpad.calibration import Calibration
+from patchpad.calibration_table import Calibration
 from patchpad.config import FORMAT_VERSION, Config
+from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import select_device
 
 CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
     "config.json",

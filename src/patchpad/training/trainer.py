@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from patchpad.config import Config
 from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows
+from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
@@ -25,7 +26,7 @@ from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import autocast, select_device
+from patchpad.model.precision import autocast
 from patchpad.training import checkpoint as files
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress

@@ -12,9 +12,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from patchpad.baseline_cost import baseline_parts
 from patchpad.config import SEPARATOR, Config, ModelConfig, PatchifierConfig
 from patchpad.cost import Cost, cost, count_parameters, default_rates
+from patchpad.cost.baselines import baseline_parts
 from patchpad.data import Corpus, cut_windows
 from patchpad.errors import ConfigError
 from patchpad.evaluation.bits_per_byte import evaluate
@@ -194,5 +194,5 @@ def test_local_pairs_of_a_context_that_ends_inside_a_patch_are_the_mean_over_pos
 
 
 def test_cost_of_baselines_imports_no_torch():
-    code = "import sys, patchpad.baseline_cost; sys.exit('torch' in sys.modules)"
+    code = "import sys, patchpad.cost.baselines; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

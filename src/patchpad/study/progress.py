@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from patchpad.study.study_file import ArmRun
-from patchpad.study.study_results import point_at, seconds_per_byte
+from patchpad.study.definition import ArmRun
+from patchpad.study.results import point_at, seconds_per_byte
 
 logger = logging.getLogger(__name__)
 

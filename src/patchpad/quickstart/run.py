@@ -20,14 +20,14 @@ from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import ConfigError
 from patchpad.evaluation.bits_per_byte import Point
-from patchpad.evaluation.calibration import calibration_of, calibration_points
+from patchpad.evaluation.calibrate import calibration_of, calibration_points
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.inference.generator import Completion, complete
 from patchpad.inspection.inspection import inspect
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
-from patchpad.study.report import Report, write_report
+from patchpad.quickstart.report import Report, write_report
 from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
 from patchpad.training.run_text import absolute_paths

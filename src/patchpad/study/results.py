@@ -12,7 +12,7 @@ from typing import Any
 from patchpad.config import Config
 from patchpad.errors import ConfigError, DataError
 from patchpad.files import strict_json, write_atomically
-from patchpad.study.study_file import ArmRun, Study, first_difference, learned_from
+from patchpad.study.definition import ArmRun, Study, first_difference, learned_from
 
 RESULT_VERSION, STUDY_VERSION = 1, 2
 STUDY = "study.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from patchpad.calibration import ROW_KEYS, Calibration
+from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.config import NATS_TRIGGERS
 from patchpad.data import Corpus, Windows
 from patchpad.errors import GenerationError

@@ -6,8 +6,8 @@ from typing import Any
 
 from patchpad.files import json_float
 from patchpad.pages.line_plot import Series, line_plot
+from patchpad.pages.numbers import Number, compact_number
 from patchpad.pages.svg import escape_text
-from patchpad.pages.ticks import Number, compact_number
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 330  # narrow, so that text stays readable when a phone shrinks the plot
 MAX_CURVE_POINTS = 400

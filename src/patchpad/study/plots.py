@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from patchpad.pages.bars import Bars, bar_plot
 from patchpad.pages.line_plot import Series, line_plot
 from patchpad.pages.svg import CHARACTER_WIDTH, NUM_COLOURS
-from patchpad.study.study_summary import Arm, Comparison
+from patchpad.study.summary import Arm, Comparison
 
 WIDTH, HEIGHT = 720, 360
 LONGEST_POSITION = 32

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patchpad.baseline_cost import baseline_parameters, baseline_parts, baseline_patches_per_byte
 from patchpad.config import NATS_TRIGGERS, NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
+from patchpad.cost.baselines import baseline_parameters, baseline_parts, baseline_patches_per_byte
 from patchpad.errors import ConfigError
 
 PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")

@@ -19,12 +19,12 @@ from patchpad.errors import ConfigError, PatchpadError, StudyError, TrainingInte
 from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
+from patchpad.quickstart.run import data_config, evaluated_texts
 from patchpad.study.arm_training import train_arm, training_facts
+from patchpad.study.definition import BUNDLED, ArmRun, Study, choose_runs, with_data
+from patchpad.study.progress import LogStudyProgress, StudyProgress
 from patchpad.study.provenance import provenance
-from patchpad.study.quickstart import data_config, evaluated_texts
-from patchpad.study.study_file import BUNDLED, ArmRun, Study, choose_runs, with_data
-from patchpad.study.study_progress import LogStudyProgress, StudyProgress
-from patchpad.study.study_results import (
+from patchpad.study.results import (
     EVALUATED,
     RESULT_VERSION,
     StudyFolder,

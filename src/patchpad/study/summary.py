@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from patchpad.pages.ticks import Number, compact_number
-from patchpad.study.study_results import Results, point_at
+from patchpad.pages.numbers import Number, compact_number
+from patchpad.study.results import Results, point_at
 
 SAME_BYTES = 0.02
 """Share by which the bytes seen of arms may differ that are compared: rows of a batch are not all full."""

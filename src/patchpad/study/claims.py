@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from patchpad.errors import DataError
-from patchpad.pages.ticks import compact_number
-from patchpad.study.study_results import Results
-from patchpad.study.study_summary import Arm, Comparison, Spread, difference, of_shared_seeds, summarize
-from patchpad.study.study_tables import DIFFERENCE_HEADINGS, NOTHING, difference_cells
+from patchpad.pages.numbers import compact_number
+from patchpad.study.results import Results
+from patchpad.study.summary import Arm, Comparison, Spread, difference, of_shared_seeds, summarize
+from patchpad.study.tables import DIFFERENCE_HEADINGS, NOTHING, difference_cells
 
 COSTS = {
     "trunk calls per byte, of both": ("trunk_calls_per_byte", 4),

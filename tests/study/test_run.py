@@ -10,11 +10,11 @@ import pytest
 from patchpad.cli.app import main
 from patchpad.errors import ConfigError, DataError, StudyError, TrainingInterrupted
 from patchpad.files import write_atomically
-from patchpad.study import arm_training, study_progress
-from patchpad.study import study as job
-from patchpad.study.study import open_texts, run_study
-from patchpad.study.study_file import choose_runs
-from patchpad.study.study_progress import LogStudyProgress, TableStudyProgress
+from patchpad.study import arm_training
+from patchpad.study import run as job
+from patchpad.study.definition import choose_runs
+from patchpad.study.progress import LogStudyProgress, TableStudyProgress
+from patchpad.study.run import open_texts, run_study
 from patchpad.training.checkpoint import load
 
 POINT_KEYS = {

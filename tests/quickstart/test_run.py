@@ -14,7 +14,7 @@ import patchpad
 from patchpad.cli import quickstart as command
 from patchpad.cli.app import main
 from patchpad.config import ModelConfig
-from patchpad.study import quickstart as job
+from patchpad.quickstart import run as job
 from patchpad.testing import random_documents
 from patchpad.training.trainer import read_metrics
 

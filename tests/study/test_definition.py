@@ -6,7 +6,7 @@ import pytest
 
 from patchpad.config import Config, load_config
 from patchpad.errors import ConfigError
-from patchpad.study.study_file import (
+from patchpad.study.definition import (
     BUNDLED,
     bytes_per_step,
     choose_runs,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from patchpad.study.study_plots import CLASS_NAMES
-from patchpad.study.study_summary import Arm, Comparison, Spread
+from patchpad.study.plots import CLASS_NAMES
+from patchpad.study.summary import Arm, Comparison, Spread
 
 NOTHING = "–"  # noqa: RUF001  (a dash for "does not apply")
 BITS = "bits per byte"
