@@ -11,6 +11,7 @@ from patchpad.cli.app import main
 from patchpad.errors import ConfigError, DataError, StudyError, TrainingInterrupted
 from patchpad.files import write_atomically
 from patchpad.study import arm_training
+from patchpad.study import progress as study_progress
 from patchpad.study import run as job
 from patchpad.study.definition import choose_runs
 from patchpad.study.progress import LogStudyProgress, TableStudyProgress
