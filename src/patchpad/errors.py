@@ -6,6 +6,8 @@ Each message says what was wrong, the value, what is allowed, and what to do nex
 import difflib
 import math
 import operator
+import os
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,6 +81,11 @@ def integer_or_none(value: Any) -> int | None:
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError):
         return None
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Returns a path as a shell reads it, for hints and next commands that people paste."""
+    return shlex.quote(os.fspath(path))
 
 
 def near_matches(word: str, allowed: Iterable[str]) -> str:
