@@ -11,7 +11,7 @@ from typing import Any
 import machine
 import torch
 from machine import Work, work_rows
-from measuring import ROOT, arguments, prepare, write_results
+from measuring import arguments, prepare, write_results
 from ours import SteadyGeneration, TrainingStep, build, ragged_lengths, text_batch
 from presets_report import PLAIN_ARM, report
 from sizes import num_params
@@ -30,7 +30,7 @@ RowList = list[dict[str, Any]]
 
 def preset(name: str, arm: str) -> Config:
     """Returns the configuration of an arm of a preset."""
-    return load_config(ROOT / "configs" / f"{name}-{arm}.yaml")
+    return load_config(f"{name}-{arm}")
 
 
 def measure_training(name: str, arm: str, options: argparse.Namespace) -> RowList:

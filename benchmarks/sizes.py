@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from measuring import ROOT
-
 from patchpad.config import ModelConfig, PatchifierConfig, TriggerConfig, load_config
 from patchpad.cost import count_parameters
 
@@ -22,7 +20,7 @@ SIZES = {
     "3M": ModelConfig(trunk_layers=3, **MEASURED_PARTS),
     "20M": ModelConfig(trunk_dim=512, trunk_heads=8, trunk_layers=6, **{**MEASURED_PARTS, "byte_dim": 128}),
     "100M": replace(
-        load_config(ROOT / "configs" / "100m-fixed16-entropy.yaml").model,
+        load_config("100m-fixed16-entropy").model,
         ngram_vocab_size=0,
         encoder_layers=1,
         entropy_head_layers=2,

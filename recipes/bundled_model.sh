@@ -10,7 +10,7 @@ text=src/patchpad/data/bundled
 if [ -d "$run/checkpoints" ]; then
   patchpad train --resume "$run"
 else
-  patchpad train --config configs/bundled-1m-fixed16-entropy.yaml --out "$run" \
+  patchpad train --config bundled-1m-fixed16-entropy --out "$run" \
     --data "$text/austen_train.jsonl.xz" --data.validation_paths "[$text/austen_validation.jsonl.xz]"
 fi
 python recipes/pack_bundled_model.py "$run" "$out.new" "$text/austen_validation.jsonl.xz"

@@ -1,4 +1,4 @@
-"""Every configuration in `configs/` is read; each tiny one trains; the table in the docs is that of the files."""
+"""Every preset is read; each tiny one trains; the table in the docs is that of the files."""
 
 import math
 import subprocess
@@ -8,39 +8,38 @@ from pathlib import Path
 
 import pytest
 
-from patchpad.config import load_config
+from patchpad.config import load_config, preset_names
 from patchpad.quickstart.run import CONFIG
 from patchpad.training import trainer
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "configs").glob("*.yaml"))
-TINY = [file for file in FILES if file.stem.startswith("tiny-")]
+PRESETS = preset_names()
+TINY = [name for name in PRESETS if name.startswith("tiny-")]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_configuration_is_read(file):
-    assert load_config(file).model.context_bytes > 0
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_read_by_its_name_as_by_its_path(name):
+    assert load_config(name) == load_config(ROOT / "src" / "patchpad" / "presets" / f"{name}.yaml")
 
 
-@pytest.mark.parametrize("file", TINY, ids=lambda file: file.stem)
-def test_every_tiny_configuration_trains(file, tmp_path):
+@pytest.mark.parametrize("name", TINY)
+def test_every_tiny_preset_trains(name, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"line {number} of a text, {number**2}" for number in range(400)))
-    run = trainer.train(load_config(file, {"train.steps": "12"}), data=text, out=tmp_path / "run")
+    run = trainer.train(load_config(name, {"train.steps": "12"}), data=text, out=tmp_path / "run")
     first, last = (trainer.read_metrics(run.path)[index]["train/bpb"] for index in (0, -1))
     assert last < first < math.log2(257) + 0.5
 
 
-def test_the_quickstart_configuration_is_the_one_that_quickstart_trains():
-    config = load_config(next(file for file in FILES if file.stem == "small-cpu-fixed16-entropy"))
+def test_the_quickstart_preset_is_the_one_that_quickstart_trains():
+    config = load_config("small-cpu-fixed16-entropy")
     assert config == replace(CONFIG, train=replace(CONFIG.train, steps=config.train.steps))
 
 
 @pytest.mark.parametrize("size", ["tiny", "small-cpu", "100m", "350m", "1b", "2b"])
 def test_the_three_models_of_a_size_differ_in_patches_and_trigger_only(size):
     byte, plain, scratchpads = (
-        load_config(ROOT / "configs" / f"{size}-{kind}.yaml")
-        for kind in ("fixed1-never", "fixed16-never", "fixed16-entropy")
+        load_config(f"{size}-{kind}") for kind in ("fixed1-never", "fixed16-never", "fixed16-entropy")
     )
     patches = replace(byte.model.patchifier, target_patch_size=16)
     assert replace(byte, model=replace(byte.model, patchifier=patches)) == plain

@@ -2,14 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from patchpad.testing import BASELINE_KINDS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-TINY = {kind: CONFIGS / f"tiny-{kind}{'4' if kind == 'megabyte' else ''}.yaml" for kind in BASELINE_KINDS}
+TINY = {kind: f"tiny-{kind}{'4' if kind == 'megabyte' else ''}" for kind in BASELINE_KINDS}
 POINT_KEYS = {
     "scratchpad_threshold_nats", "bits_per_byte", "num_bytes", "scratchpads_per_byte", "patches_per_byte",
     "trunk_calls_per_byte", "flops_per_byte", "trunk_cache_bytes_per_byte",
@@ -87,7 +85,7 @@ def test_dials_are_refused_in_two_lines(fails, trained, text, command, options):
 
 @pytest.mark.parametrize("kind", BASELINE_KINDS)
 def test_cost_has_the_keys_of_the_patch_model(patchpad, fails, kind):
-    patch = strict(patchpad("cost", "--config", CONFIGS / "tiny-spacebyte-entropy.yaml", "--json"))
+    patch = strict(patchpad("cost", "--config", "tiny-spacebyte-entropy", "--json"))
     given = ("--mean-patch-size", "3.5") if kind == "bpe" else ()
     found = strict(patchpad("cost", "--config", TINY[kind], *given, "--json"))
     assert set(found) == set(patch)

@@ -41,7 +41,7 @@ def test_every_study_of_the_repository_is_read(file):
 
 def test_arms_differ_from_the_base_and_the_base_from_its_file_key_by_key():
     tiny = load_study(STUDIES / "tiny.yaml")
-    base = load_config(STUDIES.parent / "tiny-fixed16-entropy.yaml")
+    base = load_config("tiny-fixed16-entropy")
     config = next(run.config for run in tiny.runs if run.arm.name == "fixed16-random")
     assert config.model.trigger.kind == "random"
     assert config.model.trunk_dim == base.model.trunk_dim == 64

@@ -1,7 +1,6 @@
 """`patchpad cost`. Imports no torch."""
 
 import json as json_module
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -15,7 +14,7 @@ from patchpad.errors import ConfigError
 
 def cost(
     *,
-    config: Annotated[Path, Parameter(help="YAML file.")],
+    config: Annotated[str, Parameter(help="Name of a preset (see `patchpad configs`) or a YAML file.")],
     context: Annotated[int | None, Parameter(help="Bytes of context; default: the configuration's.")] = None,
     mean_patch_size: Annotated[float | None, Parameter(help="Bytes per patch; default: the target.")] = None,
     scratchpads_per_byte: Annotated[float | None, Parameter(help="Default: what training aims at.")] = None,

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from patchpad.pages.numbers import compact_number
+
 
 def print_points(points: Sequence[dict[str, Any]], *, calibrated_threshold_nats: float | None = None) -> None:
     """Prints evaluation points; the row at the calibrated threshold is marked with an asterisk."""
@@ -60,6 +62,28 @@ def print_calibration(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['bits_per_byte']:.4f}",
         )
     Console(width=100, highlight=False).print(table)
+
+
+def print_presets(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the presets in at most 80 columns."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("preset", "kind", "patches", "trigger"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("para-\nmeters", "FLOPs\nper byte"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["kind"],
+            f"{row['patchifier']} {row['target_patch_size']}" if row["patchifier"] else "-",
+            row["trigger"] or "-",
+            compact_number(row["num_params"], digits=3).replace("G", "B"),
+            "-" if row["flops_per_byte"] is None else compact_number(row["flops_per_byte"], digits=3),
+        )
+    console = Console(width=80, highlight=False)
+    console.print(table)
+    console.print("\n-: the model has no such part, or its FLOPs depend on the text")
+    console.print("To print a preset: patchpad configs NAME")
 
 
 def print_cost(cost: dict[str, Any]) -> None:

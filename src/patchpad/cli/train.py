@@ -16,7 +16,10 @@ OWN_OPTIONS = ("--config", "--data", "--out", "--resume", "--device", "--json", 
 
 def train(
     *fields: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[Path | None, Parameter(help="YAML file; without it, the defaults.")] = None,
+    config: Annotated[
+        str | None,
+        Parameter(help="Name of a preset (see `patchpad configs`) or a YAML file. Default: the defaults."),
+    ] = None,
     data: Annotated[
         list[str] | None,
         Parameter(
@@ -64,7 +67,7 @@ def train(
 
 
 def new_settings(
-    config: Path | None, overrides: dict[str, str], data: list[str] | None, out: Path | None, device: str | None
+    config: str | None, overrides: dict[str, str], data: list[str] | None, out: Path | None, device: str | None
 ) -> Config:
     """Returns the configuration of a new run.
 

@@ -19,6 +19,7 @@ from patchpad.config.model import (
     TriggerKind,
 )
 from patchpad.config.plain_values import build_section, read_yaml
+from patchpad.config.presets import preset_names, preset_text, read_preset_or_file
 from patchpad.config.run import FORMAT_VERSION, Config, load_config
 from patchpad.config.train import DataConfig, TrainConfig
 
@@ -42,5 +43,8 @@ __all__ = [
     "TriggerKind",
     "build_section",
     "load_config",
+    "preset_names",
+    "preset_text",
+    "read_preset_or_file",
     "read_yaml",
 ]

@@ -23,19 +23,33 @@ def read_yaml(path: str | Path, *, allowed: str, hint: str = "Give a YAML file w
     Raises:
         ConfigError: the file is missing, no YAML, or holds something else.
     """
-    import yaml
-
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}", hint=hint) from error
+    return parse_yaml(text, source=str(path), allowed=allowed)
+
+
+def parse_yaml(text: str, *, source: str, allowed: str) -> dict[str, Any]:
+    """Reads YAML text of keys and values.
+
+    Args:
+        text: the YAML; empty text gives no keys.
+        source: where it comes from, named in errors.
+        allowed: what belongs at its top, for the message.
+
+    Raises:
+        ConfigError: the text is not YAML, or holds something else.
+    """
+    import yaml
+
     try:
         values = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         detail = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {detail}", hint="Mend the file.") from error
+        raise ConfigError(f"{source} is not valid YAML: {detail}", hint="Fix the file.") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; allowed: {allowed}")
+        raise ConfigError(f"{source} holds a {type(values).__name__}; allowed: {allowed}")
     return values
 
 

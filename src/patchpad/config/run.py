@@ -8,7 +8,8 @@ from typing import Any
 
 from patchpad.config.checks import require
 from patchpad.config.model import NATS_TRIGGERS, ModelConfig
-from patchpad.config.plain_values import build_section, read_yaml
+from patchpad.config.plain_values import build_section
+from patchpad.config.presets import read_preset_or_file
 from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.errors import ConfigError
 from patchpad.files import without_infinities
@@ -72,20 +73,21 @@ class Config:
         return build_section(Config, values, source)
 
 
-def load_config(path: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
-    """Reads a YAML file and applies command-line overrides.
+def load_config(config: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
+    """Reads a preset or a YAML file and applies command-line overrides.
 
     Args:
-        path: YAML file with sections `model`, `data`, `train`; None for the defaults alone.
+        config: name of a preset, such as `tiny-fixed16-entropy`; or the path of a YAML file with sections `model`,
+            `data`, `train`; None for the defaults alone.
         overrides: dotted key to YAML text, as in `{"train.steps": "200"}`.
 
     Raises:
-        ConfigError: the file is missing or no YAML, or a key or value is wrong.
+        ConfigError: the name is unknown, the file is missing or not YAML, or a key or value is wrong.
     """
     import yaml
 
-    source = "defaults" if path is None else str(path)
-    values = {} if path is None else read_yaml(path, allowed="sections model, data, train")
+    source = "defaults" if config is None else str(config)
+    values = {} if config is None else read_preset_or_file(config)
     for key, text in (overrides or {}).items():
         *sections, name = key.split(".")
         target = values

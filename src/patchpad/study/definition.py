@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from patchpad.config import Config, DataConfig, build_section, read_yaml
-from patchpad.errors import ConfigError, near_matches
+from patchpad.config import Config, DataConfig, build_section, read_preset_or_file, read_yaml
+from patchpad.errors import ConfigError, near_matches, quoted
 
 BUNDLED = "bundled"
 """As the only path of a text: the novels that ship with the package, one of them held out."""
@@ -42,7 +42,7 @@ class BaseFields:
     """What arms start from."""
 
     config: str = ""
-    """A configuration, relative to the study's file; empty: the defaults."""
+    """Name of a preset, or a file, relative to the study's own; empty: the defaults."""
     model: dict[str, Any] = field(default_factory=dict)
     """What differs from it in the model."""
     train: dict[str, Any] = field(default_factory=dict)
@@ -216,8 +216,8 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
     base = arm.base or fields.base
     layers: list[Mapping[str, Any]] = []
     if base.config:
-        hint = f"Change `base.config` in {path}; it is relative to that file."
-        given = read_yaml(path.parent / base.config, allowed="sections model, data, train", hint=hint)
+        hint = f"Change `base.config` in {quoted(path)}: a preset's name, or a file relative to the study's own."
+        given = read_preset_or_file(base.config, folder=path.parent, hint=hint)
         layers.append({key: value for key, value in given.items() if key != "data"})
     layers += [{"model": base.model, "train": base.train}, {"model": arm.model, "train": arm.train}]
     values: dict[str, Any] = {}
