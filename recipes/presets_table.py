@@ -14,8 +14,8 @@ SIZES = ("tiny", "small-cpu", "bundled-1m", "100m", "350m", "1b", "2b")
 KINDS = ("fixed1-never", "fixed16-never")
 TEXT = """# Presets
 
-`--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to change.
-The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte model,
+`--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to
+change. The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte model,
 `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per byte.
 `spacebyte`, `entropy` and `hnet` stand at 6 bytes per patch and scratchpads at 1/8 per byte; where SpaceByte's patches
 end, the text decides. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4` are [baselines](baselines.md), left out here.
