@@ -15,13 +15,13 @@ KINDS = ("fixed1-never", "fixed16-never")
 TEXT = """# Presets
 
 `--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to
-change. The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte model,
-`fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per byte.
+change. The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte
+model, `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per byte.
 `spacebyte`, `entropy` and `hnet` stand at 6 bytes per patch and scratchpads at 1/8 per byte; where SpaceByte's patches
 end, the text decides. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4` are [baselines](baselines.md), left out here.
 Written by `recipes/presets_table.py` from the configurations alone, at their own context and these rates; nothing here
-is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and add as 2; caches
-in bf16.
+is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and add as 2; caches in
+bf16.
 
 Local parts of small-cpu, 100m, 350m and 1b have a quarter of the trunk's width, those of 2b 0.3 of it. In our trials
 at about 2M parameters a half was much better for scratchpads ([log](log.md)), where it cost a third of the byte model

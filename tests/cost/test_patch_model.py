@@ -314,7 +314,7 @@ def test_cache_holds_the_keys_and_values_of_commits_and_of_the_windows(dtype: st
         "routing": 0,
         "patch_pooling": 9 * 32 * item_bytes,  # separator and 8 bytes
         "trunk": 0,
-        "context_to_bytes": 0,
+        "context_to_bytes": (8 + 2) * 32 * item_bytes,  # a vector for each lag, one for each further decoder layer
         "local_decoder": 3 * per_layer,
     }
     assert costs.local_cache_bytes == sum(by_part.values())
@@ -333,7 +333,7 @@ def test_options_change_what_is_cached() -> None:
         "routing": 0,
         "patch_pooling": 9 * 32 * 4,
         "trunk": 9 * per_slot,  # scratchpads of the open patch
-        "context_to_bytes": 0,
+        "context_to_bytes": (8 + 2) * 32 * 4,
         "local_decoder": 3 * 100 * 2 * 32 * 4,
     }
     _, state = patchpad.prefill(ByteLM(OPTIONS), [b"some text"])
@@ -341,6 +341,7 @@ def test_options_change_what_is_cached() -> None:
         num_bytes = 4 * sum(part.numel() for part in (*cache.keys, *cache.values))
         assert costs.parts[name].local_cache_bytes == num_bytes
     assert sum(part[:, :, :1].numel() for part in (*state.trunk.keys, *state.trunk.values)) * 4 == per_slot
+    assert state.context.numel() * 4 == costs.parts["context_to_bytes"].local_cache_bytes
     assert state.recent_ids.numel() * state.recent_ids.element_size() == 7 * 8
 
 

@@ -8,11 +8,13 @@ affair and not in these numbers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from patchpad.config import NATS_TRIGGERS, NUM_INPUT_IDS, VOCAB_SIZE, Config, ModelConfig
+from patchpad.cost.attention import mean_pairs, patch_pairs, window_pairs
 from patchpad.cost.baselines import baseline_parameters, baseline_parts, baseline_patches_per_byte
 from patchpad.errors import ConfigError
 
@@ -101,7 +103,10 @@ class Cost:
 
     @property
     def local_cache_bytes(self) -> int:
-        """Keys and values of the local layers, and what is kept of the open patch: constant, in bytes per row."""
+        """Keys and values of the local layers, and what is kept of the open patch and the newest slot.
+
+        Constant, in bytes per row.
+        """
         return sum(part.local_cache_bytes for part in self.parts.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,6 +155,7 @@ def cost(
     trunk_pairs_per_slot: float | None = None,
     pooled_bytes_per_slot: float | None = None,
     positions_per_byte: float = 1.0,
+    document_positions: Sequence[int] | None = None,
     dtype: str = "float32",
 ) -> Cost:
     """Computes what a model costs; the method's "Cost of one byte".
@@ -165,6 +171,8 @@ def cost(
         pooled_bytes_per_slot: measured mean of the positions that a slot pools; default: the same assumption.
         positions_per_byte: measured positions over bytes, above 1 where separators are counted as positions beside
             the bytes. It scales the local parts, and allows as many scratchpads as there are positions.
+        document_positions: measured positions of each document, separator included; the pairs of local layers are
+            counted in these. Default: one document of `context_bytes`.
         dtype: type of the cached values, `float32`, `bfloat16` or `float16`.
 
     Raises:
@@ -183,10 +191,9 @@ def cost(
         if config.kind == "patch" and config.scratchpads_see_scratchpads:
             share = scratchpads_per_byte / slots_per_byte
             trunk_pairs_per_slot += share * _mean_earlier(scratchpads_per_byte / patches_per_byte)
+    documents = (context_bytes,) if document_positions is None else document_positions
     if config.kind != "patch":
-        parts = _baseline_costs(
-            config, patches_per_byte, trunk_pairs_per_slot, positions_per_byte, context_bytes, dtype
-        )
+        parts = _baseline_costs(config, patches_per_byte, trunk_pairs_per_slot, positions_per_byte, documents, dtype)
         return Cost(
             parts=parts,
             patches_per_byte=patches_per_byte,
@@ -208,7 +215,10 @@ def cost(
         "entropy_head": config.entropy_head_window,
         "local_decoder": config.decoder_window,
     }
-    pairs = {part: _mean_window(window, context_bytes) * positions_per_byte for part, window in windows.items()}
+    pairs = {
+        part: mean_pairs(partial(window_pairs, window), documents) * positions_per_byte
+        for part, window in windows.items()
+    }
     attention = {part: 4 * layers * pairs[part] * dim for part, layers in local_layers.items()}
     attention["trunk"] = 4 * config.trunk_layers * slots_per_byte * trunk_pairs_per_slot * config.trunk_dim
     is_hnet = config.patchifier.kind == "hnet"  # it selects a byte state where the others pool
@@ -220,6 +230,8 @@ def cost(
         local_cache["local_encoder"] += max(config.ngram_sizes) * ID_BYTES
     # The byte states of the open patch, with the separator before a document's first patch.
     local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
+    # What the newest slot adds to bytes: one vector for each lag, and one for each further decoder layer.
+    local_cache["context_to_bytes"] = _num_additions(config) * dim * item_bytes
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
     slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
     trunk_cache = {"trunk": patches_per_byte * slot_cache}
@@ -249,7 +261,7 @@ def cost(
 
 
 def _baseline_costs(
-    config: ModelConfig, slots: float, trunk_pairs: float, positions: float, context_bytes: int, dtype: str
+    config: ModelConfig, slots: float, trunk_pairs: float, positions: float, documents: Sequence[int], dtype: str
 ) -> dict[str, PartCost]:
     """Returns the parts of a baseline; slots and positions are per byte, trunk pairs per slot."""
     item_bytes, patch_size = DTYPE_BYTES[dtype], config.patchifier.target_patch_size
@@ -258,7 +270,7 @@ def _baseline_costs(
         runs = slots if part.is_per_slot else positions
         if name == "slices":  # the same small matrix for each byte of a patch, whether it will be read or not
             runs *= patch_size
-        pairs = trunk_pairs if part.is_per_slot else _mean_place(patch_size, context_bytes)
+        pairs = trunk_pairs if part.is_per_slot else mean_pairs(partial(patch_pairs, patch_size), documents)
         cached = 2 * part.attention_layers * part.dim * item_bytes
         parts[name] = PartCost(
             num_params=part.weights + part.others,
@@ -268,12 +280,6 @@ def _baseline_costs(
             local_cache_bytes=0 if part.is_per_slot else patch_size * cached,
         )
     return parts
-
-
-def _mean_place(patch_size: int, context_bytes: int) -> float:
-    """Mean of n mod patch_size + 1 over the positions n = 0 .. context_bytes - 1: what MegaByte's local model sees."""
-    whole, rest = divmod(context_bytes, patch_size)
-    return (whole * patch_size * (patch_size + 1) + rest * (rest + 1)) / 2 / context_bytes
 
 
 def default_rates(
@@ -334,9 +340,14 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "routing": 2 * dim * dim if is_hnet else 0,
         "patch_pooling": dim * trunk_dim if is_hnet else dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
         "trunk": config.trunk_layers * trunk_block,
-        "context_to_bytes": trunk_dim * (config.num_context_lags + config.decoder_layers - 1) * dim,
+        "context_to_bytes": trunk_dim * _num_additions(config) * dim,
         "local_decoder": config.decoder_layers * local_block + lm_head,
     }
+
+
+def _num_additions(config: ModelConfig) -> int:
+    """Vectors of the local width that each slot is projected to."""
+    return config.num_context_lags + config.decoder_layers - 1
 
 
 def _num_ngrams(config: ModelConfig) -> int:
@@ -347,12 +358,6 @@ def _num_ngrams(config: ModelConfig) -> int:
 def _block_weights(config: ModelConfig, dim: int, kv_dim: int) -> int:
     """Query, key, value and output projections, then gate, up and down."""
     return 2 * dim * dim + 2 * dim * kv_dim + 3 * dim * config.ffn_dim(dim)
-
-
-def _mean_window(window_bytes: int, context_bytes: int) -> float:
-    """Mean of min(window_bytes, n + 1) over the positions n = 0 .. context_bytes - 1."""
-    ramp = min(window_bytes, context_bytes)
-    return (ramp * (ramp + 1) / 2 + (context_bytes - ramp) * ramp) / context_bytes
 
 
 def _mean_earlier(num_patches: float) -> float:

@@ -76,14 +76,15 @@ class Tally:
         self.pooled_positions += predicted.pooled_positions
         self.num_positions += predicted.num_positions
 
-    def point(self, model: LanguageModel, threshold: float, window_bytes: int) -> Point:
+    def point(self, model: LanguageModel, threshold: float, windows: Windows) -> Point:
         """Turns the tally into rates, as `Point` defines them.
 
         Args:
             model: gives the cost formulas.
             threshold: recorded as it is.
-            window_bytes: bytes of all windows, those that overlap counted again: the bytes read.
+            windows: what was read. Bytes that overlap are read again and count again.
         """
+        window_bytes = int(windows.num_bytes.sum())
         slots = self.num_commits + self.num_scratchpads
         patches_per_byte, scratchpads_per_byte = self.num_commits / window_bytes, self.num_scratchpads / window_bytes
         costs = cost(
@@ -94,6 +95,7 @@ class Tally:
             trunk_pairs_per_slot=self.trunk_pairs / slots if slots else 0.0,
             pooled_bytes_per_slot=self.pooled_positions / slots if slots else 0.0,
             positions_per_byte=self.num_positions / window_bytes,
+            document_positions=windows.num_positions.tolist(),
         )
         return Point(
             scratchpad_threshold_nats=threshold,
@@ -140,7 +142,7 @@ def evaluate(
         thresholds = _thresholds(scratchpad_threshold_nats)
         given = list(thresholds)
     return [
-        _tally(model, windows, threshold).point(model, recorded, int(windows.num_bytes.sum()))
+        _tally(model, windows, threshold).point(model, recorded, windows)
         for threshold, recorded in zip(given, thresholds, strict=True)
     ]
 

@@ -201,7 +201,7 @@ def measure(model: LanguageModel, windows: Windows, scratchpads_per_byte: Sequen
     stored = without
     if model.config.trigger.kind != "never":
         stored = break_down(model, windows, None)
-        points.append(("never", without.tally.point(model, math.inf, num_bytes)))
+        points.append(("never", without.tally.point(model, math.inf, windows)))
         thresholds: dict[str, float] = {}
         if without.scores:
             found = thresholds_at(np.concatenate(without.scores), num_bytes, scratchpads_per_byte)
@@ -209,7 +209,7 @@ def measure(model: LanguageModel, windows: Windows, scratchpads_per_byte: Sequen
         thresholds["always"] = -math.inf
         measured = evaluate(model, windows, scratchpad_threshold_nats=list(thresholds.values()), limit_bytes=0)
         points += zip(thresholds, measured, strict=True)
-    points.append(("stored", stored.tally.point(model, stored_nats, num_bytes)))
+    points.append(("stored", stored.tally.point(model, stored_nats, windows)))
     head = without.head_nats / (math.log(2) * without.tally.num_bytes) if model.entropy_head is not None else None
     return {
         "points": [

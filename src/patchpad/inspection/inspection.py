@@ -222,7 +222,7 @@ def inspect(
         text=data,
         nats=np.concatenate(nats),
         **_per_byte(positions, windows),
-        point=tally.point(model, used, len(data)),
+        point=tally.point(model, used, windows),
         num_patches=tally.num_commits,
         num_scratchpads=tally.num_scratchpads,
         grid=grid,
