@@ -3,56 +3,65 @@
 Usage: python recipes/presets_table.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from patchpad.config import load_config, preset_names
+from patchpad.config import Config, PatchifierConfig, TriggerConfig, load_config, preset_names
 from patchpad.cost import Cost, cost, default_rates
 from patchpad.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
 SIZES = ("tiny", "small-cpu", "bundled-1m", "100m", "350m", "1b", "2b")
-KINDS = ("fixed1-never", "fixed16-never")
 TEXT = """# Presets
 
 `--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to
 change. The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte
 model, `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per byte.
-`spacebyte`, `entropy` and `hnet` stand at 6 bytes per patch and scratchpads at 1/8 per byte; where SpaceByte's patches
-end, the text decides. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4` are [baselines](baselines.md), left out here.
-Written by `recipes/presets_table.py` from the configurations alone, at their own context and these rates; nothing here
-is measured, and the sizes from 100m up have not been trained by us. FLOPs are forward, multiply and add as 2; caches in
-bf16.
+`spacebyte`, `entropy` and `hnet` aim at 6 bytes per patch, with scratchpads at 3/16 per byte too; where SpaceByte's
+patches end, the text decides. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4` are [baselines](baselines.md), not listed
+here.
+
+`recipes/presets_table.py` writes this page from the configurations alone, at their own context and these rates. Nothing
+here is measured, and we have not trained the sizes from 100m up. FLOPs are forward, multiply and add as 2; caches in
+bf16. Each preset is compared with the byte model of the same widths and layers: one byte per patch, no scratchpads.
 
 Local parts of small-cpu, 100m, 350m and 1b have a quarter of the trunk's width, those of 2b 0.3 of it. In our trials
 at about 2M parameters a half was much better for scratchpads ([log](log.md)), where it cost a third of the byte model
-instead of a quarter; at 100m it would be 18 instead of 15 %. At these sizes neither has been tried.
+instead of a quarter. At 100m it would cost {wide:.0f} % of the byte model instead of {narrow:.0f} %. At these sizes
+neither has been tried.
 
 | preset | parameters | context, bytes | FLOPs per byte | against the byte model | trunk KV bytes per byte |
 |---|---|---|---|---|---|
 """
 
 
-def table() -> str:
+def page() -> str:
     """Returns the page."""
     rows = []
-    names = sorted(preset_names(), key=lambda name: (_size_index(name), name))
-    for name in names:
+    for name in sorted(preset_names(), key=lambda name: (_size_index(name), name)):
         config = load_config(name)
         if config.model.kind != "patch":
             continue
-        flops = costs_of(name).flops_per_byte
-        byte_model = f"{SIZES[_size_index(name)]}-fixed1-never"
-        ratio = f"{costs_of(byte_model).flops_per_byte / flops:.2f}x fewer" if byte_model in names else ""
+        costs, byte_costs = costs_of(config), costs_of(byte_model_of(config))
+        is_byte_model = config.model == byte_model_of(config).model
+        ratio = "" if is_byte_model else f"{byte_costs.flops_per_byte / costs.flops_per_byte:.2f}x fewer"
         rows.append(
-            f"| {name} | {costs_of(name).num_params:,} | {config.model.context_bytes:,} | {flops:,.0f} | "
-            f"{'' if name == byte_model else ratio} | {costs_of(name).trunk_cache_bytes_per_byte:,.0f} |"
+            f"| {name} | {costs.num_params:,} | {config.model.context_bytes:,} | {costs.flops_per_byte:,.0f} | "
+            f"{ratio} | {costs.trunk_cache_bytes_per_byte:,.0f} |"
         )
-    return TEXT + "\n".join(rows) + "\n"
+    narrow = load_config("100m-fixed16-entropy")
+    wide = replace(narrow, model=replace(narrow.model, byte_dim=narrow.model.trunk_dim // 2, byte_heads=6))
+    return TEXT.format(narrow=_percent(narrow), wide=_percent(wide)) + "\n".join(rows) + "\n"
 
 
-def costs_of(name: str) -> Cost:
-    """Returns the cost of a preset at its own context and rates."""
-    config = load_config(name)
+def byte_model_of(config: Config) -> Config:
+    """Returns the byte model with the widths and layers of a configuration."""
+    patchifier, trigger = PatchifierConfig(target_patch_size=1), TriggerConfig(kind="never")
+    return replace(config, model=replace(config.model, patchifier=patchifier, trigger=trigger))
+
+
+def costs_of(config: Config) -> Cost:
+    """Returns the cost of a configuration at its own context and rates."""
     patches_per_byte, scratchpads_per_byte = default_rates(config)
     return cost(
         config.model,
@@ -63,9 +72,13 @@ def costs_of(name: str) -> Cost:
     )
 
 
+def _percent(config: Config) -> float:
+    return 100 * costs_of(config).flops_per_byte / costs_of(byte_model_of(config)).flops_per_byte
+
+
 def _size_index(name: str) -> int:
     return next(index for index, size in enumerate(SIZES) if name.startswith(size + "-"))
 
 
 if __name__ == "__main__":
-    write_atomically(ROOT / "docs" / "presets.md", table())
+    write_atomically(ROOT / "docs" / "presets.md", page())

@@ -1,8 +1,7 @@
 """Every preset is read; each tiny one trains; the table in the docs is that of the files."""
 
 import math
-import subprocess
-import sys
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +46,28 @@ def test_the_three_models_of_a_size_differ_in_patches_and_trigger_only(size):
     assert replace(plain, model=replace(plain.model, trigger=trigger)) == scratchpads
 
 
-def test_the_table_of_presets_is_up_to_date():
-    code = "import runpy, sys; sys.stdout.write(runpy.run_path(sys.argv[1])['table']())"
-    made = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "recipes" / "presets_table.py")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_the_page_of_presets_is_up_to_date():
+    made = runpy.run_path(str(ROOT / "recipes" / "presets_table.py"))["page"]()
     page = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
     assert page == made, "run python recipes/presets_table.py"
-    ratio = next(line for line in page.splitlines() if line.startswith("| 2b-fixed16-entropy")).split("|")[5]
-    assert 3 <= float(ratio.split("x")[0]) <= 4  # the paper's saving
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in page.splitlines()}
+    assert 3 <= float(cells["2b-fixed16-entropy"][4].split("x")[0]) <= 4  # the paper's saving
+
+
+def test_the_page_of_presets_says_the_rates_of_the_files():
+    patches = [load_config(name) for name in PRESETS if load_config(name).model.reads_entropy]
+    assert {config.train.scratchpads_per_byte for config in patches} == {3 / 16}
+    free = [config for config in patches if config.model.patchifier.kind != "fixed"]
+    assert {config.model.patchifier.target_patch_size for config in free} == {6}
+    page = " ".join((ROOT / "docs" / "presets.md").read_text(encoding="utf-8").split())
+    assert "`hnet` aim at 6 bytes per patch, with scratchpads at 3/16 per byte too" in page
+
+
+def test_a_preset_is_compared_with_the_byte_model_of_its_own_widths():
+    recipe = runpy.run_path(str(ROOT / "recipes" / "presets_table.py"))
+    for name in ("tiny-spacebyte-entropy", "1b-fixed16-entropy"):
+        model = load_config(name).model
+        byte = recipe["byte_model_of"](load_config(name)).model
+        assert (byte.byte_dim, byte.trunk_dim) == (model.byte_dim, model.trunk_dim)
+        assert replace(byte, patchifier=model.patchifier, trigger=model.trigger) == model
+    assert recipe["byte_model_of"](load_config("1b-fixed16-entropy")) == load_config("1b-fixed1-never")
