@@ -240,7 +240,7 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         ),
         (TrainConfig, {"patch_threshold_nats": 1e300}, "train.patch_threshold_nats is 1e+300"),
         (ModelConfig, {"trunk_dim": 10**400}, "trunk_dim is 1000"),
-        (Config, {"format_version": 2}, "format_version is 2"),
+        (Config, {"format_version": 1}, "format_version is 1"),
         (
             Config,
             {"model": ModelConfig(kind="byte"), "train": TrainConfig(trunk_learning_rate_ratio=0.5)},

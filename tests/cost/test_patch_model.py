@@ -17,7 +17,7 @@ from patchpad.cost import PARTS, Cost, cost, count_parameters, default_rates
 from patchpad.errors import ConfigError
 from patchpad.model import ByteLM, ByteLMOutput
 from patchpad.model.back_ends import attention_back_end
-from patchpad.model.visibility import Window, count_trunk_pairs, num_earlier_scratchpads, visible_commits
+from patchpad.model.visibility import Window, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK
 
 TRIGGER_KINDS = ("entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump")
@@ -38,7 +38,7 @@ SMALL = ModelConfig(
     patchifier=PatchifierConfig(target_patch_size=8),
 )
 OPTIONS = replace(
-    SMALL, trunk_kv_heads=2, scratchpads_see_scratchpads=True, slot_type_embedding=True, ngram_vocab_size=30,
+    SMALL, trunk_kv_heads=2, ngram_vocab_size=30,
     ngram_sizes=(2, 4, 7), encoder_window_bytes=40, entropy_head_window_bytes=7, decoder_window_bytes=100,
 )  # fmt: skip
 SIZES = {
@@ -192,8 +192,6 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
     rows = [min(TRUNK_BLOCK, width - first) for first in range(0, width, TRUNK_BLOCK)]
     ranges = [high - low for low, high in layout.block_commits]
     trunk_pairs = batch * sum(slots * commits for slots, commits in zip(rows, ranges, strict=True))
-    if config.scratchpads_see_scratchpads:  # gathered for every slot, as many as the one that sees most
-        trunk_pairs += layout.num_slots * int(num_earlier_scratchpads(layout).max())
     costs = measured_cost(
         config,
         output,
@@ -332,32 +330,16 @@ def test_options_change_what_is_cached() -> None:
         "entropy_head": 7 * 2 * 32 * 4,
         "routing": 0,
         "patch_pooling": 9 * 32 * 4,
-        "trunk": 9 * per_slot,  # scratchpads of the open patch
+        "trunk": 0,
         "context_to_bytes": (8 + 2) * 32 * 4,
         "local_decoder": 3 * 100 * 2 * 32 * 4,
     }
     _, state = patchpad.prefill(ByteLM(OPTIONS), [b"some text"])
-    for name, cache in (("trunk", state.scratchpads), ("entropy_head", state.entropy_head)):
-        num_bytes = 4 * sum(part.numel() for part in (*cache.keys, *cache.values))
-        assert costs.parts[name].local_cache_bytes == num_bytes
+    num_bytes = 4 * sum(part.numel() for part in (*state.entropy_head.keys, *state.entropy_head.values))
+    assert costs.parts["entropy_head"].local_cache_bytes == num_bytes
     assert sum(part[:, :, :1].numel() for part in (*state.trunk.keys, *state.trunk.values)) * 4 == per_slot
     assert state.context.numel() * 4 == costs.parts["context_to_bytes"].local_cache_bytes
     assert state.recent_ids.numel() * state.recent_ids.element_size() == 7 * 8
-
-
-@pytest.mark.parametrize("stride", [1, 2, 4, 8])
-def test_default_pairs_of_scratchpads_that_see_each_other_are_exact_for_a_stride_that_divides_patches(
-    stride: int,
-) -> None:
-    trigger = TriggerConfig(kind="stride", stride=stride)
-    config = replace(SMALL, trigger=trigger, scratchpads_see_scratchpads=True)
-    layout = ByteLM(config)(one_document_per_row()).layout
-    patches, scratchpads = default_rates(Config(model=config))
-    costs = cost(config, context_bytes=NUM_BYTES, patches_per_byte=patches, scratchpads_per_byte=scratchpads)
-    pairs = count_trunk_pairs(layout, scratchpads_see_scratchpads=True)
-    expected = 4 * config.trunk_layers * pairs * config.trunk_dim
-    assert costs.parts["trunk"].attention_flops_per_byte * 2 * NUM_BYTES == pytest.approx(expected, rel=1e-9)
-    assert (pairs > count_trunk_pairs(layout, scratchpads_see_scratchpads=False)) == (stride < 4)
 
 
 def test_cached_keys_and_values_of_a_real_pass_take_the_bytes_that_are_promised() -> None:

@@ -150,23 +150,6 @@ def test_rates_count_what_the_trunk_did_in_each_window(model):
     assert point.trunk_calls_per_byte == num_positions / size, "-inf runs the trunk at every position"
 
 
-def test_flops_count_the_scratchpads_that_scratchpads_see():
-    """At -inf, every position of a patch but its last byte is a scratchpad that sees all those before it."""
-    plain, seeing = (
-        sharp_model(tiny_model_config(context_bytes=CONTEXT, scratchpads_see_scratchpads=sees))
-        for sees in (False, True)
-    )
-    first, second = (
-        evaluate(model, corpus_of([bytes(20)]), scratchpad_threshold_nats=-math.inf)[0] for model in (plain, seeing)
-    )
-    # 20 positions are read: the separator and 4 bytes, then 4, 4 and 4 bytes, each before the last byte of a patch.
-    pairs = 5 * 4 // 2 + 3 * (4 * 3 // 2)
-    config = seeing.config
-    assert second.flops_per_byte - first.flops_per_byte == pytest.approx(
-        4 * config.trunk_layers * pairs * config.trunk_dim / 20
-    )
-
-
 @given(st.lists(st.integers(1, 130), min_size=1, max_size=5), st.integers(0, 99))
 def test_evaluation_is_the_sum_over_documents(lengths, seed):
     model = sharp_model(tiny_model_config(trigger="stride", context_bytes=CONTEXT))

@@ -13,40 +13,8 @@ TEXT = b"abc defg hijklmnopqrstuv, wx"
 """Stepped through at -inf: every byte that ends no patch is a scratchpad."""
 
 
-def seeing_model():
-    return sharp_model(tiny_model_config("spacebyte", "entropy", max_patch_size=7, scratchpads_see_scratchpads=True))
-
-
 def all_options_model(patchifier="spacebyte"):
     return sharp_model(tiny_model_config(patchifier, "entropy", **ALL_OPTIONS))
-
-
-def test_scratchpads_are_kept_while_their_patch_is_open_and_never_in_the_trunk_cache():
-    model = seeing_model()
-    _, state = patchpad.prefill(model, [b""], scratchpad_threshold_nats=-math.inf)
-    expected, most = 1, 0  # the separator fires too
-    for value in TEXT:
-        assert state.scratchpads.num_scratchpads.tolist() == [expected]
-        _, state = patchpad.step(model, [value], state, scratchpad_threshold_nats=-math.inf)
-        expected = 0 if bool(state.newest_ends_patch) else expected + 1
-        most = max(most, expected)
-    assert most == 6
-    with torch.no_grad():
-        layout = model(torch.tensor([[SEPARATOR, *TEXT]]), -math.inf).layout
-    assert state.trunk.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
-    assert state.scratchpads.num_scratchpads.tolist() != [0]
-    _, state = patchpad.step(model, [SEPARATOR], state, scratchpad_threshold_nats=math.inf)
-    assert state.scratchpads.num_scratchpads.tolist() == [0]
-
-
-def test_longest_first_patch_with_its_separator_fits_the_buffer():
-    model = seeing_model()
-    _, state = patchpad.prefill(model, [b""], scratchpad_threshold_nats=-math.inf)
-    for _ in range(6):
-        _, state = patchpad.step(model, [ord("a")], state, scratchpad_threshold_nats=-math.inf)
-    assert state.scratchpads.num_scratchpads.tolist() == [7]
-    _, state = patchpad.step(model, [ord("a")], state, scratchpad_threshold_nats=-math.inf)
-    assert state.scratchpads.num_scratchpads.tolist() == [0]
 
 
 def test_prefill_fills_what_steps_would_have_kept():
@@ -61,14 +29,9 @@ def test_prefill_fills_what_steps_would_have_kept():
                 found, stepped = patchpad.step(model, [value], stepped, scratchpad_threshold_nats=threshold)
             assert float((found[0] - logits[row]).abs().max()) <= tolerance(logits)
             assert torch.equal(ragged.recent_ids[row], stepped.recent_ids[0])
-            count = int(stepped.scratchpads.num_scratchpads)
-            assert int(ragged.scratchpads.num_scratchpads[row]) == count
-            for part in ("keys", "values"):
-                one, other = (torch.stack(getattr(state.scratchpads, part)) for state in (ragged, stepped))
-                torch.testing.assert_close(one[:, row, :count], other[:, 0, :count], rtol=1e-4, atol=1e-5)
 
 
-def test_committed_keys_do_not_depend_on_scratchpads_that_see_each_other():
+def test_committed_keys_do_not_depend_on_scratchpads():
     model = all_options_model()
     states = []
     for threshold in (math.inf, -math.inf):
@@ -90,7 +53,7 @@ def test_clones_selections_and_joined_states_carry_what_options_keep():
 
     texts = [b"hello wor", b"one two th"]
     joined = DecodingState.join([begin(text) for text in texts])
-    assert joined.scratchpads.num_scratchpads.tolist() == [4, 0], "one patch is open, the other has just been closed"
+    assert joined.newest_ends_patch.tolist() == [False, True]
     branch = joined.clone()
     together, _ = patchpad.step(model, list(b"la"), joined, scratchpad_threshold_nats=-math.inf)
     swapped, _ = patchpad.step(model, list(b"al"), branch.clone().select([1, 0]), scratchpad_threshold_nats=-math.inf)
@@ -110,5 +73,4 @@ def test_caches_have_the_sizes_of_their_options():
     assert [cache.keys[0].shape[1] for cache in (state.encoder, state.entropy_head, state.decoder)] == [3, 8, 5]
     assert state.recent_ids.tolist() == [list(TEXT[:-9:-1])]
     _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy", ngram_vocab_size=0)), [TEXT])
-    assert plain.scratchpads is None
     assert plain.recent_ids is None

@@ -48,7 +48,6 @@ def test_back_ends_are_chosen_by_device_and_by_name(monkeypatch):
         with attention_back_end("reference"):
             assert isinstance(window_attentions(documents, (6,))[0], WindowAttention)
         assert isinstance(slot_attention(layout), FlexSlotAttention)
-        assert isinstance(slot_attention(layout, scratchpads_see_scratchpads=True), SlotAttention)
     with pytest.raises(ConfigError, match="auto, reference, flex"), attention_back_end("fast"):
         pass
     assert back_ends._takes_flex(torch.device("cuda"))

@@ -44,7 +44,7 @@ def test_a_trigger_or_patchifier_that_a_baseline_lacks_is_refused(kind):
 
 @every_kind
 def test_an_option_of_the_patch_model_is_refused(kind):
-    options = {"trunk_kv_heads": 2, "ngram_vocab_size": 9, "decoder_window_bytes": 4, "slot_type_embedding": True}
+    options = {"trunk_kv_heads": 2, "ngram_vocab_size": 9, "decoder_window_bytes": 4, "context_lags": 3}
     for name, value in options.items():
         with pytest.raises(ConfigError, match=rf"{name} is {value} with model.kind {kind}; allowed: leave it out"):
             ModelConfig(kind=kind, **{name: value})

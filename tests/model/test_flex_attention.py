@@ -32,7 +32,6 @@ SIZES = {
     "several windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 129, "decoder_window_bytes": 1},
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
     "one key head": {"trunk_heads": 3, "trunk_kv_heads": 1},
-    "scratchpads see scratchpads": {"scratchpads_see_scratchpads": True},
 }
 
 

@@ -45,7 +45,6 @@ def assert_equals_reference(layout, parts):
 def test_a_cpu_takes_it_unless_the_reference_is_chosen():
     layout = layout_of([as_row(b"some words here")])
     assert isinstance(slot_attention(layout), FusedSlotAttention)
-    assert isinstance(slot_attention(layout, scratchpads_see_scratchpads=True), SlotAttention)
     with attention_back_end("reference"):
         assert isinstance(slot_attention(layout), SlotAttention)
 

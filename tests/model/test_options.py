@@ -9,7 +9,7 @@ from patchpad.config import SEPARATOR
 from patchpad.model.attention import SlotAttention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.ngrams import BASE, recent_ids, rolling_hashes
-from patchpad.model.visibility import count_trunk_pairs, num_earlier_scratchpads, visible_scratchpads
+from patchpad.model.visibility import count_trunk_pairs
 from patchpad.patching import Documents
 from patchpad.testing import (
     ALL_OPTIONS,
@@ -18,7 +18,6 @@ from patchpad.testing import (
     sharp_model,
     thresholds_to_try,
     tiny_model_config,
-    tolerance,
 )
 
 
@@ -26,7 +25,7 @@ def packed(seed: int, lengths: list[int]) -> torch.Tensor:
     return torch.tensor([as_row(*random_documents(seed, lengths))])
 
 
-def rule(layout, sees_scratchpads: bool) -> torch.Tensor:
+def rule(layout) -> torch.Tensor:
     """The trunk's visibility, slot by slot, as the method states it."""
     n = layout.num_slots
     start = (layout.slot_byte - layout.documents.offset.flatten()[layout.slot_byte]).tolist()
@@ -35,8 +34,7 @@ def rule(layout, sees_scratchpads: bool) -> torch.Tensor:
     for r in range(n):
         for c in range(n):
             sees_commit = is_commit[c] and k[c] < k[r]
-            sees_draft = sees_scratchpads and not is_commit[r] and not is_commit[c] and k[c] == k[r] and c < r
-            visible[r, c] = start[r] == start[c] and (c == r or sees_commit or sees_draft)
+            visible[r, c] = start[r] == start[c] and (c == r or sees_commit)
     return visible
 
 
@@ -49,97 +47,32 @@ def layout_of(threshold: float, patchifier: str = "spacebyte"):
 
 
 @pytest.mark.parametrize("threshold", [math.nan, -math.inf, math.inf])
-@pytest.mark.parametrize("sees_scratchpads", [False, True])
 @pytest.mark.parametrize("kv_heads", [1, 3, 6])
-def test_trunk_attention_is_the_rule_with_shared_key_heads(threshold, sees_scratchpads, kv_heads):
+def test_trunk_attention_is_the_rule_with_shared_key_heads(threshold, kv_heads):
     layout = layout_of(threshold)
     generator = torch.Generator().manual_seed(1)
     query = torch.randn(layout.num_slots, 6, 4, generator=generator)
     key, value = torch.randn(2, layout.num_slots, kv_heads, 4, generator=generator)
-    found = SlotAttention(layout, scratchpads_see_scratchpads=sees_scratchpads)(0, query, key, value)
+    found = SlotAttention(layout)(0, query, key, value)
     keys, values = (torch.stack([part[:, h // (6 // kv_heads)] for h in range(6)], dim=1) for part in (key, value))
     scores = torch.einsum("rhd,chd->hrc", query, keys) / 2
-    weights = scores.masked_fill(~rule(layout, sees_scratchpads), -torch.inf).softmax(dim=-1)
+    weights = scores.masked_fill(~rule(layout), -torch.inf).softmax(dim=-1)
     torch.testing.assert_close(found, torch.einsum("hrc,chd->rhd", weights, values), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("threshold", [math.nan, -math.inf, math.inf])
-def test_earlier_scratchpads_and_counted_pairs_are_those_of_the_rule(threshold):
+def test_counted_pairs_are_those_of_the_rule(threshold):
     layout = layout_of(threshold)
-    without, with_them = rule(layout, False), rule(layout, True)
-    assert num_earlier_scratchpads(layout).tolist() == (with_them & ~without).sum(1).tolist()
-    assert count_trunk_pairs(layout, scratchpads_see_scratchpads=False) == int(without.sum())
-    assert count_trunk_pairs(layout, scratchpads_see_scratchpads=True) == int(with_them.sum())
-    source, is_visible = visible_scratchpads(layout)
-    assert source.shape[1] < 8, "a patch of at most 7 bytes and a separator"
-    for slot in range(layout.num_slots):
-        expected = (with_them & ~without)[slot].nonzero().flatten().tolist()
-        assert source[slot, is_visible[slot]].tolist() == expected[::-1]
+    assert count_trunk_pairs(layout) == int(rule(layout).sum())
 
 
-def test_layout_without_slots_has_no_scratchpads():
-    model = sharp_model(tiny_model_config("fixed", "entropy", scratchpads_see_scratchpads=True))
+def test_layout_without_slots_has_no_pairs():
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
     layout = model(torch.tensor([[SEPARATOR]]), math.inf).layout
-    assert layout.num_slots == 0
-    assert visible_scratchpads(layout)[0].shape == (0, 0)
+    assert layout.num_slots == count_trunk_pairs(layout) == 0
 
 
-def twin(model: ByteLM, **options) -> ByteLM:
-    """A model of the same weights with options that add none."""
-    other = sharp_model(tiny_model_config("spacebyte", "entropy", **options))
-    other.load_state_dict(model.state_dict(), strict=False)
-    return other
-
-
-def test_scratchpads_that_see_scratchpads_change_later_scratchpads_alone():
-    plain = sharp_model(tiny_model_config("spacebyte", "entropy"))
-    seeing = twin(plain, scratchpads_see_scratchpads=True)
-    ids = packed(5, [60, 20])
-    with torch.no_grad():
-        first, second = (model(ids, -math.inf, keep_activations=True) for model in (plain, seeing))
-    difference = (first.activations.slot_outputs - second.activations.slot_outputs).abs().amax(dim=1)
-    sees_some = num_earlier_scratchpads(first.layout) > 0
-    assert float(difference[~sees_some].max()) <= tolerance(first.activations.slot_outputs)
-    assert float(difference[sees_some].min()) > 1e-3
-
-
-def test_seeing_scratchpads_build_nothing_of_the_size_of_slots_times_slots():
-    largest = []
-
-    class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                largest.append(result.numel())
-            return result
-
-    config = tiny_model_config("fixed", "entropy", patch_size=16, scratchpads_see_scratchpads=True)
-    model, length = sharp_model(config), 4096
-    with torch.no_grad(), Watch():
-        layout = model(packed(1, [length]), -math.inf).layout
-    assert layout.num_slots == length + 1
-    gathered = layout.num_slots * 16 * config.trunk_dim
-    assert max(largest) <= gathered < length * length / 4
-
-
-def test_slot_type_is_zero_at_the_start_and_touches_scratchpads_alone():
-    plain = sharp_model(tiny_model_config("spacebyte", "entropy"))
-    fresh = ByteLM(tiny_model_config("spacebyte", "entropy", slot_type_embedding=True))
-    assert torch.equal(fresh.trunk.scratchpad_type, torch.zeros(24))
-    typed = twin(plain, slot_type_embedding=True)
-    assert float(typed.trunk.scratchpad_type.detach().abs().max()) > 0
-    ids = packed(5, [60, 20])
-    with torch.no_grad():
-        first, second = (model(ids, -math.inf, keep_activations=True) for model in (plain, typed))
-        difference = (first.activations.slot_outputs - second.activations.slot_outputs).abs().amax(dim=1)
-        is_commit = first.layout.slot_is_commit
-        assert float(difference[is_commit].max()) == 0
-        assert float(difference[~is_commit].min()) > 1e-3
-        typed.trunk.scratchpad_type.zero_()
-        assert torch.equal(typed(ids, -math.inf).logits, first.logits)
-
-
-def test_slot_type_and_ngram_tables_have_gradients_even_without_a_scratchpad():
+def test_options_have_gradients_even_without_a_scratchpad():
     model = ByteLM(tiny_model_config("fixed", "entropy", **ALL_OPTIONS))
     model(packed(2, [30]), math.inf).logits.sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("entropy_head."))

@@ -149,7 +149,7 @@ def test_foreign_folders_files_and_nothing_at_all_are_errors(tmp_path):
     save_file({"weight": torch.zeros(2)}, foreign / "model.safetensors")
     with pytest.raises(CheckpointError, match="is no patchpad checkpoint"):
         load(foreign)
-    for content in ("[]", "{", '"text"', "{}", '{"format_version": 1}', '{"format_version": 1, "files": {}}'):
+    for content in ("[]", "{", '"text"', "{}", '{"format_version": 2}', '{"format_version": 2, "files": {}}'):
         (foreign / "manifest.json").write_text(content)
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
             load(foreign)
@@ -178,7 +178,7 @@ def test_weights_of_another_size_do_not_fit(run):
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 2), ("licence", "MIT")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", 3), ("licence", "MIT")])
 def test_config_of_another_version_is_said_to_be_one(run, key, value):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, key: value}))
@@ -189,11 +189,22 @@ def test_config_of_another_version_is_said_to_be_one(run, key, value):
     assert "version that wrote it" in caught.value.hint
 
 
-def test_manifest_of_another_version_is_said_to_be_one(run):
+@pytest.mark.parametrize(
+    ("version", "hint"),
+    [
+        (1, "Use the version of patchpad that wrote it, or train again with this one."),
+        (3, "Install a newer version of patchpad."),
+        (None, "Use another checkpoint of the run, or copy it again."),
+    ],
+)
+def test_manifest_of_another_version_says_what_to_do(run, version, hint):
     manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
-    with pytest.raises(CheckpointError, match="has the format_version 2; allowed: 1"):
+    (run / "manifest.json").write_text(json.dumps({**manifest, "format_version": version}))
+    with pytest.raises(
+        CheckpointError, match=f"has the format_version {version}; this version of patchpad reads 2"
+    ) as caught:
         load(run)
+    assert caught.value.hint == hint
 
 
 def test_optimizer_state_of_another_model_is_refused(run, tools):

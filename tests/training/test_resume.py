@@ -90,7 +90,6 @@ def test_run_with_every_option_resumes_exactly_and_loads(tmp_path, text, tools):
     loaded = load(tmp_path / "stopped")
     assert loaded.config == run.model.config
     assert loaded.config.ngram_sizes == (3, 4, 5, 6, 7, 8)
-    assert float(loaded.trunk.scratchpad_type.detach().abs().max()) > 0, "it was trained away from 0"
 
 
 def test_killed_run_goes_on_from_its_checkpoint_to_the_same_lines_of_metrics(tmp_path, text, tools):

@@ -31,8 +31,6 @@ PATCH_MODEL_OPTIONS = (
     "encoder_window_bytes",
     "entropy_head_window_bytes",
     "decoder_window_bytes",
-    "scratchpads_see_scratchpads",
-    "slot_type_embedding",
     "context_lags",
 )
 """Options that baselines do not have."""
@@ -141,10 +139,6 @@ class ModelConfig:
     attention); None for `trunk_heads`."""
     trunk_layers: int = 4
     """Layers of the trunk."""
-    scratchpads_see_scratchpads: bool = False
-    """A scratchpad also attends to the earlier scratchpads of its own open patch; commits never see any."""
-    slot_type_embedding: bool = False
-    """Add a learned vector, 0 at the start, to the slot input of scratchpads."""
     context_lags: int = 16
     """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
     longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""

@@ -139,7 +139,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
         "patch_pooling": dim if is_hnet else dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
-        "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim + (trunk_dim if config.slot_type_embedding else 0),
+        "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
     }
@@ -188,9 +188,6 @@ def cost(
     slots_per_byte = patches_per_byte + scratchpads_per_byte
     if trunk_pairs_per_slot is None:
         trunk_pairs_per_slot = 1 + _mean_earlier(patches_per_byte * context_bytes)
-        if config.kind == "patch" and config.scratchpads_see_scratchpads:
-            share = scratchpads_per_byte / slots_per_byte
-            trunk_pairs_per_slot += share * _mean_earlier(scratchpads_per_byte / patches_per_byte)
     documents = (context_bytes,) if document_positions is None else document_positions
     if config.kind != "patch":
         parts = _baseline_costs(config, patches_per_byte, trunk_pairs_per_slot, positions_per_byte, documents, dtype)
@@ -235,8 +232,6 @@ def cost(
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
     slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
     trunk_cache = {"trunk": patches_per_byte * slot_cache}
-    if config.scratchpads_see_scratchpads:
-        local_cache["trunk"] = (config.patchifier.longest_patch + 1) * slot_cache
 
     weights, num_params = _matrix_weights(config), count_parameters(config)
     per_position = (*local_layers, "routing")
@@ -362,8 +357,6 @@ def _block_weights(config: ModelConfig, dim: int, kv_dim: int) -> int:
 
 def _mean_earlier(num_patches: float) -> float:
     """Mean commits that an evenly placed slot sees, when a document holds `num_patches` patches of equal size.
-
-    The same goes for the scratchpads of a patch that see each other: with `num_patches` of them, rounded up or down.
 
     A slot in patch k sees k commits. The last patch may be a fraction, so with K = floor(num_patches) the mean is
     (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches.

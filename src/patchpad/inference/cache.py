@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.inference.layers import Layers, clone_layers, join_layers, select_rows
-from patchpad.inference.scratchpad_cache import ScratchpadCache
 
 GROWTH = 64
 """Places by which a trunk cache grows."""
@@ -202,43 +201,26 @@ def _capacity(num_patches: int) -> int:
 class TrunkCacheAttention:
     """Trunk attention of one new slot in some rows, in ascending order.
 
-    It sees earlier commits of its document, and itself; as a scratchpad also those of its open patch, if any are kept.
+    It sees earlier commits of its document, and itself.
     Keys and values of the slot are stored behind the row's patches.
     """
 
-    def __init__(
-        self,
-        cache: TrunkCache,
-        rows: Int[Tensor, " row"],
-        is_commit: Bool[Tensor, " row"],
-        scratchpads: ScratchpadCache | None = None,
-    ) -> None:
+    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
         self.cache = cache
-        self.scratchpads = scratchpads
         self.rows = rows
         batch, places = cache.keys[0].shape[0], cache.capacity
         self.batch = batch
         self.place = cache.num_patches[rows]
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
         self.takes_all = GATHER_SHARE * len(rows) > batch
-        visible = [torch.arange(places, device=rows.device) <= self.place[:, None]]
-        self.kept: list[tuple[Tensor, Tensor]] = []
-        """Keys and values of the slots by layer, where scratchpads are kept."""
-        if scratchpads is not None:
-            num_seen = torch.where(is_commit, 0, scratchpads.num_scratchpads[rows])
-            visible.append(torch.arange(scratchpads.keys[0].shape[1], device=rows.device) < num_seen[:, None])
-        bias = bias_of(torch.cat(visible, dim=1), cache.keys[0].dtype)
-        self.bias = self._to_batch(bias)
+        is_visible = torch.arange(places, device=rows.device) <= self.place[:, None]
+        self.bias = self._to_batch(bias_of(is_visible, cache.keys[0].dtype))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the slot's key and value, then attends; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.rows, :, self.place] = key
         values[self.rows, :, self.place] = value
-        if self.scratchpads is not None:
-            self.kept.append((key, value))
-            keys = torch.cat((keys, self.scratchpads.keys[layer].transpose(1, 2)), dim=2)
-            values = torch.cat((values, self.scratchpads.values[layer].transpose(1, 2)), dim=2)
         if not self.takes_all:
             return attend_one(query, keys[self.rows], values[self.rows], self.bias)
         mixed = attend_one(self._to_batch(query), keys, values, self.bias)

@@ -75,7 +75,7 @@ def refresh(model: MegaByte, state: MegaByteState, rows: Int[Tensor, " row"]) ->
         return
     is_commit = torch.ones_like(rows, dtype=torch.bool)
     state.trunk.make_room()
-    attend = TrunkCacheAttention(state.trunk, rows, is_commit)
+    attend = TrunkCacheAttention(state.trunk, rows)
     with autocast(model.device):
         slices = model.run_trunk(state.newest_bytes[rows], state.position[rows] // model.patch_size, attend)
     state.slices[rows] = slices.to(state.slices.dtype)

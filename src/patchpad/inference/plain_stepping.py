@@ -75,7 +75,7 @@ def refresh(model: PlainModel, state: PlainState, rows: Int[Tensor, " row"]) -> 
         return
     is_commit = torch.ones_like(rows, dtype=torch.bool)
     state.trunk.make_room()
-    attend = TrunkCacheAttention(state.trunk, rows, is_commit)
+    attend = TrunkCacheAttention(state.trunk, rows)
     with autocast(model.device):
         states = model.trunk(model.embedding(state.newest_id[rows]), state.position[rows], attend)
     state.trunk_states[rows] = states.to(state.trunk_states.dtype)

@@ -17,7 +17,6 @@ from patchpad.config import PADDING, SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
 from patchpad.inference.row_state import RowState, integers, padded_prompts
-from patchpad.inference.scratchpad_cache import ScratchpadCache
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.language_model import LanguageModel
@@ -59,8 +58,6 @@ class DecodingState(RowState):
     """For `hnet`: the router's probability at the newest id."""
     smoothed: Float[Tensor, "batch trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as the newest one left it."""
-    scratchpads: ScratchpadCache | None
-    """With `scratchpads_see_scratchpads`: those of the open patch."""
     recent_ids: Int[Tensor, "batch recent"] | None
     """With n-gram embeddings: the newest ids of each row's document, newest first, then zeros."""
 
@@ -199,9 +196,6 @@ def read_prompts(
         trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         boundary_probability=None,
         smoothed=None,
-        scratchpads=ScratchpadCache.from_prefill(kept.trunk, layout, last_position, capacity=longest_slot(model))
-        if config.scratchpads_see_scratchpads
-        else None,
         recent_ids=None,
     )
     if model.local_encoder.ngrams is not None:
@@ -313,10 +307,8 @@ def read_kernel(
 
 
 def _forget_documents(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
-    """Drops the trunk cache, scratchpads and context of rows in which another document begins."""
+    """Drops the trunk cache and context of rows in which another document begins."""
     state.trunk.num_patches[rows] = 0
-    if state.scratchpads is not None:
-        state.scratchpads.num_scratchpads[rows] = 0
     with autocast(model.device):
         null = model.context_to_bytes(model.context_to_bytes.null_context[None])
     state.context[rows] = null.to(state.context.dtype)
@@ -340,15 +332,13 @@ def refresh_kernel(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         newest_first = state.open_states[rows[:, None], (length[:, None] - 1 - distance).clamp_min(0)]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < length[:, None])
         is_commit = state.newest_ends_patch[rows]
-        attend = TrunkCacheAttention(state.trunk, rows, is_commit, state.scratchpads)
-        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], is_commit, attend)
+        attend = TrunkCacheAttention(state.trunk, rows)
+        slot_outputs = model.trunk(slot_inputs, state.trunk.num_patches[rows], attend)
         if state.smoothed is not None:
             slot_outputs = _smooth(state, rows, slot_outputs)
         state.context[rows] = model.context_to_bytes(slot_outputs).to(state.context.dtype)
     state.patch_lag[rows] = 0
     state.trunk.commit(rows, is_commit)
-    if state.scratchpads is not None:
-        state.scratchpads.update(rows, attend.kept, is_commit)
     state.trunk_calls[rows] += 1
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchpad.model.visibility import Window, visible_commits, visible_scratchpads
+from patchpad.model.visibility import Window, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
 
 Heads = Float[Tensor, "*where head head_dim"]
@@ -72,15 +72,13 @@ class WindowAttention(KeepsKeysAndValues):
 class SlotAttention(KeepsKeysAndValues):
     """Trunk attention over packed slots: each slot sees earlier commits of its document, and itself.
 
-    Cost is slots x commits: the self term is one more column of the softmax, and scratchpads are no keys to others,
-    unless they see those of their own patch: then there is a column for each of these, gathered slot by slot.
+    Cost is slots x commits: the slot itself is one more column of the softmax, and no slot sees another's scratchpad.
     """
 
-    def __init__(self, layout: PatchLayout, *, scratchpads_see_scratchpads: bool = False, keep: bool = False) -> None:
+    def __init__(self, layout: PatchLayout, *, keep: bool = False) -> None:
         super().__init__(keep)
         self.layout = layout
         self.masks = [visible_commits(layout, index) for index in range(len(layout.block_commits))]
-        self.scratchpads = visible_scratchpads(layout) if scratchpads_see_scratchpads else None
 
     def __call__(
         self,
@@ -96,44 +94,22 @@ class SlotAttention(KeepsKeysAndValues):
             return query
         scale = query.shape[-1] ** -0.5
         key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
-        aside = self._scores_aside(query, key, scale)
-        padded_query, padded_aside = (part[layout.padded_slots].transpose(1, 2) for part in (query * scale, aside))
+        own = (query * key).sum(-1, keepdim=True) * scale
+        padded_query, padded_own = (part[layout.padded_slots].transpose(1, 2) for part in (query * scale, own))
         commit_key, commit_value = (part[layout.padded_commits].transpose(1, 2) for part in (key, value))
-        mixed, weights_aside = [], []
+        mixed, own_weights = [], []
         for index, (low, high) in enumerate(layout.block_commits):
             rows = slice(index * TRUNK_BLOCK, (index + 1) * TRUNK_BLOCK)
             scores = padded_query[:, :, rows] @ commit_key[:, :, low:high].transpose(-1, -2)
             scores = scores.masked_fill(~self.masks[index][:, None], -torch.inf)
-            weights = torch.cat((scores, padded_aside[:, :, rows]), dim=-1).float().softmax(dim=-1).to(value.dtype)
-            seen, beside = weights.split((high - low, aside.shape[-1]), dim=-1)
-            mixed.append(seen @ commit_value[:, :, low:high])
-            weights_aside.append(beside)
-        packed, beside = (
+            weights = torch.cat((scores, padded_own[:, :, rows]), dim=-1).float().softmax(dim=-1).to(value.dtype)
+            mixed.append(weights[..., :-1] @ commit_value[:, :, low:high])
+            own_weights.append(weights[..., -1:])
+        packed, own_weight = (
             torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
-            for parts in (mixed, weights_aside)
+            for parts in (mixed, own_weights)
         )
-        return packed + self._mixed_aside(beside, value)
-
-    def _scores_aside(
-        self, query: Float[Tensor, "slot head head_dim"], key: Float[Tensor, "slot head head_dim"], scale: float
-    ) -> Float[Tensor, "slot head column"]:
-        """Returns the scores of what is no earlier commit: the slot itself, then earlier scratchpads of its patch."""
-        own = (query * key).sum(-1, keepdim=True) * scale
-        if self.scratchpads is None:
-            return own
-        source, is_visible = self.scratchpads
-        scores = ((query * scale)[:, :, None] @ key[source].permute(0, 2, 3, 1))[:, :, 0]
-        return torch.cat((own, scores.masked_fill(~is_visible[:, None], -torch.inf)), dim=-1)
-
-    def _mixed_aside(
-        self, weights: Float[Tensor, "slot head column"], value: Float[Tensor, "slot head head_dim"]
-    ) -> Float[Tensor, "slot head head_dim"]:
-        """Returns the values of `_scores_aside`'s columns, weighted and summed."""
-        own = weights[..., :1] * value
-        if self.scratchpads is None:
-            return own
-        source, _ = self.scratchpads
-        return own + (weights[:, :, None, 1:] @ value[source].transpose(1, 2))[:, :, 0]
+        return packed + own_weight * value
 
 
 def repeat_heads(part: Float[Tensor, "slot kv_head head_dim"], heads: int) -> Float[Tensor, "slot head head_dim"]:

@@ -65,12 +65,10 @@ def window_attentions(
 
 
 def slot_attention(
-    layout: PatchLayout, *, scratchpads_see_scratchpads: bool = False, keep: bool = False
+    layout: PatchLayout, *, keep: bool = False
 ) -> SlotAttention | FusedSlotAttention | FlexSlotAttention:
-    """Returns the attention of the trunk. Scratchpads that see scratchpads are always left to the reference."""
+    """Returns the attention of the trunk."""
     device = layout.slot_byte.device
-    if scratchpads_see_scratchpads:
-        return SlotAttention(layout, scratchpads_see_scratchpads=True, keep=keep)
     if not _takes_flex(device):
         is_fused = _chosen.get() == "auto" and device.type == "cpu"
         return FusedSlotAttention(layout, keep=keep) if is_fused else SlotAttention(layout, keep=keep)

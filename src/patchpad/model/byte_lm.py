@@ -59,8 +59,6 @@ class ByteLMOutput:
     """What patches and scratchpads were decided from."""
     entropy_logits: Logits | None
     """The head's logits; None without an entropy head."""
-    scratchpads_see_scratchpads: bool = False
-    """Whether scratchpads saw earlier ones of their patch."""
     activations: Activations | None = None
 
     @property
@@ -81,7 +79,7 @@ class ByteLMOutput:
             nats=target_nats(self.logits, targets),
             num_commits=num_commits,
             num_scratchpads=layout.num_slots - num_commits,
-            trunk_pairs=count_trunk_pairs(layout, scratchpads_see_scratchpads=self.scratchpads_see_scratchpads),
+            trunk_pairs=count_trunk_pairs(layout),
             pooled_positions=int(layout.slot_num_bytes.sum()),
             num_positions=int((~layout.documents.is_padding).sum()),
             entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
@@ -168,11 +166,9 @@ class ByteLM(LanguageModel):
         layout = self.decide(
             facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
         )
-        trunk_sees = slot_attention(
-            layout, scratchpads_see_scratchpads=config.scratchpads_see_scratchpads, keep=keep_activations
-        )
+        trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout)
-        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, layout.slot_is_commit, trunk_sees)
+        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
 
         if boundaries is not None:
             slot_outputs = smooth(slot_outputs, layout, boundaries)
@@ -200,7 +196,6 @@ class ByteLM(LanguageModel):
             layout=layout,
             facts=facts,
             entropy_logits=entropy_logits,
-            scratchpads_see_scratchpads=config.scratchpads_see_scratchpads,
             activations=activations,
         )
 

@@ -2,14 +2,12 @@
 
 Local layers: byte n sees byte j iff  start(n) <= j <= n  and  n - j < window_bytes.
 Trunk: slot r sees slot c iff  they share a document and ((c is a commit and k_c < k_r) or c is r).
-With `scratchpads_see_scratchpads`, scratchpad r also sees scratchpad c iff  they share a document, k_c = k_r and c lies
-before r. Commits see no scratchpad, so nothing that is cached depends on any.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,28 +75,6 @@ def visible_commits(layout: PatchLayout, block_index: int) -> Bool[Tensor, "batc
     return (commits >= first) & (commits < last)
 
 
-def num_earlier_scratchpads(layout: PatchLayout) -> Int[Tensor, " slot"]:
-    """How many scratchpads of its own open patch each scratchpad sees: just the slots before it. 0 for commits."""
-    slots = torch.arange(layout.num_slots, device=layout.slot_byte.device)
-    document = (layout.slot_byte - layout.documents.offset.flatten()[layout.slot_byte])[:, None]
-    patch = torch.cat((document, layout.slot_patch_index[:, None]), dim=1)
-    opens_patch = F.pad((patch[1:] != patch[:-1]).any(dim=1), (1, 0), value=True)[: layout.num_slots]
-    first = torch.where(opens_patch, slots, 0).cummax(dim=0).values
-    return torch.where(layout.slot_is_commit, 0, slots - first)
-
-
-def visible_scratchpads(
-    layout: PatchLayout,
-) -> tuple[Int[Tensor, "slot distance"], Bool[Tensor, "slot distance"]]:
-    """The earlier scratchpads that each slot sees, nearest first: their slots, and which of these places are used."""
-    num_earlier = num_earlier_scratchpads(layout)
-    longest = int(num_earlier.max()) if layout.num_slots else 0
-    distance = torch.arange(1, longest + 1, device=num_earlier.device)
-    slots = torch.arange(layout.num_slots, device=num_earlier.device)[:, None]
-    return (slots - distance).clamp_min(0), distance <= num_earlier[:, None]
-
-
-def count_trunk_pairs(layout: PatchLayout, *, scratchpads_see_scratchpads: bool) -> int:
+def count_trunk_pairs(layout: PatchLayout) -> int:
     """Query-key pairs that a trunk layer sees in a batch, each slot itself included."""
-    pairs = int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots
-    return pairs + (int(num_earlier_scratchpads(layout).sum()) if scratchpads_see_scratchpads else 0)
+    return int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots

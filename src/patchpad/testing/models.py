@@ -27,9 +27,7 @@ MARGIN = 1e-4
 """Least distance of a threshold from every observed score."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "scratchpads see scratchpads": {"scratchpads_see_scratchpads": True},
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
-    "slot type": {"slot_type_embedding": True},
     "no n-grams": {"ngram_vocab_size": 0},
     "head without layers": {"entropy_head_layers": 0},
     "one context for every lag": {"context_lags": 1},
@@ -85,8 +83,6 @@ def sharp_model(config: ModelConfig, *, seed: int = 0) -> ByteLM:
         if model.entropy_head is not None:
             model.entropy_head.lm_head.weight.mul_(40)
         model.context_to_bytes.projection.weight.mul_(2)
-        if model.trunk.scratchpad_type is not None:  # away from 0, so that it matters
-            model.trunk.scratchpad_type.copy_(torch.linspace(-2, 2, config.trunk_dim))
         if model.routing is not None:  # away from the identity, so that probabilities spread
             generator = torch.Generator().manual_seed(seed)
             model.routing.query.weight.copy_(torch.randn(model.routing.query.weight.shape, generator=generator))

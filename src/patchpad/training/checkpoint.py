@@ -111,10 +111,11 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
             f"{folder} is no patchpad checkpoint: it has no {MANIFEST}", hint="Give RUN or RUN/checkpoints/step-N."
         )
     manifest = _read_json(manifest_path)
-    if manifest.get("format_version") != FORMAT_VERSION:
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{manifest_path} has the format_version {manifest.get('format_version')}; allowed: {FORMAT_VERSION}",
-            hint="Load it with the version of patchpad that wrote it.",
+            f"{manifest_path} has the format_version {version}; this version of patchpad reads {FORMAT_VERSION}",
+            hint=_hint_for_version(version) or hint,
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not {CONFIG, MODEL} <= files.keys():
@@ -128,6 +129,15 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
                 f"{file} was altered or is incomplete: its SHA-256 differs from {MANIFEST}", hint=hint
             )
     return Checkpoint(folder, _read_config(folder / CONFIG))
+
+
+def _hint_for_version(version: object) -> str | None:
+    """Returns what to do with a run of another format; None where the version is not a number."""
+    if not isinstance(version, int):
+        return None
+    if version > FORMAT_VERSION:
+        return "Install a newer version of patchpad."
+    return "Use the version of patchpad that wrote it, or train again with this one."
 
 
 def _without_steps(run: Path) -> CheckpointError:
