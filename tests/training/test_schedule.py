@@ -104,7 +104,7 @@ def test_head_is_fresh_until_its_entropies_fall_and_never_again(tools):
     schedule = ThresholdSchedule(config)
     for model, is_fresh in ((untrained, True), (sharp, False), (untrained, False)):
         with torch.no_grad():
-            schedule.update(model, model(ids), step=0)
+            schedule.update(model, model(ids), step=0, planned_steps=10)
         assert schedule.is_fresh == is_fresh
         assert isinstance(schedule.decision(model, 1)[1], RandomTrigger) == is_fresh
 

@@ -42,14 +42,14 @@ def watch(monkeypatch):
         passes.append((step, self.is_fresh, self.spread.row_shares(step, pass_number)))
         return original_decision(self, model, step, pass_number)
 
-    def update(self, model, output, step):
+    def update(self, model, output, step, planned_steps):
         layout = output.layout
         eligible = ~(layout.patch_end_mask | layout.documents.is_padding)
         realised = (layout.scratchpad_mask.sum(1) / eligible.sum(1)).tolist()
         at, is_fresh, shares = passes[-1]
         assert at == step
         seen.extend((step, is_fresh, share, found) for share, found in zip(shares, realised, strict=True))
-        original_update(self, model, output, step)
+        original_update(self, model, output, step, planned_steps)
 
     monkeypatch.setattr(ThresholdSchedule, "decision", decision)
     monkeypatch.setattr(ThresholdSchedule, "update", update)

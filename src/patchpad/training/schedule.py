@@ -23,15 +23,16 @@ MOST_CORRECTION = 4.0
 """Factor by which that rate may differ from the target."""
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
+def learning_rate(step: int, config: TrainConfig, planned_steps: int | float | None = None) -> float:
     """Learning rate of a step counted from 0: linear warm-up, then a cosine that approaches the final ratio.
 
-    It would reach it at step `config.steps`, one after the last.
+    It would reach it at step `planned_steps` (default: `config.steps`), one after the last.
     """
-    warmup = min(config.warmup_steps, config.steps)
+    steps = config.steps if planned_steps is None else planned_steps
+    warmup = min(config.warmup_steps, steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, config.steps - warmup)
+    progress = (step - warmup) / max(1, steps - warmup)
     floor = config.final_learning_rate_ratio
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
@@ -98,8 +99,15 @@ class ThresholdSchedule:
             return self.fixed_patchifier
         return model.patchifier
 
-    def update(self, model: ByteLM, output: ByteLMOutput, step: int) -> None:
-        """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model."""
+    def update(self, model: ByteLM, output: ByteLMOutput, step: int, planned_steps: int | float) -> None:
+        """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model.
+
+        Args:
+            model: being trained.
+            output: of the pass.
+            step: counted from 0.
+            planned_steps: of the whole run; frozen thresholds are the last share of these.
+        """
         if not self.config.model.reads_entropy:
             return
         assert output.entropy_nats is not None
@@ -107,7 +115,7 @@ class ThresholdSchedule:
         mean_entropy = float(output.entropy_nats[~layout.documents.is_padding].mean())
         self.is_fresh = self.is_fresh and mean_entropy > FRESH_SHARE * math.log(VOCAB_SIZE)
         train = self.config.train
-        frozen = step >= train.steps * (1 - train.threshold_frozen_fraction)
+        frozen = step >= planned_steps * (1 - train.threshold_frozen_fraction)
         num_bytes = int(layout.documents.is_byte.sum())
         if self.cuts_by_entropy:
             if not self.patch.is_fixed and not (frozen and self.patch.has_followed):

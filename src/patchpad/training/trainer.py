@@ -28,6 +28,7 @@ from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.training import checkpoint as files
+from patchpad.training.budget import Budget, StepBudget
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
 from patchpad.training.run_folder import require_new
@@ -143,6 +144,8 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, train_config)
         self.schedule = ThresholdSchedule(config)
         self.step = 0
+        self.planned_steps: int | float = train_config.steps
+        """Steps of the whole run as its budget sees it; what the schedules reckon with."""
         self.bytes_seen = 0
         self.metrics: list[str] = []
         self.interval = StepSums()
@@ -150,8 +153,14 @@ class Trainer:
         self.was_signalled = False
         """Whether a signal came in the last step, too late to stop the run."""
 
-    def run(self, progress: Progress) -> Run:
-        """Trains to the last step, saving as configured."""
+    def run(self, progress: Progress, budget: Budget | None = None) -> Run:
+        """Trains to the last step, saving as configured.
+
+        Args:
+            progress: is told of every step.
+            budget: decides which step is the last; default: `train.steps`. The saved configuration has the steps that
+                were made, or at a checkpoint those that were planned then, so that a resumed run goes on by steps.
+        """
         self.model.prepare(self.training_corpus.documents)
         try:
             (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
@@ -160,26 +169,31 @@ class Trainer:
                 f"cannot make the run directory {self.out}: {error}", hint="Choose another --out."
             ) from error
         train_config = self.config.train
+        budget = budget or StepBudget(train_config.steps)
         with _signals_noted() as stop:
-            while self.step < train_config.steps:
+            is_end = budget.is_over(self.step)
+            while not is_end:
+                self.planned_steps = budget.planned_steps(self.step)
                 started = time.perf_counter()
                 gradient_norm = self.train_step(self.interval)
                 self.interval.seconds += time.perf_counter() - started
                 self.step += 1
-                is_end = self.step == train_config.steps
+                is_end = budget.is_over(self.step)
                 line = self._describe(self.interval, gradient_norm)
+                if is_end:
+                    self.planned_steps = self.step
                 if is_end or self.step % train_config.log_every == 0 or _is_due(self.step, train_config.validate_every):
                     if is_end or _is_due(self.step, train_config.validate_every):
                         line["val/bpb"] = self.validate()
                     self.metrics.append(strict_json(line))
                     self._write_metrics()
                     self.interval = StepSums()
-                progress.update(self.step, train_config.steps, line)
+                progress.update(self.step, round(self.planned_steps), line)
                 if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
                     self.save()
                 if stop.is_set() and not is_end:
                     raise TrainingInterrupted(
-                        f"stopped at step {self.step} of {train_config.steps}; everything is saved",
+                        f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
                         hint=f"Go on with: patchpad train --resume {self.out}",
                     )
             self.was_signalled = stop.is_set()
@@ -199,7 +213,7 @@ class Trainer:
             self._accumulate(batch, num_targets, sums, pass_number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
         self._require_finite(float(norm), "gradient")
-        set_learning_rate(self.optimizer, learning_rate(self.step, train_config))
+        set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
         self.optimizer.step()
         return float(norm)
 
@@ -232,7 +246,7 @@ class Trainer:
         sums.num_commits += predicted.num_commits
         sums.num_scratchpads += predicted.num_scratchpads
         if isinstance(self.model, ByteLM) and output is not None:
-            self.schedule.update(self.model, output, self.step)
+            self.schedule.update(self.model, output, self.step, self.planned_steps)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
@@ -250,6 +264,9 @@ class Trainer:
     def save(self) -> None:
         """Saves a step folder, then removes old ones."""
         self._report_changed_files()
+        steps = round(self.planned_steps)
+        if steps != self.config.train.steps:
+            self.config = replace(self.config, train=replace(self.config.train, steps=steps))
         files.save_step(
             self.out,
             self.step,
@@ -319,7 +336,7 @@ class Trainer:
             "step": self.step,
             "bytes_seen": self.bytes_seen,
             "train/bpb": sums.bits_per_byte(sums.nats),
-            "learning_rate": learning_rate(self.step - 1, self.config.train),
+            "learning_rate": learning_rate(self.step - 1, self.config.train, self.planned_steps),
             "gradient_norm": gradient_norm,
             "scratchpads_per_byte": sums.num_scratchpads / num_bytes,
             "patches_per_byte": sums.num_commits / num_bytes,
