@@ -43,6 +43,10 @@ class CheckpointError(PatchpadError, ValueError):
     """A run or checkpoint that is missing, incomplete, altered or not ours."""
 
 
+class RunInUseError(PatchpadError, RuntimeError):
+    """Another process is at work in the folder of a run."""
+
+
 class GenerationError(PatchpadError, ValueError):
     """A request for generation that the model or its calibration cannot serve."""
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from sizes import SCRATCHPADS_PER_BYTE, plain_patches
 
-from patchpad.config import Config, TrainConfig
+from patchpad.config import Config, DataConfig, TrainConfig
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training.optimizer import set_learning_rate
 from patchpad.training.schedule import learning_rate
+from patchpad.training.text import RunText
 from patchpad.training.trainer import StepSums, Trainer
 
 PATCH_BYTES = 16
@@ -37,7 +38,7 @@ def test_a_step_changes_the_weights_as_the_trainer_does(tmp_path):
     text = tmp_path / "text.txt"
     text.write_bytes(ours.text()[:4000])
     config = Config(model=ours.TINY, train=TrainConfig(device="cpu", batch_rows=2))
-    trainer = Trainer(Config.from_dict(config.to_dict() | {"data": {"paths": [str(text)]}}), tmp_path / "run")
+    trainer = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))
     step = ours.TrainingStep(ours.build(ours.TINY), trainer.batches.batch(0), trainer.config.train)
     step.model.load_state_dict(trainer.model.state_dict())
     _, step.trigger = trainer.schedule.decision(trainer.model, 0)

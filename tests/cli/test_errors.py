@@ -193,7 +193,7 @@ class TestWrongRun:
     def test_foreign(self, fails, with_run, tmp_path):
         (tmp_path / "config.json").write_text('{"model_type": "llama"}')
         (tmp_path / "model.safetensors").write_bytes(b"\x00" * 20)
-        assert "is no patchpad checkpoint" in fails(1, *with_run(tmp_path))
+        assert "is not a patchpad checkpoint" in fails(1, *with_run(tmp_path))
 
     def test_corrupt(self, fails, with_run, run):
         for file in run.rglob("model.safetensors"):
@@ -228,7 +228,7 @@ class TestWrongRun:
     def test_no_checkpoint_yet(self, fails, with_run, run):
         shutil.rmtree(run)
         (run / "checkpoints").mkdir(parents=True)
-        assert "holds no checkpoint yet" in fails(1, *with_run(run))
+        assert "does not hold a checkpoint yet" in fails(1, *with_run(run))
 
 
 @pytest.mark.parametrize(

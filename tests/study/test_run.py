@@ -197,10 +197,10 @@ def test_a_study_inside_its_own_text_is_refused_before_anything_is_written(write
 
 def test_bundled_text_is_held_out_by_what_is_given_for_it(write_study, words, tmp_path):
     study = write_study(tmp_path, (f"[{words}]", f"[bundled], validation_paths: [{words}]"))
-    text = open_texts(study, study.runs, (), ())["words"]
+    text = open_texts(study, study.runs, (), ())["words"].opened
     assert text.validation.num_bytes == words.stat().st_size
     assert len(text.training.documents) == 5
-    given = open_texts(study, study.runs, ["bundled"], ())["words"]
+    given = open_texts(study, study.runs, ["bundled"], ())["words"].opened
     assert len(given.validation.documents) == 1
     assert given.validation.num_bytes > text.validation.num_bytes
     with pytest.raises(ConfigError, match=r"`words` is \['bundled', 'x'\]; allowed: `bundled` alone, or files"):

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import patchpad
-from patchpad.config import Config, ModelConfig, PatchifierConfig
+from patchpad.config import Config, DataConfig, ModelConfig, PatchifierConfig
 from patchpad.errors import CheckpointError, TrainingInterrupted
 from patchpad.files import sha256_of
 from patchpad.model.baselines import BpeTokens
 from patchpad.testing import BASELINE_KINDS
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load, save
+from patchpad.training.text import RunText
 
 every_kind = pytest.mark.parametrize("kind", BASELINE_KINDS)
 
@@ -92,8 +93,7 @@ def test_odd_texts_train_to_finite_losses(tmp_path, tools, kind, odd):
 
 def test_batches_are_those_of_every_other_kind(tmp_path, text, tools):
     def batches_of(config):
-        config = replace(config, data=replace(config.data, paths=(str(text),)))
-        return trainer.Trainer(config, tmp_path).batches
+        return trainer.Trainer(config, tmp_path, RunText.open(DataConfig(paths=(str(text),)))).batches
 
     expected = batches_of(tools.config()).batch(3).byte_ids
     for kind in BASELINE_KINDS:
@@ -108,7 +108,8 @@ def run(tmp_path_factory, text, tools):
 
 class TestTokens:
     def test_they_are_learned_from_the_training_part_alone(self, run, text):
-        training, held_out = trainer.open_data(run.config)
+        opened = RunText.open(run.config.data)
+        training, held_out = opened.training, opened.validation
         stored = (run.path / "tokenizer.json").read_text(encoding="utf-8")
         assert stored == BpeTokens.learn(training.documents, 320).to_json()
         assert stored != BpeTokens.learn([*training.documents, *held_out.documents], 320).to_json()

@@ -9,9 +9,11 @@ from itertools import pairwise
 
 import pytest
 
+from patchpad.config import DataConfig
 from patchpad.errors import TrainingInterrupted
 from patchpad.training.budget import RECENT_STEPS, ClockBudget
 from patchpad.training.schedule import learning_rate
+from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, resume
 
 
@@ -106,7 +108,7 @@ def test_a_run_by_the_clock_saves_the_steps_it_made_and_ends_with_low_rates_and_
 ):
     clock = Clock()
     config = tools.config(steps=7, checkpoint_every=5, warmup_steps=4)
-    run = Trainer(tools.replace(config, data=tools.replace(config.data, paths=(str(text),))), tmp_path / "run")
+    run = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))
     frozen, planned = [], []
 
     def pass_time() -> None:
@@ -137,7 +139,7 @@ def test_a_run_by_the_clock_saves_the_steps_it_made_and_ends_with_low_rates_and_
 def test_a_run_by_the_clock_that_was_stopped_goes_on_to_the_steps_that_were_planned(tmp_path, text, tools):
     clock = Clock()
     config = tools.config(steps=7)
-    run = Trainer(tools.replace(config, data=tools.replace(config.data, paths=(str(text),))), tmp_path / "run")
+    run = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))
     original = run.optimizer.step
 
     def one_second_a_step() -> None:

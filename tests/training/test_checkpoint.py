@@ -87,6 +87,7 @@ def test_loading_and_resuming_unpickle_nothing(run, monkeypatch, tools):
     load(run)
     load(list_steps(run)[0])
     shutil.rmtree(run / "checkpoints" / "step-6")
+    (run / "manifest.json").unlink()
     trainer.resume(run, progress=tools.Hook())
 
 
@@ -109,6 +110,7 @@ def test_one_flipped_byte_in_any_file_of_a_step_is_found_at_load_and_at_resuming
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+    (run / "manifest.json").unlink()  # as if it had not finished
     for attempt in (lambda: load(file.parent), lambda: trainer.resume(run, progress=tools.Hook())):
         with pytest.raises(CheckpointError) as caught:
             attempt()
@@ -136,18 +138,18 @@ def test_missing_file_is_named(run, name):
 def test_folder_without_a_manifest_is_not_ours(run):
     shutil.rmtree(run / "checkpoints")
     (run / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"is no patchpad checkpoint: it has no manifest\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a patchpad checkpoint: it has no manifest\.json"):
         load(run)
 
 
 def test_foreign_folders_files_and_nothing_at_all_are_errors(tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    with pytest.raises(CheckpointError, match="is no patchpad checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a patchpad checkpoint"):
         load(foreign)
     (foreign / "config.json").write_text('{"model_type": "llama"}')
     save_file({"weight": torch.zeros(2)}, foreign / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is no patchpad checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a patchpad checkpoint"):
         load(foreign)
     for content in ("[]", "{", '"text"', "{}", '{"format_version": 2}', '{"format_version": 2, "files": {}}'):
         (foreign / "manifest.json").write_text(content)
@@ -209,6 +211,7 @@ def test_manifest_of_another_version_says_what_to_do(run, version, hint):
 
 def test_optimizer_state_of_another_model_is_refused(run, tools):
     shutil.rmtree(run / "checkpoints" / "step-6")
+    (run / "manifest.json").unlink()
     step = list_steps(run)[-1]
     tensors = load_file(step / "optimizer.safetensors")
     tensors = {name: tensor for name, tensor in tensors.items() if "trunk" not in name}
@@ -252,7 +255,7 @@ def test_full_disk_leaves_the_checkpoint_before_and_says_how_to_go_on(tmp_path, 
     caught = tools.train_until_error(config, tools.Hook(5, fill_the_disk), CheckpointError, data=text, out=out)
     assert "No space left on device" in caught.message
     assert f"{out / 'checkpoints' / 'step-3'} is intact" in caught.message
-    assert caught.hint == f"Free some space, then run `patchpad train --resume {out}`."
+    assert caught.hint == f"Free some space, then run: patchpad train --resume {out}"
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-3"]
     monkeypatch.undo()
     load(out)

@@ -1,5 +1,6 @@
 """A run that was stopped goes on to the same losses and weights, to the last bit."""
 
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,13 @@ from patchpad.files import sha256_of
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training import trainer
 from patchpad.training.checkpoint import list_steps, load
+from patchpad.training.text import RunText
+
+
+def stop_at(tools, step, config, **paths):
+    """Trains to a step, where a signal stops the run."""
+    stop = tools.Hook(step, lambda: os.kill(os.getpid(), signal.SIGINT))
+    return tools.train_until_error(config, stop, TrainingInterrupted, **paths)
 
 
 def assert_same_run(first, second, tools):
@@ -61,18 +69,26 @@ def test_run_stopped_several_times_across_epochs_resumes_exactly(tmp_path, tools
 
 def test_damaged_newest_step_names_the_way_back_to_the_one_before(tmp_path, text, tools):
     run = tmp_path / "run"
-    config = tools.config("entropy", steps=4, checkpoint_every=2)
-    trainer.train(config, data=text, out=run, progress=tools.Hook())
-    before, newest = list_steps(run)
-    losses = tools.losses(run)
+    config = tools.config("entropy", steps=6, checkpoint_every=2)
+    trainer.train(config, data=text, out=tmp_path / "straight", progress=tools.Hook())
+    losses = tools.losses(tmp_path / "straight")
+    stop_at(tools, 4, config, data=text, out=run)
+    newest = list_steps(run)[-1]
     (newest / "optimizer.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors was altered") as caught:
         trainer.resume(run)
-    assert caught.value.hint == f"Remove {newest}; then patchpad train --resume {run} goes on from {before.name}."
-    shutil.rmtree(newest)
+    assert caught.value.hint == (
+        f"Move {newest} to another place; then this goes on from step-2: patchpad train --resume {run}"
+    )
+    newest.rename(tmp_path / "step-4")
     trainer.resume(run, progress=tools.Hook())
     assert tools.losses(run) == losses
-    shutil.rmtree(before)
+
+
+def test_damaged_only_step_sends_to_a_new_folder(tmp_path, text, tools):
+    run = tmp_path / "run"
+    stop_at(tools, 2, tools.config(), data=text, out=run)
+    (newest,) = list_steps(run)
     (newest / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing") as caught:
         trainer.resume(run)
@@ -124,11 +140,22 @@ def test_signal_at_the_last_step_ends_the_run_as_usual(tmp_path, text, tools):
     assert tools.losses(run.path)[-1]["val/bpb"] > 0
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path, text, tools):
-    run = trainer.train(tools.config(steps=3), data=text, out=tmp_path / "run", progress=tools.Hook()).path
+def test_resuming_a_finished_run_says_so_and_changes_nothing_whether_its_text_and_steps_are_there_or_not(
+    tmp_path, text, tools, caplog
+):
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "text.txt"
+    data.write_bytes(text.read_bytes())
+    run = trainer.train(tools.config(steps=3), data=data, out=tmp_path / "run", progress=tools.Hook()).path
+    data.unlink()
     before = {file.name: sha256_of(file) for file in run.iterdir() if file.is_file()}
     again = tools.Hook()
-    trainer.resume(run, progress=again)
+    for _ in range(2):
+        caplog.clear()
+        found = trainer.resume(run, progress=again)
+        assert caplog.messages == [f"{run} has finished all of its 3 steps: nothing is left to train"]
+        assert torch.equal(*(next(model.parameters()) for model in (found.model, load(run))))
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
     assert again.steps == []
     assert {file.name: sha256_of(file) for file in run.iterdir() if file.is_file()} == before
 
@@ -143,7 +170,7 @@ def test_run_can_be_resumed_from_another_folder_although_its_paths_were_relative
     tools.train_until_error(config, stop, TrainingInterrupted, data="training", out=tmp_path / "run")
     monkeypatch.chdir("/")
     run = trainer.resume(tmp_path / "run", progress=tools.Hook())
-    assert run.validation.documents[0].tobytes() == b"some other text\n" * 20
+    assert RunText.open(run.config.data).validation.documents[0].tobytes() == b"some other text\n" * 20
 
 
 @pytest.mark.parametrize("place", [0, -1])
@@ -167,7 +194,7 @@ def test_text_that_changed_before_resuming_is_refused(tmp_path, text, tools, pla
 def test_text_that_is_gone_is_named_when_resuming(tmp_path, text, tools):
     data = tmp_path / "text.txt"
     data.write_bytes(text.read_bytes())
-    trainer.train(tools.config(steps=1), data=data, out=tmp_path / "run", progress=tools.Hook())
+    stop_at(tools, 1, tools.config(), data=data, out=tmp_path / "run")
     data.unlink()
     with pytest.raises(DataError, match=r"no file is at .*text\.txt"):
         trainer.resume(tmp_path / "run", progress=tools.Hook())
@@ -175,8 +202,8 @@ def test_text_that_is_gone_is_named_when_resuming(tmp_path, text, tools):
 
 def test_what_killed_processes_left_half_saved_goes_when_the_run_goes_on(tmp_path, text, tools):
     run = tmp_path / "run"
-    trainer.train(tools.config(steps=4, checkpoint_every=2), data=text, out=run, progress=tools.Hook())
-    shutil.copytree(run / "checkpoints" / "step-4", run / "checkpoints" / ".step-4.123.tmp")
+    stop_at(tools, 2, tools.config(steps=4), data=text, out=run)
+    shutil.copytree(run / "checkpoints" / "step-2", run / "checkpoints" / ".step-4.123.tmp")
     (run / "checkpoints" / "notes.tmp").write_text("not ours")
     trainer.resume(run, progress=tools.Hook())
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["notes.tmp", "step-2", "step-4"]
@@ -192,25 +219,13 @@ def test_a_run_killed_before_its_first_checkpoint_is_neither_resumed_nor_written
     tools.train_until_error(tools.config(), tools.Hook(2, die), RuntimeError, data=text, out=run)
     assert (run / "metrics.jsonl").exists()
     again = tools.train_until_error(tools.config(), tools.Hook(), ConfigError, data=text, out=run)
-    assert again.message == f"{run} holds a run without a checkpoint yet; a run needs a new folder"
-    with pytest.raises(CheckpointError, match="holds no checkpoint yet") as caught:
+    assert again.message == f"{run} holds a run that stopped before its first checkpoint; a run needs a new folder"
+    assert again.hint == "Choose another --out, or move that folder away."
+    with pytest.raises(CheckpointError, match="does not hold a checkpoint yet") as caught:
         trainer.resume(run)
-    for error in (again, caught.value):
-        assert "--resume" not in error.hint
-        assert error.hint.endswith(f"run has stopped, remove {run} and train again.")
-    shutil.rmtree(run)
+    assert caught.value.hint.endswith("train again into a new folder.")
+    run.rename(tmp_path / "elsewhere")
     trainer.train(tools.config(steps=1), data=text, out=run, progress=tools.Hook())
-
-
-def test_a_finished_run_without_its_steps_is_not_called_one_that_may_be_removed(tmp_path, finished):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    for step in list_steps(run):
-        shutil.rmtree(step)
-    with pytest.raises(CheckpointError, match=r"the steps of .* are gone, so it cannot be resumed") as caught:
-        trainer.resume(run)
-    assert "remove" not in caught.value.hint
-    load(run)
 
 
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of files are Unicode there")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchpad.config import SEPARATOR
+from patchpad.config import SEPARATOR, DataConfig
 from patchpad.data import TrainingBatches
 from patchpad.errors import ConfigError, DataError, TrainingError
 from patchpad.evaluation.bits_per_byte import evaluate
@@ -16,6 +16,7 @@ from patchpad.training import trainer
 from patchpad.training.checkpoint import load
 from patchpad.training.optimizer import build_optimizer, set_learning_rate
 from patchpad.training.schedule import learning_rate
+from patchpad.training.text import RunText
 from patchpad.training.trainer import StepSums, Trainer
 
 GRADIENT_TOLERANCE = 1e-6
@@ -23,8 +24,7 @@ GRADIENT_TOLERANCE = 1e-6
 
 
 def gradients(config, data, tmp_path, steps=1):
-    config = config.__class__(model=config.model, train=config.train, data=type(config.data)(paths=(str(data),)))
-    run = Trainer(config, tmp_path / "unused")
+    run = Trainer(config, tmp_path / "unused", RunText.open(DataConfig(paths=(str(data),))))
     norm = math.nan
     sums = StepSums()
     for _ in range(steps):
@@ -84,7 +84,7 @@ def test_training_never_sees_the_held_out_text(tmp_path, tools, monkeypatch):
     monkeypatch.setattr(TrainingBatches, "batch", spy)
     config = tools.config(steps=30, validate_every=7, checkpoint_every=10)
     run = trainer.train(config, data=data, out=tmp_path / "run", progress=tools.Hook())
-    assert set(run.validation.documents[0].tobytes()) == set(b"Z \n")
+    assert set(RunText.open(run.config.data).validation.documents[0].tobytes()) == set(b"Z \n")
     ids = torch.cat([torch.cat([batch.byte_ids, batch.targets]).flatten() for batch in seen])
     assert ord("Z") not in ids
     assert ord("t") in ids
@@ -94,7 +94,7 @@ def test_held_out_files_can_be_given_and_all_other_text_is_trained_on(tmp_path, 
     config = tools.config(steps=1)
     config = tools.replace(config, data=tools.replace(config.data, validation_paths=(str(documents),)))
     run = trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
-    assert len(run.validation.documents) == 60
+    assert len(RunText.open(run.config.data).validation.documents) == 60
     assert run.config.data.paths == (str(text),)
 
 
@@ -103,7 +103,9 @@ def test_last_line_of_metrics_is_the_evaluation_of_the_returned_and_of_the_loade
     last = tools.losses(run.path)[-1]
     assert not run.model.training
     for model in (run.model, load(run.path)):
-        point = evaluate(model, run.validation, limit_bytes=run.config.train.validation_bytes)[0]
+        point = evaluate(
+            model, RunText.open(run.config.data).validation, limit_bytes=run.config.train.validation_bytes
+        )[0]
         assert point.bits_per_byte == last["val/bpb"]
         assert point.scratchpad_threshold_nats == last["scratchpad_threshold_nats"]
 
@@ -212,7 +214,7 @@ def test_each_pass_takes_the_next_batch_and_each_step_its_learning_rate(tmp_path
     original, rate = TrainingBatches.batch, trainer.learning_rate
     monkeypatch.setattr(TrainingBatches, "batch", lambda self, index: asked.append(index) or original(self, index))
     config = tools.config(steps=4, accumulation_steps=3, warmup_steps=2)
-    run = Trainer(tools.replace(config, data=tools.replace(config.data, paths=(str(text),))), tmp_path / "run")
+    run = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))
     original_step = run.optimizer.step
     run.optimizer.step = lambda: rates.append({group["lr"] for group in run.optimizer.param_groups}) or original_step()
     run.run(tools.Hook())

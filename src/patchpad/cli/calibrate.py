@@ -20,12 +20,15 @@ def calibrate(
     from patchpad.cli.tables import print_calibration
     from patchpad.device import select_device
     from patchpad.evaluation import calibrate as calibration
-    from patchpad.training.checkpoint import open_checkpoint, store_calibration
+    from patchpad.run_lock import run_lock, run_of
+    from patchpad.training.checkpoint import open_checkpoint, require_run, store_calibration
 
-    checkpoint = open_checkpoint(run)
-    model = checkpoint.model().to(select_device(device))
-    table = calibration.calibrate(model, data, limit_bytes=limit_bytes)
-    store_calibration(checkpoint.path, table)
+    require_run(run)
+    with run_lock(run_of(run), "patchpad calibrate"):
+        checkpoint = open_checkpoint(run)
+        model = checkpoint.model().to(select_device(device))
+        table = calibration.calibrate(model, data, limit_bytes=limit_bytes)
+        store_calibration(checkpoint.path, table)
     if json:
         print(table.to_json())
     else:

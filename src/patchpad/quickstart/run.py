@@ -4,9 +4,9 @@ import logging
 import math
 import platform
 import shlex
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from patchpad.config import Config, DataConfig, ModelConfig, TrainConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
-from patchpad.errors import ConfigError
+from patchpad.errors import ConfigError, RunInUseError
 from patchpad.evaluation.bits_per_byte import Point
 from patchpad.evaluation.calibrate import calibration_of, calibration_points
 from patchpad.evaluation.compressors import compressors_bits_per_byte
@@ -30,8 +30,9 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.quickstart.report import Report, write_report
 from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
-from patchpad.training.run_text import absolute_paths
-from patchpad.training.trainer import Run, StepSums, Trainer, read_metrics, train
+from patchpad.training.run_folder import require_one_process
+from patchpad.training.text import RunText, absolute_paths
+from patchpad.training.trainer import Run, StepSums, Trainer, new_run, read_metrics
 from patchpad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ TRAINING_SHARE = 0.7
 TIMED_STEPS = 12
 LEAST_STEPS = 20
 EVALUATED_BYTES = 80_000
+REPORT, RESULT = "report.html", "quickstart.json"
+"""What lies beside the run's own files."""
 DEFAULT_MINUTES, DEFAULT_DEVICE = 5.0, "cpu"
 PROMPT = "It was"
 SAMPLE_BYTES = 400
@@ -112,41 +115,59 @@ def quickstart(
     """
     if not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(f"minutes is {minutes}; allowed: a number above 0", hint="Try --minutes 5.")
+    require_one_process()
     began = time.perf_counter()
     command = command_line(out=out, minutes=minutes, data=data, seed=seed, device=device)
     config = replace(CONFIG, data=data_config(data), train=replace(CONFIG.train, seed=seed, device=device))
-    seconds_per_step = time_step(config)
-    steps = max(LEAST_STEPS, int((60 * minutes * TRAINING_SHARE - (time.perf_counter() - began)) / seconds_per_step))
-    config = replace(config, train=replace(config.train, steps=steps))
+    with ExitStack() as stack:
+        folder, text = _begin(stack, out, config)
+        seconds_per_step = time_step(config, text)
+        left = 60 * minutes * TRAINING_SHARE - (time.perf_counter() - began)
+        config = replace(config, train=replace(config.train, steps=max(LEAST_STEPS, int(left / seconds_per_step))))
+        _announce(config, seconds_per_step)
+        training_began = time.perf_counter()
+        run = Trainer(config, folder, text).run(progress)
+        assert isinstance(run.model, ByteLM)
+        training_seconds = time.perf_counter() - training_began
+
+        logger.info("measuring held-out text along the threshold")
+        windows = cut_windows(text.validation, config.model.context_bytes).limit(EVALUATED_BYTES)
+        points = calibration_points(run.model, windows)
+        run.model.calibration = calibration_of(points, windows)
+        store_calibration(run.path, run.model.calibration)
+        completion = complete(run.model, [PROMPT], max_new_bytes=SAMPLE_BYTES, seed=seed)[0]
+        result = QuickstartResult(
+            run=run,
+            points=tuple(points),
+            completion=completion,
+            report_path=run.path / REPORT,
+            seconds=time.perf_counter() - began,
+        )
+        facts = describe_run(config, run, training_seconds)
+        write_result(result, facts)
+        write_report(result.report_path, build_report(result, facts, windows, command))
+        return result
+
+
+def _begin(stack: ExitStack, out: Path | None, config: Config) -> tuple[Path, RunText]:
+    """Returns the run's folder, locked until the stack is closed, and its text."""
+    while True:
+        folder = out or free_folder()
+        try:
+            return folder, stack.enter_context(new_run(folder, config, "patchpad quickstart", beside=(REPORT, RESULT)))
+        except RunInUseError:
+            if out is not None:
+                raise  # else another quickstart has just taken it
+
+
+def _announce(config: Config, seconds_per_step: float) -> None:
     logger.info(
         "training %s parameters for %d steps of %d bytes, about %.1f minutes",
         f"{sum(count_parameters(config.model).values()):,}",
-        steps,
+        config.train.steps,
         config.train.batch_rows * config.model.context_bytes,
-        steps * seconds_per_step / 60,
+        config.train.steps * seconds_per_step / 60,
     )
-    training_began = time.perf_counter()
-    run = train(config, out=out or free_folder(), progress=progress)
-    assert isinstance(run.model, ByteLM)
-    training_seconds = time.perf_counter() - training_began
-
-    logger.info("measuring held-out text along the threshold")
-    windows = cut_windows(run.validation, config.model.context_bytes).limit(EVALUATED_BYTES)
-    points = calibration_points(run.model, windows)
-    run.model.calibration = calibration_of(points, windows)
-    store_calibration(run.path, run.model.calibration)
-    completion = complete(run.model, [PROMPT], max_new_bytes=SAMPLE_BYTES, seed=seed)[0]
-    result = QuickstartResult(
-        run=run,
-        points=tuple(points),
-        completion=completion,
-        report_path=run.path / "report.html",
-        seconds=time.perf_counter() - began,
-    )
-    facts = describe_run(config, run, training_seconds)
-    write_result(result, facts)
-    write_report(result.report_path, build_report(result, facts, windows, command))
-    return result
 
 
 def free_folder() -> Path:
@@ -182,15 +203,14 @@ def data_config(data: Sequence[str]) -> DataConfig:
     )
 
 
-def time_step(config: Config) -> float:
+def time_step(config: Config, text: RunText) -> float:
     """Returns the seconds of a training step, measured on a few that are thrown away."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, Path(folder))
-        times = []
-        for _ in range(TIMED_STEPS):
-            began = time.perf_counter()
-            trainer.train_step(StepSums())
-            times.append(time.perf_counter() - began)
+    trainer = Trainer(config, Path(), text)  # saves nothing
+    times = []
+    for _ in range(TIMED_STEPS):
+        began = time.perf_counter()
+        trainer.train_step(StepSums())
+        times.append(time.perf_counter() - began)
     return float(np.median(times[2:]))
 
 
@@ -219,7 +239,7 @@ def write_result(result: QuickstartResult, facts: dict[str, str]) -> None:
         "facts": facts,
         "sample": result.completion.text,
     }
-    write_atomically(result.run.path / "quickstart.json", strict_json(content, indent=1))
+    write_atomically(result.run.path / RESULT, strict_json(content, indent=1))
 
 
 def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windows, command: str) -> Report:

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from patchpad.study.progress import StudyProgress
 from patchpad.study.provenance import commit
 from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_json
 from patchpad.training import checkpoint as files
+from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, read_metrics
 
 logger = logging.getLogger(__name__)
@@ -65,29 +65,32 @@ class TrainingRecord:
 
 
 def train_arm(
-    run: ArmRun, config: Config, folder: Path, text: Mapping[str, dict[str, Any]], progress: StudyProgress
+    run: ArmRun,
+    config: Config,
+    folder: Path,
+    text: RunText,
+    facts: Mapping[str, dict[str, Any]],
+    progress: StudyProgress,
 ) -> LanguageModel:
     """Returns the trained model: new, resumed, or as it was left by a process that did not get to measuring it.
 
     Args:
         run: the arm and seed.
-        config: complete, with its data.
-        folder: the run's.
-        text: what `data` of a result says of the text to train and validate on.
+        config: complete, but for its data.
+        folder: the run's; this process holds its lock.
+        text: to train and validate on.
+        facts: what `data` of a result says of the text.
         progress: is told of every step.
 
     Raises:
         TrainingInterrupted: stopped by a signal after saving, be it in the last step.
     """
-    if (folder / files.MANIFEST).exists():
+    if files.is_finished(folder):
         return files.load(folder, device=config.train.device)
-    steps = files.list_steps(folder)
-    if not steps and folder.exists():
-        shutil.rmtree(folder)  # stopped before its first checkpoint
-    trainer = Trainer(config, folder)
-    if steps:
+    trainer = Trainer(config, folder, text)
+    if files.list_steps(folder):
         trainer.restore(files.open_checkpoint(folder, for_resume=True))
-    record = TrainingRecord(run, folder, text, progress)
+    record = TrainingRecord(run, folder, facts, progress)
     try:
         model = trainer.run(record).model
     finally:

@@ -1,25 +1,25 @@
 """Runs a study: every arm from every seed is trained, measured, and leaves one small result file."""
 
 import logging
-import os
 import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from patchpad.config import Config, DataConfig
+from patchpad.config import DataConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
-from patchpad.errors import ConfigError, PatchpadError, StudyError, TrainingInterrupted
+from patchpad.errors import ConfigError, PatchpadError, RunInUseError, StudyError, TrainingInterrupted
 from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.quickstart.run import data_config, evaluated_texts
+from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
 from patchpad.study.definition import BUNDLED, ArmRun, Study, choose_runs, with_data
 from patchpad.study.progress import LogStudyProgress, StudyProgress
@@ -27,18 +27,15 @@ from patchpad.study.provenance import provenance
 from patchpad.study.results import (
     EVALUATED,
     RESULT_VERSION,
+    TRAINING,
     StudyFolder,
     read_json,
     require_same_arm,
     write_study,
 )
 from patchpad.training.checkpoint import CHECKPOINTS
-from patchpad.training.run_text import absolute_paths, open_data, require_outside
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes must not share a study there
-    fcntl = None
+from patchpad.training.run_folder import require_one_process, require_outside
+from patchpad.training.text import RunText
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +44,19 @@ logger = logging.getLogger(__name__)
 class Text:
     """A study's text, opened."""
 
-    data: DataConfig
-    training: Corpus
-    validation: Corpus
+    opened: RunText
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Returns what a result says of it."""
         return {
             part: {"num_documents": len(c.documents), "num_bytes": c.num_bytes, "sha256": c.fingerprint()}
-            for part, c in (("training", self.training), ("validation", self.validation))
+            for part, c in (("training", self.opened.training), ("validation", self.opened.validation))
         }
 
     def windows(self, context_bytes: int, num_bytes: int) -> Windows:
         """Returns what arms of this context are measured on, about `num_bytes` of the held-out text; 0: all."""
-        return cut_windows(self.validation, context_bytes).limit(num_bytes)
+        return cut_windows(self.opened.validation, context_bytes).limit(num_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +84,8 @@ class _Job:
         for run in self.study.runs:
             text = self.texts.get(run.text)
             if run in runs and text is not None:
-                require_outside(self.folder.run(run), replace(run.config, data=text.data))
+                steps = run.config.train.steps
+                require_outside(self.folder.run(run), text.opened.data, steps=steps, beside=(TRAINING,))
             if run not in runs and not self.folder.result(run).exists():
                 continue
             facts = {} if text is None else self.facts(run, text)
@@ -111,12 +107,12 @@ class _Job:
 
     def finish(self, run: ArmRun) -> None:
         """Trains a run to its end, measures it, writes its result, and removes its checkpoints."""
-        config = replace(run.config, data=self.texts[run.text].data)
+        config = run.config
         if self.device is not None:
             config = replace(config, train=replace(config.train, device=self.device))
         run_folder = self.folder.run(run)
         text = self.texts[run.text]
-        model = train_arm(run, config, run_folder, text.facts, self.progress)
+        model = train_arm(run, config, run_folder, text.opened, text.facts, self.progress)
         self.progress.became(run.name, "measuring")
         began = time.perf_counter()
         fields = self.study.fields
@@ -185,6 +181,7 @@ def run_study(
         TrainingInterrupted: stopped by a signal after saving.
         StudyError: arms that failed; the others were finished first.
     """
+    require_one_process()
     runs = choose_runs(study, arms, seeds)
     job = _Job(
         study=study,
@@ -240,10 +237,7 @@ def open_texts(
             option = "" if name == next(iter(study.fields.data)) else f"{name}="
             hint = f"Give them: --data {option}PATH --validation-data {option}PATH"
             raise ConfigError(f"the study's text `{name}` has no files", hint=hint)
-        config = replace(
-            config, paths=absolute_paths(config.paths), validation_paths=absolute_paths(config.validation_paths)
-        )
-        opened[name] = Text(config, *open_data(Config(data=config)))
+        opened[name] = Text(RunText.open(config))
     return opened
 
 
@@ -265,17 +259,13 @@ def _bundled(name: str, given: DataConfig) -> DataConfig:
 @contextmanager
 def _claimed(run_folder: Path) -> Iterator[bool]:
     """Claims a run for this process; the claim ends with the process, however it ends."""
-    if fcntl is None:
-        yield True
-        return
-    with open(run_folder.with_name(f".{run_folder.name}.lock"), "w", encoding="utf-8") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(run_lock(run_folder, "patchpad study"))
+        except RunInUseError as error:
+            logger.info("%s", error.message)
             yield False
             return
-        file.write(f"{os.getpid()}\n")
-        file.flush()
         yield True
 
 

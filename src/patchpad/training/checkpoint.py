@@ -22,7 +22,7 @@ import patchpad.data
 from patchpad.calibration_table import Calibration
 from patchpad.config import FORMAT_VERSION, Config
 from patchpad.device import select_device
-from patchpad.errors import CheckpointError, ConfigError
+from patchpad.errors import CheckpointError, ConfigError, quoted
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
@@ -92,23 +92,28 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         CheckpointError: nothing there, not one of ours, a file missing, or a checksum that differs.
     """
     given = Path(path)
-    if not given.is_dir():
-        raise CheckpointError(f"no run is at {given}", hint="Give a folder that `patchpad train --out` wrote.")
+    require_run(given)
     folder = given
     hint = "Use another checkpoint of the run, or copy it again."
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
         steps = list_steps(given)
         if not steps:
-            raise _without_steps(given)
+            raise CheckpointError(
+                f"{given} does not hold a checkpoint yet",
+                hint="Wait for its first one; or, if the run has stopped, train again into a new folder.",
+            )
         folder = steps[-1]
         if for_resume:
             hint = "Train again into a new folder: there is no earlier checkpoint."
             if len(steps) > 1:
-                hint = f"Remove {folder}; then patchpad train --resume {given} goes on from {steps[-2].name}."
+                hint = (
+                    f"Move {quoted(folder)} to another place; then this goes on from {steps[-2].name}: "
+                    f"patchpad train --resume {quoted(given)}"
+                )
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise CheckpointError(
-            f"{folder} is no patchpad checkpoint: it has no {MANIFEST}", hint="Give RUN or RUN/checkpoints/step-N."
+            f"{folder} is not a patchpad checkpoint: it has no {MANIFEST}", hint="Give RUN or RUN/checkpoints/step-N."
         )
     manifest = _read_json(manifest_path)
     version = manifest.get("format_version")
@@ -140,15 +145,19 @@ def _hint_for_version(version: object) -> str | None:
     return "Use the version of patchpad that wrote it, or train again with this one."
 
 
-def _without_steps(run: Path) -> CheckpointError:
-    if (run / MANIFEST).exists():
-        return CheckpointError(
-            f"the steps of {run} are gone, so it cannot be resumed", hint="The run itself has finished and can be used."
-        )
-    return CheckpointError(
-        f"{run} holds no checkpoint yet",
-        hint=f"Wait for its first one; or, if the run has stopped, remove {run} and train again.",
-    )
+def require_run(folder: Path) -> None:
+    """Requires that a folder is there, before it is known whether it holds a run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"no run is at {folder}", hint="Give a folder that `patchpad train --out` wrote.")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a folder holds a run that was trained to its last step; a step folder is none."""
+    return (run / MANIFEST).is_file() and (run / METRICS).is_file() and not (run / TRAINER).exists()
 
 
 def list_steps(run: Path) -> list[Path]:
@@ -186,7 +195,7 @@ def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: tor
     """
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{path} is not an empty folder", hint="Choose another folder, or empty it.")
+        raise CheckpointError(f"{path} is not an empty folder", hint="Choose another folder.")
     path.mkdir(parents=True, exist_ok=True)
     write_files(path, model, config, None, dtype=dtype)
     write_manifest(path)
@@ -256,9 +265,9 @@ def save_step(
     except (OSError, SafetensorError) as error:
         kept = list_steps(run)
         left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
-        again = f"run `patchpad train --resume {run}`" if kept else "train into a new folder"
+        again = f"run: patchpad train --resume {quoted(run)}" if kept else "train into a new folder."
         message = f"cannot save {final}: {error}; {left}"
-        raise CheckpointError(message, hint=f"Free some space, then {again}.") from error
+        raise CheckpointError(message, hint=f"Free some space, then {again}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
@@ -305,7 +314,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}", hint="Use another checkpoint of the run.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object", hint="Use another checkpoint of the run.")
+        raise CheckpointError(f"{path} is not a JSON object", hint="Use another checkpoint of the run.")
     return content
 
 

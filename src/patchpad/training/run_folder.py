@@ -1,9 +1,15 @@
-"""Where a new run may begin."""
+"""Where a new run may begin: in a folder that is new, outside of its own text, and in one process."""
 
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from patchpad.errors import ConfigError
-from patchpad.training.checkpoint import CHECKPOINTS, MANIFEST, list_steps
+from patchpad.config import DataConfig
+from patchpad.data.file_search import kind_of, walk
+from patchpad.errors import ConfigError, quoted
+from patchpad.run_lock import LOCK, require_free
+from patchpad.training import checkpoint as files
 
 
 def require_new(folder: Path) -> None:
@@ -11,16 +17,18 @@ def require_new(folder: Path) -> None:
 
     Raises:
         ConfigError: it holds something else.
+        RunInUseError: a run is being made there.
     """
     if not folder.exists() or _is_new(folder):
         return
+    require_free(folder)
     message = f"{folder} exists and is not empty; a run needs a new folder"
     hint = "Choose another --out."
-    if list_steps(folder):
-        hint = f"Choose another --out, or go on with `patchpad train --resume {folder}`."
-    elif (folder / CHECKPOINTS).is_dir() and not (folder / MANIFEST).exists():
-        message = f"{folder} holds a run without a checkpoint yet; a run needs a new folder"
-        hint = f"Choose another --out; or, if that run has stopped, remove {folder} and train again."
+    if files.list_steps(folder):
+        hint = f"Choose another --out, or go on with: patchpad train --resume {quoted(folder)}"
+    elif (folder / files.CHECKPOINTS).is_dir() and not (folder / files.MANIFEST).exists():
+        message = f"{folder} holds a run that stopped before its first checkpoint; a run needs a new folder"
+        hint = "Choose another --out, or move that folder away."
     raise ConfigError(message, hint=hint)
 
 
@@ -28,5 +36,77 @@ def _is_new(folder: Path) -> bool:
     """Whether a folder holds nothing, or what a run leaves that stopped before it wrote anything."""
     if not folder.is_dir():
         return False
-    inside = list(folder.iterdir())
-    return not inside or (inside == [folder / CHECKPOINTS] and not any(inside[0].iterdir()))
+    inside = [path for path in folder.iterdir() if path.name != LOCK]
+    return not inside or (inside == [folder / files.CHECKPOINTS] and not any(inside[0].iterdir()))
+
+
+def require_one_process() -> None:
+    """Refuses several processes that a launcher started for one run: each would train all of it.
+
+    Raises:
+        ConfigError: WORLD_SIZE is above 1.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    if size.strip().isdigit() and int(size) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}: a launcher such as torchrun started several processes; allowed: one",
+            hint="Start the command without torchrun: patchpad trains on one device.",
+        )
+
+
+def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence[str] = ()) -> None:
+    """Refuses a run whose own files would be text, then and ever after: inside a folder, or where a glob looks.
+
+    Args:
+        out: the run's folder.
+        data: where its text lies.
+        steps: of the whole run.
+        beside: names of further files that the caller puts into the run's folder.
+
+    Raises:
+        ConfigError: it lies there.
+    """
+    place = out.resolve()
+    for path in map(Path, (*data.paths, *data.validation_paths)):
+        kind = kind_of(path)
+        if kind == "directory" and any(place.is_relative_to(folder.resolve()) for folder, _ in walk(path)):
+            raise ConfigError(
+                f"{out} lies inside {path}, whose files are all read as text",
+                hint="Choose an --out outside of it, or name files or globs with --data.",
+            )
+        if kind == "missing":
+            for file in _files_of_run(place, steps, beside):
+                if glob_matches(path, file):
+                    raise ConfigError(
+                        f"{out} lies where {path} finds text: the run's own {file.name} would be read as text",
+                        hint="Choose an --out outside of it, or a narrower glob, such as 'texts/**/*.txt'.",
+                    )
+
+
+def _files_of_run(out: Path, steps: int, beside: Sequence[str]) -> Iterator[Path]:
+    """Yields what a run writes; of its step folders the last, which stands for all."""
+    kept = (files.CONFIG, files.MODEL, files.CALIBRATION, files.METRICS, files.MANIFEST, *files.EXTRA_FILES)
+    for name in (*kept, *beside):
+        yield out / name
+    for name in (*kept, files.OPTIMIZER, files.TRAINER):
+        yield out / files.CHECKPOINTS / f"step-{steps}" / name
+
+
+def glob_matches(pattern: Path, file: Path) -> bool:
+    """Whether `glob.glob(pattern, recursive=True)` would find a file, be it there or not; `file` is resolved."""
+    parts = pattern.parts
+    num_fixed = next((number for number, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    fixed = Path(*parts[:num_fixed]).resolve()
+    return file.is_relative_to(fixed) and _parts_match(parts[num_fixed:], file.relative_to(fixed).parts)
+
+
+def _parts_match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    first, rest = pattern[0], pattern[1:]
+    is_hidden = bool(parts) and parts[0].startswith(".")
+    if first == "**":
+        return _parts_match(rest, parts) or (bool(parts) and not is_hidden and _parts_match(pattern, parts[1:]))
+    if not parts or (is_hidden and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatch(parts[0], first) and _parts_match(rest, parts[1:])

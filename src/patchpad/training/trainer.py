@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
-from patchpad.data import Batch, Corpus, TrainingBatches, cut_windows
+from patchpad.data import Batch, TrainingBatches, cut_windows
 from patchpad.device import select_device
-from patchpad.errors import CheckpointError, ConfigError, DataError, TrainingError, TrainingInterrupted
+from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.block import compile_blocks
@@ -27,13 +27,14 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
+from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
 from patchpad.training.budget import Budget, StepBudget
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
-from patchpad.training.run_folder import require_new
-from patchpad.training.run_text import absolute_paths, file_states, mapped_files, open_data, require_outside
+from patchpad.training.run_folder import require_new, require_one_process, require_outside
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
+from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ class Run:
     path: Path
     model: LanguageModel
     config: Config
-    validation: Corpus
 
 
 @dataclass
@@ -84,56 +84,93 @@ def train(
         ConfigError: `out` is not empty, or the device is absent.
         DataError: text that is missing, unreadable or too little.
         CheckpointError: the run cannot be saved; earlier checkpoints are intact.
+        RunInUseError: another process trains in `out`.
         TrainingInterrupted: stopped by a signal after saving.
     """
-    paths = config.data.paths if data is None else [data] if isinstance(data, str | Path) else list(data)
-    config = replace(
-        config,
-        data=replace(
-            config.data, paths=absolute_paths(paths), validation_paths=absolute_paths(config.data.validation_paths)
-        ),
-    )
-    out = Path(out)
+    require_one_process()
+    if data is not None:
+        paths = [data] if isinstance(data, str | Path) else list(data)
+        config = replace(config, data=replace(config.data, paths=tuple(map(str, paths))))
+    config = replace(config, data=with_absolute_paths(config.data))
+    with new_run(Path(out), config, "patchpad train") as text:
+        return Trainer(config, Path(out), text).run(progress or LogProgress())
+
+
+@contextmanager
+def new_run(out: Path, config: Config, doing: str, *, beside: Sequence[str] = ()) -> Iterator[RunText]:
+    """Opens the text of a run that is to begin in a folder, and holds the folder's lock.
+
+    Args:
+        out: absent or empty.
+        config: the paths of its data are absolute.
+        doing: the command, for the message that another process gets.
+        beside: names of further files that the caller puts into the folder.
+
+    Raises:
+        ConfigError: `out` is not empty, lies in the text, or cannot be made.
+        DataError: text that is missing, unreadable or too little.
+        RunInUseError: another process is at work in `out`.
+    """
     require_new(out)
-    return Trainer(config, out).run(progress or LogProgress())
+    require_outside(out, config.data, steps=config.train.steps, beside=beside)
+    text = RunText.open(config.data)
+    with run_lock(out, doing):
+        require_new(out)
+        yield text
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     """Goes on from a run's newest checkpoint, to the same losses as an uninterrupted run.
 
+    A run that has finished is left as it is, and needs no text.
+
     Raises:
         CheckpointError: no usable checkpoint.
         DataError: the text is gone or has changed since.
+        RunInUseError: another process is at work in the run's folder.
+        TrainingInterrupted: stopped by a signal after saving.
     """
-    checkpoint = files.open_checkpoint(run, for_resume=True)
-    if checkpoint.path == Path(run):
-        raise CheckpointError(
-            f"{run} has no checkpoints to go on from; allowed: a run with its folder `{files.CHECKPOINTS}`",
-            hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
-        )
-    trainer = Trainer(checkpoint.config, Path(run))
-    trainer.restore(checkpoint)
-    return trainer.run(progress or LogProgress())
+    require_one_process()
+    out = Path(run)
+    files.require_run(out)
+    with run_lock(out, "patchpad train --resume"):
+        if files.is_finished(out):
+            return _finished(out)
+        checkpoint = files.open_checkpoint(out, for_resume=True)
+        if checkpoint.path == out:
+            raise CheckpointError(
+                f"{out} has no checkpoints to go on from; allowed: a run with its folder `{files.CHECKPOINTS}`",
+                hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
+            )
+        config = checkpoint.config
+        require_outside(out, config.data, steps=config.train.steps)
+        trainer = Trainer(config, out, RunText.open(config.data))
+        trainer.restore(checkpoint)
+        return trainer.run(progress or LogProgress())
+
+
+def _finished(out: Path) -> Run:
+    checkpoint = files.open_checkpoint(out)
+    config = checkpoint.config
+    logger.info("%s has finished all of its %d steps: nothing is left to train", out, config.train.steps)
+    return Run(out, checkpoint.model().to(select_device(config.train.device)), config)
 
 
 class Trainer:
     """State of a run between two steps."""
 
-    def __init__(self, config: Config, out: Path) -> None:
-        self.config = config
+    def __init__(self, config: Config, out: Path, text: RunText) -> None:
+        self.config = replace(config, data=text.data)
         self.out = out
+        self.text = text
         self.device = select_device(config.train.device)
-        require_outside(out, config)
-        self.training_corpus, self.validation = open_data(config)
-        self.fingerprints = {
-            "data_sha256": self.training_corpus.fingerprint(),
-            "validation_sha256": self.validation.fingerprint(),
-        }
-        """Of the text that the run began with, which may be overwritten meanwhile."""
-        self.file_states = file_states(mapped_files(self.training_corpus, self.validation))
+        self.text_facts: dict[str, Any] | None = None
+        """What is stored of the text that the run began with; made by the first step."""
+        self.file_states = {path: text.file_states[path] for path in text.mapped_files}
+        """Last known state of the files that are read while the run goes on."""
         model_config, train_config = config.model, config.train
         self.batches = TrainingBatches(
-            cut_windows(self.training_corpus, model_config.context_bytes),
+            cut_windows(text.training, model_config.context_bytes),
             row_positions=model_config.context_bytes + 1,
             batch_rows=train_config.batch_rows,
             seed=train_config.seed,
@@ -161,7 +198,8 @@ class Trainer:
             budget: decides which step is the last; default: `train.steps`. The saved configuration has the steps that
                 were made, or at a checkpoint those that were planned then, so that a resumed run goes on by steps.
         """
-        self.model.prepare(self.training_corpus.documents)
+        self.text_facts = self.text_facts or self.text.facts()
+        self.model.prepare(self.text.training.documents)
         try:
             (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -194,11 +232,11 @@ class Trainer:
                 if stop.is_set() and not is_end:
                     raise TrainingInterrupted(
                         f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
-                        hint=f"Go on with: patchpad train --resume {self.out}",
+                        hint=f"Go on with: patchpad train --resume {quoted(self.out)}",
                     )
             self.was_signalled = stop.is_set()
         self.finish()
-        return Run(self.out, self.model.eval(), self.config, self.validation)
+        return Run(self.out, self.model.eval(), self.config)
 
     def train_step(self, sums: StepSums) -> float:
         """Makes one optimizer step and adds what it saw to `sums`; returns the gradient norm before clipping."""
@@ -250,7 +288,7 @@ class Trainer:
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
-        point = evaluate(self.model, self.validation, limit_bytes=self.config.train.validation_bytes)[0]
+        point = evaluate(self.model, self.text.validation, limit_bytes=self.config.train.validation_bytes)[0]
         self._require_finite(point.bits_per_byte, "validation loss")
         return point.bits_per_byte
 
@@ -278,7 +316,7 @@ class Trainer:
                 "bytes_seen": self.bytes_seen,
                 "schedule": self.schedule.state(),
                 "interval": asdict(self.interval),
-                **self.fingerprints,
+                "text": self.text_facts,
             },
             metrics="".join(line + "\n" for line in self.metrics),
         )
@@ -286,7 +324,7 @@ class Trainer:
 
     def _report_changed_files(self) -> None:
         states = file_states(self.file_states)
-        changed = [path for path, state in states.items() if state != self.file_states[path]]
+        changed = [path for path, state in states.items() if _content(state) != _content(self.file_states[path])]
         if changed:
             logger.warning(
                 "%s changed while the run reads it; it can be resumed only with the text that it began with",
@@ -301,12 +339,8 @@ class Trainer:
             DataError: the text differs from the one that the run began with.
         """
         state = checkpoint.trainer_state()
-        if any(state[key] != fingerprint for key, fingerprint in self.fingerprints.items()):
-            paths = ", ".join(self.config.data.paths + self.config.data.validation_paths)
-            raise DataError(
-                f"the text has changed since the run began: {paths}",
-                hint="Restore the text, or train again into a new folder.",
-            )
+        self.text.require_same(state["text"])
+        self.text_facts = {**state["text"], "files": self.text.file_states}
         files.remove_unfinished_steps(self.out)
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
@@ -327,7 +361,7 @@ class Trainer:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot save {self.out}: {error}; its newest checkpoint is intact",
-                hint=f"Free some space, then run `patchpad train --resume {self.out}`.",
+                hint=f"Free some space, then run: patchpad train --resume {quoted(self.out)}",
             ) from error
 
     def _describe(self, sums: StepSums, gradient_norm: float) -> dict[str, Any]:
@@ -360,6 +394,11 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics."""
     path = Path(run) / files.METRICS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _content(state: FileState | None) -> tuple[int, ...] | None:
+    """Returns size and time of the last change of a file's content."""
+    return state and state[:2]
 
 
 def _is_due(step: int, every: int) -> bool:

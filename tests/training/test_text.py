@@ -8,15 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from patchpad.config import Config, DataConfig, TrainConfig
+from patchpad.config import DataConfig
 from patchpad.data import file_reading, open_corpus
 from patchpad.errors import ConfigError, DataError, TrainingInterrupted
 from patchpad.training import trainer
-from patchpad.training.run_text import absolute_paths, glob_matches, open_data, require_outside
+from patchpad.training.run_folder import glob_matches, require_outside
+from patchpad.training.text import RunText, absolute_paths
 
 
-def config_of(paths, validation_paths=()):
-    return Config(data=DataConfig(paths=tuple(map(str, paths)), validation_paths=tuple(map(str, validation_paths))))
+def data_of(paths, validation_paths=()):
+    return DataConfig(paths=tuple(map(str, paths)), validation_paths=tuple(map(str, validation_paths)))
+
+
+def opened(paths, validation_paths=()):
+    return RunText.open(data_of(paths, validation_paths))
+
+
+BESIDE = ("report.html",)
 
 
 @pytest.fixture
@@ -33,31 +41,30 @@ def test_held_out_file_inside_the_training_folder_is_not_trained_on(tmp_path, te
     (tmp_path / "link.txt").symlink_to(texts / "b.txt")
     (tmp_path / "linked").symlink_to(texts)
     with caplog.at_level(logging.WARNING):
-        training, validation = open_data(config_of([texts], [tmp_path / held_out]))
-    assert [Path(name).name for name in training.names] == ["a.txt", "c.txt"]
-    assert validation.documents[0].tobytes() == (texts / "b.txt").read_bytes()
+        text = opened([texts], [tmp_path / held_out])
+    assert [Path(name).name for name in text.training.names] == ["a.txt", "c.txt"]
+    assert text.validation.documents[0].tobytes() == (texts / "b.txt").read_bytes()
     assert [record.getMessage() for record in caplog.records] == ["1 file(s) are held out and therefore not trained on"]
 
 
 def test_file_named_in_both_is_held_out_alone_and_the_order_of_the_others_stays(texts, caplog):
     files = [texts / "deep" / "c.txt", texts / "b.txt", texts]
-    training, validation = open_data(config_of(files, [texts / "b.txt"]))
-    assert [Path(name).name for name in training.names] == ["c.txt", "a.txt"]
-    assert validation.names == (str(texts / "b.txt"),)
+    text = opened(files, [texts / "b.txt"])
+    assert [Path(name).name for name in text.training.names] == ["c.txt", "a.txt"]
+    assert text.validation.names == (str(texts / "b.txt"),)
     assert "1 file(s) are held out" in caplog.text
 
 
 def test_held_out_files_elsewhere_leave_the_training_text_whole_and_nothing_to_report(tmp_path, texts, caplog):
     (tmp_path / "held_out.txt").write_bytes((texts / "a.txt").read_bytes())
-    training, _ = open_data(config_of([texts], [tmp_path / "held_out.txt"]))
-    assert training.names == open_corpus(texts).names
+    assert opened([texts], [tmp_path / "held_out.txt"]).training.names == open_corpus(texts).names
     assert caplog.text == ""
 
 
 def test_training_text_that_is_all_held_out_is_an_error(texts):
     for held_out in ([texts], [texts / "a.txt", texts / "b.txt", f"{texts}/deep/*"]):
         with pytest.raises(DataError, match="no text is left to train on") as caught:
-            open_data(config_of([texts], held_out))
+            opened([texts], held_out)
         assert str(texts) in caught.value.message
         assert "leave data.validation_paths out" in caught.value.hint
 
@@ -115,22 +122,23 @@ def test_run_is_refused_where_its_own_files_would_be_read_as_text(tmp_path, text
     (tmp_path / "link").symlink_to(texts)
     (tmp_path / "linking").mkdir()
     (tmp_path / "linking" / "link").symlink_to(texts)
-    for config in (config_of([tmp_path / path]), config_of([texts / "a.txt"], [tmp_path / path])):
+    for data in (data_of([tmp_path / path]), data_of([texts / "a.txt"], [tmp_path / path])):
         for out in (texts / "run", tmp_path / "link" / "run"):
             if is_refused:
                 with pytest.raises(ConfigError, match=r"lies (inside|where)") as caught:
-                    require_outside(out, config)
+                    require_outside(out, data, steps=100, beside=BESIDE)
                 assert str(out) in caught.value.message
                 assert str(tmp_path / path) in caught.value.message
                 assert caught.value.hint.startswith("Choose an --out outside of it")
             else:
-                require_outside(out, config)
+                require_outside(out, data, steps=100, beside=BESIDE)
 
 
 def test_last_step_stands_for_all_step_folders(texts):
-    config = Config(data=DataConfig(paths=(f"{texts}/*/*/step-7/*",)), train=TrainConfig(steps=7))
+    data = data_of([f"{texts}/*/*/step-7/*"])
     with pytest.raises(ConfigError):
-        require_outside(texts / "run", config)
+        require_outside(texts / "run", data, steps=7)
+    require_outside(texts / "run", data_of([f"{texts}/*/report.*"]), steps=7)
 
 
 @pytest.mark.parametrize("part", ["training", "held_out"])

@@ -1,0 +1,133 @@
+"""The text of a run, opened once: what is trained on, what is held out, and whether it is still the same."""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchpad.config import DataConfig
+from patchpad.data import Corpus, split_corpus
+from patchpad.data.corpus import read_corpus
+from patchpad.data.file_search import find_files, require_path
+from patchpad.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+FileState = tuple[int, int, int]
+"""Size in bytes, time of the last change of the content, and of anything about the file, both in nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunText:
+    """Training and held-out documents, with what tells later whether their files have changed."""
+
+    data: DataConfig
+    """Where the text came from: absolute paths, so that a run can be resumed from any folder."""
+    training: Corpus
+    validation: Corpus
+    file_states: dict[str, FileState | None]
+    """State of each file just before it was read; None for one that was gone."""
+
+    @classmethod
+    def open(cls, data: DataConfig) -> "RunText":
+        """Opens a run's text; no held-out file is trained on.
+
+        Raises:
+            DataError: text that is missing, unreadable or too little.
+        """
+        data = with_absolute_paths(data)
+        training, held_out = _find(data)
+        states = file_states(str(file) for file in (*training, *held_out))
+        corpus = read_corpus(training)
+        parts = (corpus, read_corpus(held_out)) if held_out else split_corpus(corpus, data.validation_fraction)
+        return cls(data=data, training=parts[0], validation=parts[1], file_states=states)
+
+    @cached_property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 over every byte of both parts, by part; reads the whole text the first time."""
+        return {"training": self.training.checksum(), "validation": self.validation.checksum()}
+
+    @cached_property
+    def mapped_files(self) -> frozenset[str]:
+        """The files that are read while the text is used; the others lie in memory."""
+        documents = (*self.training.documents, *self.validation.documents)
+        return frozenset(str(document.filename) for document in documents if isinstance(document, np.memmap))
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run stores of its text."""
+        return {"checksums": self.checksums, "files": self.file_states}
+
+    def require_same(self, facts: dict[str, Any]) -> None:
+        """Compares the text with the `facts()` that a run stored, after a trip through JSON.
+
+        Where each file has the size and times that it had, nothing is read; else every byte is.
+
+        Raises:
+            DataError: the text differs.
+        """
+        now = {path: state and list(state) for path, state in self.file_states.items()}
+        before = facts["files"]
+        if now == before and None not in now.values():
+            return
+        if self.checksums == facts["checksums"]:
+            return
+        changed = sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise DataError(
+            f"the text has changed since the run began: {shown or ', '.join(self.data.paths)}",
+            hint="Restore the text, or train again into a new folder.",
+        )
+
+
+def with_absolute_paths(data: DataConfig) -> DataConfig:
+    """Returns a configuration whose paths do not depend on the working folder.
+
+    Raises:
+        DataError: an empty path, which would be the working folder.
+    """
+    return replace(data, paths=absolute_paths(data.paths), validation_paths=absolute_paths(data.validation_paths))
+
+
+def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """Makes paths independent of the working folder.
+
+    Raises:
+        DataError: an empty path, which would be the working folder.
+    """
+    for path in paths:
+        require_path(path)
+    return tuple(str(Path(path).absolute()) for path in paths)
+
+
+def _find(data: DataConfig) -> tuple[list[Path], list[Path]]:
+    """Returns the files to train on, and those that are held out."""
+    training = find_files(data.paths)
+    if not data.validation_paths:
+        return list(training.values()), []
+    held_out = find_files(data.validation_paths)
+    left = {resolved: file for resolved, file in training.items() if resolved not in held_out}
+    if not left:
+        raise DataError(
+            f"all files of {', '.join(data.paths)} are held out, so that no text is left to train on",
+            hint="Give other files to train on, or leave data.validation_paths out: a part is held out then.",
+        )
+    if len(left) < len(training):
+        logger.warning("%d file(s) are held out and therefore not trained on", len(training) - len(left))
+    return list(left.values()), list(held_out.values())
+
+
+def file_states(paths: Iterable[str]) -> dict[str, FileState | None]:
+    """Returns size and times of files; None for one that is gone."""
+    states: dict[str, FileState | None] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+            states[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        except OSError:
+            states[path] = None
+    return states
