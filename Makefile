@@ -1,22 +1,60 @@
+# `make help` lists what can be made. Everything runs in a virtual environment of its own, .venv.
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Another torch than that of constraints.txt, for instance: make test TORCH="==2.11.*"
+TORCH ?=
+WORKERS ?= auto
 
-.PHONY: quickstart test setup
+CHECKED := not unchecked
+UNCHECKED := property or compile or unchecked
+
+.PHONY: help setup quickstart test test-all lint format docs
+
+help:                              ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV)/installed           ## the virtual environment, with the package and the development tools
 
 quickstart: $(VENV)/installed      ## train, evaluate and sample a small model in five minutes
 	$(BIN)/patchpad quickstart
 
-test: $(VENV)/installed            ## style, types and the default tests
+test: lint                         ## style, types, imports and the default tests: what a change must pass
+	$(BIN)/python -m pytest -m "($(CHECKED)) and not slow" -n $(WORKERS) --dist loadfile
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "($(UNCHECKED)) and not slow" -n $(WORKERS) --dist load
+
+test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
+	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "$(UNCHECKED)" -n $(WORKERS) --dist load
+
+lint: $(VENV)/installed            ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
-	$(BIN)/python -m pytest -m "not slow and not unchecked" -n auto --dist loadfile
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "(property or compile or unchecked) and not slow" -n auto --dist load
+	$(BIN)/lint-imports --no-logo
 
-setup: $(VENV)/installed
+format: $(VENV)/installed          ## format the code, and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/docs-installed       ## build the documentation as pages, in build/docs
+	$(BIN)/python -m pytest -q tests/test_docs.py -k links
+	$(BIN)/zensical build --clean --strict
+
+CONSTRAINTS := $(VENV)/constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	sed -e '$(if $(TORCH),s/^torch==.*/torch$(TORCH)/)' constraints.txt > $(CONSTRAINTS)
+	$(INSTALL) ".[dev]"
+	touch $@
+
+$(VENV)/all-extras: $(VENV)/installed
+	$(INSTALL) ".[dev,bpe,bench]"
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(INSTALL) ".[dev,docs]"
 	touch $@
