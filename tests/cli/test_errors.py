@@ -56,7 +56,7 @@ class TestWrongText:
     ("yaml", "expected"),
     [
         ("train: {stepz: 5}", ("wrong.yaml: unknown key `train.stepz`", "Did you mean `steps`?")),
-        ("train: {steps: many}", ("wrong.yaml: `train.steps` is 'many'; allowed: a value of type int",)),
+        ("train: {steps: many}", ("wrong.yaml: `train.steps` is 'many'; allowed: an integer",)),
         ("model: {byte_dim: 15}", ("byte_dim is 15 with byte_heads 2; allowed: ",)),
         ("model: {trunk_layers: 0}", ("trunk_layers is 0; allowed: an integer of at least 1",)),
         ("model: {trigger: {scratchpad_threshold_nats: .nan}}", ("scratchpad_threshold_nats is nan",)),

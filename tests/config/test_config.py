@@ -110,14 +110,14 @@ def test_unknown_key_on_the_command_line_is_said_to_come_from_there(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train: {steps: many}", "`train.steps` is 'many'; allowed: a value of type int"),
-        ("train: {steps: 2.5}", "`train.steps` is 2.5; allowed: a value of type int"),
-        ("train: {steps: true}", "`train.steps` is True; allowed: a value of type int"),
-        ("train: {steps: null}", "`train.steps` is None; allowed: a value of type int"),
-        ("train: {learning_rate: fast}", "`train.learning_rate` is 'fast'; allowed: a value of type float"),
-        ("train: {learning_rate: true}", "`train.learning_rate` is True; allowed: a value of type float"),
-        ("train: {learning_rate: 1" + "0" * 400 + "}", "allowed: a value of type float"),
-        ("train: {device: 0}", "`train.device` is 0; allowed: a value of type str"),
+        ("train: {steps: many}", "`train.steps` is 'many'; allowed: an integer"),
+        ("train: {steps: 2.5}", "`train.steps` is 2.5; allowed: an integer"),
+        ("train: {steps: true}", "`train.steps` is True; allowed: an integer"),
+        ("train: {steps: null}", "`train.steps` is None; allowed: an integer"),
+        ("train: {learning_rate: fast}", "`train.learning_rate` is 'fast'; allowed: a number"),
+        ("train: {learning_rate: true}", "`train.learning_rate` is True; allowed: a number"),
+        ("train: {learning_rate: 1" + "0" * 400 + "}", "allowed: a number"),
+        ("train: {device: 0}", "`train.device` is 0; allowed: text"),
         ("data: {paths: 3}", "`data.paths` is 3; allowed: a list of strings"),
         ("data: {paths: [a, 3]}", "`data.paths` is ['a', 3]; allowed: a list of strings"),
         ("model: {ngram_sizes: 3}", "`model.ngram_sizes` is 3; allowed: a list of integers"),
@@ -131,7 +131,6 @@ def test_unknown_key_on_the_command_line_is_said_to_come_from_there(tmp_path):
         ("model: {", "is not valid YAML"),
         ("a: b: c", "is not valid YAML"),
         ("!!python/object/apply:os.getpid []", "is not valid YAML"),
-        ("data: {paths: 2024-13-45}", "is not valid YAML"),
     ],
 )
 def test_wrong_type_or_broken_yaml_is_an_error_that_names_the_file(tmp_path, text, expected):
@@ -152,8 +151,7 @@ def test_wrong_word_comes_with_near_matches(tmp_path):
     ("overrides", "expected"),
     [
         ({"train.steps": "{"}, "--train.steps has the value '{', which is not a YAML value"),
-        ({"data.paths": "2024-13-45"}, "--data.paths has the value '2024-13-45', which is not a YAML value"),
-        ({"train.steps": ""}, "`train.steps` is None"),
+        ({"train.steps": ""}, "--train.steps has an empty value"),
         ({"train.steps.more": "1"}, "--train.steps.more: `steps` is not a section"),
     ],
 )
@@ -187,7 +185,7 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (ModelConfig, {"entropy_head_window_bytes": 0}, "entropy_head_window_bytes is 0"),
         (ModelConfig, {"decoder_window_bytes": -2}, "decoder_window_bytes is -2"),
         (ModelConfig, {"trunk_kv_heads": 3}, "trunk_kv_heads is 3 with trunk_heads 4"),
-        (ModelConfig, {"trunk_kv_heads": 0}, "trunk_kv_heads is 0 with trunk_heads 4"),
+        (ModelConfig, {"trunk_kv_heads": 0}, "trunk_kv_heads is 0; allowed: an integer of at least 1"),
         (ModelConfig, {"ngram_vocab_size": -1}, "ngram_vocab_size is -1"),
         (ModelConfig, {"ngram_sizes": ()}, "ngram_sizes is []"),
         (ModelConfig, {"ngram_sizes": (3, 3)}, "ngram_sizes is [3, 3]"),

@@ -70,7 +70,7 @@ def test_an_arm_may_bring_its_own_base_seeds_bytes_and_text(study):
         ("{name: x}", "{name: x, modl: {}}", "unknown key `arms[0].modl`\nDid you mean `model`?"),
         ("{name: x}", "{name: x, model: {trunk_dims: 8}}", "arm `x`: unknown key `model.trunk_dims`\nDid you mean"),
         ("{name: x}", "{name: x, train: {steps: 5}}", "arm `x`: `train.steps` is set\nLeave it out"),
-        ("{name: x}", "{name: x, model: {trunk_dim: 7}}", "arm `x`: trunk_dim is 7 with trunk_heads 4"),
+        ("{name: x}", "{name: x, model: {trunk_dim: 7}}", "arm `x`: model.trunk_dim is 7 with trunk_heads 4"),
         ("{name: x}", "{name: x, text: b}", "arm `x`: unknown text `b`"),
         ("{name: x}", "{name: x}, {name: x}", "arm `x` stands there twice"),
         ("{name: x}", "{name: a/b}", "arm `a/b` cannot name a folder"),

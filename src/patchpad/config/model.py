@@ -1,10 +1,11 @@
 """Ids, and the configuration of models, patchifiers and triggers."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
-from patchpad.config.checks import require, require_finite, require_positive, require_threshold
+from patchpad.config.checks import AboveZero, Nats, NotNegative, Positive, Section, Share
+from patchpad.config.conversion import Range
 
 NUM_BYTE_VALUES = 256
 SEPARATOR = 256
@@ -21,6 +22,13 @@ ModelKind = Literal["patch", "byte", "bpe", "megabyte"]
 PatchifierKind = Literal["fixed", "spacebyte", "entropy", "hnet"]
 PatchRule = Literal["global", "jump"]
 TriggerKind = Literal["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+BpeVocabSize = Annotated[
+    int,
+    Range(
+        f"an integer of at least {NUM_BYTE_VALUES + 1} (the bytes and the separator)",
+        lambda size: size > NUM_BYTE_VALUES,
+    ),
+]
 NATS_TRIGGERS = ("entropy", "entropy_jump")
 """Triggers whose threshold is an entropy (difference) in nats."""
 
@@ -37,32 +45,31 @@ PATCH_MODEL_OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchifierConfig:
+class PatchifierConfig(Section):
     """How bytes are cut into patches."""
+
+    SECTION: ClassVar[str] = "model.patchifier"
 
     kind: PatchifierKind = "fixed"
     """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words; `entropy`: where the next byte is
     uncertain; `hnet`: where a learned router says so."""
-    target_patch_size: int = 16
+    target_patch_size: Positive = 16
     """Bytes per patch that the patchifier aims at: exact for `fixed`, an expectation for `spacebyte`, followed in
     training by `entropy` and `hnet`."""
     rule: PatchRule = "global"
     """For `entropy`: `global` ends a patch above a threshold, `jump` where the entropy has risen by more than it."""
-    patch_threshold_nats: float = 1.5
+    patch_threshold_nats: Nats = 1.5
     """For `entropy`: the threshold until training has stored another."""
-    max_patch_size: int | None = None
+    max_patch_size: Positive | None = None
     """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
 
-    def __post_init__(self) -> None:
-        require_positive(self, "target_patch_size")
-        require_threshold("patch_threshold_nats", self.patch_threshold_nats)
-        if self.max_patch_size is not None:
-            require(self.max_patch_size >= 1, f"max_patch_size is {self.max_patch_size}", "an integer of at least 1")
-            require(
-                self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
-                f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
-                "a maximum that is no smaller than the target",
-            )
+    def check(self) -> None:
+        """Checks that the maximum is no smaller than the target."""
+        self.require(
+            self.max_patch_size is None or self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
+            f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
+            "a maximum that is no smaller than the target",
+        )
 
     @property
     def longest_patch(self) -> int:
@@ -73,161 +80,135 @@ class PatchifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerConfig:
+class TriggerConfig(Section):
     """Where scratchpads are issued."""
+
+    SECTION: ClassVar[str] = "model.trigger"
 
     kind: TriggerKind = "entropy"
     """Causal score per byte; `entropy` is the method's, the rest are controls."""
-    scratchpad_threshold_nats: float = 1.5
+    scratchpad_threshold_nats: Nats = 1.5
     """Entropy (or its rise, for `entropy_jump`) above which a scratchpad fires until training has stored another."""
-    stride: int = 4
+    stride: Positive = 4
     """For `stride`: a scratchpad at every `stride` bytes of the patch."""
-    scratchpads_per_byte: float = 3 / 16
+    scratchpads_per_byte: Share = 3 / 16
     """For `random`: its rate per byte, exact when patches have `target_patch_size` bytes."""
     seed: int = 0
     """For `random`: seed of the hash."""
 
-    def __post_init__(self) -> None:
-        require_positive(self, "stride")
-        require_threshold("scratchpad_threshold_nats", self.scratchpad_threshold_nats)
-        rate = self.scratchpads_per_byte
-        require(0 <= rate <= 1, f"trigger scratchpads_per_byte is {rate}", "a number from 0 to 1")
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Sizes of the model. Widths are features, windows are bytes.
 
     Every kind reads `kind`, `trunk_*`, `ffn_ratio`, `rotary_base` and `context_bytes`; `patch` reads all fields but
     `bpe_vocab_size`. What else a baseline reads is said at the field; it leaves the others alone.
     """
 
+    SECTION: ClassVar[str] = "model"
+
     kind: ModelKind = "patch"
     """`patch`: this project's model. Baselines: `byte` and `bpe`, one Transformer over bytes or over tokens with the
     trunk's sizes; `megabyte`, whose global model has the trunk's sizes."""
-    byte_dim: int = 96
+    byte_dim: Positive = 96
     """Width of the byte states in the local encoder, entropy head and local decoder; `megabyte`: of its local model."""
-    byte_heads: int = 2
+    byte_heads: Positive = 2
     """Attention heads of the local layers; `megabyte`: of its local model."""
-    window_bytes: int = 16
+    window_bytes: Positive = 16
     """Bytes that a local layer sees, the byte itself included."""
-    encoder_window_bytes: int | None = None
+    encoder_window_bytes: Positive | None = None
     """The local encoder's own window; None for `window_bytes`."""
-    entropy_head_window_bytes: int | None = None
+    entropy_head_window_bytes: Positive | None = None
     """The entropy head's own window; None for `window_bytes`."""
-    decoder_window_bytes: int | None = None
+    decoder_window_bytes: Positive | None = None
     """The local decoder's own window; None for `window_bytes`."""
-    ngram_vocab_size: int = 4096
+    ngram_vocab_size: NotNegative = 4096
     """Entries of each table of hashed n-gram embeddings, which are added to the byte embedding; 0: no tables."""
     ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     """For n-gram embeddings: how many of the last bytes each table looks at; one table for each."""
-    encoder_layers: int = 2
+    encoder_layers: Positive = 2
     """Layers of the local encoder."""
-    entropy_head_layers: int = 0
+    entropy_head_layers: NotNegative = 0
     """Layers of the entropy head on top of the encoder; 0: it reads the encoder's states, and what it learns serves the
     whole model."""
-    decoder_layers: int = 2
+    decoder_layers: Positive = 2
     """Layers of the local decoder; `megabyte`: of its local model."""
-    pooling_heads: int = 4
+    pooling_heads: Positive = 4
     """Attention heads that pool the bytes of a patch, each with a query of its own."""
-    trunk_dim: int = 256
+    trunk_dim: Positive = 256
     """Width of the trunk."""
-    trunk_heads: int = 4
+    trunk_heads: Positive = 4
     """Attention heads of the trunk."""
-    trunk_kv_heads: int | None = None
+    trunk_kv_heads: Positive | None = None
     """Heads of the trunk's keys and values, each shared by `trunk_heads` / `trunk_kv_heads` query heads (grouped-query
     attention); None for `trunk_heads`."""
-    trunk_layers: int = 4
+    trunk_layers: Positive = 4
     """Layers of the trunk."""
-    context_lags: int = 16
+    context_lags: Positive = 16
     """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
     longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""
-    ffn_ratio: float = 8 / 3
+    ffn_ratio: AboveZero = 8 / 3
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
-    rotary_base: float = 10000.0
+    rotary_base: Annotated[float, Range("a number above 1", lambda value: 1 < value < math.inf)] = 10000.0
     """Base of the rotary positions, local layers and trunk alike."""
-    context_bytes: int = 1024
+    context_bytes: Positive = 1024
     """Longest window of a document in training and evaluation; longer documents are cut."""
-    bpe_vocab_size: int = 4096
+    bpe_vocab_size: BpeVocabSize = 4096
     """Only `bpe`: most tokens, the 256 bytes and the separator included; a small text may give fewer."""
     patchifier: PatchifierConfig = field(default_factory=PatchifierConfig)
     """How bytes are cut into patches; `megabyte`: `fixed`, with its `target_patch_size`."""
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
     """Where scratchpads are issued; baselines have none, so theirs is `never`."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks that sizes divide each other, and that a baseline has only what it reads."""
         self._check_baseline()
-        require_positive(self, "byte_dim", "byte_heads", "window_bytes", "encoder_layers")
-        layers = self.entropy_head_layers
-        require(layers >= 0, f"entropy_head_layers is {layers}", "an integer of at least 0")
-        require_positive(
-            self,
-            "context_bytes",
-            "context_lags",
-            "decoder_layers",
-            "pooling_heads",
-            "trunk_dim",
-            "trunk_heads",
-            "trunk_layers",
-        )
-        for name in ("encoder_window_bytes", "entropy_head_window_bytes", "decoder_window_bytes"):
-            if getattr(self, name) is not None:
-                require_positive(self, name)
-        require(self.ngram_vocab_size >= 0, f"ngram_vocab_size is {self.ngram_vocab_size}", "an integer of at least 0")
         sizes = self.ngram_sizes
-        require(
+        self.require(
             len(sizes) > 0 and len(set(sizes)) == len(sizes) and min(sizes) >= 1,
             f"ngram_sizes is {list(sizes)}",
             "at least one, each a different integer of at least 1",
         )
         kv_heads = self.trunk_kv_heads
-        require(
-            kv_heads is None or (kv_heads >= 1 and self.trunk_heads % kv_heads == 0),
+        self.require(
+            kv_heads is None or self.trunk_heads % kv_heads == 0,
             f"trunk_kv_heads is {kv_heads} with trunk_heads {self.trunk_heads}",
             "trunk_kv_heads that divide trunk_heads, or null",
         )
         for dim, heads in (("byte_dim", "byte_heads"), ("trunk_dim", "trunk_heads")):
             width, count = getattr(self, dim), getattr(self, heads)
-            require(
+            self.require(
                 width % (2 * count) == 0,
                 f"{dim} is {width} with {heads} {count}",
                 f"a {dim} that is a multiple of 2 x {heads} (rotary positions turn pairs of features)",
             )
-        require(
+        self.require(
             self.kind != "patch" or self.byte_dim % self.pooling_heads == 0,
             f"byte_dim is {self.byte_dim} with pooling_heads {self.pooling_heads}",
             "pooling_heads that divide byte_dim",
         )
-        require_finite(self, "ffn_ratio", "rotary_base")
-        require(self.ffn_ratio > 0, f"ffn_ratio is {self.ffn_ratio}", "a number above 0")
-        require(self.rotary_base > 1, f"rotary_base is {self.rotary_base}", "a number above 1")
 
     def _check_baseline(self) -> None:
-        require(
-            self.bpe_vocab_size > NUM_BYTE_VALUES,
-            f"bpe_vocab_size is {self.bpe_vocab_size}",
-            f"an integer of at least {NUM_BYTE_VALUES + 1} (the bytes and the separator)",
-        )
         if self.kind == "patch":
             return
         patchifier, trigger = self.patchifier, self.trigger
-        require(
+        self.require(
             patchifier.kind == "fixed", f"patchifier.kind is {patchifier.kind} with model.kind {self.kind}", "fixed"
         )
-        require(
+        self.require(
             trigger.kind in ("never", TriggerConfig.kind),
             f"trigger.kind is {trigger.kind} with model.kind {self.kind}, which has no scratchpads",
             "leave it out",
         )
         for name in PATCH_MODEL_OPTIONS:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            require(
+            self.require(
                 value == default,
                 f"{name} is {value} with model.kind {self.kind}",
                 "leave it out: it is the patch model's",
             )
-        object.__setattr__(self, "trigger", TriggerConfig(kind="never"))
-        require(
+        object.__setattr__(self, "trigger", replace(trigger, kind="never"))
+        self.require(
             self.kind != "megabyte" or self.trunk_dim % patchifier.target_patch_size == 0,
             f"trunk_dim is {self.trunk_dim} with target_patch_size {patchifier.target_patch_size}",
             "for megabyte, a trunk_dim that is a multiple of the patch size (each byte takes an equal part of it)",

@@ -4,12 +4,13 @@ import dataclasses
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from patchpad.config.checks import field_types
+from patchpad.config.conversion import convert, wrong_value
 from patchpad.errors import ConfigError, near_matches
 
 _Section = TypeVar("_Section")
-ITEM_WORDS = {str: "strings", int: "integers", float: "numbers"}
 
 
 def read_yaml(path: str | Path, *, allowed: str, hint: str = "Give a YAML file with --config.") -> dict[str, Any]:
@@ -27,10 +28,10 @@ def read_yaml(path: str | Path, *, allowed: str, hint: str = "Give a YAML file w
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}", hint=hint) from error
-    return parse_yaml(text, source=str(path), allowed=allowed)
+    return parse_sections(text, source=str(path), allowed=allowed)
 
 
-def parse_yaml(text: str, *, source: str, allowed: str) -> dict[str, Any]:
+def parse_sections(text: str, *, source: str, allowed: str) -> dict[str, Any]:
     """Reads YAML text of keys and values.
 
     Args:
@@ -41,85 +42,64 @@ def parse_yaml(text: str, *, source: str, allowed: str) -> dict[str, Any]:
     Raises:
         ConfigError: the text is not YAML, or holds something else.
     """
-    import yaml
+    from patchpad.config.reading import parse_yaml
 
     try:
-        values = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{source} is not valid YAML: {detail}", hint="Fix the file.") from error
+        values, _ = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}", hint="Fix the file.") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source} holds a {type(values).__name__}; allowed: {allowed}")
+        found = type(values).__name__
+        raise ConfigError(f"{source} holds a {found}; allowed: {allowed}", hint="Write keys and values.")
     return values
 
 
-def build_section(section: type[_Section], values: Any, source: str, prefix: str = "") -> _Section:
+def build_section(section: type[_Section], values: Any, source: str) -> _Section:
     """Builds a configuration dataclass from plain values, as a YAML file gives them.
 
     Args:
         section: the dataclass; its fields say which keys and types are allowed.
         values: keys and values; missing keys keep their defaults.
         source: where the values come from, named in errors.
-        prefix: dotted path of the section, with a dot at its end.
 
     Raises:
         ConfigError: an unknown or missing key, a value of the wrong type, or an impossible value.
     """
+    try:
+        return _build(section, values, "")
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error.message}", hint=error.hint) from error
+
+
+def _build(section: Any, values: Any, prefix: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: `{prefix.rstrip('.') or 'the file'}` is {values!r}; allowed: keys and values")
-    hints = typing.get_type_hints(section)
+        name = prefix.rstrip(".") or "the file"
+        raise wrong_value(name, values, "keys and values", "Write its keys below it, or leave it out.")
+    kinds = field_types(section)
     known: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in hints:
-            raise ConfigError(f"{source}: unknown key `{prefix}{key}`", hint=near_matches(str(key), hints))
-        known[key] = _convert(hints[key], value, source, f"{prefix}{key}")
-    for item in dataclasses.fields(typing.cast(Any, section)):
+        if key not in kinds:
+            raise ConfigError(f"unknown key `{prefix}{key}`", hint=near_matches(str(key), kinds))
+        name = f"{prefix}{key}"
+        known[key] = convert(kinds[key], _with_sections(kinds[key], value, name), name)
+    for item in dataclasses.fields(section):
         is_required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if is_required and item.name not in known:
-            raise ConfigError(f"{source}: the key `{prefix}{item.name}` is missing", hint="Add it.")
+            raise ConfigError(f"the key `{prefix}{item.name}` is missing", hint="Add it.")
     return section(**known)
 
 
-def _convert(kind: Any, value: Any, source: str, name: str) -> Any:
-    """Checks a plain value against a field's type; integers may stand for floats, "inf" for infinity."""
-    where, origin = f"{source}: `{name}`", typing.get_origin(kind)
+def _with_sections(kind: Any, value: Any, name: str) -> Any:
+    """Returns a value whose keys and values are built into the dataclasses that its declared type has."""
     if dataclasses.is_dataclass(kind):
-        return build_section(typing.cast(type, kind), value, source, f"{name}.")
-    if origin is Literal:
-        if value not in typing.get_args(kind):
-            raise ConfigError(f"{where} is {value!r}", hint=near_matches(str(value), map(str, typing.get_args(kind))))
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        option = next(option for option in typing.get_args(kind) if option is not type(None))
-        return _convert(option, value, source, name)
-    if origin is dict:
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"{where} is {value!r}; allowed: keys and values")
-        item_kind = typing.get_args(kind)[1]
-        if item_kind is Any:
-            return value
-        return {key: _convert(item_kind, item, source, f"{name}.{key}") for key, item in value.items()}
-    if origin is tuple:
-        return _convert_items(typing.get_args(kind)[0], value, source, name)
-    if kind is float and not isinstance(value, bool):
-        if isinstance(value, int | float | str):
-            try:  # YAML reads 1e-3 and inf as strings
-                return float(value)
-            except (ValueError, OverflowError):
-                pass
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{where} is {value!r}; allowed: a value of type {kind.__name__}")
-
-
-def _convert_items(item_kind: Any, value: Any, source: str, name: str) -> tuple[Any, ...]:
-    items = [value] if isinstance(value, str) and item_kind is str else value
-    is_section = dataclasses.is_dataclass(item_kind)
-    if not isinstance(items, list | tuple) or not (
-        is_section or item_kind is float or all(type(item) is item_kind for item in items)
-    ):
-        words = "sections" if is_section else ITEM_WORDS[item_kind]
-        raise ConfigError(f"{source}: `{name}` is {value!r}; allowed: a list of {words}")
-    return tuple(_convert(item_kind, item, source, f"{name}[{index}]") for index, item in enumerate(items))
+        return _build(kind, value, f"{name}.")
+    arguments = [argument for argument in typing.get_args(kind) if argument is not type(None)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType) and value is not None:
+        return _with_sections(arguments[0], value, name)
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return [_with_sections(arguments[0], item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return {key: _with_sections(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
+    return value

@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from patchpad.config.plain_values import parse_yaml, read_yaml
+from patchpad.config.plain_values import parse_sections, read_yaml
 from patchpad.errors import ConfigError, near_matches
 
 SUFFIX = ".yaml"
@@ -48,7 +48,7 @@ def read_preset_or_file(
                 f"`{config}` is the name of a preset and of a file in this folder; allowed: a name that is only one",
                 hint=f"For the file, write ./{config}.",
             )
-        return parse_yaml(preset_text(config), source=config, allowed=ALLOWED)
+        return parse_sections(preset_text(config), source=config, allowed=ALLOWED)
     if path.exists():
         return read_yaml(path, allowed=ALLOWED, hint=hint)
     raise ConfigError(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchpad.config.checks import require
+from patchpad.config.checks import Section, field_types
+from patchpad.config.conversion import shown
 from patchpad.config.model import NATS_TRIGGERS, ModelConfig
 from patchpad.config.plain_values import build_section
 from patchpad.config.presets import read_preset_or_file
@@ -18,7 +19,7 @@ FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section):
     """Everything that a run needs; saved with every checkpoint."""
 
     format_version: int = FORMAT_VERSION
@@ -30,26 +31,27 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimizer and schedules."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks the version, and what model and training mean together."""
         version = self.format_version
-        require(
+        self.require(
             version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
         )
         ratio, kind = self.train.trunk_learning_rate_ratio, self.model.kind
-        require(
+        self.require(
             ratio == 1 or kind == "patch",
             f"train.trunk_learning_rate_ratio is {ratio} with model.kind {kind}",
             "1: baselines have one learning rate",
         )
         rate, trigger = self.train.scratchpads_per_byte, self.model.trigger
-        require(
+        self.require(
             trigger.kind != "random" or rate in (None, TrainConfig.scratchpads_per_byte, trigger.scratchpads_per_byte),
             f"train.scratchpads_per_byte is {rate} with the trigger `random`, whose own rate is "
             f"{trigger.scratchpads_per_byte}",
             "the rate of `random` is model.trigger.scratchpads_per_byte; set that one",
         )
         spread = self.train.threshold_spread
-        require(
+        self.require(
             spread == 0 or trigger.kind in (*NATS_TRIGGERS, "random"),
             f"train.threshold_spread is {spread} with the trigger `{trigger.kind}`",
             f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
@@ -84,20 +86,44 @@ def load_config(config: str | Path | None, overrides: dict[str, str] | None = No
     Raises:
         ConfigError: the name is unknown, the file is missing or not YAML, or a key or value is wrong.
     """
-    import yaml
-
     source = "defaults" if config is None else str(config)
     values = {} if config is None else read_preset_or_file(config)
     for key, text in (overrides or {}).items():
-        *sections, name = key.split(".")
+        *sections, name = _path_of(key)
         target = values
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
-        try:
-            target[name] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--{key} has the value {text!r}, which is not a YAML value") from error
-        source += " and the command line" if "command line" not in source else ""
-    return Config.from_dict(values, source=source)
+        target[name] = _override_value(key, text)
+    return Config.from_dict(values, source=f"{source} and the command line" if overrides else source)
+
+
+def _path_of(key: str) -> list[str]:
+    """Returns the parts of a dotted key, unless it is that of a whole section, whose other keys would be dropped."""
+    path: list[str] = key.split(".")
+    kind: Any = Config
+    for part in path:
+        kind = field_types(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    if dataclasses.is_dataclass(kind):
+        example = next(iter(field_types(typing.cast(type, kind))))
+        raise ConfigError(f"--{key} is a section; allowed: one of its keys", hint=f"Write --{key}.{example} VALUE.")
+    return path
+
+
+def _override_value(key: str, text: str) -> Any:
+    """Reads the value of an override: YAML of which nothing is left over."""
+    from patchpad.config.reading import parse_yaml
+
+    if not isinstance(text, str):
+        raise ConfigError(f"the value of {key} is {shown(text)}; allowed: YAML text", hint=f"Write {str(text)!r}.")
+    if not text.strip():
+        raise ConfigError(f"--{key} has an empty value", hint="Write null for none, or '\"\"' for empty text.")
+    quote = "Quote text for YAML, inside the quotes of the shell: '\"...\"'."
+    try:
+        value, rest = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"--{key} has the value {text!r}, which is not a YAML value: {error}", hint=quote) from error
+    if rest.strip():
+        raise ConfigError(f"--{key} has the value {text!r}, whose {rest.strip()!r} is a YAML comment", hint=quote)
+    return value

@@ -23,6 +23,6 @@ def mean_pairs(pairs_of: Callable[[int], int], document_positions: Iterable[int]
         pairs_of: pairs in a document of so many positions.
         document_positions: positions of each document, at least 1 each.
     """
-    lengths = Counter(int(length) for length in document_positions)
+    lengths = Counter(document_positions)
     num_pairs = sum(count * pairs_of(length) for length, count in lengths.items())
     return num_pairs / sum(count * length for length, count in lengths.items())

@@ -3,7 +3,6 @@
 RUN/  config.json  model.safetensors  calibration.json  metrics.jsonl  manifest.json  checkpoints/step-N/
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from torch import Tensor
 import patchpad.data
 from patchpad.calibration_table import Calibration
 from patchpad.config import FORMAT_VERSION, Config
+from patchpad.config.reading import parse_json
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, quoted
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
@@ -310,7 +310,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}", hint="Use another checkpoint of the run.") from error
     if not isinstance(content, dict):
@@ -323,6 +323,7 @@ def _read_config(path: Path) -> Config:
     try:
         return Config.from_dict(values, source=str(path))
     except ConfigError as error:
+        wrong = error.message.removeprefix(f"{path}: ")
         raise CheckpointError(
-            f"{path} is of another version of patchpad: {error.message}", hint="Load it with the version that wrote it."
+            f"{path} is of another version of patchpad: {wrong}", hint="Load it with the version that wrote it."
         ) from error
