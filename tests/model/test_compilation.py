@@ -1,12 +1,14 @@
 """Compiled blocks give the losses and gradients of plain ones, and training goes on where nothing can be compiled."""
 
 import logging
+import os
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
 from patchpad.model.block import Block, compile_blocks
-from patchpad.model.compilation import compile_errors, first_words
+from patchpad.model.compilation import first_words, leave_unwritable_cache
 from patchpad.testing import batch_of, ragged_packed_rows, sharp_model, thresholds_to_try, tiny_model_config, tolerance
 
 
@@ -40,7 +42,7 @@ def test_compiled_blocks_give_the_logits_and_gradients_of_plain_ones_for_any_num
 def test_where_blocks_cannot_be_compiled_a_warning_says_so_and_plain_ones_go_on(monkeypatch, caplog):
     def fails(*arguments, **options):
         def call(*_):
-            raise compile_errors()[-1]("no compiler")
+            raise InvalidCxxCompiler("no compiler")
 
         return call
 
@@ -63,3 +65,22 @@ def test_the_first_words_of_an_error_say_what_is_wrong():
     )
     assert first_words(ValueError("too small\nmore")) == "too small"
     assert first_words(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize("folder", ["file/below", "sealed"])
+def test_a_compile_cache_that_cannot_be_used_is_left_with_a_warning(folder, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    (tmp_path / "sealed").mkdir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / folder))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # whoever runs the tests may be allowed all
+    leave_unwritable_cache()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    (line,) = warnings_of(caplog)
+    assert line.startswith(f"TORCHINDUCTOR_CACHE_DIR is {tmp_path / folder}, which cannot be used (")
+
+
+def test_a_compile_cache_that_can_be_used_stays(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new" / "cache"))
+    leave_unwritable_cache()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "new" / "cache")
+    assert warnings_of(caplog) == []

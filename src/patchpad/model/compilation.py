@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 MOST_VERSIONS = 32
 """Compiled versions of one function: for one row or several, for all rows or some, with gradients or without."""
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+"""Names the folder in which torch keeps what it has compiled."""
 
 
 class Compiled:
@@ -26,24 +29,68 @@ class Compiled:
     def __init__(self, plain: Callable[..., Any], *, effect: str, **options: Any) -> None:
         self.plain = plain
         self.effect = effect
-        if "recompile_limit" in inspect.signature(torch.compile).parameters:  # not in torch 2.11: 8 are kept there
-            options["recompile_limit"] = MOST_VERSIONS
-        self.compiled: Callable[..., Any] | None = torch.compile(own_copy(plain), fullgraph=True, **options)
+        self.options = options
+        self.compiled: Callable[..., Any] | None = None
+        """Made by the first call."""
+        self.gave_way = False
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the function."""
-        if self.compiled is None or torch.compiler.is_compiling():  # a whole that is being compiled takes all in
+        if self.gave_way or torch.compiler.is_compiling():  # a whole that is being compiled takes all in
             return self.plain(*arguments)
         try:
+            if self.compiled is None:
+                self.compiled = compiled_copy(self.plain, **self.options)
             return self.compiled(*arguments)
-        except compile_errors() as error:
+        except Exception as error:
+            if not is_compile_error(error):
+                raise
             logger.warning("cannot compile %s (%s); %s", self.plain.__name__, first_words(error), self.effect)
-            self.compiled = None
+            self.gave_way = True
             return self.plain(*arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled":
         """Copies of a model share what has been compiled."""
         return self
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickles the plain function: what has been compiled belongs to this process."""
+        return _unchanged, (self.plain,)
+
+
+def _unchanged(plain: Callable[..., Any]) -> Callable[..., Any]:
+    return plain
+
+
+def compiled_copy(plain: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Returns a function that compiles itself when it is first called.
+
+    Args:
+        plain: the function.
+        options: of `torch.compile`.
+    """
+    leave_unwritable_cache()
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:  # not in torch 2.11: 8 are kept there
+        options["recompile_limit"] = MOST_VERSIONS
+    return torch.compile(own_copy(plain), fullgraph=True, **options)
+
+
+def leave_unwritable_cache() -> None:
+    """Lets torch use its default folder for compiled code where the one that the environment names cannot be used.
+
+    Call it before torch loads its compiler, which the optimizers do too: with such a folder that fails for good.
+    """
+    folder = os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else "it is not writable"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        logger.warning("%s is %s, which cannot be used (%s); torch's default is used", CACHE_VARIABLE, folder, reason)
+        del os.environ[CACHE_VARIABLE]
 
 
 def own_copy(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,9 +106,7 @@ def first_words(error: Exception) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
-def compile_errors() -> tuple[type[Exception], ...]:
-    """Returns what `torch.compile` raises where it cannot compile; loaded late, as it takes a second."""
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-
-    return TorchDynamoException, CppCompileError, InvalidCxxCompiler
+def is_compile_error(error: Exception) -> bool:
+    """Whether an error comes from compiling, not from what the function does: a file that cannot be written counts."""
+    homes = tuple(base.__module__ for base in type(error).__mro__)
+    return isinstance(error, OSError) or any(home.startswith(("torch._dynamo", "torch._inductor")) for home in homes)

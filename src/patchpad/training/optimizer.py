@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from patchpad.config import TrainConfig
 from patchpad.errors import CheckpointError
+from patchpad.model.compilation import leave_unwritable_cache
 
 TRUNK_PARTS = ("patch_pooling.", "trunk.", "context_to_bytes.")
 """Parts of the patch model that run once per slot, not once per byte."""
@@ -20,6 +21,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         decay = config.weight_decay if parameter.dim() >= 2 else 0.0
         ratio = config.trunk_learning_rate_ratio if name.startswith(TRUNK_PARTS) else 1.0
         groups.setdefault((decay, ratio), []).append(parameter)
+    leave_unwritable_cache()
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "learning_rate_ratio": ratio}
