@@ -206,3 +206,25 @@ def test_text_never_splits_a_character():
 def test_a_temperature_next_to_zero_is_greedy(model):
     greedy = patchpad.complete(model, ["abc"], max_new_bytes=20, temperature=0.0)
     assert patchpad.complete(model, ["abc"], max_new_bytes=20, temperature=1e-308) == greedy
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("part", ["local_decoder.lm_head", "local_encoder", "trunk"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_an_error_at_the_first_logits_they_reach(part, value, temperature):
+    model = sharp_model(tiny_model_config("fixed", "always"), seed=1)
+    with torch.no_grad():
+        next(model.get_submodule(part).parameters())[7] = value
+    prompts = [b"\x07", b""]  # some ids are read, so that a single row of the embedding counts too
+    with pytest.raises(GenerationError, match="predicts nan or inf instead of logits"):
+        patchpad.complete(model, prompts, max_new_bytes=30, temperature=temperature)
+
+
+def test_nan_that_only_a_later_step_reaches_is_an_error_too():
+    model = sharp_model(tiny_model_config("fixed", "never", patch_size=7), seed=1)
+    with torch.no_grad():
+        next(model.trunk.parameters()).fill_(math.nan)
+    stream = patchpad.stream(model, "abc", max_new_bytes=30, temperature=0)
+    with pytest.raises(GenerationError, match="predicts nan"):
+        list(stream)
+    assert len(stream.completion.data) == 4  # the byte that ends the first patch is the last that was chosen

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchpad.inference.phases import phases_of
 from patchpad.inference.row_state import RowState
-from patchpad.inference.sampling import Sampling, choose
+from patchpad.inference.sampling import Sampling, check_logits, choose
 from patchpad.inference.stop import num_held_back, stop_begins_at
 from patchpad.model.language_model import LanguageModel
 
@@ -146,6 +146,9 @@ class Engine:
 
         Returns:
             What rows have released; may be empty.
+
+        Raises:
+            GenerationError: the model's logits are nan or inf.
         """
         self._admit()
         ids, released = self._choose()
@@ -168,6 +171,7 @@ class Engine:
             return
         thresholds = torch.tensor([row.threshold for row in joining], dtype=torch.float32)
         logits, state = self.phases.read_prompts(self.model, [row.request.prompt for row in joining], thresholds)
+        check_logits(logits)
         for _ in joining:  # only now: where a prefill fails, its rows go on waiting
             self.pending.popleft()
         self.ready += range(len(self.rows), len(self.rows) + len(joining))

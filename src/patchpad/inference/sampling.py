@@ -59,11 +59,34 @@ def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) ->
     return scaled
 
 
+def check_logits(logits: Float[Tensor, "batch vocab"]) -> None:
+    """Refuses logits that are not numbers; -inf stands for an id that is never chosen.
+
+    Raises:
+        GenerationError: nan or inf, which weights that are not finite lead to.
+    """
+    largest = logits.max(dim=-1).values  # nan where any of them is
+    if not bool(largest.isfinite().all()):
+        raise GenerationError(
+            "the model predicts nan or inf instead of logits; its weights, or what they compute, are not finite",
+            hint="Use an earlier step of the run: training had probably diverged when these weights were saved.",
+        )
+
+
 def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, streams: list[torch.Generator]) -> list[int]:
-    """Chooses one id per row; row i draws from `streams[i]` only, so that it does not depend on the other rows."""
+    """Chooses one id per row; row i draws from `streams[i]` only, so that it does not depend on the other rows.
+
+    Raises:
+        GenerationError: logits that are not numbers.
+    """
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1).tolist()
-    probabilities = filtered_logits(logits.cpu(), sampling).softmax(dim=-1)
+        chosen = logits.argmax(dim=-1).tolist()
+        if 0 in chosen:  # what argmax gives where all are nan; to check at every step would take longer
+            check_logits(logits)
+        return chosen
+    logits = logits.cpu()
+    check_logits(logits)
+    probabilities = filtered_logits(logits, sampling).softmax(dim=-1)
     draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
     cumulative = probabilities.cumsum(dim=-1)
     chosen = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(1)
