@@ -16,6 +16,7 @@ from patchpad.errors import InputError
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.model.precision import autocast
+from patchpad.model.wrapped import unwrapped
 from patchpad.patching import ThresholdLike, threshold_values
 from patchpad.text import encode_text
 
@@ -132,8 +133,9 @@ def evaluate(
 
     Raises:
         DataError: unreadable or empty text.
-        InputError: a threshold that is not a number, or that the model's trigger does not take.
+        InputError: something else than a model, or a threshold that is not a number or that the trigger does not take.
     """
+    model = unwrapped(model)
     windows = choose_windows(model, data, limit_bytes=limit_bytes, overlap_bytes=overlap_bytes)
     if scratchpad_threshold_nats is None:
         thresholds: list[float] = [float(model.scratchpad_threshold_nats)]
@@ -221,6 +223,7 @@ def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats:
 
     Text longer than the model's `context_bytes` is cut into windows as in `evaluate`. Empty text gives an empty array.
     """
+    model = unwrapped(model)
     data = np.frombuffer(encode_text(text), dtype=np.uint8)
     if not len(data):
         return np.empty(0, dtype=np.float32)

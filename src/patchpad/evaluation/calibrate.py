@@ -14,6 +14,7 @@ from patchpad.errors import GenerationError
 from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, Point, choose_windows, evaluate, predictions
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.wrapped import unwrapped
 
 SHARES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Scratchpads per byte at which the table has rows, beside none, the stored threshold and one at every byte."""
@@ -38,6 +39,7 @@ def calibrate(
         DataError: unreadable or empty text.
         GenerationError: the model has no scratchpads, or its trigger no threshold in nats.
     """
+    model = unwrapped(model)
     model.require_scratchpads("there is nothing to calibrate")
     assert isinstance(model, ByteLM)
     if model.config.trigger.kind not in NATS_TRIGGERS:

@@ -15,6 +15,7 @@ from patchpad.inference.sampling import Sampling, checked_integer
 from patchpad.inference.stepping import Prompts, encode_prompts
 from patchpad.inference.stop import encode_stop
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.wrapped import unwrapped
 from patchpad.text import TextDecoder, decode_text
 
 
@@ -118,7 +119,7 @@ class Generation(Iterator[NewBytes]):
 
     Raises:
         GenerationError: an option out of range, or a dial that the model cannot serve.
-        InputError: no prompts, or an impossible threshold.
+        InputError: something else than a model, no prompts, or an impossible threshold.
     """
 
     def __init__(
@@ -139,14 +140,14 @@ class Generation(Iterator[NewBytes]):
     ) -> None:
         max_new_bytes = checked_integer("max_new_bytes", max_new_bytes, least=0)
         batch_rows = checked_integer("batch_rows", batch_rows, least=1)
-        self.model = model
+        self.model = unwrapped(model)
         self.prompts = encode_prompts(prompts)
         count = len(self.prompts)
         seeds = _seeds(seed, count)
         thresholds = self._thresholds(scratchpad_threshold_nats, compute)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         stop_bytes = encode_stop(stop)
-        self.engine = Engine(model, batch_rows=batch_rows, compile=compile)
+        self.engine = Engine(self.model, batch_rows=batch_rows, compile=compile)
         self.rows = self.engine.submit(
             [
                 Request(

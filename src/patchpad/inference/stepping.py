@@ -22,6 +22,7 @@ from patchpad.model.hnet import smoothing_share
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
+from patchpad.model.wrapped import unwrapped
 from patchpad.patching import ByteFacts, Threshold, ThresholdLike
 from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.text import encode_text
@@ -97,6 +98,7 @@ def prefill(
     Raises:
         InputError: no prompts, or an impossible threshold.
     """
+    model = unwrapped(model)
     encoded = encode_prompts(prompts)
     threshold = model.checked_threshold(scratchpad_threshold_nats, len(encoded))
     logits, state = _phases_of(model).read_prompts(model, encoded, threshold)
@@ -125,6 +127,7 @@ def step(
         InputError: ids that are no integers or out of range, another number of rows than the state's, a state
             without rows, or an impossible threshold.
     """
+    model = unwrapped(model)
     batch = len(state.position)
     ids = integers(next_bytes)
     if ids is None:

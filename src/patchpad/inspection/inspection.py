@@ -16,6 +16,7 @@ from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, prediction
 from patchpad.evaluation.calibrate import score_quantiles
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.wrapped import unwrapped
 from patchpad.text import encode_text
 
 NULL_CONTEXT, SEPARATOR_SLOT, NOT_READ = -1, -2, -3
@@ -201,6 +202,7 @@ def inspect(
         InputError: no text, or a threshold that is no number or that the model's trigger does not take.
         GenerationError: a model without scratchpads.
     """
+    model = unwrapped(model)
     model.require_scratchpads("there is nothing to inspect")
     assert isinstance(model, ByteLM)
     data = encode_text(text)

@@ -57,7 +57,7 @@ class LanguageModel(nn.Module, ABC):
         """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
         self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan))
         self.store_threshold(self.trigger.threshold)
-        self.register_load_state_dict_post_hook(lambda model, _: model.restore_thresholds())
+        self.register_load_state_dict_post_hook(_restore_thresholds)
 
     @abstractmethod
     def predict_targets(
@@ -154,6 +154,11 @@ class LanguageModel(nn.Module, ABC):
         padding = byte_ids == PADDING
         if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
             raise InputError(f"padding ({PADDING}) stands before other ids; allowed: only at the end of a row")
+
+
+def _restore_thresholds(model: LanguageModel, _: object) -> None:
+    """What `load_state_dict` calls; not a lambda, which could not be pickled."""
+    model.restore_thresholds()
 
 
 def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
