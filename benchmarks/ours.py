@@ -6,6 +6,7 @@ random trigger decides, at the rate that the entropy trigger is trained to.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from itertools import accumulate, pairwise
@@ -23,7 +24,7 @@ from patchpad.model.block import compile_blocks
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import Predicted
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts, Trigger
+from patchpad.patching import ByteFacts, Decisions, Trigger
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training.optimizer import build_optimizer
 
@@ -84,12 +85,31 @@ def forced_trigger(config: ModelConfig, spans: Sequence[Positions]) -> Trigger |
     )
 
     def error(trigger: Trigger) -> float:
-        fires = trigger.scratchpads(facts, offsets, ends_patch, None)
+        fires = (trigger.scores(facts, offsets) > forced_threshold(config)) & ~ends_patch
         sums = [0, *fires.cumsum(0).tolist()]
         counts = [sums[last] - sums[first] for first, last in pairwise(bounds)]
         return sum((count - goal) ** 2 for count, goal in zip(counts, wanted, strict=True))
 
-    return min((RandomTrigger(SCRATCHPADS_PER_BYTE, patch_size, seed) for seed in range(SEEDS)), key=error)
+    return min((RandomTrigger(seed) for seed in range(SEEDS)), key=error)
+
+
+def forced_threshold(config: ModelConfig) -> float:
+    """Returns the threshold at which a random trigger gives 3/16 scratchpads per byte."""
+    return RandomTrigger.threshold_at(SCRATCHPADS_PER_BYTE, config.patchifier.target_patch_size)
+
+
+def force(model: ByteLM, trigger: Trigger | None) -> None:
+    """Lets a model decide by a trigger of `forced_trigger`, at its rate; None leaves the model as it is."""
+    if trigger is not None:
+        model.trigger = trigger
+        model.store_threshold(forced_threshold(model.config))
+
+
+def forced_decisions(model: ByteLM, trigger: Trigger | None) -> Decisions | None:
+    """The same for one pass."""
+    if trigger is None:
+        return None
+    return replace(model.decisions(forced_threshold(model.config), batch=1), trigger=trigger)
 
 
 @cache
@@ -132,7 +152,7 @@ class TrainingStep:
         """Takes another batch, whose rows hold one document each and are equally long."""
         self.batch = batch
         self.num_targets, self.num_bytes = batch.num_targets, batch.num_bytes
-        self.trigger = _row_trigger(self.model.config, batch.byte_ids.shape[1])
+        self.decisions = forced_decisions(self.model, _row_trigger(self.model.config, batch.byte_ids.shape[1]))
 
     def run(self) -> None:
         """Makes a whole step."""
@@ -158,7 +178,7 @@ class TrainingStep:
             return _measured_cost(self.model.config, self._predict(), self.num_bytes, self.batch.byte_ids.shape[1])
 
     def _predict(self) -> Predicted:
-        return self.model.predict_targets(self.batch.byte_ids, self.batch.targets, trigger=self.trigger)
+        return self.model.predict_targets(self.batch.byte_ids, self.batch.targets, self.decisions)
 
 
 class Prefill:
@@ -172,14 +192,15 @@ class Prefill:
 
     def run(self) -> None:
         """Reads them."""
-        self.model.trigger = self.trigger or self.model.trigger
+        force(self.model, self.trigger)
         prefill(self.model, self.prompts)
 
     def cost(self) -> Cost:
         """Returns the cost at the patches, scratchpads and visible pairs of these prompts, per byte of them."""
         ids = torch.tensor([[SEPARATOR, *prompt] for prompt in self.prompts], device=self.model.device)
         with torch.no_grad(), autocast(self.model.device):
-            predicted = self.model.predict_targets(ids, torch.full_like(ids, IGNORED_TARGET), trigger=self.trigger)
+            decisions = forced_decisions(self.model, self.trigger)
+            predicted = self.model.predict_targets(ids, torch.full_like(ids, IGNORED_TARGET), decisions)
         return _measured_cost(self.model.config, predicted, self.num_bytes, ids.shape[1])
 
 
@@ -210,14 +231,14 @@ class SteadyGeneration:
         # The separator is at position 0, and the first new byte is read before the first run.
         firsts = [[length + 2 + run * bytes_per_row for length in prompt_lengths] for run in range(runs)]
         spans = [[range(first, first + bytes_per_row) for first in row_firsts] for row_firsts in firsts]
-        model.trigger = forced_trigger(model.config, spans) or model.trigger
+        force(model, forced_trigger(model.config, spans))
         self.engine = Engine(model, batch_rows=len(prompt_lengths), compile=compile)
         self.bytes_per_run = bytes_per_row * len(prompt_lengths)
         requests = [
             Request(
                 prompt=prompt,
                 max_new_bytes=NO_END,
-                threshold=model.trigger.threshold,
+                threshold=float(model.scratchpad_threshold_nats),
                 sampling=Sampling(temperature=0.0),
                 seed=0,
             )

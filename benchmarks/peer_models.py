@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ours import build, forced_trigger
+from ours import build, force, forced_trigger
 from torch import Tensor, nn
 
 from patchpad.config import SEPARATOR, ModelConfig
@@ -133,7 +133,7 @@ class Ours(Peer):
         self.compile = compile
         model = build(config, device, compile=compile)
         spans = [[range(start + 2, start + 2 + length)] for start, length in TIMED_STRETCHES]
-        model.trigger = forced_trigger(config, spans) or model.trigger
+        force(model, forced_trigger(config, spans))
         super().__init__(model, device)
         self.model = model
         self.newest: tuple[Engine, Row, int, int] | None = None
@@ -165,7 +165,7 @@ class Ours(Peer):
         request = Request(
             prompt=state,
             max_new_bytes=2**30,
-            threshold=self.model.trigger.threshold,
+            threshold=float(self.model.scratchpad_threshold_nats),
             sampling=Sampling(temperature=0),
             seed=0,
         )

@@ -43,7 +43,7 @@ def measure(model: ByteLM, rows: int, share: float) -> dict[str, float]:
             Request(
                 prompt=b"x" * (20 + 7 * row),  # ragged, so that the random trigger fires at different steps
                 max_new_bytes=NEW_BYTES,
-                threshold=model.trigger.threshold,
+                threshold=float(model.scratchpad_threshold_nats),
                 sampling=Sampling(temperature=1.0),
                 seed=row,
             )

@@ -58,7 +58,7 @@ def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, batc
         Request(
             prompt=prompt,
             max_new_bytes=3 + 5 * (number % 4),
-            threshold=model.trigger.threshold,
+            threshold=float(model.scratchpad_threshold_nats),
             sampling=Sampling(temperature=float(number % 2), top_p=0.95),
             seed=number,
         )

@@ -17,7 +17,7 @@ SAMPLED = Sampling(temperature=1.0, top_p=0.95)
 
 
 def request(prompt: bytes, *, model, seed: int = 0, sampling: Sampling = GREEDY, **options) -> Request:
-    values = {"max_new_bytes": 30, "threshold": model.trigger.threshold, **options}
+    values = {"max_new_bytes": 30, "threshold": float(model.scratchpad_threshold_nats), **options}
     return Request(prompt=prompt, seed=seed, sampling=sampling, **values)
 
 

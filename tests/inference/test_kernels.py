@@ -17,7 +17,7 @@ from patchpad.inference.phases import Phases, phases_of
 from patchpad.inference.sampling import Sampling
 from patchpad.model.block import Block, compile_blocks
 from patchpad.patching.patchifiers import PATCHIFIERS
-from patchpad.patching.triggers import build_trigger
+from patchpad.patching.triggers import build_trigger, initial_threshold
 from patchpad.testing import (
     ALL_OPTIONS,
     as_row,
@@ -75,7 +75,7 @@ def generated(model, *, compile: bool, rows: int = 5, new_bytes: int = 40) -> li
             Request(
                 prompt=prompt,
                 max_new_bytes=new_bytes,
-                threshold=model.trigger.threshold,
+                threshold=float(model.scratchpad_threshold_nats),
                 sampling=Sampling(),
                 seed=0,
             )
@@ -113,7 +113,9 @@ def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_mo
         kernels[model] = compiled_kernels("aot_eager")
         assert_steps_equal_pass(model, rows, first, None, phases_with(model, kernels[model]))
     model, own = next(iter(kernels.items()))
-    model.trigger = build_trigger(TriggerConfig(kind="random", scratchpads_per_byte=0.7, seed=9), config.patchifier)
+    trigger = TriggerConfig(kind="random", scratchpads_per_byte=0.7, seed=9)
+    model.trigger = build_trigger(trigger)
+    model.store_threshold(initial_threshold(trigger, config.patchifier))
     assert_steps_equal_pass(model, rows, [0, 3], None, phases_with(model, own))
     with torch.no_grad():
         for parameter in model.parameters():

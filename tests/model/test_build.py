@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from patchpad.config import Config, ModelConfig, PatchifierConfig, TriggerConfig, load_config
 from patchpad.errors import ConfigError
@@ -56,11 +57,25 @@ def test_weights_bring_their_thresholds_with_them():
     model.store_threshold(0.125)
     model.store_patch_threshold(0.25)
     other.load_state_dict(model.state_dict())
-    assert (other.trigger.threshold, other.patchifier.threshold) == (0.125, 0.25)
-    weights = {name: value for name, value in model.state_dict().items() if "threshold" not in name}
-    other.store_threshold(0.5)
-    other.load_state_dict(weights, strict=False)
-    assert (other.trigger.threshold, float(other.scratchpad_threshold_nats)) == (0.5, 0.5)
+    decisions = other.decisions(batch=1)
+    assert (float(decisions.scratchpad_threshold), float(decisions.patch_threshold)) == (0.125, 0.25)
+
+
+def test_stored_thresholds_lie_in_the_buffers_alone():
+    model = build_model(tiny_model_config("entropy", "entropy"))
+    with torch.no_grad():
+        model.scratchpad_threshold_nats.fill_(0.125)
+        model.patch_threshold_nats.fill_(0.25)
+    decisions = model.decisions(batch=1)
+    assert (float(decisions.scratchpad_threshold), float(decisions.patch_threshold)) == (0.125, 0.25)
+    assert not hasattr(model.trigger, "threshold")
+    assert not hasattr(model.patchifier, "threshold")
+
+
+@pytest.mark.parametrize("patchifier", ["fixed", "spacebyte", "hnet"])
+def test_only_patches_by_entropy_have_a_threshold_that_is_saved(patchifier):
+    assert "patch_threshold_nats" not in build_model(tiny_model_config(patchifier, "entropy")).state_dict()
+    assert "patch_threshold_nats" in build_model(tiny_model_config("entropy", "entropy")).state_dict()
 
 
 def test_heads_of_a_pooling_that_a_baseline_lacks_need_not_divide_its_width():

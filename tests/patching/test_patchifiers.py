@@ -28,7 +28,9 @@ def ends_of(document: bytes, **options) -> list[bool]:
     ids = torch.tensor([as_row(document)])
     documents = Documents.locate(ids)
     patchifier = build_patchifier(PatchifierConfig(**options))
-    return patchifier.patch_ends(ByteFacts.gather(ids, documents, None), documents)[0, 1:].tolist()
+    return patchifier.patch_ends(ByteFacts.gather(ids, documents, None), documents, torch.tensor(math.nan))[
+        0, 1:
+    ].tolist()
 
 
 def test_spacelike_bytes_are_those_of_the_definition():
@@ -85,13 +87,11 @@ def test_ends_of_a_prefix_are_those_of_the_whole(patchifier, rule, seed, share):
 
 @pytest.mark.parametrize("rule", ["global", "jump"])
 def test_entropy_patches_end_where_the_rule_says(rule):
-    patchifier = build_patchifier(
-        PatchifierConfig(kind="entropy", rule=rule, patch_threshold_nats=1.0, target_patch_size=4, max_patch_size=100)
-    )
+    patchifier = build_patchifier(PatchifierConfig(kind="entropy", rule=rule, target_patch_size=4, max_patch_size=100))
     ids = torch.tensor([as_row(b"abcdef", b"xy")])
     entropies = torch.tensor([[3.0, 0.5, 1.2, 2.5, 1.1, 0.1, 1.4, 9.0, 0.2, 1.3]])
     documents = Documents.locate(ids)
-    ends = patchifier.patch_ends(ByteFacts.gather(ids, documents, entropies), documents)[0].tolist()
+    ends = patchifier.patch_ends(ByteFacts.gather(ids, documents, entropies), documents, torch.tensor(1.0))[0].tolist()
     separators = (0, 7)
     before = [entropies[0, n - 1] if n not in separators else entropies[0, n] for n in range(10)]
     score = [float(entropies[0, n] - (before[n] if rule == "jump" else 0)) for n in range(10)]
@@ -106,5 +106,5 @@ def test_with_the_global_rule_scratchpads_lie_below_the_patch_threshold():
     with torch.no_grad():
         output = model(ids, -math.inf)
     is_byte = output.layout.documents.is_byte
-    assert float(output.entropy_nats[output.layout.scratchpad_mask & is_byte].max()) <= model.patchifier.threshold
-    assert float(output.entropy_nats[output.layout.patch_end_mask].min()) > model.patchifier.threshold
+    assert float(output.entropy_nats[output.layout.scratchpad_mask & is_byte].max()) <= model.patch_threshold_nats
+    assert float(output.entropy_nats[output.layout.patch_end_mask].min()) > model.patch_threshold_nats

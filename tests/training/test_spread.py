@@ -35,12 +35,12 @@ def graded(tmp_path_factory):
 def watch(monkeypatch):
     """Records (step, fresh, share or None, realised share) of each row of each pass."""
     seen = []
-    original_decision, original_update = ThresholdSchedule.decision, ThresholdSchedule.update
+    original_decisions, original_update = ThresholdSchedule.decisions, ThresholdSchedule.update
     passes = []
 
-    def decision(self, model, step, pass_number=0):
+    def decisions(self, model, step, pass_number=0):
         passes.append((step, self.is_fresh, self.spread.row_shares(step, pass_number)))
-        return original_decision(self, model, step, pass_number)
+        return original_decisions(self, model, step, pass_number)
 
     def update(self, model, output, step, planned_steps):
         layout = output.layout
@@ -51,7 +51,7 @@ def watch(monkeypatch):
         seen.extend((step, is_fresh, share, found) for share, found in zip(shares, realised, strict=True))
         original_update(self, model, output, step, planned_steps)
 
-    monkeypatch.setattr(ThresholdSchedule, "decision", decision)
+    monkeypatch.setattr(ThresholdSchedule, "decisions", decisions)
     monkeypatch.setattr(ThresholdSchedule, "update", update)
     return seen
 
@@ -146,16 +146,19 @@ def test_fixed_threshold_holds_for_the_other_rows_once_the_head_is_no_longer_fre
     others = [row for row, share in enumerate(shares) if share is None]
     assert len(others) == 2
 
-    fresh, trigger = schedule.decision(model, 3)
-    assert isinstance(trigger, RandomTrigger)
-    assert fresh[others].tolist() == [fixed if math.isinf(fixed) else pytest.approx(trigger.threshold)] * 2
+    decisions = schedule.decisions(model, 3)
+    fresh = decisions.scratchpad_threshold
+    assert isinstance(decisions.trigger, RandomTrigger)
+    at_random = RandomTrigger.threshold_at(schedule.target_rate, config.model.patchifier.target_patch_size)
+    assert fresh[others].tolist() == [fixed if math.isinf(fixed) else pytest.approx(at_random)] * 2
     for row, share in enumerate(shares):
         assert share is None or float(fresh[row]) == pytest.approx(1 - share)
 
     schedule.is_fresh = False
     schedule.spread.follow(torch.linspace(0, 1, 1001), is_fresh=False)
-    settled, trigger = schedule.decision(model, 3)
-    assert trigger is model.trigger
+    decisions = schedule.decisions(model, 3)
+    settled = decisions.scratchpad_threshold
+    assert decisions.trigger is model.trigger
     assert settled[others].tolist() == [fixed] * 2
     for row, share in enumerate(shares):
         assert share is None or float(settled[row]) == pytest.approx(1 - share, abs=1e-3)

@@ -53,7 +53,7 @@ def test_entropy_patches_follow_their_target_size_and_the_threshold_is_stored(tm
     thresholds = [line["patch_threshold_nats"] for line in lines]
     assert len(set(thresholds[-8:])) == 1
     model = load(tmp_path / "run")
-    assert model.patchifier.threshold == thresholds[-1]
+    assert float(model.patch_threshold_nats) == thresholds[-1]
     (point,) = evaluate(model, text)
     assert 1 / point.patches_per_byte == pytest.approx(8, rel=0.25)
 
@@ -61,7 +61,7 @@ def test_entropy_patches_follow_their_target_size_and_the_threshold_is_stored(tm
 def test_a_fixed_patch_threshold_stays(tmp_path, tools, text):
     config = tools.config("entropy", "entropy", steps=4, patch_threshold_nats=2.5)
     run = trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
-    assert load(run.path).patchifier.threshold == 2.5
+    assert float(load(run.path).patch_threshold_nats) == 2.5
 
 
 def test_the_ratio_loss_pulls_hnet_towards_its_target(tmp_path, tools, text):

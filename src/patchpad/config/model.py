@@ -217,7 +217,12 @@ class ModelConfig(Section):
     @property
     def reads_entropy(self) -> bool:
         """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
-        return self.trigger.kind in NATS_TRIGGERS or self.patchifier.kind == "entropy"
+        return self.trigger.kind in NATS_TRIGGERS or self.cuts_by_entropy
+
+    @property
+    def cuts_by_entropy(self) -> bool:
+        """Whether patches end by the entropy, so that the model has a patch threshold in nats."""
+        return self.patchifier.kind == "entropy"
 
     @property
     def encoder_window(self) -> int:

@@ -188,12 +188,13 @@ def predictions(
     Args:
         model: restored to its mode after.
         windows: all of them are run, in order.
-        threshold: scratchpad threshold in nats; None for the stored one.
+        threshold: one scratchpad threshold in nats; None for the stored one.
         batch_rows: rows of a pass; default: as many as ROW_BATCH_BYTES hold.
         null_context: for the patch model alone: no byte reads the trunk; see `ByteLM.forward`.
     """
     row_positions = model.config.context_bytes + 1
     rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
+    decisions = model.decisions(threshold, batch=1)
     was_training = model.training
     predict = model.predict_targets
     if null_context:
@@ -205,7 +206,7 @@ def predictions(
             batch = batch.to(model.device)
             # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
             with torch.no_grad(), autocast(model.device):
-                predicted = predict(batch.byte_ids, batch.targets, threshold)
+                predicted = predict(batch.byte_ids, batch.targets, decisions)
             yield batch, predicted
     finally:
         model.train(was_training)

@@ -39,6 +39,9 @@ def captured_kernels(model: ByteLM) -> Kernels:
 def half_precision_linears(model: ByteLM) -> ByteLM:
     """Returns a copy whose linear layers are in bf16; autocast would convert them at every step, to the same values."""
     fast = copy.deepcopy(model)
+    fast.patch_threshold_nats = model.patch_threshold_nats  # shared: it may be stored anew
+    if model.routing is not None and fast.routing is not None:
+        fast.routing.threshold = model.routing.threshold
     for module in fast.modules():
         if isinstance(module, nn.Linear):
             module.weight.data = module.weight.data.to(torch.bfloat16)
@@ -87,7 +90,8 @@ class GraphRunner:
         depends_on = (
             [(part.data_ptr(), part.shape) for part in state.tensors()],
             id(model.trigger),
-            getattr(model.patchifier, "threshold", None),
+            id(model.patchifier),
+            model.patch_threshold.data_ptr(),
         )
         if depends_on != self.captured_for:
             self.graphs.clear()

@@ -37,7 +37,7 @@ class Request:
     prompt: bytes
     max_new_bytes: int
     threshold: float
-    """In nats, inf or -inf; for triggers without nats also the trigger's own."""
+    """In nats, inf or -inf; for triggers without nats also the stored one."""
     sampling: Sampling
     seed: int
     stop: tuple[bytes, ...] = ()
@@ -169,8 +169,8 @@ class Engine:
             joining.append(row)
         if not joining:
             return
-        thresholds = torch.tensor([row.threshold for row in joining], dtype=torch.float32)
-        logits, state = self.phases.read_prompts(self.model, [row.request.prompt for row in joining], thresholds)
+        decisions = self.model.decisions_at(self._thresholds(joining))
+        logits, state = self.phases.read_prompts(self.model, [row.request.prompt for row in joining], decisions)
         check_logits(logits)
         for _ in joining:  # only now: where a prefill fails, its rows go on waiting
             self.pending.popleft()
@@ -220,9 +220,10 @@ class Engine:
         if calm:
             rows = torch.tensor(calm, device=device)
             if self.thresholds is None:
-                self.thresholds = torch.tensor([row.threshold for row in self.rows], device=device)
+                self.thresholds = self._thresholds(self.rows)
             new_ids = torch.tensor(ids, device=device)
-            needs_trunk = self.phases.read(model, new_ids, state, rows, self.thresholds[rows]).tolist()
+            decisions = model.decisions_at(self.thresholds[rows])
+            needs_trunk = self.phases.read(model, new_ids, state, rows, decisions).tolist()
             self.waiting = sorted(
                 self.waiting + [place for place, needs in zip(calm, needs_trunk, strict=True) if needs]
             )
@@ -233,6 +234,9 @@ class Engine:
             calm, self.waiting = sorted(calm + self.waiting), []
         self.ready = calm
         self.logits = self.phases.predict(model, state, torch.tensor(calm, device=device)) if calm else None
+
+    def _thresholds(self, rows: Sequence[Row]) -> Tensor:
+        return torch.tensor([row.threshold for row in rows], dtype=torch.float32, device=self.model.device)
 
     def _note_counts(self, places: Sequence[int]) -> None:
         if self.state is None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypedDict, Unpack, overload
 
-import torch
-
 from patchpad.config import NATS_TRIGGERS
 from patchpad.errors import GenerationError, integer_or_none
 from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, StopReason
@@ -195,10 +193,7 @@ class Generation(Iterator[NewBytes]):
     ) -> list[float]:
         threshold = threshold_from_dials(self.model, scratchpad_threshold_nats, compute)
         count = len(self.prompts)
-        if threshold is None:
-            return [self.model.trigger.threshold] * count
-        checked = self.model.checked_threshold(threshold, count)
-        return torch.as_tensor(checked, dtype=torch.float64).expand(count).tolist()
+        return self.model.decisions(threshold, batch=count).scratchpad_threshold.expand(count).tolist()
 
     def completions(self) -> list[Completion]:
         """Returns what each row has so far, in the order of the prompts."""

@@ -12,7 +12,7 @@ from patchpad.inference.plain_stepping import cache_of
 from patchpad.inference.row_state import RowState, padded_prompts
 from patchpad.model.baselines import MegaByte
 from patchpad.model.precision import autocast
-from patchpad.patching import Threshold
+from patchpad.patching import Decisions
 
 
 @dataclass
@@ -29,16 +29,16 @@ class MegaByteState(RowState):
 
 @torch.inference_mode()
 def read_prompts(
-    model: MegaByte, prompts: list[bytes], threshold: Threshold
+    model: MegaByte, prompts: list[bytes], decisions: Decisions
 ) -> tuple[Float[Tensor, "batch vocab"], MegaByteState]:
-    """Is `prefill` for prompts and thresholds that are known to be right."""
+    """Is `prefill` for prompts and decisions that are known to be right."""
     size, device = model.patch_size, model.device
     ids = padded_prompts(prompts, PADDING, device)
     last_position = torch.tensor([len(prompt) for prompt in prompts], device=device)
     rows = torch.arange(len(prompts), device=device)
     model.eval()
     with autocast(device):
-        output = model(ids, keep_activations=True)
+        output = model.run(ids, keep_activations=True)
     assert output.slices is not None
     num_slots = last_position // size + 1
     source = last_position[:, None] + torch.arange(1 - size, 1, device=device)
@@ -56,7 +56,7 @@ def read_prompts(
 
 @torch.inference_mode()
 def read(
-    model: MegaByte, ids: Int[Tensor, " row"], state: MegaByteState, rows: Int[Tensor, " row"], threshold: Threshold
+    model: MegaByte, ids: Int[Tensor, " row"], state: MegaByteState, rows: Int[Tensor, " row"], decisions: Decisions
 ) -> Bool[Tensor, " row"]:
     """Reads one id in each of `rows`; returns which of them completed a patch or began a document."""
     begins = ids == SEPARATOR

@@ -18,9 +18,9 @@ class Phases:
     """Functions with the arguments of those in `patchpad.inference.stepping`; the state is of the model's own class."""
 
     read_prompts: Callable[..., tuple[Tensor, Any]]
-    """(model, prompts, threshold) -> logits of each row's next id [batch, vocab], and the state."""
+    """(model, prompts, decisions) -> logits of each row's next id [batch, vocab], and the state."""
     read: Callable[..., Tensor]
-    """(model, ids, state, rows, threshold) -> which of the rows need the trunk before they can predict."""
+    """(model, ids, state, rows, decisions) -> which of the rows need the trunk before they can predict."""
     refresh: Callable[..., None]
     """(model, state, rows): calls the trunk."""
     predict: Callable[..., Tensor]

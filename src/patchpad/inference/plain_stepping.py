@@ -11,7 +11,7 @@ from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
 from patchpad.inference.row_state import RowState, padded_prompts
 from patchpad.model.baselines import BpeTransformer, ByteTransformer
 from patchpad.model.precision import autocast
-from patchpad.patching import Threshold
+from patchpad.patching import Decisions
 
 PlainModel = ByteTransformer | BpeTransformer
 
@@ -35,16 +35,16 @@ def cache_of(kept: list[tuple[Tensor, Tensor]], num_entries: Int[Tensor, " batch
 
 @torch.inference_mode()
 def read_prompts(
-    model: PlainModel, prompts: list[bytes], threshold: Threshold
+    model: PlainModel, prompts: list[bytes], decisions: Decisions
 ) -> tuple[Float[Tensor, "batch vocab"], PlainState]:
-    """Is `prefill` for prompts and thresholds that are known to be right."""
+    """Is `prefill` for prompts and decisions that are known to be right."""
     encoded = [model.encode_prompt(prompt) for prompt in prompts]
     ids = padded_prompts(encoded, model.padding_id, model.device)
     last_position = torch.tensor([len(prompt) for prompt in encoded], device=model.device)
     rows = torch.arange(len(prompts), device=model.device)
     model.eval()
     with autocast(model.device):
-        output = model.run(ids, keep=True)
+        output = model.run(ids, keep_activations=True)
     assert output.states is not None
     state = PlainState(
         position=last_position,
@@ -58,7 +58,7 @@ def read_prompts(
 
 @torch.inference_mode()
 def read(
-    model: PlainModel, ids: Int[Tensor, " row"], state: PlainState, rows: Int[Tensor, " row"], threshold: Threshold
+    model: PlainModel, ids: Int[Tensor, " row"], state: PlainState, rows: Int[Tensor, " row"], decisions: Decisions
 ) -> Bool[Tensor, " row"]:
     """Reads one id in each of `rows`; all of them need the trunk."""
     begins = ids == SEPARATOR

@@ -23,7 +23,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.precision import autocast
 from patchpad.model.wrapped import unwrapped
-from patchpad.patching import ByteFacts, Threshold, ThresholdLike
+from patchpad.patching import ByteFacts, Decisions, ThresholdLike
 from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.text import encode_text
 
@@ -100,8 +100,8 @@ def prefill(
     """
     model = unwrapped(model)
     encoded = encode_prompts(prompts)
-    threshold = model.checked_threshold(scratchpad_threshold_nats, len(encoded))
-    logits, state = _phases_of(model).read_prompts(model, encoded, threshold)
+    decisions = model.decisions(scratchpad_threshold_nats, batch=len(encoded))
+    logits, state = _phases_of(model).read_prompts(model, encoded, decisions)
     return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
 
@@ -138,18 +138,18 @@ def step(
         raise InputError("the state has no rows, so there is nothing to read; allowed: at least one row")
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
-    threshold = model.checked_threshold(scratchpad_threshold_nats, batch)
-    logits = step_all(model.eval(), _phases_of(model), ids.to(model.device), state, threshold)
+    decisions = model.decisions(scratchpad_threshold_nats, batch=batch)
+    logits = step_all(model.eval(), _phases_of(model), ids.to(model.device), state, decisions)
     return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
 
 @torch.inference_mode()
 def step_all(
-    model: LanguageModel, phases: "Phases", ids: Int[Tensor, " batch"], state: RowState, threshold: Threshold
+    model: LanguageModel, phases: "Phases", ids: Int[Tensor, " batch"], state: RowState, decisions: Decisions
 ) -> Float[Tensor, "batch vocab"]:
-    """Is `step` for ids and thresholds that are known to be right, by phases of any kind; the state is changed."""
+    """Is `step` for ids and decisions that are known to be right, by phases of any kind; the state is changed."""
     rows = torch.arange(len(ids), device=ids.device)
-    needs_trunk = phases.read(model, ids, state, rows, threshold)
+    needs_trunk = phases.read(model, ids, state, rows, decisions)
     phases.refresh(model, state, rows[needs_trunk])
     return phases.predict(model, state, rows)
 
@@ -162,14 +162,14 @@ def _phases_of(model: LanguageModel) -> "Phases":
 
 @torch.inference_mode()
 def read_prompts(
-    model: ByteLM, prompts: list[bytes], threshold: Threshold
+    model: ByteLM, prompts: list[bytes], decisions: Decisions
 ) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
-    """Is `prefill` for prompts and thresholds that are known to be right."""
+    """Is `prefill` for prompts and decisions that are known to be right."""
     last_position = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
     byte_ids = padded_prompts(prompts, PADDING, model.device)
     model.eval()
     with autocast(model.device):
-        output = model(byte_ids, threshold, keep_activations=True)
+        output = model.run(byte_ids, decisions, keep_activations=True)
     layout, kept = output.layout, output.activations
     assert kept is not None
     rows = torch.arange(len(prompts), device=model.device)
@@ -224,7 +224,7 @@ def read(
     ids: Int[Tensor, " row"],
     state: DecodingState,
     rows: Int[Tensor, " row"],
-    threshold: Threshold,
+    decisions: Decisions,
     kernels: "Kernels | None" = None,
 ) -> Bool[Tensor, " row"]:
     """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
@@ -234,7 +234,7 @@ def read(
         ids: 0..256.
         state: written in place.
         rows: different rows of the state, ascending.
-        threshold: None for the stored one, a float, or one per entry of `rows`.
+        decisions: with one threshold for all, or one per entry of `rows`.
         kernels: compiled or captured versions of what runs on the device.
 
     Returns:
@@ -244,15 +244,7 @@ def read(
     if bool(begins.any()):
         _forget_documents(model, state, rows[begins])
     kernel = read_kernel if kernels is None else kernels.read
-    return kernel(model, state, rows, ids, _threshold_of(model, threshold, ids))
-
-
-def _threshold_of(model: ByteLM, threshold: Threshold, ids: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-    """Returns a threshold as one number per row."""
-    value = model.trigger.threshold if threshold is None else threshold
-    if isinstance(value, Tensor):
-        return value.to(ids.device, torch.float32).expand(ids.shape)
-    return torch.tensor(value, dtype=torch.float32, device=ids.device).expand(ids.shape)
+    return kernel(model, state, rows, ids, decisions.scratchpad_threshold.expand(ids.shape))
 
 
 def read_kernel(
@@ -297,8 +289,9 @@ def read_kernel(
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
     )
-    ends_patch = model.patchifier.step_ends(facts, open_bytes)
-    fires = model.trigger.scratchpads(facts, open_bytes, ends_patch, threshold)
+    decisions = model.decisions_at(threshold)
+    ends_patch = decisions.step_ends(facts, open_bytes)
+    fires = decisions.scratchpads(facts, open_bytes, ends_patch)
     state.position[rows] = position
     state.newest_id[rows] = ids
     state.open_states[rows, place] = byte_states.to(state.open_states.dtype)

@@ -1,6 +1,5 @@
 """The paper's figure, top to bottom: bytes -> encoder -> entropies -> patches and scratchpads -> trunk -> decoder."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import ModelConfig
+from patchpad.errors import InputError
 from patchpad.model.back_ends import slot_attention, window_attentions
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import ByteSelection, Routing, smooth, straight_through_confidence
@@ -20,16 +20,12 @@ from patchpad.model.trunk import Trunk
 from patchpad.model.visibility import count_trunk_pairs
 from patchpad.patching import (
     ByteFacts,
+    Decisions,
     Documents,
-    Patchifier,
     PatchLayout,
-    Threshold,
     ThresholdLike,
-    Trigger,
-    build_patchifier,
-    checked_threshold,
 )
-from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier, bytes_since_end
+from patchpad.patching.patchifiers import ScoringPatchifier, bytes_since_end
 from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
 
 
@@ -90,13 +86,8 @@ class ByteLMOutput:
 class ByteLM(LanguageModel):
     """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
 
-    patch_threshold_nats: Tensor
-    """Exists for the `entropy` patchifier."""
-
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config)
-        self.patchifier = build_patchifier(config.patchifier)
-
         self.local_encoder = LocalEncoder(config)
         self.entropy_head = EntropyHead(config) if config.reads_entropy else None
         self.routing = Routing(config) if config.patchifier.kind == "hnet" else None
@@ -105,30 +96,19 @@ class ByteLM(LanguageModel):
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
-        if isinstance(self.patchifier, EntropyPatchifier):
-            self.register_buffer("patch_threshold_nats", torch.tensor(math.nan))
-            self.store_patch_threshold(self.patchifier.threshold)
         initialize(self, seed)
 
-    def store_patch_threshold(self, threshold: float) -> None:
-        """Sets the threshold of the `entropy` patchifier; it is saved with the weights."""
-        assert isinstance(self.patchifier, EntropyPatchifier)
-        self.patch_threshold_nats.fill_(threshold)
-        self.patchifier.threshold = float(self.patch_threshold_nats)
-
-    def restore_thresholds(self) -> None:
-        """Takes over the thresholds that were loaded with the weights."""
-        super().restore_thresholds()
-        if isinstance(self.patchifier, EntropyPatchifier):
-            self.store_patch_threshold(float(self.patch_threshold_nats))
+    @property
+    def patch_threshold(self) -> Float[Tensor, ""]:
+        """What the patchifier compares its score with: nats for `entropy`, a probability for `hnet`."""
+        return self.patch_threshold_nats if self.routing is None else self.routing.threshold
 
     def forward(
         self,
         byte_ids: ByteIds,
         scratchpad_threshold_nats: ThresholdLike = None,
         *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
+        decisions: Decisions | None = None,
         keep_activations: bool = False,
         null_context: bool = False,
     ) -> ByteLMOutput:
@@ -137,16 +117,26 @@ class ByteLM(LanguageModel):
         Args:
             byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
             scratchpad_threshold_nats: None for the stored threshold, a float, [batch] or [batch, byte].
-            trigger: replaces the model's own, as training does while the entropy head is fresh.
-            patchifier: the same for patches.
+            decisions: decide instead of the model's own patchifier and trigger, in the place of a threshold.
             keep_activations: also return what a prefill needs.
             null_context: every byte reads the null context, as before a document's first slot: what the local parts can
                 do alone. Patches and scratchpads are decided as ever.
 
         Raises:
-            InputError: ids out of range, a row without a leading separator, or an impossible threshold.
+            InputError: ids out of range, a row without a leading separator, an impossible threshold, or a threshold
+                beside decisions.
         """
         self.check_ids(byte_ids)
+        if decisions is None:
+            decisions = self.decisions(scratchpad_threshold_nats, batch=len(byte_ids), length=byte_ids.shape[1])
+        elif scratchpad_threshold_nats is not None:
+            raise InputError("both scratchpad_threshold_nats and decisions are given; allowed: one of them")
+        return self.run(byte_ids, decisions, keep_activations=keep_activations, null_context=null_context)
+
+    def run(
+        self, byte_ids: ByteIds, decisions: Decisions, *, keep_activations: bool = False, null_context: bool = False
+    ) -> ByteLMOutput:
+        """Does what `forward` does, for ids and decisions that are known to be right: nothing is checked."""
         documents = Documents.locate(byte_ids)
         positions = documents.offset
         config = self.config
@@ -163,9 +153,7 @@ class ByteLM(LanguageModel):
 
         boundaries = None if self.routing is None else self.routing(byte_states, documents)
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries)
-        layout = self.decide(
-            facts, documents, scratchpad_threshold_nats, patchifier or self.patchifier, trigger or self.trigger
-        )
+        layout = decisions.layout(facts, documents)
         trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout)
         slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
@@ -199,17 +187,6 @@ class ByteLM(LanguageModel):
             activations=activations,
         )
 
-    def decide(
-        self, facts: ByteFacts, documents: Documents, threshold: ThresholdLike, patchifier: Patchifier, trigger: Trigger
-    ) -> PatchLayout:
-        """Decides patch ends and scratchpads, each from positions <= n, and lays the slots out."""
-        kind = self.config.trigger.kind
-        given = checked_threshold(threshold, kind, *facts.byte_ids.shape, own_threshold=trigger.threshold)
-        patch_end = patchifier.patch_ends(facts, documents)
-        open_bytes = bytes_since_end(patch_end, documents)
-        scratchpad = trigger.scratchpads(facts, open_bytes, patch_end, given) & ~documents.is_padding
-        return PatchLayout.build(documents, patch_end, scratchpad)
-
     def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
         """Returns the trigger's score at every position."""
         layout = output.layout
@@ -229,16 +206,11 @@ class ByteLM(LanguageModel):
         self,
         byte_ids: ByteIds,
         targets: ByteIds,
-        threshold: Threshold = None,
+        decisions: Decisions | None = None,
         *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
         null_context: bool = False,
     ) -> Predicted:
-        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        output = self(byte_ids, threshold, trigger=trigger, patchifier=patchifier, null_context=null_context)
-        return output.predicted(targets)
-
-    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
-        """Returns a threshold that a caller gave; see `LanguageModel`."""
-        return checked_threshold(threshold, self.config.trigger.kind, batch, length)
+        """Runs a pass and returns the nats of its targets; see `LanguageModel`."""
+        if decisions is None:
+            decisions = self.decisions_at(self.scratchpad_threshold_nats)
+        return self.run(byte_ids, decisions, null_context=null_context).predicted(targets)

@@ -16,6 +16,8 @@ from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.shapes import ByteFloats, ByteMask, ByteStates
 
+BOUNDARY_PROBABILITY = 0.5
+"""A chunk starts where the router is surer than this."""
 LEAST_PROBABILITY = 1e-4
 """Probabilities are kept this far from 0 and 1 in the smoothing."""
 
@@ -23,8 +25,12 @@ LEAST_PROBABILITY = 1e-4
 class Routing(nn.Module):
     """How likely a chunk starts at each byte: p_t = (1 - cos(Wq h_{t-1}, Wk h_t)) / 2."""
 
+    threshold: Tensor
+    """A chunk starts where the probability exceeds it."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.register_buffer("threshold", torch.tensor(BOUNDARY_PROBABILITY), persistent=False)
         self.query = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
         self.key = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
 
@@ -103,7 +109,7 @@ def smoothing_share(probability: Float[Tensor, " commit"], is_first: Tensor) -> 
 def straight_through_confidence(boundary_probability: ByteFloats) -> ByteFloats:
     """Returns exactly 1; its gradient is that of c_t = p_t where a chunk starts, else 1 - p_t."""
     p = boundary_probability
-    confidence = torch.where(p > 0.5, p, 1 - p)
+    confidence = torch.where(p > BOUNDARY_PROBABILITY, p, 1 - p)
     return 1 + (confidence - confidence.detach())
 
 
@@ -116,5 +122,5 @@ def ratio_loss(boundary_probability: ByteFloats, is_byte: ByteMask, target_patch
     p = boundary_probability[is_byte]
     if n == 1 or p.numel() == 0:
         return boundary_probability.sum() * 0 + 1
-    share, mean = (p > 0.5).float().mean(), p.mean()
+    share, mean = (p > BOUNDARY_PROBABILITY).float().mean(), p.mean()
     return n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))

@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patchpad.calibration_table import Calibration
-from patchpad.config import IGNORED_TARGET, NUM_INPUT_IDS, PADDING, SEPARATOR, ModelConfig
+from patchpad.config import IGNORED_TARGET, NATS_TRIGGERS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
-from patchpad.patching import Patchifier, Threshold, ThresholdLike, Trigger, build_trigger
+from patchpad.patching import (
+    Decisions,
+    Patchifier,
+    ThresholdLike,
+    Trigger,
+    build_patchifier,
+    build_trigger,
+    checked_threshold,
+    initial_threshold,
+)
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
 if TYPE_CHECKING:
@@ -48,52 +58,95 @@ class LanguageModel(nn.Module, ABC):
     """A model of the next byte, or token, given those before it in the document."""
 
     scratchpad_threshold_nats: Tensor
+    """The stored threshold: what is used where a caller gives none. It is saved with the weights."""
+    patch_threshold_nats: Tensor
+    """What the `entropy` patchifier compares entropies with, saved with its weights; others ignore it."""
+
+    padding_id = PADDING
+    """Fills the ends of rows; the largest id that a full pass reads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.trigger: Trigger = build_trigger(config.trigger, config.patchifier)
+        self.trigger: Trigger = build_trigger(config.trigger)
+        self.patchifier: Patchifier = build_patchifier(config.patchifier)
         self.calibration: Calibration | None = None
         """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
-        self.register_buffer("scratchpad_threshold_nats", torch.tensor(math.nan))
-        self.store_threshold(self.trigger.threshold)
-        self.register_load_state_dict_post_hook(_restore_thresholds)
+        threshold, cuts_by_entropy = initial_threshold(config.trigger, config.patchifier), config.cuts_by_entropy
+        self.register_buffer("scratchpad_threshold_nats", torch.tensor(threshold))
+        patch_threshold = config.patchifier.patch_threshold_nats if cuts_by_entropy else math.nan
+        self.register_buffer("patch_threshold_nats", torch.tensor(patch_threshold), persistent=cuts_by_entropy)
 
     @abstractmethod
     def predict_targets(
         self,
         byte_ids: ByteIds,
         targets: ByteIds,
-        threshold: Threshold = None,
-        *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
+        decisions: Decisions | None = None,
     ) -> Predicted:
         """Runs a full pass and returns the nats of its targets, differentiable.
+
+        Nothing is checked here: training and evaluation make their own ids, and each check would stop a GPU.
 
         Args:
             byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
             targets: the next id at each position; `IGNORED_TARGET` where nothing is predicted or counted.
-            threshold: scratchpad threshold in nats; None for the stored one.
-            trigger: replaces the model's own trigger.
-            patchifier: replaces the model's own patchifier.
-
-        Raises:
-            InputError: ids that break the contract, or an impossible threshold.
+            decisions: what decides patches and scratchpads; None for the model's own at the stored threshold.
         """
 
-    @abstractmethod
-    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
-        """Returns a threshold that a caller gave for `batch` rows of `length` positions, None in a step.
+    def decisions(
+        self, scratchpad_threshold_nats: ThresholdLike = None, *, batch: int, length: int | None = None
+    ) -> Decisions:
+        """Returns what decides patches and scratchpads at a threshold that a caller gave. All checks of it are here.
+
+        Args:
+            scratchpad_threshold_nats: None for the stored threshold, one for all rows, [batch] or [batch, byte].
+            batch: rows that it is for.
+            length: positions of a row; None in a step, where a threshold per position has no place.
 
         Raises:
-            InputError: an impossible threshold, or one for a model that has no scratchpads.
+            InputError: not numbers, nan, another shape, or a number of nats for a model that takes none.
         """
+        if scratchpad_threshold_nats is None:
+            return self.decisions_at(self.scratchpad_threshold_nats)
+        threshold = checked_threshold(scratchpad_threshold_nats, batch, length)
+        if not self.takes_threshold_in_nats and bool(threshold.isfinite().any()):
+            raise self.threshold_refusal()
+        return self.decisions_at(threshold.to(self.device))
+
+    def decisions_at(self, scratchpad_threshold: Float[Tensor, "..."]) -> Decisions:
+        """Returns the model's own decisions at a threshold that is known to be right, on the model's device."""
+        return Decisions(
+            patchifier=self.patchifier,
+            trigger=self.trigger,
+            scratchpad_threshold=scratchpad_threshold,
+            patch_threshold=self.patch_threshold,
+        )
+
+    @property
+    def takes_threshold_in_nats(self) -> bool:
+        """Whether its trigger compares nats; other models take inf and -inf alone."""
+        return self.config.trigger.kind in NATS_TRIGGERS
+
+    @property
+    def patch_threshold(self) -> Float[Tensor, ""]:
+        """What the patchifier compares its score with; ignored by those without one."""
+        return self.patch_threshold_nats
+
+    def threshold_refusal(self) -> InputError:
+        """Returns what is raised for a number of nats where none is taken."""
+        return InputError(
+            f"this model's trigger `{self.config.trigger.kind}` takes no threshold in nats; allowed: None, inf (no "
+            "scratchpads) or -inf (one at every byte)"
+        )
 
     def store_threshold(self, threshold: float) -> None:
-        """Makes `threshold` the one that is used when a caller gives none; it is saved with the weights."""
+        """Makes `threshold` the stored one."""
         self.scratchpad_threshold_nats.fill_(threshold)
-        self.trigger.threshold = float(self.scratchpad_threshold_nats)
+
+    def store_patch_threshold(self, threshold: float) -> None:
+        """Sets the threshold of the `entropy` patchifier."""
+        self.patch_threshold_nats.fill_(threshold)
 
     def require_scratchpads(self, what: str) -> None:
         """Does nothing for a model that has scratchpads.
@@ -104,10 +157,6 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             GenerationError: the model has none.
         """
-
-    def restore_thresholds(self) -> None:
-        """Takes over the threshold that was loaded with the weights; `load_state_dict` calls it."""
-        self.store_threshold(float(self.scratchpad_threshold_nats))
 
     @property
     def device(self) -> torch.device:
@@ -133,32 +182,28 @@ class LanguageModel(nn.Module, ABC):
     def read_extra_files(self, folder: Path) -> None:
         """Takes over what `extra_files` gave, from a checked checkpoint."""
 
-    @staticmethod
-    def check_ids(byte_ids: ByteIds) -> None:
+    def check_ids(self, byte_ids: ByteIds) -> None:
         """Checks the contract of a full pass.
 
         Raises:
-            InputError: another shape or type, an empty batch, ids out of range, no leading separator, or padding before
-                the end of a row.
+            InputError: another shape, type or device, an empty batch, ids out of range, no leading separator, or
+                padding before the end of a row.
         """
+        if byte_ids.device != self.device:
+            raise InputError(f"byte_ids is on {byte_ids.device} and the model on {self.device}; allowed: one device")
         if byte_ids.dim() != 2 or byte_ids.dtype != torch.int64:
             found = f"byte_ids has the shape {list(byte_ids.shape)} and the type {byte_ids.dtype}"
             raise InputError(f"{found}; allowed: [batch, byte] of torch.int64", hint="Write byte_ids[None] or .long().")
         if byte_ids.numel() == 0:
             raise InputError(f"byte_ids has the shape {list(byte_ids.shape)}; allowed: at least one row and one id")
         low, high = int(byte_ids.min()), int(byte_ids.max())
-        if low < 0 or high >= NUM_INPUT_IDS:
-            raise InputError(f"byte_ids holds {low if low < 0 else high}; allowed: 0 to {NUM_INPUT_IDS - 1}")
+        if low < 0 or high > self.padding_id:
+            raise InputError(f"byte_ids holds {low if low < 0 else high}; allowed: 0 to {self.padding_id}")
         if bool((byte_ids[:, 0] != SEPARATOR).any()):
             raise InputError(f"a row of byte_ids starts with another id than the separator; put {SEPARATOR} first")
-        padding = byte_ids == PADDING
+        padding = byte_ids == self.padding_id
         if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
-            raise InputError(f"padding ({PADDING}) stands before other ids; allowed: only at the end of a row")
-
-
-def _restore_thresholds(model: LanguageModel, _: object) -> None:
-    """What `load_state_dict` calls; not a lambda, which could not be pickled."""
-    model.restore_thresholds()
+            raise InputError(f"padding ({self.padding_id}) stands before other ids; allowed: only at the end of a row")
 
 
 def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:

@@ -1,28 +1,23 @@
 """Patchifiers, triggers and the layout of patches and slots."""
 
+from patchpad.patching.decisions import Decisions, ThresholdLike, checked_threshold, threshold_values
 from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.patching.patchifiers import Patchifier, build_patchifier, is_spacelike
-from patchpad.patching.triggers import (
-    Threshold,
-    ThresholdLike,
-    Trigger,
-    build_trigger,
-    checked_threshold,
-    threshold_values,
-)
+from patchpad.patching.triggers import Trigger, build_trigger, initial_threshold
 
 __all__ = [
     "ByteFacts",
+    "Decisions",
     "Documents",
     "PatchLayout",
     "Patchifier",
-    "Threshold",
     "ThresholdLike",
     "Trigger",
     "build_patchifier",
     "build_trigger",
     "checked_threshold",
+    "initial_threshold",
     "is_spacelike",
     "threshold_values",
 ]

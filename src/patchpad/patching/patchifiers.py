@@ -1,12 +1,14 @@
 """Patchifiers decide, byte by byte, where patches end.
 
-A patchifier states one pointwise rule, `natural_ends`. The maximum patch length turns into further, *forced* ends.
+A patchifier is a rule without state: `natural_ends`, pointwise. The threshold that some compare a score with comes from
+outside, see `Decisions`. The maximum patch length turns into further, *forced* ends.
 Both are computed for whole rows by `patch_ends` and for one byte by `step_ends`.
 """
 
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import PatchifierConfig
@@ -38,38 +40,42 @@ class Patchifier(ABC):
         self.longest_patch = config.longest_patch
 
     @abstractmethod
-    def natural_ends(self, facts: ByteFacts) -> Tensor:
-        """Returns where the rule itself closes a patch; same shape as the facts, never true off a byte."""
+    def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
+        """Returns where the rule itself closes a patch; same shape as the facts, never true off a byte.
 
-    def patch_ends(self, facts: ByteFacts, documents: Documents) -> ByteMask:
+        Args:
+            facts: what is known at each position.
+            threshold: what a score must exceed; ignored by rules without a score.
+        """
+
+    def patch_ends(self, facts: ByteFacts, documents: Documents, threshold: Float[Tensor, ""]) -> ByteMask:
         """Returns the patch ends of whole rows, forced ends included."""
-        natural = self.natural_ends(facts)
+        natural = self.natural_ends(facts, threshold)
         open_bytes = bytes_since_end(natural, documents)
         forced = facts.is_byte & (open_bytes % self.longest_patch == 0)
         return natural | forced
 
-    def step_ends(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
+    def step_ends(self, facts: ByteFacts, open_bytes: Tensor, threshold: Float[Tensor, ""]) -> Tensor:
         """Returns whether the newest byte of each row closes its patch.
 
         Args:
             facts: facts of the newest byte of each row, each [batch].
             open_bytes: bytes of the open patch including it, [batch].
+            threshold: as in `natural_ends`.
         """
-        return self.natural_ends(facts) | (facts.is_byte & (open_bytes >= self.longest_patch))
+        return self.natural_ends(facts, threshold) | (facts.is_byte & (open_bytes >= self.longest_patch))
 
 
 class ScoringPatchifier(Patchifier):
     """A patch ends at every byte whose score exceeds the threshold."""
 
-    threshold: float
-
     @abstractmethod
     def scores(self, facts: ByteFacts) -> Tensor:
         """Returns what the threshold is compared with."""
 
-    def natural_ends(self, facts: ByteFacts) -> Tensor:
+    def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
         """Returns where the score exceeds the threshold."""
-        return facts.is_byte & (self.scores(facts) > self.threshold)
+        return facts.is_byte & (self.scores(facts) > threshold)
 
 
 class EntropyPatchifier(ScoringPatchifier):
@@ -82,7 +88,6 @@ class EntropyPatchifier(ScoringPatchifier):
     def __init__(self, config: PatchifierConfig) -> None:
         super().__init__(config)
         self.rule = config.rule
-        self.threshold = config.patch_threshold_nats
 
     def scores(self, facts: ByteFacts) -> Tensor:
         """Returns entropies, or their rises, in nats."""
@@ -92,9 +97,10 @@ class EntropyPatchifier(ScoringPatchifier):
 
 
 class HNetPatchifier(ScoringPatchifier):
-    """A chunk starts where the router says so; the commit is at that very byte (H-Net, Hwang et al. 2025)."""
+    """A chunk starts where the router says so; the commit is at that very byte (H-Net, Hwang et al. 2025).
 
-    threshold = 0.5
+    The threshold is 0.5.
+    """
 
     def scores(self, facts: ByteFacts) -> Tensor:
         """Returns the router's probabilities."""
@@ -105,7 +111,7 @@ class HNetPatchifier(ScoringPatchifier):
 class FixedPatchifier(Patchifier):
     """Patches of a fixed number of bytes, counted from the first byte after the separator."""
 
-    def natural_ends(self, facts: ByteFacts) -> Tensor:
+    def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
         """No natural ends: each one comes from the maximum length."""
         return torch.zeros_like(facts.is_byte)
 
@@ -113,7 +119,7 @@ class FixedPatchifier(Patchifier):
 class SpaceBytePatchifier(Patchifier):
     """A patch ends at a spacelike byte that does not follow another one (SpaceByte, Slagle 2024)."""
 
-    def natural_ends(self, facts: ByteFacts) -> Tensor:
+    def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
         """Returns spacelike[n] and not spacelike[n-1]."""
         return facts.is_byte & is_spacelike(facts.byte_ids) & ~is_spacelike(facts.previous_byte_ids)
 

@@ -1,32 +1,22 @@
-"""Triggers decide where scratchpads are issued: a causal score per position and a threshold.
+"""Triggers: a causal score per position, which decides where scratchpads are issued.
 
-A scratchpad fires at n when score[n] > threshold and n ends no patch. Over all triggers, +inf never fires and -inf
-fires at every position, the separator included.
+A scratchpad fires at n when score[n] > threshold and n ends no patch; see `Decisions`. Over all triggers, +inf never
+fires and -inf fires at every position, the separator included.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import SupportsFloat
 
 import torch
 from torch import Tensor
 
 from patchpad.config import NATS_TRIGGERS, PatchifierConfig, TriggerConfig
-from patchpad.errors import InputError
 from patchpad.patching.documents import ByteFacts
 from patchpad.patching.patchifiers import is_spacelike
 
-Threshold = float | Tensor | None
-"""None for the stored threshold, one for all, one per row [batch], or one per position [batch, byte]."""
-ThresholdLike = SupportsFloat | Sequence[float] | None
-"""What callers may give for it: numbers of any kind, lists, arrays and tensors."""
-
 
 class Trigger(ABC):
-    """A causal score per position; `threshold` is what it fires above unless the caller gives another."""
-
-    threshold: float
+    """A causal score per position; a pure function, which knows no threshold."""
 
     @abstractmethod
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
@@ -37,21 +27,9 @@ class Trigger(ABC):
             open_bytes: bytes of the open patch up to and including n, the separator not counted.
         """
 
-    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor, threshold: Threshold) -> Tensor:
-        """Returns where scratchpads fire: above the threshold and at no patch end."""
-        scores = self.scores(facts, open_bytes)
-        value = self.threshold if threshold is None else threshold
-        if isinstance(value, Tensor):
-            value = value.to(scores.device, scores.dtype)
-            value = value.reshape(value.shape + (1,) * (scores.dim() - value.dim()))
-        return (scores > value) & ~patch_end
-
 
 class EntropyTrigger(Trigger):
     """Fires where the entropy of the next id exceeds the threshold: the method's own trigger."""
-
-    def __init__(self, threshold_nats: float) -> None:
-        self.threshold = threshold_nats
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns the entropies in nats."""
@@ -72,21 +50,22 @@ class EntropyJumpTrigger(EntropyTrigger):
 class ConstantTrigger(Trigger):
     """Fires nowhere (`never`) or at every position that ends no patch (`always`)."""
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns zeros."""
         return torch.zeros_like(open_bytes, dtype=torch.float32)
 
 
 class RandomTrigger(Trigger):
-    """Fires at random at a given rate: a counter-based hash of the seed and n - start(n), so any row repeats it."""
+    """Fires at random: a counter-based hash of the seed and n - start(n), so any row repeats it."""
 
-    def __init__(self, scratchpads_per_byte: float, target_patch_size: int, seed: int) -> None:
-        others = 1 - 1 / target_patch_size
-        self.threshold = 1 - min(1.0, scratchpads_per_byte / others) if others > 0 else 1.0
+    def __init__(self, seed: int) -> None:
         self.seed = seed
+
+    @staticmethod
+    def threshold_at(scratchpads_per_byte: float, target_patch_size: int) -> float:
+        """Returns the threshold that fires so many scratchpads per byte, if patches have their target size."""
+        others = 1 - 1 / target_patch_size
+        return 1 - min(1.0, scratchpads_per_byte / others) if others > 0 else 1.0
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns uniform numbers in [0, 1) with 24 bits."""
@@ -96,8 +75,6 @@ class RandomTrigger(Trigger):
 
 class StrideTrigger(Trigger):
     """Fires at every `stride` bytes of the open patch."""
-
-    threshold = 0.5
 
     def __init__(self, stride: int) -> None:
         self.stride = stride
@@ -109,8 +86,6 @@ class StrideTrigger(Trigger):
 
 class WhitespaceTrigger(Trigger):
     """Fires at every spacelike byte."""
-
-    threshold = 0.5
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns 1 at spacelike bytes, else 0."""
@@ -129,71 +104,23 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ (value >> 16)
 
 
-def build_trigger(config: TriggerConfig, patchifier: PatchifierConfig) -> Trigger:
+def build_trigger(config: TriggerConfig) -> Trigger:
     """Returns the trigger that the configuration names."""
     if config.kind == "random":
-        return RandomTrigger(config.scratchpads_per_byte, patchifier.target_patch_size, config.seed)
+        return RandomTrigger(config.seed)
     if config.kind == "stride":
         return StrideTrigger(config.stride)
-    if config.kind == "whitespace":
-        return WhitespaceTrigger()
-    if config.kind == "entropy":
-        return EntropyTrigger(config.scratchpad_threshold_nats)
-    if config.kind == "entropy_jump":
-        return EntropyJumpTrigger(config.scratchpad_threshold_nats)
-    return ConstantTrigger(math.inf if config.kind == "never" else -math.inf)
+    kinds = {"whitespace": WhitespaceTrigger, "entropy": EntropyTrigger, "entropy_jump": EntropyJumpTrigger}
+    return kinds.get(config.kind, ConstantTrigger)()
 
 
-def threshold_values(threshold: SupportsFloat | Sequence[float], *, several: str = "one for each row") -> Tensor:
-    """Returns what a caller gave as a threshold, in fp64.
-
-    Args:
-        threshold: numbers of any kind.
-        several: what else than a number is allowed, for the message.
-
-    Raises:
-        InputError: no numbers.
-    """
-    try:
-        return torch.as_tensor(threshold, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        found = f"scratchpad_threshold_nats is {threshold!r}"
-        raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or {several}") from error
-
-
-def checked_threshold(
-    threshold: ThresholdLike, trigger_kind: str, batch: int, length: int | None, *, own_threshold: float = math.inf
-) -> Threshold:
-    """Returns a threshold that a caller gave, as a float or a tensor.
-
-    Args:
-        threshold: the value; None passes.
-        trigger_kind: the model's trigger. Only `entropy` and `entropy_jump` take finite thresholds.
-        batch: rows of the batch.
-        length: positions of a row; None in a step, where a threshold per position has no place.
-        own_threshold: the threshold of a trigger that takes none in nats, which is allowed beside +inf and -inf.
-
-    Raises:
-        InputError: no number, a shape that fits no row, or a finite value for a trigger that takes none.
-    """
-    if threshold is None:
-        return None
-    values = threshold_values(threshold)
-    if values.isnan().any():
-        raise InputError("scratchpad_threshold_nats is nan; allowed: a number of nats, inf or -inf")
-    shapes = [(), (batch,)] + ([(batch, length)] if length is not None else [])
-    if tuple(values.shape) not in shapes:
-        allowed = ", ".join(str(list(shape)) for shape in shapes)
-        raise InputError(f"scratchpad_threshold_nats has the shape {list(values.shape)}; allowed: {allowed}")
-    finite = values[values.isfinite()].float()
-    if trigger_kind not in NATS_TRIGGERS and bool((finite != torch.tensor(own_threshold)).any()):
-        raise InputError(
-            f"this model's trigger `{trigger_kind}` takes no threshold in nats; allowed: None, inf (no scratchpads) or "
-            "-inf (one at every byte)"
-        )
-    if isinstance(threshold, Tensor):
-        return threshold
-    return values if values.dim() else float(values)
+def initial_threshold(config: TriggerConfig, patchifier: PatchifierConfig) -> float:
+    """Returns the threshold of a new model's trigger, which is stored with it until another is."""
+    if config.kind in NATS_TRIGGERS:
+        return config.scratchpad_threshold_nats
+    if config.kind == "random":
+        return RandomTrigger.threshold_at(config.scratchpads_per_byte, patchifier.target_patch_size)
+    return {"never": math.inf, "always": -math.inf}.get(config.kind, 0.5)
 
 
 __all__ = [
@@ -202,11 +129,8 @@ __all__ = [
     "EntropyTrigger",
     "RandomTrigger",
     "StrideTrigger",
-    "Threshold",
-    "ThresholdLike",
     "Trigger",
     "WhitespaceTrigger",
     "build_trigger",
-    "checked_threshold",
-    "threshold_values",
+    "initial_threshold",
 ]

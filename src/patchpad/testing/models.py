@@ -19,7 +19,7 @@ from patchpad.config import (
 )
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
-from patchpad.patching.patchifiers import EntropyPatchifier, ScoringPatchifier
+from patchpad.patching.patchifiers import ScoringPatchifier
 
 RELATIVE_TOLERANCE = 1e-5
 """Allowed difference of two fp32 computations of the same logits, times max(1, largest |logit|)."""
@@ -97,17 +97,13 @@ def settle_patches(model: ByteLM, byte_ids: Tensor, *, share_ending: float = 0.2
         byte_ids: ids that will be compared.
         share_ending: share of the bytes that should end a patch.
     """
-    patchifier = model.patchifier
-    if not isinstance(patchifier, ScoringPatchifier):
+    if not isinstance(model.patchifier, ScoringPatchifier):
         return
     with torch.no_grad():
         output = model(byte_ids, math.inf)
     scores = model.patch_end_scores(output)
-    threshold = safe_threshold(scores, share_ending) if len(scores) > 1 else patchifier.threshold
-    if isinstance(patchifier, EntropyPatchifier):
-        model.store_patch_threshold(threshold)
-    else:
-        patchifier.threshold = threshold
+    if len(scores) > 1:
+        model.patch_threshold.fill_(safe_threshold(scores, share_ending))
 
 
 def safe_threshold(scores: Tensor, share_above: float) -> float:

@@ -63,7 +63,7 @@ def step_through(
             state = state.select(staying)
             live = [live[place] for place in staying]
         ids = torch.tensor([rows[row][at[row]] for row in live])
-        logits = step_all(model, phases, ids, state, threshold)
+        logits = step_all(model, phases, ids, state, model.decisions(threshold, batch=len(ids)))
         for place, row in enumerate(live):
             seen.append((row, at[row], logits[place]))
             at[row] += 1

@@ -10,10 +10,11 @@ from torch import Tensor
 from patchpad.config import NATS_TRIGGERS, VOCAB_SIZE, Config, TrainConfig
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
-from patchpad.patching.patchifiers import FixedPatchifier, Patchifier
-from patchpad.patching.triggers import RandomTrigger, Threshold, Trigger
+from patchpad.patching import Decisions
+from patchpad.patching.patchifiers import FixedPatchifier
+from patchpad.patching.triggers import RandomTrigger, Trigger
 from patchpad.training.followed import FollowedThreshold
-from patchpad.training.spread import RowsRandomTrigger, ThresholdSpread
+from patchpad.training.spread import ThresholdSpread
 
 FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
@@ -67,37 +68,33 @@ class ThresholdSchedule:
         rate = self.config.train.scratchpads_per_byte
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
-    def decision(self, model: LanguageModel, step: int, pass_number: int = 0) -> tuple[Threshold, Trigger]:
-        """Returns the threshold and trigger of a pass of a step; None stands for the trigger's own threshold.
+    def decisions(self, model: LanguageModel, step: int, pass_number: int = 0) -> Decisions:
+        """Returns what decides in a pass of a step. With a spread of thresholds, there is one for each row."""
+        own = model.decisions_at(model.scratchpad_threshold_nats)
+        if self.cuts_by_entropy and self.is_fresh and not self.patch.is_fixed:
+            own = replace(own, patchifier=self.fixed_patchifier)
+        common, trigger, at_random = self._common_threshold(own, step)
+        if self.spread is None:
+            threshold = torch.tensor(common, dtype=torch.float32)
+        else:
+            threshold = self.spread.row_thresholds(step, pass_number, common, at_random=at_random)
+        return replace(own, trigger=trigger, scratchpad_threshold=threshold.to(model.device))
 
-        With a spread of thresholds, there is one for each row.
-        """
+    def _common_threshold(self, own: Decisions, step: int) -> tuple[float, Trigger, bool]:
+        """Returns the threshold of rows without a rate of their own, the trigger, and whether it fires at random."""
         step_seed = self.config.train.seed * 1_000_003 + step + 1
         patch_size = self.config.model.patchifier.target_patch_size
-        spread = self.spread
-        if isinstance(model.trigger, RandomTrigger):
-            own = RandomTrigger(self.config.model.trigger.scratchpads_per_byte, patch_size, step_seed)
-            if spread is None:
-                return None, own
-            return None, RowsRandomTrigger(own, spread.row_thresholds(step, pass_number, own.threshold, at_random=True))
+        if isinstance(own.trigger, RandomTrigger):
+            return float(own.scratchpad_threshold), RandomTrigger(step_seed), True
         if not self.trigger_reads_entropy:
-            return None, model.trigger
-        common, trigger = self.scratchpad.nats, model.trigger
+            return float(own.scratchpad_threshold), own.trigger, False
+        common = self.scratchpad.nats
         stays = self.scratchpad.is_fixed and math.isinf(common)
-        if self.is_fresh and not (stays and spread is None):
-            trigger = RandomTrigger(self.target_rate, patch_size, step_seed)
-            common = common if stays else trigger.threshold
-        if spread is None:
-            return common, trigger
-        return spread.row_thresholds(step, pass_number, common, at_random=self.is_fresh), trigger
-
-    def patchifier(self, model: LanguageModel) -> Patchifier | None:
-        """Returns what cuts patches in this step; None for a baseline."""
-        if not isinstance(model, ByteLM):
-            return None
-        if self.cuts_by_entropy and self.is_fresh and not self.patch.is_fixed:
-            return self.fixed_patchifier
-        return model.patchifier
+        if self.is_fresh and not (stays and self.spread is None):
+            if not stays:
+                common = RandomTrigger.threshold_at(self.target_rate, patch_size)
+            return common, RandomTrigger(step_seed), True
+        return common, own.trigger, False
 
     def update(self, model: ByteLM, output: ByteLMOutput, step: int, planned_steps: int | float) -> None:
         """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model.

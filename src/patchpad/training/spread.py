@@ -13,8 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import TrainConfig
-from patchpad.patching import ByteFacts, Threshold
-from patchpad.patching.triggers import RandomTrigger
 from patchpad.training.followed import FollowedThreshold
 
 NUM_SHARES = 17
@@ -88,15 +86,3 @@ class ThresholdSpread:
 def random_threshold(share: float) -> float:
     """Returns the threshold at which `RandomTrigger`, whose scores are uniform, fires at a share of the positions."""
     return math.inf if share <= 0 else 1 - share
-
-
-class RowsRandomTrigger(RandomTrigger):
-    """The random trigger with a threshold for each row, for models whose trigger takes no threshold from outside."""
-
-    def __init__(self, trigger: RandomTrigger, row_thresholds: Float[Tensor, " batch"]) -> None:
-        self.threshold, self.seed = trigger.threshold, trigger.seed
-        self.row_thresholds = row_thresholds
-
-    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor, threshold: Threshold) -> Tensor:
-        """Returns where scratchpads fire: above each row's own threshold."""
-        return super().scratchpads(facts, open_bytes, patch_end, self.row_thresholds)

@@ -257,15 +257,9 @@ class Trainer:
 
     def _accumulate(self, batch: Batch, num_targets: int, sums: StepSums, pass_number: int) -> None:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
-        threshold, trigger = self.schedule.decision(self.model, self.step, pass_number)
+        decisions = self.schedule.decisions(self.model, self.step, pass_number)
         with autocast(self.device):
-            predicted = self.model.predict_targets(
-                batch.byte_ids,
-                batch.targets,
-                threshold,
-                trigger=trigger,
-                patchifier=self.schedule.patchifier(self.model),
-            )
+            predicted = self.model.predict_targets(batch.byte_ids, batch.targets, decisions)
             nats, head_nats, output = predicted.nats, predicted.entropy_head_nats, predicted.output
             loss = nats.sum() / num_targets
             if head_nats is not None:

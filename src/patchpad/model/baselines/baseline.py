@@ -14,13 +14,8 @@ from patchpad.model.block import Block, RMSNorm, Stack
 from patchpad.model.initialization import LM_HEAD_STD
 from patchpad.model.language_model import LanguageModel, Predicted, target_nats
 from patchpad.patching import (
+    Decisions,
     Documents,
-    Patchifier,
-    Threshold,
-    ThresholdLike,
-    Trigger,
-    checked_threshold,
-    threshold_values,
 )
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
@@ -66,28 +61,26 @@ class Baseline(LanguageModel):
         self,
         byte_ids: ByteIds,
         targets: ByteIds,
-        threshold: Threshold = None,
-        *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
+        decisions: Decisions | None = None,
     ) -> Predicted:
-        """Runs `forward` and returns the nats of its targets; see `LanguageModel`."""
-        self.checked_threshold(threshold, *byte_ids.shape)
-        output = self(byte_ids)
+        """Runs a pass and returns the nats of its targets; see `LanguageModel`. There is nothing to decide."""
+        output = self.run(byte_ids)
         return self.count(output.documents, target_nats(output.logits, targets))
+
+    @abstractmethod
+    def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
+        """Does what `forward` does, for ids that are known to be right: nothing is checked."""
 
     @abstractmethod
     def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
         """Returns the nats, and what a pass over the documents took."""
 
-    def checked_threshold(self, threshold: ThresholdLike, batch: int, length: int | None = None) -> Threshold:
-        """Lets None, inf and -inf pass, which change nothing; see `LanguageModel`."""
-        if threshold is not None and bool(threshold_values(threshold).isfinite().any()):
-            raise InputError(
-                f"a `{self.config.kind}` model has no scratchpads, so it takes no scratchpad threshold in nats",
-                hint="Leave the threshold out: its compute per byte is fixed.",
-            )
-        return checked_threshold(threshold, self.config.trigger.kind, batch, length)
+    def threshold_refusal(self) -> InputError:
+        """Returns what is raised for a number of nats; None, inf and -inf pass, which change nothing."""
+        return InputError(
+            f"a `{self.config.kind}` model has no scratchpads, so it takes no scratchpad threshold in nats",
+            hint="Leave the threshold out: its compute per byte is fixed.",
+        )
 
     def require_scratchpads(self, what: str) -> None:
         """Refuses what needs scratchpads."""

@@ -15,7 +15,7 @@ from patchpad.model.baselines.baseline import BaselineOutput, initialize_baselin
 from patchpad.model.baselines.bpe_tokens import BpeTokens
 from patchpad.model.baselines.byte_transformer import PlainTransformer
 from patchpad.model.language_model import Predicted, target_nats
-from patchpad.patching import Patchifier, Threshold, Trigger
+from patchpad.patching import Decisions
 from patchpad.shapes import ByteIds
 
 TOKENIZER = "tokenizer.json"
@@ -89,21 +89,20 @@ class BpeTransformer(PlainTransformer):
         Args:
             token_ids: tokens; each row starts with the separator 256, and `padding_id` fills the ends of rows.
             keep_activations: also return keys and values, for a prefill.
+
+        Raises:
+            InputError: ids out of range, or a row without a leading separator.
         """
-        return self.run(token_ids, keep=keep_activations)
+        self.check_ids(token_ids)
+        return self.run(token_ids, keep_activations=keep_activations)
 
     def predict_targets(
         self,
         byte_ids: ByteIds,
         targets: ByteIds,
-        threshold: Threshold = None,
-        *,
-        trigger: Trigger | None = None,
-        patchifier: Patchifier | None = None,
+        decisions: Decisions | None = None,
     ) -> Predicted:
         """Tokenises each window, and puts a token's nats on its last byte; see `LanguageModel`."""
-        self.check_ids(byte_ids)
-        self.checked_threshold(threshold, *byte_ids.shape)
         windows = _windows(byte_ids.tolist(), targets.tolist())
         parts = self.tokens.encode_many([part for window in windows for part in window.parts])
         rows: list[tuple[list[int], list[int], list[int]]] = [([], [], []) for _ in byte_ids]
@@ -114,7 +113,7 @@ class BpeTransformer(PlainTransformer):
             _padded(lists, fill).to(byte_ids.device)
             for lists, fill in zip(zip(*rows, strict=True), (self.padding_id, IGNORED_TARGET, 0), strict=True)
         )
-        output = self(token_ids)
+        output = self.run(token_ids)
         token_nats = target_nats(output.logits, token_targets)
         # Ignored tokens add 0 wherever they are put.
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)

@@ -24,10 +24,10 @@ class PlainTransformer(Baseline):
         self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
         self.lm_head = nn.Linear(config.trunk_dim, num_outcomes, bias=False)
 
-    def run(self, ids: Int[Tensor, "batch position"], *, keep: bool) -> BaselineOutput:
-        """Runs a full pass over checked ids."""
+    def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
+        """Runs a full pass, unchecked; see `forward`."""
         documents = replace(Documents.locate(ids), is_padding=ids == self.padding_id)
-        sees = DocumentAttention(documents.start, keep=keep)
+        sees = DocumentAttention(documents.start, keep=keep_activations)
         states = self.trunk(self.embedding(ids), documents.offset, sees)
         return BaselineOutput(
             logits=self.predict(states), documents=documents, trunk=sees.kept, local=[], states=states
@@ -71,4 +71,4 @@ class ByteTransformer(PlainTransformer):
             InputError: ids out of range, or a row without a leading separator.
         """
         self.check_ids(byte_ids)
-        return self.run(byte_ids, keep=keep_activations)
+        return self.run(byte_ids, keep_activations=keep_activations)

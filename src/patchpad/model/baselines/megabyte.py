@@ -125,20 +125,24 @@ class MegaByte(Baseline):
             InputError: ids out of range, or a row without a leading separator.
         """
         self.check_ids(byte_ids)
-        documents, size = Documents.locate(byte_ids), self.patch_size
+        return self.run(byte_ids, keep_activations=keep_activations)
+
+    def run(self, ids: ByteIds, *, keep_activations: bool = False) -> BaselineOutput:
+        """Runs a full pass, unchecked; see `forward`."""
+        documents, size = Documents.locate(ids), self.patch_size
         layout = GlobalLayout.build(documents, size)
-        source = layout.slot_position[..., None] + torch.arange(1 - size, 1, device=byte_ids.device)
-        patches = byte_ids.gather(1, source.clamp_min(0).flatten(1)).view_as(source)
+        source = layout.slot_position[..., None] + torch.arange(1 - size, 1, device=ids.device)
+        patches = ids.gather(1, source.clamp_min(0).flatten(1)).view_as(source)
         patch_index = documents.offset.gather(1, layout.slot_position) // size
         trunk_sees = DocumentAttention(layout.slot_start, keep=keep_activations)
         slices = self.run_trunk(patches, patch_index, trunk_sees)
 
         place = documents.offset % size
-        positions = torch.arange(byte_ids.shape[1], device=byte_ids.device)
+        positions = torch.arange(ids.shape[1], device=ids.device)
         in_patch = replace(documents, start=positions - place)
         (local_sees,) = window_attentions(in_patch, (size,), keep=keep_activations)
-        rows = torch.arange(len(byte_ids), device=byte_ids.device)[:, None]
-        logits = self.local_model(slices[rows, layout.newest_slot, place], byte_ids, place, local_sees)
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        logits = self.local_model(slices[rows, layout.newest_slot, place], ids, place, local_sees)
         return BaselineOutput(
             logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept, slices=slices
         )
