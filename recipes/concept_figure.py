@@ -5,9 +5,10 @@ Usage: python recipes/concept_figure.py
 
 from pathlib import Path
 
+from slots_figure import slots_figure
+
 import patchpad
 from patchpad.files import write_atomically
-from patchpad.inspection.slots_figure import slots_figure
 
 SENTENCE = "It is a truth universally acknowledged, that"
 TARGET = Path(__file__).parent.parent / "docs" / "figures" / "slots.svg"

@@ -8,10 +8,11 @@ import inspect
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+from measured_blocks import fill_block
+
 from patchpad.config.model import ModelConfig, PatchifierConfig, TriggerConfig
 from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.files import write_atomically
-from patchpad.pages.measured_blocks import fill_block
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- written by recipes/configuration_page.py -->"

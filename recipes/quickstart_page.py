@@ -9,9 +9,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from measured_blocks import fill_block
+
 from patchpad.files import write_atomically
 from patchpad.pages.line_plot import Series, line_plot
-from patchpad.pages.measured_blocks import fill_block
 
 ROOT = Path(__file__).resolve().parent.parent
 README, FIGURE = ROOT / "README.md", ROOT / "docs" / "figures" / "quickstart.svg"

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from limits_report import context_ratios, share_of_product  # noqa: E402
+from measured_blocks import fill_block  # noqa: E402
 from peer_report import ratio  # noqa: E402
 from rows import chosen, only, values  # noqa: E402
 from savings_report import speed_ratio  # noqa: E402
 
 from patchpad.files import write_atomically  # noqa: E402
-from patchpad.pages.measured_blocks import fill_block  # noqa: E402
 
 BEGIN = "<!-- measured: written by recipes/speed_page.py -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"

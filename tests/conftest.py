@@ -7,6 +7,8 @@ JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which the hook 
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import jaxtyping
 
@@ -18,6 +20,9 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
+"""Scripts there find what lies beside them, as they do when they are run."""
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=1 if CHECKS_SHAPES else 5, derandomize=True)
 hypothesis.settings.load_profile("default")
 
@@ -28,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test` runs as users do, and skips compiled code where shapes are checked."""
     for item in items:
-        if "benchmarks" in item.path.parts or item.path.name == "test_docs.py":
+        if item.path.parent.name in ("benchmarks", "recipes") or item.path.name == "test_docs.py":
             item.add_marker(pytest.mark.unchecked)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.property)

@@ -134,3 +134,11 @@ def test_limit_takes_each_place_of_documents_of_one_length_as_often(windows_per_
 def test_negative_limit_is_an_error():
     with pytest.raises(ConfigError, match="limit_bytes is -5; allowed: 0 for all"):
         cut_windows(corpus_of_lengths([10]), 4).limit(-5)
+
+
+def test_windows_as_a_corpus_hold_the_bytes_that_they_predict_in_order():
+    corpus = corpus_of_lengths([23, 5])
+    chosen = cut_windows(corpus, 10).select(np.array([0, 2, 3]))
+    first, second = corpus.documents
+    found = [document.tolist() for document in chosen.as_corpus().documents]
+    assert found == [first[:10].tolist(), first[20:].tolist(), second.tolist()]

@@ -88,13 +88,3 @@ def test_quickstart_refuses_a_budget_that_is_no_time(tmp_path, capsys):
     assert main(["quickstart", "--out", str(tmp_path / "run"), "--minutes", "nan"]) == 2
     assert "minutes is nan" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_the_bundled_text_is_split_by_document():
-    config = job.data_config(())
-    training = patchpad.data.open_corpus(config.paths)
-    held_out = patchpad.data.open_corpus(config.validation_paths)
-    assert (len(training.documents), len(held_out.documents)) == (5, 1)
-    assert training.num_bytes > 3_500_000
-    start = held_out.documents[0][1000:1200].tobytes()
-    assert not any(start in document.tobytes() for document in training.documents)

@@ -63,6 +63,12 @@ class Windows:
             return self.select(_spread_evenly(count, len(self)))
         return self.select(np.delete(np.arange(len(self)), _spread_evenly(len(self) - count, len(self))))
 
+    def as_corpus(self) -> Corpus:
+        """Returns the bytes of each window as a document, so that others are measured on the same text."""
+        ranges = zip(self.document.tolist(), self.begin.tolist(), self.num_bytes.tolist(), strict=True)
+        texts = [self.corpus.documents[document][begin : begin + size] for document, begin, size in ranges]
+        return Corpus(tuple(texts), tuple(map(str, range(len(self)))))
+
     def ids_and_targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns input ids and targets of a window, each [position] of int64."""
         begin, num_bytes = int(self.begin[index]), int(self.num_bytes[index])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 
 from patchpad.config import Config, DataConfig, ModelConfig, TrainConfig
 from patchpad.cost import count_parameters
-from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.data import Windows, cut_windows
+from patchpad.data.bundled_text import bundled_novels
 from patchpad.errors import ConfigError, RunInUseError
 from patchpad.evaluation.bits_per_byte import Point
 from patchpad.evaluation.calibrate import calibration_of, calibration_points
@@ -195,12 +195,7 @@ def command_line(*, out: Path | None, minutes: float, data: Sequence[str], seed:
 
 def data_config(data: Sequence[str]) -> DataConfig:
     """Returns the user's files, or the bundled novels with one held out."""
-    if data:
-        return DataConfig(paths=absolute_paths(data))
-    folder = resources.files("patchpad") / "data" / "bundled"
-    return DataConfig(
-        paths=(str(folder / "austen_train.jsonl.xz"),), validation_paths=(str(folder / "austen_validation.jsonl.xz"),)
-    )
+    return DataConfig(paths=absolute_paths(data)) if data else bundled_novels()
 
 
 def time_step(config: Config, text: RunText) -> float:
@@ -247,7 +242,6 @@ def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windo
     never, chosen = result.without_scratchpads, result.calibrated
     model = result.run.model
     assert isinstance(model, ByteLM)
-    corpus = Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
     folder = result.run.path
     again = ["patchpad", "train", "--config", str(folder / "config.json"), "--out", f"{folder}-again"]
     return Report(
@@ -261,7 +255,7 @@ def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windo
         facts=facts,
         points=[point.to_dict() for point in result.points],
         calibrated_threshold_nats=chosen.scratchpad_threshold_nats,
-        baselines=compressors_bits_per_byte(corpus),
+        baselines=compressors_bits_per_byte(windows.as_corpus()),
         training=read_metrics(result.run.path),
         sample_prompt=PROMPT,
         sample=result.completion.data,
@@ -272,12 +266,6 @@ def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windo
         ),
         **sample_marks(model, PROMPT.encode() + result.completion.data),
     )
-
-
-def evaluated_texts(windows: Windows) -> list[np.ndarray]:
-    """Returns the bytes of each window, so that compressors are measured on the same text."""
-    ranges = zip(windows.document.tolist(), windows.begin.tolist(), windows.num_bytes.tolist(), strict=True)
-    return [windows.corpus.documents[document][begin : begin + size] for document, begin, size in ranges]
 
 
 def sample_marks(model: LanguageModel, data: bytes) -> dict[str, Any]:

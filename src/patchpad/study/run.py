@@ -14,11 +14,11 @@ from typing import Any
 from patchpad.config import DataConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.data.bundled_text import bundled_novels
 from patchpad.errors import ConfigError, PatchpadError, RunInUseError, StudyError, TrainingInterrupted
 from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
-from patchpad.quickstart.run import data_config, evaluated_texts
 from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
 from patchpad.study.definition import BUNDLED, ArmRun, Study, choose_runs, with_data
@@ -103,7 +103,7 @@ class _Job:
     def facts(self, run: ArmRun, text: Text) -> dict[str, Any]:
         """Returns what a result of a run says of its text."""
         windows = text.windows(run.config.model.context_bytes, self.study.fields.evaluation.bytes)
-        return {**text.facts, EVALUATED: evaluated_facts(windows_corpus(windows))}
+        return {**text.facts, EVALUATED: evaluated_facts(windows.as_corpus())}
 
     def finish(self, run: ArmRun) -> None:
         """Trains a run to its end, measures it, writes its result, and removes its checkpoints."""
@@ -117,7 +117,7 @@ class _Job:
         began = time.perf_counter()
         fields = self.study.fields
         windows = text.windows(config.model.context_bytes, fields.evaluation.bytes)
-        evaluated = windows_corpus(windows)
+        evaluated = windows.as_corpus()
         measured = measure(model, windows, fields.evaluation.scratchpads_per_byte)
         compressed = compressors_bits_per_byte(evaluated)
         seconds = time.perf_counter() - began
@@ -252,7 +252,7 @@ def _bundled(name: str, given: DataConfig) -> DataConfig:
             f"the study's text `{name}` is {list(given.paths)}; allowed: `{BUNDLED}` alone, or files",
             hint=f"Leave out `{BUNDLED}`, or the files.",
         )
-    novels = data_config(())
+    novels = bundled_novels()
     return replace(novels, validation_paths=given.validation_paths or novels.validation_paths)
 
 
@@ -267,11 +267,6 @@ def _claimed(run_folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def windows_corpus(windows: Windows) -> Corpus:
-    """Returns the bytes of windows as documents."""
-    return Corpus(tuple(evaluated_texts(windows)), tuple(str(index) for index in range(len(windows))))
 
 
 def evaluated_facts(evaluated: Corpus) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
+from slots_figure import slots_figure
 
 import patchpad
-from patchpad.inspection.slots_figure import slots_figure
 from patchpad.model.visibility import visible_commits
 from patchpad.testing import as_row, sharp_model, tiny_model_config
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_without_results_the_recipe_says_so_and_changes_nothing(recipe):
 
 def test_the_recipe_needs_no_torch():
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     subprocess.run([sys.executable, "-c", code, str(RECIPE)], env=environment, check=True)
 
 
