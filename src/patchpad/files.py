@@ -1,13 +1,16 @@
 """Files that are whole or absent: write to a temporary name, then rename; and strict JSON. Torch-free."""
 
-import errno
+import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -32,17 +35,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut, where the system can: Windows and some file systems cannot."""
+    """Makes the names in a folder survive a power cut. Where the system cannot, it says so once, and goes on."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(descriptor)
+        _report_unsynced(str(folder), error.strerror)
+
+
+@functools.lru_cache(maxsize=64)
+def _report_unsynced(folder: str, reason: str) -> None:
+    logger.warning("cannot sync %s (%s): a power cut may lose its newest files", folder, reason)
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 from cyclopts import App
 
+from patchpad.cli.openmp import adapt_openmp
 from patchpad.errors import PatchpadError
 from patchpad.version import __version__
 
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a locale that cannot show a character must not end a command
             stream.reconfigure(errors="backslashreplace")
     try:
+        adapt_openmp(tokens)
         app = build_app(tokens[0] if tokens else "")
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if sys.stdout is not None:  # None where the shell has closed it

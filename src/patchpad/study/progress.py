@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from patchpad.study.definition import ArmRun
 from patchpad.study.results import point_at, seconds_per_byte
+from patchpad.training.progress import duration
 
 logger = logging.getLogger(__name__)
 
@@ -195,14 +196,6 @@ class TableStudyProgress(StudyProgress):
             style = {"training": "bold", "measuring": "bold", "failed": "red", "waiting": "dim"}.get(row.state, "")
             table.add_row(*self.cells(row), style=style)
         return table
-
-
-def duration(seconds: float) -> str:
-    """Returns hours and minutes, minutes, or seconds."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def study_progress_for_stderr(runs: Sequence[ArmRun]) -> StudyProgress:

@@ -3,6 +3,8 @@
 RUN/  config.json  model.safetensors  calibration.json  metrics.jsonl  manifest.json  checkpoints/step-N/
 """
 
+import functools
+import logging
 import os
 import re
 import shutil
@@ -26,6 +28,8 @@ from patchpad.errors import CheckpointError, ConfigError, quoted
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
     "config.json",
@@ -162,7 +166,8 @@ def is_finished(run: Path) -> bool:
 
 def list_steps(run: Path) -> list[Path]:
     """Returns the step folders of a run, oldest first."""
-    found = [folder for folder in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", folder.name)]
+    names = (path for path in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+    found = [folder for folder in names if folder.is_dir()]
     return sorted(found, key=lambda folder: int(folder.name[5:]))
 
 
@@ -258,10 +263,11 @@ def save_step(
         _save_tensors(temporary / OPTIMIZER, optimizer_tensors)
         write_atomically(temporary / TRAINER, strict_json(trainer_state, indent=1))
         write_manifest(temporary)
-        if final.exists():
-            shutil.rmtree(final)
+        replaced = _move_aside(final)
         os.replace(temporary, final)
         sync_folder(final.parent)
+        if replaced is not None:
+            _remove_folder(replaced)
     except (OSError, SafetensorError) as error:
         kept = list_steps(run)
         left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
@@ -273,17 +279,43 @@ def save_step(
     return final
 
 
+def _move_aside(step: Path) -> Path | None:
+    """Renames what bears the name of a new step: an older folder, or whatever someone put there; returns its name."""
+    if not os.path.lexists(step):
+        return None
+    free = (step.with_name(f"{step.name}.replaced{number or ''}") for number in range(10_000))
+    aside = next(path for path in free if not os.path.lexists(path))
+    os.replace(step, aside)
+    return aside
+
+
 def remove_old_steps(run: Path, keep: int) -> None:
-    """Removes all but the newest `keep` step folders; 0 keeps all."""
+    """Removes all but the newest `keep` step folders; 0 keeps all. Links are neither counted nor touched."""
     if keep:
-        for folder in list_steps(run)[:-keep]:
-            shutil.rmtree(folder)
+        for folder in [step for step in list_steps(run) if not step.is_symlink()][:-keep]:
+            _remove_folder(folder)
 
 
 def remove_unfinished_steps(run: Path) -> None:
     """Removes the temporary step folders of processes that were killed while they saved."""
     for folder in (run / CHECKPOINTS).glob(".step-*.tmp"):
+        _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Removes a folder that a run made, or says why not: what is left over must not end a run."""
+    if folder.is_symlink() or not folder.is_dir():
+        _report_left(str(folder), "it is not a folder of the run")
+        return
+    try:
         shutil.rmtree(folder)
+    except OSError as error:
+        _report_left(str(folder), error.strerror or str(error))
+
+
+@functools.lru_cache(maxsize=1024)
+def _report_left(path: str, reason: str) -> None:
+    logger.warning("cannot remove %s (%s): it is left where it is", path, reason)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,11 +21,13 @@ class Progress(Protocol):
 
 
 class LogProgress:
-    """Logs a line at most every `seconds`."""
+    """Logs a line at most every `seconds`, with the time left as the last few lines let expect."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.last = time.monotonic()
+        self.earlier: deque[tuple[float, int]] = deque(maxlen=6)
+        """Times and steps of the first step that was seen here, then of the last lines."""
 
     def __enter__(self) -> "LogProgress":
         return self
@@ -36,9 +40,27 @@ class LogProgress:
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Logs the step when the last line is old enough."""
         now = time.monotonic()
+        if not self.earlier:
+            self.earlier.append((now, step))
         if now - self.last >= self.seconds or step == total_steps:
             self.last = now
-            logger.info("step %d/%d  %s", step, total_steps, describe(metrics))
+            left = self._time_left(now, step, total_steps)
+            logger.info("step %s/%s  %s%s", f"{step:,}", f"{total_steps:,}", describe(metrics), left)
+            self.earlier.append((now, step))
+
+    def _time_left(self, now: float, step: int, total_steps: int) -> str:
+        began, first = self.earlier[0]
+        if step <= first or step >= total_steps:
+            return ""
+        return f"  {duration((total_steps - step) * (now - began) / (step - first))} left"
+
+
+def duration(seconds: float) -> str:
+    """Returns hours and minutes, minutes, or seconds."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def describe(metrics: dict[str, Any]) -> str:
@@ -74,7 +96,8 @@ class BarProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        with suppress(OSError):  # the terminal was closed
+            self.bar.stop()
 
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Moves the bar."""

@@ -3,11 +3,9 @@
 import json
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,8 @@ from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors,
 from patchpad.training.progress import LogProgress, Progress
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
 from patchpad.training.schedule import ThresholdSchedule, learning_rate
+from patchpad.training.signals import signals_noted
+from patchpad.training.speed import SpeedWatch
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 
 logger = logging.getLogger(__name__)
@@ -208,13 +208,17 @@ class Trainer:
             ) from error
         train_config = self.config.train
         budget = budget or StepBudget(train_config.steps)
-        with _signals_noted() as stop:
+        watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
+        with signals_noted() as stop:
             is_end = budget.is_over(self.step)
             while not is_end:
                 self.planned_steps = budget.planned_steps(self.step)
-                started = time.perf_counter()
+                started, seen = time.perf_counter(), self.bytes_seen
                 gradient_norm = self.train_step(self.interval)
-                self.interval.seconds += time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                self.interval.seconds += seconds
+                if watch is not None:
+                    watch.step(self.bytes_seen - seen, seconds)
                 self.step += 1
                 is_end = budget.is_over(self.step)
                 line = self._describe(self.interval, gradient_norm)
@@ -226,7 +230,8 @@ class Trainer:
                     self.metrics.append(strict_json(line))
                     self._write_metrics()
                     self.interval = StepSums()
-                progress.update(self.step, round(self.planned_steps), line)
+                with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
+                    progress.update(self.step, round(self.planned_steps), line)
                 if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
                     self.save()
                 if stop.is_set() and not is_end:
@@ -397,25 +402,3 @@ def _content(state: FileState | None) -> tuple[int, ...] | None:
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextmanager
-def _signals_noted() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into an event that is looked at between steps; a second one acts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {}
-
-    def note(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, note)
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
