@@ -37,7 +37,7 @@ class OtherWork:
         Where /proc/stat is missing, it is the system's load of the last minute; None where that is missing too.
         """
         before, self.last = self.last, self._times()
-        elapsed, own = (self.last[index] - before[index] for index in (0, 1))
+        elapsed, own = self.last[0] - before[0], self.last[1] - before[1]
         if elapsed <= 0:
             return None
         if before[2] is not None and self.last[2] is not None:
