@@ -66,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adapt_openmp(tokens)
         app = build_app(tokens[0] if tokens else "")
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        if tokens[:1] == ["train"] and not {"--help", "-h"}.isdisjoint(tokens):
+            from patchpad.cli.train_help import print_keys
+
+            print_keys(app.console)
         if sys.stdout is not None:  # None where the shell has closed it
             sys.stdout.flush()
     except PatchpadError as error:

@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Train a model on text as it is: plain files, JSONL, .gz, .bz2, .xz, or a directory.
 
-    Any field of the configuration can be set: --train.steps 2000 --model.patchifier.kind spacebyte.
+    Any key of the configuration can be set: --train.steps 2000 --model.patchifier.kind spacebyte. All keys are below.
 
     Ctrl-C saves and says how to go on.
     """
@@ -74,6 +74,9 @@ def new_settings(
     Raises:
         ConfigError: it is wrong, has no text to train on where `data` names none, or `out` is missing.
     """
+    for option, key, value in (("--device", "train.device", device), ("--data", "data.paths", data)):
+        if value and key in overrides:
+            raise ConfigError(f"{option} and --{key} were both given; they set the same", hint="Leave one of them out.")
     if device is not None:
         overrides = {**overrides, "train.device": device}
     settings = load_config(config, overrides)
@@ -104,5 +107,9 @@ def parse_fields(tokens: tuple[str, ...]) -> dict[str, str]:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{name} has no value", hint=f"Write {name} VALUE.")
             value = rest.pop(0)
+        if key in overrides:
+            raise ConfigError(
+                f"--{key} was given twice: {overrides[key]!r} and {value!r}", hint="Leave one of them out."
+            )
         overrides[key] = value
     return overrides
