@@ -1,5 +1,8 @@
 """Parameters, FLOPs and cache bytes of a model from its configuration alone; torch-free."""
 
-from patchpad.cost.patch_model import DTYPE_BYTES, PARTS, Cost, PartCost, cost, count_parameters, default_rates
+from patchpad.cost.costs import DTYPE_BYTES, Cost, PartCost
+from patchpad.cost.patch_model import PARTS
+from patchpad.cost.rates import default_rates
+from patchpad.cost.whole_model import cost, count_parameters
 
 __all__ = ["DTYPE_BYTES", "PARTS", "Cost", "PartCost", "cost", "count_parameters", "default_rates"]

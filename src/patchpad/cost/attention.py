@@ -1,5 +1,6 @@
-"""Query-key pairs that local layers see in documents of given lengths; torch-free."""
+"""Query-key pairs: those of local layers exactly, those of trunk and pooling as means for patches of equal size."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -26,3 +27,26 @@ def mean_pairs(pairs_of: Callable[[int], int], document_positions: Iterable[int]
     lengths = Counter(document_positions)
     num_pairs = sum(count * pairs_of(length) for length, count in lengths.items())
     return num_pairs / sum(count * length for length, count in lengths.items())
+
+
+def mean_earlier_patches(num_patches: float) -> float:
+    """Mean commits that an evenly placed slot sees, when a document holds `num_patches` patches of equal size.
+
+    A slot in patch k sees k commits. The last patch may be a fraction, so with K = floor(num_patches) the mean is
+    (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches.
+    """
+    whole = math.floor(num_patches)
+    return whole * (num_patches - (whole + 1) / 2) / num_patches if whole else 0.0
+
+
+def mean_pooled_bytes(patches_per_byte: float, scratchpads_per_byte: float, context_bytes: int) -> float:
+    """Mean positions that a slot pools, for patches of equal size.
+
+    A commit pools its patch. A scratchpad pools half of it on average: it ends before the last byte, and whether
+    scratchpads are random, everywhere or at a stride that divides the patch, as many lie in one half as in the other.
+    In a document's first patch the separator comes in addition.
+    """
+    patch_bytes = min(1 / patches_per_byte, context_bytes)
+    weighted = patches_per_byte * patch_bytes + scratchpads_per_byte * patch_bytes / 2
+    share_in_first_patch = 1 / max(1.0, patches_per_byte * context_bytes)
+    return weighted / (patches_per_byte + scratchpads_per_byte) + share_in_first_patch

@@ -4,9 +4,13 @@ A baseline's patches per byte are the entries of its trunk's cache: 1 for `byte`
 complete patch, the start of the document included, for `megabyte`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from patchpad.config import NUM_BYTE_VALUES, NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
+from patchpad.cost.attention import mean_pairs, patch_pairs
+from patchpad.cost.costs import DTYPE_BYTES, PartCost
 from patchpad.errors import ConfigError
 
 
@@ -81,3 +85,25 @@ def baseline_patches_per_byte(config: ModelConfig) -> float:
             hint="Pass --mean-patch-size, the bytes per token: 1 / patches_per_byte of `patchpad evaluate`.",
         )
     return 1.0 if config.kind == "byte" else 1 / config.patchifier.target_patch_size
+
+
+def baseline_costs(
+    config: ModelConfig, slots: float, trunk_pairs: float, positions: float, documents: Sequence[int], dtype: str
+) -> dict[str, PartCost]:
+    """Returns the parts of a baseline; slots and positions are per byte, trunk pairs per slot."""
+    item_bytes, patch_size = DTYPE_BYTES[dtype], config.patchifier.target_patch_size
+    parts = {}
+    for name, part in baseline_parts(config).items():
+        runs = slots if part.is_per_slot else positions
+        if name == "slices":  # the same small matrix for each byte of a patch, whether it will be read or not
+            runs *= patch_size
+        pairs = trunk_pairs if part.is_per_slot else mean_pairs(partial(patch_pairs, patch_size), documents)
+        cached = 2 * part.attention_layers * part.dim * item_bytes
+        parts[name] = PartCost(
+            num_params=part.weights + part.others,
+            linear_flops_per_byte=2 * runs * part.weights,
+            attention_flops_per_byte=4 * part.attention_layers * runs * pairs * part.dim,
+            trunk_cache_bytes_per_byte=slots * cached if part.is_per_slot else 0.0,
+            local_cache_bytes=0 if part.is_per_slot else patch_size * cached,
+        )
+    return parts
