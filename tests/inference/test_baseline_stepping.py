@@ -59,6 +59,7 @@ def test_one_pass_equals_prefill_and_steps_for_ragged_packed_rows(kind, seed, le
     assert num_seen >= len(rows) * 10
 
 
+@pytest.mark.unchecked
 @every_kind
 def test_caches_hold_one_entry_per_trunk_call_of_the_document_and_grow_by_blocks(kind):
     model = sharp_baseline(kind)

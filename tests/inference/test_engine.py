@@ -69,6 +69,7 @@ def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, shar
     assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
 
 
+@pytest.mark.unchecked
 def test_a_row_may_join_a_running_batch_and_leave_it(model):
     first, second, third = (
         request(prompt, model=model, max_new_bytes=40) for prompt in random_documents(7, [25, 3, 50])
@@ -152,6 +153,7 @@ def trunk_batches_per_byte(model, rows: int, share: float) -> float:
     return engine.num_trunk_batches / max(len(row.data) for row in submitted)
 
 
+@pytest.mark.unchecked
 def test_the_saving_of_scratchpads_survives_a_batch():
     model = sharp_model(tiny_model_config("fixed", "random", patch_size=16), seed=3)
     with torch.no_grad():
@@ -180,6 +182,7 @@ def test_a_new_threshold_counts_from_the_next_byte_and_leaves_commits_alone():
     assert row.trunk_calls == 60 // 5 + 20
 
 
+@pytest.mark.unchecked
 def test_rows_of_one_batch_have_their_own_thresholds():
     model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
     requests = [request(b"the same", model=model, threshold=threshold) for threshold in (math.inf, 1.0, -math.inf)]

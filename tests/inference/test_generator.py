@@ -26,6 +26,7 @@ def test_ten_copies_of_a_prompt_give_ten_identical_outputs(model):
         assert len({completion.trunk_calls for completion in completions}) == 1
 
 
+@pytest.mark.unchecked
 def test_a_row_generates_the_same_alone_and_in_a_ragged_batch(model):
     prompts = ["", "a", b"\xff\x00", "It was the best of times, it was the worst of times"]
     options = {"max_new_bytes": 30, "temperature": 0.9, "top_k": 40, "top_p": 0.95}
@@ -46,18 +47,19 @@ def test_greedy_generation_takes_the_likeliest_next_id_of_the_full_pass(model):
     assert completion.trunk_cache_entries == int(layout.patch_end_mask[0, :-1].sum())
 
 
+@pytest.mark.unchecked
 def test_a_row_stops_where_the_model_ends_the_document():
     model = sharp_model(tiny_model_config("fixed", "entropy"), seed=1)
     with torch.no_grad():
         model.local_decoder.lm_head.weight[256] = 0
         model.local_decoder.lm_head.weight[:256] *= 0.01
     completions = patchpad.complete(
-        model, [f"row {number}" for number in range(12)], max_new_bytes=500, temperature=1.0
+        model, [f"row {number}" for number in range(12)], max_new_bytes=200, temperature=1.0
     )
     assert {completion.stop_reason for completion in completions} == {"end", "length"} or all(
         completion.stop_reason == "end" for completion in completions
     )
-    assert all(len(completion.data) < 500 for completion in completions if completion.stop_reason == "end")
+    assert all(len(completion.data) < 200 for completion in completions if completion.stop_reason == "end")
 
 
 def test_no_new_byte_is_generated_when_none_is_asked_for(model):

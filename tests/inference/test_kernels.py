@@ -188,6 +188,7 @@ def test_a_baseline_has_no_compiled_kernels_and_says_so(caplog):
     assert "only patch models have compiled kernels; `byte` runs without" in caplog.text
 
 
+@pytest.mark.unchecked
 @settings(max_examples=3)
 @given(seed=st.integers(0, 99), lengths=st.lists(st.integers(0, 30), min_size=2, max_size=4))
 @pytest.mark.parametrize(("patchifier", "trigger", "options"), PADDED)

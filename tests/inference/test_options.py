@@ -17,6 +17,7 @@ def all_options_model(patchifier="spacebyte"):
     return sharp_model(tiny_model_config(patchifier, "entropy", **ALL_OPTIONS))
 
 
+@pytest.mark.unchecked
 def test_prefill_fills_what_steps_would_have_kept():
     model = all_options_model()
     prompts = [b"", b"ab", TEXT, TEXT[:-1], b"hello there w", b"hello ", random_documents(3, [50])[0]]

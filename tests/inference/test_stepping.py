@@ -30,8 +30,16 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+CHECKED = {*((patchifier, "entropy") for patchifier in PATCHIFIERS), *(("fixed", trigger) for trigger in TRIGGERS)}
+"""Pairs whose shapes are checked too; the others step in a third of the time without."""
 PLAIN = [
-    pytest.param(patchifier, trigger, {}, id=f"{patchifier}-{trigger}")
+    pytest.param(
+        patchifier,
+        trigger,
+        {},
+        id=f"{patchifier}-{trigger}",
+        marks=[] if (patchifier, trigger) in CHECKED else pytest.mark.unchecked,
+    )
     for patchifier in PATCHIFIERS
     for trigger in TRIGGERS
 ]
@@ -64,10 +72,11 @@ def assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, da
         assert_steps_equal_pass(model, rows, splits, threshold)
 
 
+@pytest.mark.unchecked
 @every_combination
 def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger, options):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options))
-    row = as_row(*random_documents(4, [150]))
+    row = as_row(*random_documents(4, [90]))
     for threshold in thresholds_to_try(model, torch.tensor([row])):
         with torch.no_grad():
             layout = model(torch.tensor([row]), threshold).layout
@@ -102,7 +111,10 @@ def test_threshold_may_change_at_every_step_and_differ_by_row():
         assert float((logits - expected[:, position]).abs().max()) <= tolerance(expected)
 
 
-@pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    "patchifier", ["fixed", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PATCHIFIERS if kind != "fixed")]
+)
 def test_parity_at_8192_bytes(patchifier):
     model = sharp_model(tiny_model_config(patchifier, "entropy", patch_size=16, max_patch_size=24))
     row = as_row(*random_documents(1, [8192]))
@@ -118,6 +130,7 @@ def test_parity_at_8192_bytes(patchifier):
         assert max(float((logits - output.logits[0, position]).abs().max()) for _, position, logits in seen) <= allowed
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     "text",
     [b"", b"x", bytes(40), b"\xff" * 40, b"\xc3(\xa0\xa1\xe2\x28\xa1", b"a" * 200, bytes(range(256))],

@@ -45,6 +45,7 @@ def test_the_longest_of_several_stop_strings_is_cut_off():
     assert stop_begins_at(b"a EN", (b"END",)) is None
 
 
+@pytest.mark.unchecked
 def test_a_generation_ends_at_any_part_of_its_own_text(model):
     options = {"temperature": 1.0, "max_new_bytes": 120, "seed": 5}
     (whole,) = patchpad.complete(model, ["It was"], **options)
@@ -58,6 +59,7 @@ def test_a_generation_ends_at_any_part_of_its_own_text(model):
         assert "".join(pieces) == cut.text
 
 
+@pytest.mark.unchecked
 def test_a_stop_string_ends_its_own_row_only(model):
     options = {"temperature": 1.0, "max_new_bytes": 80, "seed": 5}
     wholes = patchpad.complete(model, ["a", "b", "c"], **options)

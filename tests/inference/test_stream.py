@@ -42,7 +42,8 @@ ANY_PROMPT = st.one_of(
 ANY_PROMPTS = st.lists(ANY_PROMPT, min_size=PROMPTS_AT_ONCE, max_size=PROMPTS_AT_ONCE)
 
 
-@settings(max_examples=100 // PROMPTS_AT_ONCE)
+@pytest.mark.unchecked
+@settings(max_examples=60 // PROMPTS_AT_ONCE)
 @given(ANY_PROMPTS, st.integers(0, 1000))
 def test_prompts_of_any_bytes_generate_and_stream_without_an_error(model, prompts, seed):
     check_any_prompts(model, prompts, seed)
@@ -89,6 +90,7 @@ def test_a_character_cut_off_by_the_limit_keeps_its_bytes_and_shows_as_replaceme
     assert stream.completion.data == data
 
 
+@pytest.mark.unchecked
 def test_the_dial_may_be_turned_while_streaming(model):
     rows = tuple(
         {"scratchpad_threshold_nats": threshold, "trunk_calls_per_byte": calls}
@@ -164,13 +166,14 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.unchecked
 def test_memory_grows_by_trunk_cache_entries_alone():
     model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=2), seed=3)
     with torch.no_grad():
         model.local_decoder.lm_head.weight[256] = 0
     config = model.config
     bytes_per_entry = 2 * config.trunk_layers * config.trunk_dim * 4
-    generation = patchpad.Generation(model, ["It was"], max_new_bytes=1000, temperature=1.0)
+    generation = patchpad.Generation(model, ["It was"], max_new_bytes=400, temperature=1.0)
     sizes = []
     for _ in generation:
         state = generation.engine.state
@@ -179,5 +182,5 @@ def test_memory_grows_by_trunk_cache_entries_alone():
             entries = int(state.trunk.num_patches)
             assert trunk <= (entries // GROWTH + 1) * GROWTH * bytes_per_entry
             sizes.append(others)
-    assert len(generation.rows[0].data) == 1000
+    assert len(generation.rows[0].data) == 400
     assert len(set(sizes)) == 1

@@ -22,7 +22,7 @@ HARD_TEXTS = {
 
 
 @pytest.mark.parametrize("name", HARD_TEXTS)
-@pytest.mark.parametrize("trigger", ["never", "entropy"])
+@pytest.mark.parametrize("trigger", [pytest.param("never", marks=pytest.mark.slow), "entropy"])
 @pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
 def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
     tmp_path, tools, patchifier, trigger, name
@@ -42,7 +42,7 @@ def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
     assert len(score(run.model, HARD_TEXTS[name])) == len(HARD_TEXTS[name])
 
 
-@pytest.mark.parametrize("trigger", ["never", "entropy"])
+@pytest.mark.parametrize("trigger", ["never", pytest.param("entropy", marks=pytest.mark.slow)])
 def test_entropy_patches_follow_their_target_size_and_the_threshold_is_stored(tmp_path, tools, text, trigger):
     config = tools.config(trigger, "entropy", steps=80, batch_rows=4, learning_rate=0.005)
     trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
@@ -75,7 +75,7 @@ def test_the_ratio_loss_pulls_hnet_towards_its_target(tmp_path, tools, text):
     assert abs(shares[0.0] - 1 / 8) > 2 * abs(shares[1.0] - 1 / 8)
 
 
-@pytest.mark.parametrize("patchifier", ["entropy", "hnet"])
+@pytest.mark.parametrize("patchifier", [pytest.param("entropy", marks=pytest.mark.slow), "hnet"])
 def test_a_stopped_run_resumes_to_the_same_losses(tmp_path, tools, text, patchifier):
     config = tools.config("entropy", patchifier, steps=24, learning_rate=0.02)
     trainer.train(config, data=text, out=tmp_path / "whole", progress=tools.Hook())
