@@ -26,7 +26,7 @@ test: lint                         ## style, types, imports and the default test
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
 	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "$(UNCHECKED)" -n $(WORKERS) --dist load
+	JAXTYPING_DISABLE=1 EXAMPLES=20 $(BIN)/python -m pytest -m "$(UNCHECKED)" -n $(WORKERS) --dist load
 
 lint: $(VENV)/installed            ## style, types and the direction of imports
 	$(BIN)/ruff check .

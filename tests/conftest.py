@@ -23,7 +23,8 @@ import torch  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 """Scripts there find what lies beside them, as they do when they are run."""
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=1 if CHECKS_SHAPES else 5, derandomize=True)
+EXAMPLES = 1 if CHECKS_SHAPES else int(os.environ.get("EXAMPLES", "3"))  # `make test-all` tries more
+hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 # A shell starts its background jobs with Ctrl-C ignored, and so do their children: tests of Ctrl-C would fail there.

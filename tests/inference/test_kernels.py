@@ -33,7 +33,7 @@ from patchpad.testing import (
 
 TRACED = [
     pytest.param("spacebyte", "entropy_jump", ALL_OPTIONS, id="spacebyte-all options"),
-    pytest.param("hnet", "random", {}, id="hnet"),
+    pytest.param("hnet", "random", {}, id="hnet", marks=pytest.mark.slow),
     *(
         pytest.param(patchifier, trigger, options, marks=pytest.mark.slow)
         for patchifier in PATCHIFIERS
@@ -102,6 +102,7 @@ def test_traced_steps_equal_the_full_pass(patchifier, trigger, options, caplog):
     assert nothing_fell_back(caplog)
 
 
+@pytest.mark.slow
 @pytest.mark.compile
 def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_model(caplog):
     config = tiny_model_config("fixed", "random")
@@ -124,6 +125,7 @@ def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_mo
     assert nothing_fell_back(caplog)
 
 
+@pytest.mark.slow
 @pytest.mark.compile
 def test_traced_steps_follow_a_patch_threshold_and_take_in_blocks_compiled_for_training(caplog):
     model = sharp_model(tiny_model_config("entropy", "entropy"))
@@ -140,6 +142,7 @@ def test_traced_steps_follow_a_patch_threshold_and_take_in_blocks_compiled_for_t
     assert nothing_fell_back(caplog)
 
 
+@pytest.mark.slow
 @pytest.mark.compile
 def test_compiled_steps_equal_the_full_pass(caplog):
     model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=2, max_patch_size=2))
