@@ -16,9 +16,14 @@ CHECKS_SHAPES = os.environ.get("JAXTYPING_DISABLE") != "1"
 if CHECKS_SHAPES:
     jaxtyping.install_import_hook("patchpad", "beartype.beartype")
 
+import importlib.util  # noqa: E402
+from collections.abc import Generator  # noqa: E402
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from patchpad.errors import MissingExtraError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 """Scripts there find what lies beside them, as they do when they are run."""
@@ -32,14 +37,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make test` runs as users do, and skips compiled code where shapes are checked."""
+    """Marks what `make test` runs as users do, and skips what cannot run here, with its reason."""
+    has_tokenizers = importlib.util.find_spec("tokenizers") is not None
     for item in items:
+        if not has_tokenizers and "bpe" in getattr(getattr(item, "callspec", None), "id", "").split("-"):
+            item.add_marker(pytest.mark.skip(reason='needs the extra `bpe`: pip install "patchpad[bpe]"'))
         if item.path.parent.name in ("benchmarks", "recipes") or item.path.name == "test_docs.py":
             item.add_marker(pytest.mark.unchecked)
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.property)
         if CHECKS_SHAPES and "compile" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="torch.compile needs JAXTYPING_DISABLE=1"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turns a missing extra, wherever a test or its fixtures meet it, into a skip with the error as its reason."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, MissingExtraError):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.reportinfo()[1] or 0, f"Skipped: {error}")
+    return report
 
 
 @pytest.fixture(autouse=True)
