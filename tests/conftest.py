@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.property)
         if CHECKS_SHAPES and "compile" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="torch.compile needs JAXTYPING_DISABLE=1"))
+        elif CHECKS_SHAPES and "unchecked" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="runs without the checks of shapes: JAXTYPING_DISABLE=1"))
 
 
 @pytest.hookimpl(wrapper=True)

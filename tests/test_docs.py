@@ -17,7 +17,7 @@ from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -62,7 +62,14 @@ def test_the_commands_of_a_page_run_in_order(workplace, capsys, name):
 def test_links_lead_to_files(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            path = (page.parent / target).resolve()
+            assert path.exists(), target
+            assert page.parent == ROOT or path.is_relative_to(ROOT / "docs"), f"{target} is no page that `make docs` builds"
+
+
+def test_every_page_is_in_the_menu_of_the_built_pages_once():
+    menu = re.findall(r"([a-z]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(menu) == sorted(page.name for page in PAGES if page.parent != ROOT)
 
 
 def test_the_study_of_the_studies_page_is_read(workplace):
