@@ -64,7 +64,9 @@ def test_links_lead_to_files(page):
         if "://" not in target:
             path = (page.parent / target).resolve()
             assert path.exists(), target
-            assert page.parent == ROOT or path.is_relative_to(ROOT / "docs"), f"{target} is no page that `make docs` builds"
+            assert page.parent == ROOT or path.is_relative_to(ROOT / "docs"), (
+                f"{target} is no page that `make docs` builds"
+            )
 
 
 def test_every_page_is_in_the_menu_of_the_built_pages_once():
