@@ -1,5 +1,6 @@
 """Folders are searched to their ends: links are followed, and what cannot be read or is no file is not passed over."""
 
+import glob
 import logging
 import os
 import socket
@@ -9,6 +10,13 @@ import pytest
 from patchpad.data import open_corpus
 from patchpad.data.file_search import find_files
 from patchpad.errors import DataError
+
+PATTERNS = [
+    *("**", "*", "*/*", "*/*/*", "**/*", "**/**", "**/*.json", "*.json", "a/**", "a/**/b/*", "?/*.json", "a**/*"),
+    *("a/*", ".*", ".h/*", "**/.h/**", "a/b/x.json", "[!a]/*", "**/b/**/x.json", "*/b/*", "A/*", "./a/*", "[ab]/**/y"),
+    *("a/../*.json", "*/../x.txt", "missing/*", "**/b"),
+]
+NAMES = ["x.json", "a/x.json", "a/b/x.json", "b/c/b/x.json", ".h/x.json", "a/.h/x.json", "a/.hidden", "x.txt", "a/b/y"]
 
 
 def write(folder, *names):
@@ -58,6 +66,58 @@ def test_a_link_to_a_folder_beside_it_changes_no_name_and_no_order(tmp_path):
     write(tmp_path, "b/x.txt", "c/y.txt")
     (tmp_path / "a").symlink_to(tmp_path / "b")
     assert names_in(tmp_path) == ["b/x.txt", "c/y.txt"]
+
+
+def test_glob_over_linked_folders_ends_and_reads_each_file_once(tmp_path):
+    texts = tmp_path / "texts"
+    write(texts, "a.txt", "deep/b.txt", "deep/more/c.txt", "deep/d.md")
+    for place in ("l1", "l2", "deep/l3", "deep/more/l4"):
+        (texts / place).symlink_to(texts)
+    for pattern in ("**/*.txt", "**/**/*.txt", "**/**"):
+        found = {path.resolve() for path in find_files([f"{texts}/{pattern}"]).values() if path.suffix == ".txt"}
+        assert found == {texts / name for name in ("a.txt", "deep/b.txt", "deep/more/c.txt")}, pattern
+
+
+@pytest.mark.parametrize(
+    "pattern", ["proj[1]/*.txt", "proj[1]/**/*.txt", "*/a.txt", "p*[[]1]/a.txt", "proj[1]/[ab].txt"]
+)
+def test_folder_whose_name_has_brackets_is_taken_as_it_is_written(tmp_path, monkeypatch, pattern):
+    write(tmp_path, "proj[1]/a.txt")
+    monkeypatch.chdir(tmp_path)
+    for path in (pattern, f"{tmp_path}/{pattern}"):
+        assert [found.name for found in find_files([path]).values()] == ["a.txt"]
+    monkeypatch.chdir("proj[1]")
+    assert list(find_files([f"{os.getcwd()}/*.txt"])) == [tmp_path / "proj[1]" / "a.txt"]
+
+
+def test_brackets_that_are_no_name_are_a_pattern(tmp_path):
+    write(tmp_path, "a1/x.txt", "a2/x.txt", "a3/x.txt")
+    assert [path.parent.name for path in find_files([f"{tmp_path}/a[12]/*.txt"]).values()] == ["a1", "a2"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_globs_find_what_those_of_python_find(tmp_path, pattern):
+    write(tmp_path, *NAMES)
+    found = {
+        os.path.normpath(path) for path in glob.glob(f"{tmp_path}/{pattern}", recursive=True) if os.path.isfile(path)
+    }
+    ours = set() if not found else {str(path) for path in find_files([f"{tmp_path}/{pattern}"]).values()}
+    assert {os.path.normpath(path) for path in ours} == found
+
+
+def test_folder_that_a_pattern_cannot_look_into_is_left_out_and_said(tmp_path, monkeypatch, caplog):
+    write(tmp_path, "a/x.txt", "b/x.txt")
+    locked(monkeypatch, "listdir", tmp_path / "b")
+    assert [path.parent.name for path in find_files([f"{tmp_path}/*/*.txt"]).values()] == ["a"]
+    assert f"cannot read the folder {tmp_path / 'b'} (Permission denied): it is left out" in caplog.text
+
+
+def test_two_spellings_in_case_alone_of_one_file_are_one(tmp_path):
+    """A hard link stands for a file system that ignores case."""
+    write(tmp_path, "a.txt", "b.txt")
+    (tmp_path / "A.txt").hardlink_to(tmp_path / "a.txt")
+    (tmp_path / "B.txt").write_bytes(b"another file")
+    assert names_in(tmp_path) == ["A.txt", "B.txt", "b.txt"]
 
 
 def test_dangling_links_and_pipes_are_left_out_and_counted_once(tmp_path, caplog):

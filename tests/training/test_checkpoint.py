@@ -221,6 +221,18 @@ def test_optimizer_state_of_another_model_is_refused(run, tools):
         trainer.resume(run, progress=tools.Hook())
 
 
+def test_weights_are_read_where_files_cannot_be_mapped(run, monkeypatch):
+    """An error of the system, as safetensors passes it on."""
+    expected = load(run).state_dict()
+
+    def refuse(path):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(files, "load_file", refuse)
+    found = load(run).state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_files_that_others_put_beside_a_run_may_change(run):
     (run / "notes.txt").write_text("first")
     files.write_manifest(run)

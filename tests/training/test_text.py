@@ -1,15 +1,17 @@
 """No held-out file is trained on, a run is no text of its own, and text that changes under a run is noticed."""
 
 import glob
+import json
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from patchpad.config import DataConfig
-from patchpad.data import file_reading, open_corpus
+from patchpad.data import Corpus, file_reading, open_corpus
 from patchpad.errors import ConfigError, DataError, TrainingInterrupted
 from patchpad.training import trainer
 from patchpad.training.run_folder import glob_matches, require_outside
@@ -56,14 +58,30 @@ def test_file_named_in_both_is_held_out_alone_and_the_order_of_the_others_stays(
 
 
 def test_held_out_files_elsewhere_leave_the_training_text_whole_and_nothing_to_report(tmp_path, texts, caplog):
-    (tmp_path / "held_out.txt").write_bytes((texts / "a.txt").read_bytes())
+    (tmp_path / "held_out.txt").write_bytes((texts / "a.txt").read_bytes() + b"!")
     assert opened([texts], [tmp_path / "held_out.txt"]).training.names == open_corpus(texts).names
     assert caplog.text == ""
 
 
+def test_held_out_file_is_recognised_by_another_name_a_hard_link_and_its_bytes_alone(tmp_path, texts, caplog):
+    (tmp_path / "hard.txt").hardlink_to(texts / "b.txt")
+    assert opened([texts], [tmp_path / "hard.txt"]).training.names == opened([texts], [texts / "b.txt"]).training.names
+    assert caplog.messages == ["1 file(s) are held out and therefore not trained on"] * 2
+    caplog.clear()
+    lines = [{"text": text} for text in ("one", (texts / "b.txt").read_text(), "two", "one")]
+    (tmp_path / "copies.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    text = opened([texts, tmp_path / "copies.jsonl"], [texts / "b.txt"])
+    assert [Path(name).name for name in text.training.names] == [
+        *("a.txt", "c.txt", "copies.jsonl:1", "copies.jsonl:3", "copies.jsonl:4")
+    ]
+    assert caplog.messages[1] == ("1 document(s) equal held-out ones, byte for byte, and are therefore not trained on")
+
+
 def test_training_text_that_is_all_held_out_is_an_error(texts):
-    for held_out in ([texts], [texts / "a.txt", texts / "b.txt", f"{texts}/deep/*"]):
-        with pytest.raises(DataError, match="no text is left to train on") as caught:
+    copies = texts.parent / "copies"
+    shutil.copytree(texts, copies)
+    for held_out in ([texts], [texts / "a.txt", texts / "b.txt", f"{texts}/deep/*"], [copies]):
+        with pytest.raises(DataError, match="none is left to train on") as caught:
             opened([texts], held_out)
         assert str(texts) in caught.value.message
         assert "leave data.validation_paths out" in caught.value.hint
@@ -134,6 +152,81 @@ def test_run_is_refused_where_its_own_files_would_be_read_as_text(tmp_path, text
                 require_outside(out, data, steps=100, beside=BESIDE)
 
 
+@pytest.mark.parametrize(
+    ("path", "is_refused"),
+    [
+        ("proj[1]/**", True),
+        ("proj[1]/*/*.json", True),
+        ("proj[1]/*.txt", False),
+        ("p*/**/*.json", True),
+        ("via/**/*.json", True),
+        ("via/*/run/*.json", True),
+        ("via/li*/**", True),
+        ("via/**/*.txt", False),
+    ],
+)
+def test_run_is_refused_behind_brackets_and_links_too(tmp_path, texts, path, is_refused):
+    """`via/link` leads to the folder in which the run is to lie."""
+    project = tmp_path / "proj[1]"
+    project.mkdir()
+    (tmp_path / "via").mkdir()
+    (tmp_path / "via" / "link").symlink_to(project)
+    data = data_of([tmp_path / path])
+    if is_refused:
+        with pytest.raises(ConfigError, match="lies where"):
+            require_outside(project / "run", data, steps=3)
+    else:
+        require_outside(project / "run", data, steps=3)
+
+
+def stopped(tools, data, out):
+    """Trains to the second of 4 steps."""
+    stop = tools.Hook(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    tools.train_until_error(tools.config(steps=4), stop, TrainingInterrupted, data=data, out=out)
+
+
+def test_a_change_between_the_samples_of_a_large_text_is_found_when_resuming(tmp_path, tools):
+    data = tmp_path / "text.txt"
+    content = bytearray(b"0123456789abcde\n" * (1 << 19))
+    data.write_bytes(content)
+    before = open_corpus(data)
+    stopped(tools, data, tmp_path / "run")
+    content[5000] ^= 1
+    data.write_bytes(content)
+    assert open_corpus(data).fingerprint() == before.fingerprint(), "else the place is not between two samples"
+    with pytest.raises(DataError, match=r"the text has changed since the run began: .*text\.txt"):
+        trainer.resume(tmp_path / "run", progress=tools.Hook())
+    content[5000] ^= 1
+    data.write_bytes(content)
+    trainer.resume(tmp_path / "run", progress=tools.Hook())
+
+
+def test_text_is_read_again_only_where_a_file_has_another_size_or_time(tmp_path, text, tools, monkeypatch):
+    data = tmp_path / "text.txt"
+    data.write_bytes(text.read_bytes())
+    stopped(tools, data, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    read = []
+    original = Corpus.checksum
+    monkeypatch.setattr(Corpus, "checksum", lambda self: read.append(1) or original(self))
+    trainer.resume(tmp_path / "run", progress=tools.Hook())
+    assert read == []
+    os.utime(data, (1, 1))
+    trainer.resume(tmp_path / "again", progress=tools.Hook())
+    assert len(read) == 2
+
+
+def test_changed_byte_is_found_although_size_and_time_of_the_content_are_put_back(tmp_path, text, tools):
+    data = tmp_path / "text.txt"
+    data.write_bytes(text.read_bytes())
+    stopped(tools, data, tmp_path / "run")
+    status = data.stat()
+    data.write_bytes(b"X" + text.read_bytes()[1:])
+    os.utime(data, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match="the text has changed"):
+        trainer.resume(tmp_path / "run", progress=tools.Hook())
+
+
 def test_last_step_stands_for_all_step_folders(texts):
     data = data_of([f"{texts}/*/*/step-7/*"])
     with pytest.raises(ConfigError):
@@ -147,7 +240,7 @@ def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resu
 ):
     monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
     for name in ("training", "held_out"):
-        (tmp_path / name).write_bytes(text.read_bytes())
+        (tmp_path / name).write_bytes(name.encode() + text.read_bytes())
 
     def overwrite():
         with open(tmp_path / part, "r+b") as file:
@@ -166,7 +259,7 @@ def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resu
     assert caplog.text.count(f"{tmp_path / part} changed while the run reads it") == 1
     with pytest.raises(DataError, match="the text has changed since the run began"):
         trainer.resume(tmp_path / "run", progress=tools.Hook())
-    (tmp_path / part).write_bytes(text.read_bytes())
+    (tmp_path / part).write_bytes(part.encode() + text.read_bytes())
     trainer.resume(tmp_path / "run", progress=tools.Hook())
 
 

@@ -1,5 +1,6 @@
 """Files become documents: arrays of bytes, unpacked where they are packed, mapped where they are plain and large."""
 
+import errno
 import functools
 import io
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from patchpad.errors import DataError
+from patchpad.errors import DataError, quoted
 from patchpad.text import encode_text
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     if suffix in UNPACK_WITH:
         raise DataError(
             f"{file} is packed as {suffix}; allowed: plain text, .jsonl, .gz, .bz2, .xz",
-            hint=f"Unpack it first: {UNPACK_WITH[suffix]} {file}",
+            hint=f"Unpack it first: {UNPACK_WITH[suffix]} {quoted(file)}",
         )
     if suffix in (".parquet", ".arrow"):
         raise DataError(
@@ -84,7 +85,7 @@ def read_documents(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         )
     inner = Path(file.stem).suffix.lower() if suffix in PACKED else suffix
     if inner == ".tar":
-        raise DataError(f"{file} is a tar archive", hint=f"Unpack it first: tar -xf {file}")
+        raise DataError(f"{file} is a tar archive", hint=f"Unpack it first: tar -xf {quoted(file)}")
     try:
         if inner in JSON_LINES:
             with open(file, "rb") as stream:
@@ -123,14 +124,15 @@ def _map_or_read(file: Path) -> np.ndarray:
             try:
                 return np.memmap(stream, dtype=np.uint8, mode="r")
             except OSError as error:
-                _report_files_read(error.strerror)
+                _report_files_read(error.errno, error.strerror)
                 stream.seek(0)
         return np.frombuffer(stream.read(), dtype=np.uint8)
 
 
 @functools.cache
-def _report_files_read(reason: str) -> None:
-    logger.warning("cannot map all large files (%s): the others are read into memory; try `ulimit -n 65536`", reason)
+def _report_files_read(code: int, reason: str) -> None:
+    more = "; try `ulimit -n 65536`" if code in (errno.EMFILE, errno.ENFILE) else ""
+    logger.warning("cannot map all large files (%s): the others are read into memory%s", reason, more)
 
 
 class _Chunks(io.RawIOBase):
@@ -200,7 +202,7 @@ def _read_json_lines(file: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, 
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}, line {number} is not JSON: {error}", hint="Mend or remove the line.") from error
+            raise DataError(f"{file}, line {number} is not JSON: {error}", hint="Fix the line.") from error
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             keys = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
             raise DataError(

@@ -1,7 +1,9 @@
 """Which files a list of files, globs and directories names."""
 
 import errno
-import glob
+import fnmatch
+import functools
+import itertools
 import logging
 import os
 import stat
@@ -20,6 +22,9 @@ GIVE_A_PATH = "Name files, globs or directories with --data PATH."
 def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
     """Finds the files that paths name: those of a path sorted, a file under two spellings of its path once.
 
+    A part of a path that is there as it is written is taken as it is written; of the others, `*`, `?` and `[...]` match
+    names, and `**` matches folders at any depth, links followed, each once. Hidden names need a pattern with a dot.
+
     Returns:
         The path that each file was found by, under its resolved path.
 
@@ -29,13 +34,17 @@ def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
     if not paths:
         raise DataError("no text was given", hint=GIVE_A_PATH)
     files: dict[Path, Path] = {}
+    spellings: dict[str, Path] = {}
     num_left_out = 0
     for path in paths:
         require_path(path)
         found, others = _files_of(Path(path))
         num_left_out += others
         for file in found:
-            files.setdefault(file.resolve(), file)
+            resolved = file.resolve()
+            known = spellings.setdefault(str(resolved).casefold(), resolved)
+            if known == resolved or not os.path.samefile(known, resolved):  # else it differs in case alone
+                files.setdefault(resolved, file)
     if num_left_out:
         logger.warning("%d dangling link(s), pipes or other entries without text are left out", num_left_out)
     return files
@@ -108,7 +117,7 @@ def _files_of(path: Path) -> tuple[list[Path], int]:
     if kind == "directory":
         entries = [where / name for where, names in walk(path) for name in names]
     else:
-        entries = [Path(match) for match in _glob(str(path))]
+        entries = list(dict.fromkeys(_expand(*split_pattern(path))))
     kinds = [kind_of(entry) for entry in entries]
     found = sorted(entry for entry, kind in zip(entries, kinds, strict=True) if kind == "file")
     if not found and kind == "directory":
@@ -118,11 +127,90 @@ def _files_of(path: Path) -> tuple[list[Path], int]:
     return found, sum(kind in ("special", "missing") for kind in kinds)
 
 
-def _glob(pattern: str) -> list[str]:
+def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Splits a path before its first part that is a pattern, and not there as it is written."""
+    fixed, parts = Path(path.anchor), path.parts[bool(path.anchor) :]
+    for number, part in enumerate(parts):
+        if is_pattern(part) and not _is_there(fixed / part):
+            return fixed, parts[number:]
+        fixed /= part
+    return fixed, ()
+
+
+def is_pattern(part: str) -> bool:
+    """Whether a part of a path has a meaning beyond its letters."""
+    return bool(set(part) & set("*?["))
+
+
+def part_matches(name: str, pattern: str) -> bool:
+    """Whether a name fits a part of a pattern other than `**`; a hidden name fits only what begins with a dot."""
+    return fnmatch.fnmatch(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
+
+
+def _is_there(path: Path) -> bool:
     try:
-        return glob.glob(pattern, recursive=True)
+        return os.path.lexists(path)
     except ValueError:  # a character that no path may have
+        return False
+
+
+def _expand(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """Yields what is there below a folder and fits a pattern."""
+    if not parts:
+        if _is_there(folder):
+            yield folder
+        return
+    first, rest = _first_and_rest(parts)
+    if first == "**":
+        for where, names in walk(folder) if os.path.isdir(folder) else ():
+            yield from _expand(where, rest) if rest else (where / name for name in names)
+    elif is_pattern(first):
+        for name in _names_in(folder):
+            if part_matches(name, first) and (not rest or os.path.isdir(folder / name)):
+                yield from _expand(folder / name, rest)
+    else:
+        yield from _expand(folder / first, rest)
+
+
+def _first_and_rest(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Splits a pattern behind its first part; several `**` in a row count as one."""
+    rest = parts[1:]
+    while parts[0] == "**" and rest[:1] == ("**",):
+        rest = rest[1:]
+    return parts[0], rest
+
+
+def linked_folders(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yields a folder with a pattern, and each link to a folder that the pattern leads to, with what is left of it."""
+    yield folder, parts
+    if not parts:
+        return
+    first, rest = _first_and_rest(parts)
+    if first == "**":
+        for where, _ in walk(folder) if os.path.isdir(folder) else ():
+            if where != folder and where.is_symlink():
+                yield where, parts
+            yield from itertools.islice(linked_folders(where, rest), 1, None)
+        return
+    names = [name for name in _names_in(folder) if part_matches(name, first)] if is_pattern(first) else [first]
+    for path in (folder / name for name in names):
+        if os.path.isdir(path):
+            yield from itertools.islice(linked_folders(path, rest), 0 if path.is_symlink() else 1, None)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a character that no path may have
         return []
+    except OSError as error:
+        _report_left_out(str(folder), error.strerror)
+        return []
+
+
+@functools.lru_cache(maxsize=1024)
+def _report_left_out(folder: str, reason: str) -> None:
+    logger.warning("cannot read the folder %s (%s): it is left out", folder, reason)
 
 
 def _refuse_folder(error: OSError) -> None:

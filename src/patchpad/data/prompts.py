@@ -45,9 +45,9 @@ def _prompt_of(line: bytes, where: str) -> bytes:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}", hint="Mend or remove the line.") from error
+        raise DataError(f"{where} is not JSON: {error}", hint="Fix the line.") from error
     if isinstance(value, dict):
         value = value.get("prompt")
     if not isinstance(value, str):
-        raise DataError(f"{where} is neither a string nor an object with a string `prompt`", hint="Mend the line.")
+        raise DataError(f"{where} is neither a string nor an object with a string `prompt`", hint="Fix the line.")
     return encode_text(value)

@@ -323,7 +323,10 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         str(path).encode("utf-8")
     except UnicodeEncodeError:  # a path that safetensors writes to, but does not open
         return load_bytes(path.read_bytes())
-    return load_file(path)
+    try:
+        return load_file(path)
+    except OSError:  # a file system that cannot map files into memory
+        return load_bytes(path.read_bytes())
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

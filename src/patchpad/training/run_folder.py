@@ -1,12 +1,11 @@
 """Where a new run may begin: in a folder that is new, outside of its own text, and in one process."""
 
-import fnmatch
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from patchpad.config import DataConfig
-from patchpad.data.file_search import kind_of, walk
+from patchpad.data.file_search import kind_of, linked_folders, part_matches, split_pattern, walk
 from patchpad.errors import ConfigError, quoted
 from patchpad.run_lock import LOCK, require_free
 from patchpad.training import checkpoint as files
@@ -93,20 +92,21 @@ def _files_of_run(out: Path, steps: int, beside: Sequence[str]) -> Iterator[Path
 
 
 def glob_matches(pattern: Path, file: Path) -> bool:
-    """Whether `glob.glob(pattern, recursive=True)` would find a file, be it there or not; `file` is resolved."""
-    parts = pattern.parts
-    num_fixed = next((number for number, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
-    fixed = Path(*parts[:num_fixed]).resolve()
-    return file.is_relative_to(fixed) and _parts_match(parts[num_fixed:], file.relative_to(fixed).parts)
+    """Whether `find_files` would find a file by a pattern, be it there or not; `file` is resolved."""
+    for folder, parts in linked_folders(*split_pattern(pattern)):
+        place = folder.resolve()
+        if file.is_relative_to(place) and _parts_match(parts, file.relative_to(place).parts):
+            return True
+    return False
 
 
 def _parts_match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     if not pattern:
         return not parts
     first, rest = pattern[0], pattern[1:]
-    is_hidden = bool(parts) and parts[0].startswith(".")
     if first == "**":
+        is_hidden = bool(parts) and parts[0].startswith(".")
+        if not rest and len(parts) == 1:
+            return not is_hidden
         return _parts_match(rest, parts) or (bool(parts) and not is_hidden and _parts_match(pattern, parts[1:]))
-    if not parts or (is_hidden and not first.startswith(".")):
-        return False
-    return fnmatch.fnmatch(parts[0], first) and _parts_match(rest, parts[1:])
+    return bool(parts) and part_matches(parts[0], first) and _parts_match(rest, parts[1:])

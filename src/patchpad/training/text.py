@@ -14,6 +14,7 @@ from patchpad.config import DataConfig
 from patchpad.data import Corpus, split_corpus
 from patchpad.data.corpus import read_corpus
 from patchpad.data.file_search import find_files, require_path
+from patchpad.data.split import first_equals
 from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,12 @@ class RunText:
         training, held_out = _find(data)
         states = file_states(str(file) for file in (*training, *held_out))
         corpus = read_corpus(training)
-        parts = (corpus, read_corpus(held_out)) if held_out else split_corpus(corpus, data.validation_fraction)
-        return cls(data=data, training=parts[0], validation=parts[1], file_states=states)
+        if held_out:
+            validation = read_corpus(held_out)
+            corpus = _without_equals(corpus, validation, data)
+        else:
+            corpus, validation = split_corpus(corpus, data.validation_fraction)
+        return cls(data=data, training=corpus, validation=validation, file_states=states)
 
     @cached_property
     def checksums(self) -> dict[str, str]:
@@ -110,15 +115,49 @@ def _find(data: DataConfig) -> tuple[list[Path], list[Path]]:
     if not data.validation_paths:
         return list(training.values()), []
     held_out = find_files(data.validation_paths)
-    left = {resolved: file for resolved, file in training.items() if resolved not in held_out}
+    held_out_identities = {_identity(file) for file in held_out}
+    left = [file for resolved, file in training.items() if _identity(resolved) not in held_out_identities]
     if not left:
-        raise DataError(
-            f"all files of {', '.join(data.paths)} are held out, so that no text is left to train on",
-            hint="Give other files to train on, or leave data.validation_paths out: a part is held out then.",
-        )
+        raise _all_held_out(data)
     if len(left) < len(training):
         logger.warning("%d file(s) are held out and therefore not trained on", len(training) - len(left))
-    return list(left.values()), list(held_out.values())
+    return left, list(held_out.values())
+
+
+def _identity(file: Path) -> tuple[object, ...]:
+    """Returns what is equal for two names of one file alone: links, hard links, other case.
+
+    Size and time are there for file systems that give one number to several files.
+    """
+    try:
+        status = os.stat(file)
+    except OSError:
+        return (file,)
+    if not status.st_ino:
+        return (file,)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _without_equals(training: Corpus, held_out: Corpus, data: DataConfig) -> Corpus:
+    """Leaves documents out that are held out too, byte for byte, under another name or in another file."""
+    num_held_out = len(held_out.documents)
+    firsts = first_equals((*held_out.documents, *training.documents))[num_held_out:]
+    left = [index for index, first in enumerate(firsts) if first >= num_held_out]
+    if not left:
+        raise _all_held_out(data)
+    if len(left) == len(firsts):
+        return training
+    logger.warning(
+        "%d document(s) equal held-out ones, byte for byte, and are therefore not trained on", len(firsts) - len(left)
+    )
+    return Corpus(tuple(training.documents[i] for i in left), tuple(training.names[i] for i in left))
+
+
+def _all_held_out(data: DataConfig) -> DataError:
+    return DataError(
+        f"all text of {', '.join(data.paths)} is held out, so that none is left to train on",
+        hint="Give other files to train on, or leave data.validation_paths out: a part is held out then.",
+    )
 
 
 def file_states(paths: Iterable[str]) -> dict[str, FileState | None]:
