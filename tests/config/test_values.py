@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+import patchpad
 from patchpad.config import Config, DataConfig, ModelConfig, PatchifierConfig, TrainConfig, TriggerConfig, load_config
 from patchpad.config.checks import field_types
 from patchpad.config.conversion import Range
 from patchpad.config.reading import parse_json, parse_yaml
-from patchpad.errors import ConfigError
-from patchpad.files import strict_json
+from patchpad.errors import CheckpointError, ConfigError
+from patchpad.files import sha256_of, strict_json
+from patchpad.training.checkpoint import BUNDLED_MODEL
 
 SECTIONS: list[Any] = [ModelConfig, PatchifierConfig, TriggerConfig, DataConfig, TrainConfig, Config]
 EVERY_FIELD = [(section, field.name) for section in SECTIONS for field in fields(section)]
@@ -256,6 +259,18 @@ def test_quotes_keep_what_yaml_would_take_for_a_comment():
 def test_json_is_read_as_strictly(text, expected):
     with pytest.raises(ValueError, match=re.escape(expected)):
         parse_json(text)
+
+
+def test_a_key_twice_in_the_configuration_of_a_run_is_found_at_load(tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(BUNDLED_MODEL, run)
+    written = run / "config.json"
+    written.write_text(written.read_text().replace('"byte_dim": 64', '"byte_dim": 64, "byte_dim": 64'))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["files"]["config.json"] = sha256_of(written)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="the key `byte_dim` stands twice"):
+        patchpad.load(run)
 
 
 def test_yaml_of_nothing_and_what_follows_a_value():

@@ -67,6 +67,7 @@ def test_an_arm_may_bring_its_own_base_seeds_bytes_and_text(study):
     [
         ("name: s,", "nam: s,", "unknown key `nam`\nDid you mean `name`?"),
         ("name: s, ", "", "the key `name` is missing"),
+        ("name: s,", "name: s, name: t,", "is not valid YAML: line 1: the key `name` stands twice"),
         ("{name: x}", "{name: x, modl: {}}", "unknown key `arms[0].modl`\nDid you mean `model`?"),
         ("{name: x}", "{name: x, model: {trunk_dims: 8}}", "arm `x`: unknown key `model.trunk_dims`\nDid you mean"),
         ("{name: x}", "{name: x, train: {steps: 5}}", "arm `x`: `train.steps` is set\nLeave it out"),

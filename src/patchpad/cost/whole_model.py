@@ -53,7 +53,7 @@ def cost(
         dtype: type of the cached values, `float32`, `bfloat16` or `float16`.
 
     Raises:
-        ConfigError: a rate, a context or a dtype that cannot be.
+        ConfigError: a rate, a context, a document or a dtype that cannot be.
     """
     if config.kind != "patch" and scratchpads_per_byte != 0:
         raise ConfigError(
@@ -65,6 +65,10 @@ def cost(
     if trunk_pairs_per_slot is None:
         trunk_pairs_per_slot = 1 + mean_earlier_patches(patches_per_byte * context_bytes)
     documents = (context_bytes,) if document_positions is None else document_positions
+    if not len(documents) or min(documents) < 1:
+        raise ConfigError(
+            "document_positions is empty or has a 0; allowed: at least one document, at least 1 position each"
+        )
     if config.kind == "patch":
         if pooled_bytes_per_slot is None:
             pooled_bytes_per_slot = mean_pooled_bytes(patches_per_byte, scratchpads_per_byte, context_bytes)
