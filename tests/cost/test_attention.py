@@ -13,6 +13,7 @@ from patchpad.config import ModelConfig, PatchifierConfig
 from patchpad.cost import cost
 from patchpad.cost.attention import mean_pairs, patch_pairs, window_pairs
 from patchpad.data import Corpus, cut_windows
+from patchpad.errors import ConfigError
 from patchpad.evaluation.bits_per_byte import evaluate, predictions
 from patchpad.evaluation.breakdown import measure
 from patchpad.inspection.inspection import inspect
@@ -102,3 +103,9 @@ def test_megabyte_counts_the_pairs_of_the_patches_of_short_documents():
     assert exact.parts["local_model"].attention_flops_per_byte == pytest.approx(4 * 2 * pairs * 32)
     trunk = exact.parts["trunk"].attention_flops_per_byte
     assert 0 < point.flops_per_byte - (exact.flops_per_byte - trunk) < trunk
+
+
+@pytest.mark.parametrize("wrong", [[], [5, 0]])
+def test_documents_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigError, match="document_positions is empty or holds 0"):
+        cost(SMALL, context_bytes=64, patches_per_byte=1 / 8, scratchpads_per_byte=0.0, document_positions=wrong)
