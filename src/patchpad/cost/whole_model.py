@@ -67,7 +67,7 @@ def cost(
     documents = (context_bytes,) if document_positions is None else document_positions
     if not len(documents) or min(documents) < 1:
         raise ConfigError(
-            "document_positions is empty or has a 0; allowed: at least one document, at least 1 position each"
+            "document_positions is empty or holds 0; allowed: one document or more, of 1 position or more"
         )
     if config.kind == "patch":
         if pooled_bytes_per_slot is None:
