@@ -50,6 +50,19 @@ def test_arms_differ_from_the_base_and_the_base_from_its_file_key_by_key():
     assert config.train.steps == -(-10000 // bytes_per_step(config))
 
 
+def test_a_base_is_a_preset_by_name_or_a_file_beside_the_study(study, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: {trunk_dim: 128}")
+    for config, trunk_dim in (("tiny-byte", 64), ("own.yaml", 128)):
+        loaded = study(MINIMAL.replace("{a: {}}", f"{{a: {{}}}}, base: {{config: {config}}}"))
+        assert loaded.runs[0].config.model.trunk_dim == trunk_dim
+    with pytest.raises(ConfigError, match="'tiny-bite' is neither a preset nor a file") as raised:
+        study(MINIMAL.replace("{a: {}}", "{a: {}}, base: {config: tiny-bite}"))
+    assert "Did you mean `tiny-byte`" in raised.value.hint
+    with pytest.raises(ConfigError, match="cannot read the configuration") as raised:
+        study(MINIMAL.replace("{a: {}}", "{a: {}}, base: {config: missing.yaml}"))
+    assert "base.config" in raised.value.hint
+
+
 def test_an_arm_may_bring_its_own_base_seeds_bytes_and_text(study):
     loaded = study(
         "{name: s, bytes_seen: 9000, seeds: [0, 1], data: {a: {}, b: {}}, base: {model: {trunk_dim: 64}}, arms: ["
