@@ -59,9 +59,13 @@ class Calibration:
                 return high_threshold + share * (low_threshold - high_threshold)
         return finite[0][1] if compute < finite[0][0] else finite[-1][1]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `calibration.json` holds."""
+        return {"text_sha256": self.text_sha256, "rows": list(self.rows)}
+
     def to_json(self) -> str:
         """Returns the content of `calibration.json`."""
-        return strict_json({"text_sha256": self.text_sha256, "rows": list(self.rows)}, indent=1)
+        return strict_json(self.to_dict(), indent=1)
 
     @staticmethod
     def read(path: Path) -> "Calibration":

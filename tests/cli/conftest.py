@@ -1,11 +1,12 @@
 """The command line in this process: exit code, stdout and stderr of a call, and a small run to work on."""
 
+import logging
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +42,17 @@ class Called:
 
 
 @pytest.fixture
-def patchpad(capsys) -> Callable[..., Called]:
-    """Runs the command line in this process."""
+def patchpad(capsysbinary) -> Iterator[Callable[..., Called]]:
+    """Runs the command line in this process; what a model writes need not be UTF-8."""
 
     def call(*arguments: str | Path) -> Called:
-        capsys.readouterr()
+        capsysbinary.readouterr()
         code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Called(code, captured.out, captured.err)
+        captured = capsysbinary.readouterr()
+        return Called(code, captured.out.decode("utf-8", "replace"), captured.err.decode())
 
-    return call
+    yield call
+    logging.getLogger("patchpad").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -236,7 +236,8 @@ class TestWrongRun:
     [
         (["--scratchpad-threshold", "nan"], "scratchpad_threshold_nats is nan; allowed: a number of nats"),
         (["--scratchpad-threshold", "1.5", "--scratchpad-threshold", "nan"], "scratchpad_threshold_nats is nan"),
-        (["--scratchpad-threshold", "much"], 'unable to convert "much" into float'),
+        (["--scratchpad-threshold", "much"], "--scratchpad-threshold: 'much' is not a number; allowed: numbers, inf"),
+        (["--scratchpad-threshold", "1,,2"], "--scratchpad-threshold: '' is not a number"),
         (["--limit-bytes", "-1"], "limit_bytes is -1; allowed: 0 for all"),
         (["--limit-bytes", "x"], 'unable to convert "x" into int'),
         (["--overlap", "64"], "overlap is 64 with windows of 64 bytes"),
@@ -310,7 +311,7 @@ def test_wrong_options_of_cost(fails, config, options, expected):
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["inspect", "--text", "-"], "Name a file with --text."),
+        (["inspect", "--text", "-"], "Name a file with --text, or give the text itself with --words."),
         (["generate", "--prompts", "-"], "Name a file with --prompts."),
     ],
 )

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shlex
 import sys
 
 import pytest
@@ -91,10 +92,11 @@ def test_html_leaves_the_summary_and_its_path_and_goes_with_json(patchpad, finis
     assert f'id="bpb">{found["bits_per_byte"]:.4f}<' in source
 
 
-def test_longer_text_is_cut_and_that_is_said(patchpad, finished, text, tmp_path):
+def test_longer_text_is_cut_and_that_is_said(patchpad, finished, text, tmp_path, caplog):
     page, size = tmp_path / "page.html", text.stat().st_size
     called = patchpad("inspect", finished, "--text", text, "--limit-bytes", "70", "--html", page)
-    assert f"the first 70 of {size:,} bytes" in called.err
+    assert called.code == 0
+    assert f"the first 70 of {size:,} bytes" in caplog.text
     assert f"he first 70 of {size:,} bytes" in page.read_text(encoding="utf-8")
     assert as_json(patchpad("inspect", finished, "--text", text, "--limit-bytes", "70", "--json"))["num_bytes"] == 70
     everything = patchpad("inspect", finished, "--text", text, "--limit-bytes", "0", "--json")
@@ -108,6 +110,7 @@ def test_text_may_be_packed_or_come_from_stdin(patchpad, finished, short, tmp_pa
     assert as_json(patchpad("inspect", finished, "--text", tmp_path / "short.txt.gz", "--json")) == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(short.read_bytes())))
     assert as_json(patchpad("inspect", finished, "--text", "-", "--json")) == expected
+    assert as_json(patchpad("inspect", finished, "--words", short.read_text(), "--json")) == expected
 
 
 def test_compute_chooses_the_threshold(patchpad, fails, run, text, short):
@@ -122,7 +125,15 @@ def test_compute_chooses_the_threshold(patchpad, fails, run, text, short):
 def test_wrong_inputs_give_two_lines(fails, finished, short, tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "broken.gz").write_bytes(gzip.compress(bytes(range(256)))[:-20])
-    assert f"no file is at {tmp_path}/missing" in fails(1, "inspect", finished, "--text", tmp_path / "missing")
+    missing = fails(1, "inspect", finished, "--text", tmp_path / "it's missing")
+    assert f"no file is at {tmp_path}/it's missing" in missing
+    words = missing.splitlines()[1].partition("patchpad inspect ")[2]
+    assert shlex.split(words) == ["--words", f"{tmp_path}/it's missing"]
+    assert "neither --text nor --words was given" in fails(2, "inspect", finished)
+    assert "both --text and --words were given" in fails(2, "inspect", finished, "--text", "a", "--words", "b")
+    assert "words is empty" in fails(1, "inspect", finished, "--words", "")
+    assert "no file is at aaa" in fails(1, "inspect", finished, "--text", "a" * 5000)
+    assert "--html is -" in fails(1, "inspect", finished, "--text", short, "--html", "-")
     assert "is a directory" in fails(1, "inspect", finished, "--text", tmp_path)
     assert "empty.txt is empty" in fails(1, "inspect", finished, "--text", tmp_path / "empty.txt")
     assert "cannot read" in fails(1, "inspect", finished, "--text", tmp_path / "broken.gz")
@@ -149,7 +160,7 @@ def test_a_page_never_replaces_the_text_or_what_is_no_file(fails, finished, shor
         message = fails(1, "inspect", finished, "--text", short, "--html", page)
         assert f"{page} is the text itself; the page would replace it" in message
     os.mkfifo(tmp_path / "pipe")
-    assert "is no regular file" in fails(1, "inspect", finished, "--text", short, "--html", tmp_path / "pipe")
+    assert "is not a regular file" in fails(1, "inspect", finished, "--text", short, "--html", tmp_path / "pipe")
     assert short.read_bytes() == before
     assert (tmp_path / "pipe").is_fifo()
 

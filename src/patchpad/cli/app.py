@@ -1,7 +1,5 @@
 """Entry point: finds the command, prints errors in two lines, sets the exit code. Imports no torch."""
 
-import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,6 +8,7 @@ import cyclopts
 from cyclopts import App
 
 from patchpad.cli.openmp import adapt_openmp
+from patchpad.cli.streams import flush_or_drop, help_width, prepare_streams, print_error
 from patchpad.errors import PatchpadError
 from patchpad.version import __version__
 
@@ -27,25 +26,37 @@ COMMANDS = {
 
 HELP = """Byte-level language models with Scratchpad Patching.
 
-Results go to stdout, logs and progress to stderr. Add --debug to any command to see the traceback of an error."""
+Results go to stdout, logs and progress to stderr.
+
+Every command also takes --quiet (no progress and no log lines but warnings) and --debug (the traceback of an error)."""
+
+SWITCHES = ("--debug", "--quiet")
+TAKE_ANY_VALUE = ("--prompt", "--prompts", "--stop", "--text", "--words")
+"""Options whose value may begin with a hyphen, so that `--prompt --debug` continues the text `--debug`."""
 
 
-def build_app(chosen: str = "") -> App:
+def build_app(chosen: str = "", *, with_help: bool = False) -> App:
     """Returns the app; a command's module is imported when it is called or its help is shown.
 
     Args:
         chosen: the command that is about to run; its help is its docstring, that of the others the summary.
+        with_help: help will be shown, so its width is bounded: in a column or two rich would never end.
     """
     app = App(
         name="patchpad",
         help=HELP,
         version=__version__,
         help_flags=["--help", "-h"],
-        version_flags=["--version"],
+        version_flags=["--version", "-V"],
         suppress_keyboard_interrupt=False,  # `main` says so itself
     )
+    if with_help:
+        from rich.console import Console
+
+        app.console = Console(width=help_width())
     for name, summary in COMMANDS.items():
         app.command(f"patchpad.cli.{name}:{name}", name=name, **({} if name == chosen else {"help": summary}))
+    app.register_install_completion_command(help="Make the Tab key complete commands and options in your shell.")
     return app
 
 
@@ -55,52 +66,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
     """
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a locale that cannot show a character must not end a command
-            stream.reconfigure(errors="backslashreplace")
+    tokens, switches = split_switches(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in switches
+    prepare_streams(is_quiet="--quiet" in switches)
+    code = 0
     try:
         adapt_openmp(tokens)
-        app = build_app(tokens[0] if tokens else "")
+        with_help = not tokens or not {"--help", "-h"}.isdisjoint(tokens)
+        app = build_app(tokens[0] if tokens else "", with_help=with_help)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        if tokens[:1] == ["train"] and not {"--help", "-h"}.isdisjoint(tokens):
+        if with_help and tokens[:1] == ["train"]:
             from patchpad.cli.train_help import print_keys
 
             print_keys(app.console)
-        if sys.stdout is not None:  # None where the shell has closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except PatchpadError as error:
-        return _report(error, debug, error.message, error.hint, error.exit_code)
+        code = _report(error, debug, error.message, error.hint, error.exit_code)
     except cyclopts.CycloptsError as error:
         command = tokens[0] if tokens and tokens[0] in COMMANDS else ""
         see = f"See: patchpad {command} --help".replace("  ", " ")
         if isinstance(error, cyclopts.UnusedCliTokensError):
             see = f"Write an option before each value: --data A --data B. {see}"
-        return _report(error, debug, " ".join(str(error).split()), see, 2)
+        code = _report(error, debug, " ".join(str(error).split()), see, 2)
     except SystemExit as error:
         if not isinstance(error.__context__, BrokenPipeError):  # rich ends the program when its reader has gone
             raise
-        return 0
     except BrokenPipeError:
-        # The reader has gone (`| head`): what it wanted was delivered. Python must not flush stdout again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return _report(None, debug, "interrupted", "", 130)
+        pass  # the reader has gone (`| head`): what it wanted was delivered
+    except KeyboardInterrupt as error:
+        code = _report(error, debug, "interrupted", "", 130)
     except OSError as error:
-        return _report(error, debug, str(error), "Check the path, its permissions and the free space.", 1)
-    return 0
+        message = str(error) if flush_or_drop() else f"cannot write to stdout: {error.strerror}"
+        code = _report(error, debug, message, "Check the path, its permissions and the free space.", 1)
+    flush_or_drop()
+    return code
 
 
-def _report(error: BaseException | None, debug: bool, message: str, hint: str, code: int) -> int:
-    if debug and error is not None:
+def split_switches(arguments: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Takes the switches of every command out of the words of a command line; a value of an option is left alone."""
+    tokens: list[str] = []
+    switches = set()
+    for argument in arguments:
+        if argument in SWITCHES and not (tokens and tokens[-1] in TAKE_ANY_VALUE):
+            switches.add(argument)
+        else:
+            tokens.append(argument)
+    return tokens, switches
+
+
+def _report(error: BaseException, debug: bool, message: str, hint: str, code: int) -> int:
+    if debug:
         traceback.print_exception(error)
-    print(f"patchpad: {message}", file=sys.stderr)
-    if hint:
-        print(hint, file=sys.stderr)
+    print_error(message, hint)
     return code
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from patchpad.cli.options import DataPaths, Device, Json, RunPath
+from patchpad.cli.streams import print_json, print_text
 
 
 def calibrate(
@@ -17,6 +18,7 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Measure the calibration table on held-out text and store it with the model; then --compute works."""
+    from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_calibration
     from patchpad.device import select_device
     from patchpad.evaluation import calibrate as calibration
@@ -27,10 +29,10 @@ def calibrate(
     with run_lock(run_of(run), "patchpad calibrate"):
         checkpoint = open_checkpoint(run)
         model = checkpoint.model().to(select_device(device))
-        table = calibration.calibrate(model, data, limit_bytes=limit_bytes)
+        table = calibration.calibrate(model, text_to_measure(data), limit_bytes=limit_bytes)
         store_calibration(checkpoint.path, table)
     if json:
-        print(table.to_json())
+        print_json(table.to_dict())
     else:
         print_calibration(table.rows)
-        print(f"Stored in {checkpoint.path}. Least compute: {table.least_compute:.4f} trunk calls per byte.")
+        print_text(f"Stored in {checkpoint.path}. Least compute: {table.least_compute:.4f} trunk calls per byte.")

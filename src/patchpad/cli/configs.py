@@ -1,12 +1,12 @@
 """`patchpad configs`. Imports no torch."""
 
-import json as json_module
 import sys
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
+from patchpad.cli.streams import print_json
 from patchpad.config import load_config, preset_names, preset_text
 from patchpad.cost import cost, count_parameters, default_rates
 from patchpad.errors import ConfigError, near_matches
@@ -28,7 +28,7 @@ def configs(
     if preset is None:
         rows = sorted(map(describe, names), key=lambda row: row["num_params"])
         if json:
-            print(json_module.dumps({"presets": rows}, allow_nan=False))
+            print_json({"presets": rows})
         else:
             from patchpad.cli.tables import print_presets
 
@@ -37,7 +37,7 @@ def configs(
     if preset not in names:
         raise ConfigError(f"there is no preset {preset!r}", hint=near_matches(preset, names))
     if json:
-        print(json_module.dumps(load_config(preset).to_dict(), allow_nan=False))
+        print_json(load_config(preset).to_dict())
     else:
         sys.stdout.write(preset_text(preset))
 

@@ -1,11 +1,11 @@
 """`patchpad cost`. Imports no torch."""
 
-import json as json_module
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
+from patchpad.cli.streams import print_json
 from patchpad.config import load_config
 from patchpad.cost import cost as compute_cost
 from patchpad.cost import default_rates
@@ -38,7 +38,7 @@ def cost(
         dtype=dtype,
     ).to_dict()
     if json:
-        print(json_module.dumps(result, allow_nan=False))
+        print_json(result)
         return
     from patchpad.cli.tables import print_cost
 

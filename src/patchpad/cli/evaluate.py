@@ -4,7 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import DataPaths, Device, Json, RunPath
+from patchpad.cli.options import DataPaths, Device, Json, RunPath, Thresholds
+from patchpad.cli.streams import print_json
 
 
 def evaluate(
@@ -12,10 +13,7 @@ def evaluate(
     /,
     *,
     data: DataPaths,
-    scratchpad_threshold: Annotated[
-        list[float] | None,
-        Parameter(negative=(), help="Nats, inf (no scratchpads) or -inf (at every byte); may be repeated."),
-    ] = None,
+    scratchpad_threshold: Thresholds | None = None,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
     overlap: Annotated[
         int, Parameter(help="Bytes of context that further windows repeat, uncounted; FLOPs per byte include them.")
@@ -24,16 +22,16 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold."""
+    from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_measured, print_points
     from patchpad.evaluation import bits_per_byte
-    from patchpad.files import strict_json
     from patchpad.training.checkpoint import load
 
     model = load(run, device=device)
-    windows = bits_per_byte.choose_windows(model, data, limit_bytes=limit_bytes, overlap_bytes=overlap)
+    windows = bits_per_byte.choose_windows(model, text_to_measure(data), limit_bytes=limit_bytes, overlap_bytes=overlap)
     points = bits_per_byte.evaluate(model, windows, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=0)
     if json:
-        print(strict_json({"points": [point.to_dict() for point in points]}))
+        print_json({"points": [point.to_dict() for point in points]})
     else:
         print_points([point.to_dict() for point in points])
         print_measured(points[0].num_bytes, windows.corpus.num_bytes)

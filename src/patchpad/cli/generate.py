@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, OptionalRunPath
-from patchpad.cli.stdin import read_stdin
+from patchpad.cli.options import Device, Json, OptionalRunPath, argument_bytes
+from patchpad.cli.streams import BytesPrinter, print_json, read_stdin
 from patchpad.errors import ConfigError
-from patchpad.text import encode_text
 
 if TYPE_CHECKING:
     from patchpad.inference.generator import Completion, Generation
@@ -63,7 +61,10 @@ def generate(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it."""
+    """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it.
+
+    A file or pipe gets the exact bytes. On a terminal, control characters are shown as escapes.
+    """
     from patchpad.data.prompts import parse_prompts, read_prompts
     from patchpad.inference.generator import Generation
     from patchpad.training.checkpoint import load
@@ -72,7 +73,7 @@ def generate(
         found = "neither --prompt nor --prompts was" if prompt is None else "both --prompt and --prompts were"
         raise ConfigError(f"{found} given; allowed: one of the two", hint='Try: patchpad generate --prompt "It was"')
     if prompt is not None:
-        given = [_argument_bytes(text) for text in prompt]
+        given = [argument_bytes(text) for text in prompt]
     elif str(prompts) == "-":
         given = parse_prompts(read_stdin("Name a file with --prompts."), "stdin", json_lines=False)
     else:
@@ -81,7 +82,7 @@ def generate(
         load(run, device=device),
         given,
         max_new_bytes=max_new_bytes,
-        stop=[_argument_bytes(text) for text in stop or ()],
+        stop=[argument_bytes(text) for text in stop or ()],
         scratchpad_threshold_nats=scratchpad_threshold,
         compute=compute,
         temperature=temperature,
@@ -99,49 +100,31 @@ def generate(
         _print_in_order(generation)
 
 
-def _argument_bytes(text: str) -> bytes:
-    """Returns an argument as UTF-8; bytes that the locale could not decode come back as they were typed."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return encode_text(text)
-
-
 def _print_stream(generation: "Generation") -> None:
-    from patchpad.text import TextDecoder
-
-    decoder = TextDecoder()  # over prompt and continuation, so that a character may begin in one and end in the other
-    sys.stdout.write(decoder.push(generation.prompts[0]))
-    sys.stdout.flush()
+    printer = BytesPrinter()  # over prompt and continuation: a character may begin in one and end in the other
+    printer.print(generation.prompts[0])
     for new in generation:
-        piece = decoder.push(new.data)
-        if piece:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    print(decoder.push(b"", final=True))
+        printer.print(new.data)
+    printer.print(b"", end=True)
 
 
 def _print_in_order(generation: "Generation") -> None:
     """Prints each prompt with its continuation as soon as it and all before it have ended."""
-    from patchpad.text import decode_text
-
     num_printed = 0
     for _ in _with_progress(generation):
         while num_printed < len(generation.rows) and generation.rows[num_printed].stop_reason is not None:
-            prompt, data = generation.prompts[num_printed], bytes(generation.rows[num_printed].data)
-            print(f"--- {num_printed + 1}", decode_text(prompt + data), sep="\n", flush=True)
+            number = f"--- {num_printed + 1}\n".encode()
+            data = bytes(generation.rows[num_printed].data)
+            BytesPrinter().print(number + generation.prompts[num_printed] + data, end=True)
             num_printed += 1
 
 
 def _print_json(generation: "Generation") -> None:
-    from patchpad.files import strict_json
-
     try:
         for _ in _with_progress(generation):
             pass
     finally:  # what there is when the user interrupts, too
-        completions = [completion_values(completion) for completion in generation.completions()]
-        print(strict_json({"completions": completions}))
+        print_json({"completions": [completion_values(completion) for completion in generation.completions()]})
 
 
 def completion_values(completion: "Completion") -> dict[str, Any]:
@@ -161,6 +144,8 @@ def _with_progress(generation: "Generation") -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from patchpad.training.progress import shows_bar
+
     total = len(generation.rows)
     num_ended = num_bytes = 0
     began = told = time.monotonic()
@@ -171,7 +156,7 @@ def _with_progress(generation: "Generation") -> Iterator[None]:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not shows_bar(),
     ) as bar:
         task = bar.add_task("generating", total=total, rate=0.0)
         for new in generation:

@@ -1,5 +1,6 @@
 """`patchpad inspect`."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, OptionalRunPath
-from patchpad.cli.stdin import read_stdin
-from patchpad.errors import ConfigError, DataError
+from patchpad.cli.options import Device, Json, OptionalRunPath, argument_bytes
+from patchpad.cli.streams import print_json, print_text, read_stdin
+from patchpad.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
     from patchpad.inspection.inspection import Inspection
+
+logger = logging.getLogger(__name__)
 
 
 def inspect(
@@ -20,9 +23,12 @@ def inspect(
     /,
     *,
     text: Annotated[
-        str,
+        str | None,
         Parameter(allow_leading_hyphen=True, help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin."),
-    ],
+    ] = None,
+    words: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="The text itself, in place of a file.")
+    ] = None,
     html: Annotated[Path | None, Parameter(help="Write a page with a threshold slider here.")] = None,
     scratchpad_threshold: Annotated[
         float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
@@ -38,7 +44,6 @@ def inspect(
 
     Without RUN, the small model that ships with patchpad reads it.
     """
-    from patchpad.files import strict_json
     from patchpad.inference.generator import threshold_from_dials
     from patchpad.inspection.inspection import inspect as inspect_text
     from patchpad.inspection.terminal import summary_lines
@@ -46,18 +51,18 @@ def inspect(
 
     if limit_bytes < 0:
         raise ConfigError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
-    data, name = _read(text)
+    data, name = _read(text, words)
     if html is not None:
-        _check_writable(html, Path(text))
+        _check_writable(html, None if text is None else Path(text))
     note = ""
     if 0 < limit_bytes < len(data):
         note = f"the first {limit_bytes:,} of {len(data):,} bytes"
-        print(f"{name}: {note} are shown; --limit-bytes 0 shows all", file=sys.stderr)
+        logger.info("%s: %s are shown; --limit-bytes 0 shows all", name, note)
         data = data[:limit_bytes]
     model = load(run, device=device)
     threshold = threshold_from_dials(model, scratchpad_threshold, compute)
     if html is not None:
-        print("measuring bits per byte along the threshold", file=sys.stderr)
+        logger.info("measuring bits per byte along the threshold")
     inspection = inspect_text(model, data, scratchpad_threshold_nats=threshold, with_grid=html is not None)
     if html is not None:
         from patchpad.inspection.page import write_page
@@ -66,52 +71,63 @@ def inspect(
             html, inspection, name=name, model_name="shipped with patchpad" if run is None else str(run), note=note
         )
     if json:
-        print(strict_json(inspection.to_dict()))
+        print_json(inspection.to_dict())
         return
     if html is None:
         _print_view(inspection)
         print()
-    print("\n".join(summary_lines(inspection, name)))
+    print_text("\n".join(summary_lines(inspection, name)))
     if html is not None:
-        print(f"page: {html}")
+        print_text(f"page: {html}")
 
 
-def _read(text: str) -> tuple[bytes, str]:
+def _read(text: str | None, words: str | None) -> tuple[bytes, str]:
     """Returns the bytes and what to call them.
 
     Raises:
-        DataError: no such file, one that cannot be read, one without a byte, or a closed stdin.
+        ConfigError: neither or both of the two.
+        DataError: no such file, one that cannot be read, no byte at all, or a closed stdin.
     """
     from patchpad.data.file_reading import read_bytes
 
-    path = Path(text)
-    name = "stdin" if text == "-" else path.name
-    if text == "-":
-        data = read_stdin("Name a file with --text.")
-    elif path.is_dir():
-        raise DataError(f"{path} is a directory; allowed: a file, or - for stdin", hint="Name one file with --text.")
-    elif not path.exists():
-        raise DataError(f"no file is at {path}", hint="Check the path; - reads stdin.")
+    if (text is None) == (words is None):
+        found = "neither --text nor --words was" if text is None else "both --text and --words were"
+        raise ConfigError(f"{found} given; allowed: one of the two", hint='Try: patchpad inspect --words "It was"')
+    if words is not None:
+        data, name = argument_bytes(words), "words"
+    elif text == "-":
+        data, name = read_stdin("Name a file with --text, or give the text itself with --words."), "stdin"
     else:
+        path = Path(text or "")
+        name = path.name
+        if os.path.isdir(path):
+            raise DataError(f"{path} is a directory; allowed: a file, or - for stdin", hint="Name a file with --text.")
+        if not os.path.exists(path):
+            raise DataError(
+                f"no file is at {text}; --text takes a file, or - for stdin",
+                hint=f"To inspect words themselves: patchpad inspect --words {quoted(text or '')}",
+            )
         data = read_bytes(path)
     if not data:
-        raise DataError(f"{name} is empty; allowed: at least one byte", hint="Give a file with some text.")
+        raise DataError(f"{name} is empty; allowed: at least one byte", hint="Give some text.")
     return data, name
 
 
-def _check_writable(path: Path, text: Path) -> None:
+def _check_writable(page: Path, text: Path | None) -> None:
     """Finds a page that cannot be written, or that would replace the text, before the model is run."""
-    if path.exists() and not (path.is_dir() or path.is_file()):
-        raise DataError(f"{path} is no regular file; allowed: a file to write the page to", hint="Try page.html.")
-    if path.exists() and text.exists() and path.samefile(text):
-        raise DataError(f"{path} is the text itself; the page would replace it", hint="Choose another --html path.")
-    if path.is_dir():
+    if str(page) == "-":
+        raise DataError("--html is -; allowed: a file to write the page to", hint="Try --html page.html.")
+    if page.exists() and not (page.is_dir() or page.is_file()):
+        raise DataError(f"{page} is not a regular file; allowed: a file to write the page to", hint="Try page.html.")
+    if text is not None and page.exists() and text.exists() and page.samefile(text):
+        raise DataError(f"{page} is the text itself; the page would replace it", hint="Choose another --html path.")
+    if page.is_dir():
         raise DataError(
-            f"{path} is a directory; allowed: a file to write the page to", hint=f"Try {path / 'page.html'}."
+            f"{page} is a directory; allowed: a file to write the page to", hint=f"Try {quoted(page / 'page.html')}."
         )
-    if not os.access(path.parent, os.W_OK):
-        missing = "does not exist" if not path.parent.exists() else "cannot be written to"
-        raise DataError(f"{path.parent} {missing}, so {path.name} has no place", hint="Choose another --html path.")
+    if not os.access(page.parent, os.W_OK):
+        missing = "does not exist" if not page.parent.exists() else "cannot be written to"
+        raise DataError(f"{page.parent} {missing}, so {page.name} has no place", hint="Choose another --html path.")
 
 
 def _print_view(inspection: "Inspection") -> None:

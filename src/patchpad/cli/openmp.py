@@ -42,4 +42,4 @@ def adapt_openmp(tokens: Sequence[str]) -> None:
 def _threads() -> int:
     """Returns how many threads OpenMP will start."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(given) if given.isdigit() and int(given) > 0 else len(usable_processors())
+    return int(given) if given.isdecimal() and int(given) > 0 else len(usable_processors())

@@ -1,9 +1,12 @@
-"""Option types that several commands share."""
+"""Option types that several commands share, and what arguments mean."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+
+from patchpad.text import encode_text
 
 RunPath = Annotated[Path, Parameter(name="RUN", help="A run, or one of its step folders (RUN/checkpoints/step-N).")]
 OptionalRunPath = Annotated[
@@ -13,7 +16,49 @@ OptionalRunPath = Annotated[
     ),
 ]
 DataPaths = Annotated[
-    list[str], Parameter(name="--data", negative=(), help="File, glob or directory; may be repeated.")
+    list[str],
+    Parameter(
+        name="--data",
+        negative=(),
+        allow_leading_hyphen=True,
+        help="File, glob or directory; may be repeated; - is stdin.",
+    ),
 ]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def split_numbers(kind: Any, tokens: Sequence[Token]) -> list[float]:
+    """Reads `1,2,inf`, and the same flag given several times, as one list of numbers.
+
+    Raises:
+        ValueError: a part that is not a number.
+    """
+    numbers = []
+    for token in tokens:
+        for part in token.value.split(","):
+            try:
+                numbers.append(float(part))
+            except ValueError:
+                raise ValueError(f"{part!r} is not a number; allowed: numbers, inf and -inf") from None
+    return numbers
+
+
+Thresholds = Annotated[
+    list[float],
+    Parameter(
+        name="--scratchpad-threshold",
+        negative=(),
+        allow_leading_hyphen=True,
+        converter=split_numbers,
+        help="Nats, inf (no scratchpads) or -inf (at every byte); several: 1,2,inf, or the flag again.",
+    ),
+]
+
+
+def argument_bytes(text: str) -> bytes:
+    """Returns an argument as UTF-8; bytes that the locale could not decode come back as they were typed."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return encode_text(text)

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from patchpad.cli.options import Json
+from patchpad.cli.streams import print_json, print_text
 
 study = App(name="study")
 
@@ -36,7 +37,6 @@ def run(
     runs = choose_runs(loaded, arms or (), seeds or ())
 
     from patchpad.errors import StudyError, TrainingInterrupted
-    from patchpad.files import strict_json
     from patchpad.study.progress import study_progress_for_stderr
     from patchpad.study.report import has_results, write_study_report
     from patchpad.study.run import run_study
@@ -60,11 +60,11 @@ def run(
         raise
     written = write_study_report(out) if has_results(out) else None
     if json:
-        print(strict_json({"results": [str(path) for path in done], "report": written and str(written)}))
+        print_json({"results": [str(path) for path in done], "report": written and str(written)})
     elif written:
-        print(f"{len(done)} of {len(runs)} runs are done. Report: {written}")
+        print_text(f"{len(done)} of {len(runs)} runs are done. Report: {written}")
     else:
-        print(f"0 of {len(runs)} runs are done: other processes are at them. No report yet.")
+        print_text(f"0 of {len(runs)} runs are done: other processes are at them. No report yet.")
 
 
 @study.command
@@ -75,11 +75,13 @@ def report(
     json: Json = False,
 ) -> None:
     """Write DIR/report.md and its plots anew from DIR/results alone, without training."""
-    from patchpad.files import strict_json
     from patchpad.study.report import write_study_report
 
     written = write_study_report(folder)
-    print(strict_json({"report": str(written)}) if json else written)
+    if json:
+        print_json({"report": str(written)})
+    else:
+        print_text(str(written))
 
 
 def command_words(

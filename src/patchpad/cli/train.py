@@ -6,9 +6,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
+from patchpad.cli.streams import print_json, print_text, refuse_stdin
 from patchpad.config import Config, load_config
 from patchpad.config.model import NATS_TRIGGERS
-from patchpad.errors import ConfigError, near_matches
+from patchpad.errors import ConfigError, near_matches, quoted
 
 SECTIONS = ("model", "data", "train")
 OWN_OPTIONS = ("--config", "--data", "--out", "--resume", "--device", "--json", "--help")
@@ -24,6 +25,7 @@ def train(
         list[str] | None,
         Parameter(
             negative=(),
+            allow_leading_hyphen=True,
             help="File, glob or directory to train on; may be repeated. Default: the configuration's paths.",
         ),
     ] = None,
@@ -40,6 +42,7 @@ def train(
     """
     overrides = parse_fields(fields)
     settings = None
+    refuse_stdin(data)
     if resume is None:
         settings = new_settings(config, overrides, data, out, device)
     elif config or data or out or overrides or device:
@@ -57,13 +60,14 @@ def train(
             run = trainer.train(settings, data=data or None, out=out, progress=progress)
     last = trainer.read_metrics(run.path)[-1]
     if json:
-        from patchpad.files import strict_json
-
-        print(strict_json({"run": str(run.path), **last}))
+        print_json({"run": str(run.path), **last})
     else:
-        print(f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes")
+        print_text(
+            f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes"
+        )
         command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
-        print(f"Next: patchpad {command} {run.path} --data PATH, or patchpad generate {run.path} --prompt TEXT")
+        path = quoted(run.path)
+        print_text(f"Next: patchpad {command} {path} --data PATH, or patchpad generate {path} --prompt TEXT")
 
 
 def new_settings(

@@ -1,7 +1,6 @@
 """What a study shows while it runs: one live table on a terminal, plain lines elsewhere."""
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from patchpad.study.definition import ArmRun
 from patchpad.study.results import point_at, seconds_per_byte
-from patchpad.training.progress import duration
+from patchpad.training.progress import duration, shows_bar
 
 logger = logging.getLogger(__name__)
 
@@ -199,5 +198,5 @@ class TableStudyProgress(StudyProgress):
 
 
 def study_progress_for_stderr(runs: Sequence[ArmRun]) -> StudyProgress:
-    """Returns a table where stderr is a terminal, log lines elsewhere; a context manager."""
-    return TableStudyProgress(runs) if sys.stderr.isatty() else LogStudyProgress(runs)
+    """Returns a table where stderr is a terminal and log lines are wanted, else log lines; a context manager."""
+    return TableStudyProgress(runs) if shows_bar() else LogStudyProgress(runs)

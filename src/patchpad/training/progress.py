@@ -105,5 +105,11 @@ class BarProgress:
 
 
 def progress_for_stderr() -> BarProgress | LogProgress:
-    """Returns a bar where stderr is a terminal, log lines elsewhere; a context manager."""
-    return BarProgress() if sys.stderr.isatty() else LogProgress()
+    """Returns a bar where stderr is a terminal and log lines are wanted, else log lines; a context manager."""
+    return BarProgress() if shows_bar() else LogProgress()
+
+
+def shows_bar() -> bool:
+    """Returns whether a bar may be drawn: stderr is a terminal, and log lines are not turned off (`--quiet`)."""
+    is_wanted = logging.getLogger("patchpad").level <= logging.INFO
+    return is_wanted and sys.stderr is not None and sys.stderr.isatty()
