@@ -115,8 +115,6 @@ def _read(text: str | None, words: str | None) -> tuple[bytes, str]:
 
 def _check_writable(page: Path, text: Path | None) -> None:
     """Finds a page that cannot be written, or that would replace the text, before the model is run."""
-    if str(page) == "-":
-        raise DataError("--html is -; allowed: a file to write the page to", hint="Try --html page.html.")
     if page.exists() and not (page.is_dir() or page.is_file()):
         raise DataError(f"{page} is not a regular file; allowed: a file to write the page to", hint="Try page.html.")
     if text is not None and page.exists() and text.exists() and page.samefile(text):
