@@ -45,12 +45,12 @@ def sync_folder(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        _report_unsynced(str(folder), error.strerror)
+        _report_unsynced(error.strerror)
 
 
-@functools.lru_cache(maxsize=64)
-def _report_unsynced(folder: str, reason: str) -> None:
-    logger.warning("cannot sync %s (%s): a power cut may lose its newest files", folder, reason)
+@functools.cache
+def _report_unsynced(reason: str) -> None:
+    logger.warning("folders cannot be synced here (%s): a power cut may lose the newest files", reason)
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:

@@ -93,9 +93,8 @@ def test_a_folder_that_cannot_be_synced_is_said_once_and_training_goes_on(
     config = tools.config(steps=4, checkpoint_every=2)
     trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
     load(tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoints"
-    assert [message for message in caplog.messages if f"cannot sync {folder} (" in message] == [
-        f"cannot sync {folder} ({os.strerror(code)}): a power cut may lose its newest files"
+    assert caplog.messages == [
+        f"folders cannot be synced here ({os.strerror(code)}): a power cut may lose the newest files"
     ]
 
 
