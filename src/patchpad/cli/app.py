@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         code = _report(error, debug, "interrupted", "", 130)
     except OSError as error:
-        message = str(error) if flush_or_drop() else f"cannot write to stdout: {error.strerror}"
+        message = str(error) if error.filename or not error.strerror else f"cannot read or write: {error.strerror}"
         code = _report(error, debug, message, "Check the path, its permissions and the free space.", 1)
     flush_or_drop()
     return code

@@ -133,23 +133,16 @@ class BytesPrinter:
         sys.stdout.flush()
 
 
-def flush_or_drop() -> bool:
-    """Writes out what stdout and stderr still hold, or drops it where they are gone: Python would fail at exit.
-
-    Returns:
-        Whether all that was written to stdout is there.
-    """
-    is_whole = True
+def flush_or_drop() -> None:
+    """Writes out what stdout and stderr still hold, or drops it where they are gone: Python would fail at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            is_whole = is_whole and stream is not sys.stdout
             with suppress(OSError, ValueError):
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, stream.fileno())
                 os.close(null)
-    return is_whole
 
 
 def read_stdin(hint: str) -> bytes:

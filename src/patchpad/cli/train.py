@@ -66,8 +66,8 @@ def train(
             f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes"
         )
         command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
-        path = quoted(run.path)
-        print_text(f"Next: patchpad {command} {path} --data PATH, or patchpad generate {path} --prompt TEXT")
+        shown = quoted(run.path)
+        print_text(f"Next: patchpad {command} {shown} --data PATH, or patchpad generate {shown} --prompt TEXT")
 
 
 def new_settings(

@@ -1,7 +1,8 @@
 """Bits per byte along a list of thresholds, and nats of single bytes."""
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
-from patchpad.errors import InputError
+from patchpad.errors import InputError, TrainingError, integer_or_none
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.model.precision import autocast
@@ -133,7 +134,9 @@ def evaluate(
 
     Raises:
         DataError: unreadable or empty text.
-        InputError: something else than a model, or a threshold that is not a number or that the trigger does not take.
+        TrainingError: the model predicts nan or inf.
+        InputError: something else than a model or than paths, or a threshold that is not a number or that the trigger
+            does not take.
     """
     model = unwrapped(model)
     windows = choose_windows(model, data, limit_bytes=limit_bytes, overlap_bytes=overlap_bytes)
@@ -165,14 +168,32 @@ def choose_windows(
     overlap_bytes: int = 0,
 ) -> Windows:
     """Returns the windows that a measurement of `model` on `data` uses; the arguments are those of `evaluate`."""
+    limit, overlap = integer_or_none(limit_bytes), integer_or_none(overlap_bytes)
+    if limit is None or limit < 0:
+        raise InputError(f"limit_bytes is {limit_bytes!r}; allowed: 0 for all, or a number of bytes")
+    if overlap is None:
+        raise InputError(f"overlap_bytes is {overlap_bytes!r}; allowed: a number of bytes")
     if isinstance(data, Windows):
-        windows = data
-    else:
-        corpus = data if isinstance(data, Corpus) else open_corpus(data)
-        windows = cut_windows(corpus, model.config.context_bytes, overlap_bytes)
-    if limit_bytes < 0:
-        raise InputError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
-    return windows.limit(limit_bytes)
+        return data.limit(limit)
+    corpus = data if isinstance(data, Corpus) else open_corpus(checked_paths(data))
+    return cut_windows(corpus, model.config.context_bytes, overlap).limit(limit)
+
+
+def checked_paths(data: Any) -> list[str | Path]:
+    """Returns what a caller gave as paths of texts, as a list.
+
+    Raises:
+        InputError: it is something else, such as the text itself as bytes.
+    """
+    paths = [data] if isinstance(data, str | os.PathLike) else data
+    if isinstance(paths, Iterable) and not isinstance(paths, bytes | bytearray | dict):
+        paths = list(paths)
+        if all(isinstance(path, str | os.PathLike) for path in paths):
+            return [path if isinstance(path, str) else Path(path) for path in paths]
+    raise InputError(
+        f"data is of type {type(data).__name__}; allowed: a path, a list of paths, a Corpus or Windows",
+        hint="For text that is in memory: patchpad.score(model, text), or patchpad.inspect(model, text).point.",
+    )
 
 
 def predictions(
@@ -191,6 +212,9 @@ def predictions(
         threshold: one scratchpad threshold in nats; None for the stored one.
         batch_rows: rows of a pass; default: as many as ROW_BATCH_BYTES hold.
         null_context: for the patch model alone: no byte reads the trunk; see `ByteLM.forward`.
+
+    Raises:
+        TrainingError: the model predicts nan or inf.
     """
     row_positions = model.config.context_bytes + 1
     rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
@@ -207,6 +231,12 @@ def predictions(
             # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
             with torch.no_grad(), autocast(model.device):
                 predicted = predict(batch.byte_ids, batch.targets, decisions)
+            if not bool(predicted.nats[batch.is_byte].isfinite().all()):
+                raise TrainingError(
+                    "the model predicts nan or inf in place of probabilities; its weights, or what they compute, are "
+                    "not finite",
+                    hint="Use an earlier checkpoint of the run: training had probably diverged.",
+                )
             yield batch, predicted
     finally:
         model.train(was_training)
@@ -223,6 +253,10 @@ def score(model: LanguageModel, text: bytes | str, *, scratchpad_threshold_nats:
     """Returns -ln p of each byte of a text given those before it in its window, [byte] of float32, in nats.
 
     Text longer than the model's `context_bytes` is cut into windows as in `evaluate`. Empty text gives an empty array.
+
+    Raises:
+        InputError: something else than a model, than text or bytes, or than one threshold.
+        TrainingError: the model predicts nan or inf.
     """
     model = unwrapped(model)
     data = np.frombuffer(encode_text(text), dtype=np.uint8)

@@ -288,12 +288,20 @@ def stream(model: LanguageModel, prompt: str | bytes, **options: Unpack[Generati
     return TextStream(Generation(model, [prompt], **options))
 
 
-def complete(model: LanguageModel, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[Completion]:
-    """Generates for a ragged batch of prompts; `Generation` says what the options mean and what they raise.
+@overload
+def complete(model: LanguageModel, prompts: str | bytes, **options: Unpack[GenerationOptions]) -> Completion: ...
+@overload
+def complete(model: LanguageModel, prompts: Prompts, **options: Unpack[GenerationOptions]) -> list[Completion]: ...
+def complete(
+    model: LanguageModel, prompts: str | bytes | Prompts, **options: Unpack[GenerationOptions]
+) -> Completion | list[Completion]:
+    """Generates for one prompt or a ragged batch; `Generation` says what the options mean and what they raise.
 
     Returns:
-        One completion per prompt, in order.
+        One completion for one prompt; for several a list, in their order.
     """
+    if isinstance(prompts, str | bytes):
+        return complete(model, [prompts], **options)[0]
     generation = Generation(model, prompts, **options)
     for _ in generation:
         pass

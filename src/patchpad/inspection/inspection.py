@@ -199,7 +199,9 @@ def inspect(
             chosen threshold, and at a scratchpad per byte: about a dozen further passes.
 
     Raises:
-        InputError: no text, or a threshold that is no number or that the model's trigger does not take.
+        InputError: no text, something else than text or bytes, or a threshold that is not a number or that the model's
+            trigger does not take.
+        TrainingError: the model predicts nan or inf.
         GenerationError: a model without scratchpads.
     """
     model = unwrapped(model)

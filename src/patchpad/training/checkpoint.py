@@ -57,13 +57,14 @@ class Checkpoint:
         """Builds the model and loads its weights.
 
         Raises:
-            CheckpointError: the weights do not fit the configuration.
+            CheckpointError: the weights do not fit the configuration, or are not finite.
         """
         model = build_model(self.config.model)
         try:
             model.load_state_dict(_load_tensors(self.path / MODEL))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise _does_not_fit(self.path / MODEL, error) from error
+        _require_finite(model, self.path / MODEL)
         model.read_extra_files(self.path)
         model.calibration = Calibration.read(self.path / CALIBRATION) if (self.path / CALIBRATION).exists() else None
         return model.eval()
@@ -78,6 +79,20 @@ class Checkpoint:
     def trainer_state(self) -> dict[str, Any]:
         """Returns the trainer's state of a step folder."""
         return _read_json(self.path / TRAINER)
+
+
+def _require_finite(model: LanguageModel, file: Path) -> None:
+    """Refuses weights that are nan or inf; a threshold, which is a buffer, may be inf or -inf."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        found = tensor.isfinite() if name in parameters else ~tensor.isnan()
+        if not bool(found.all()):
+            raise CheckpointError(
+                f"{file} holds nan or inf in `{name}`; allowed: finite weights",
+                hint="Training had probably diverged: use an earlier checkpoint, or train with a lower learning rate.",
+            )
 
 
 def _does_not_fit(path: Path, error: Exception) -> CheckpointError:

@@ -287,8 +287,11 @@ class Trainer:
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
-        point = evaluate(self.model, self.text.validation, limit_bytes=self.config.train.validation_bytes)[0]
-        self._require_finite(point.bits_per_byte, "validation loss")
+        try:
+            point = evaluate(self.model, self.text.validation, limit_bytes=self.config.train.validation_bytes)[0]
+        except TrainingError:  # it says nothing of this run
+            self._require_finite(math.nan, "validation loss")
+            raise
         return point.bits_per_byte
 
     def _require_finite(self, value: float, what: str) -> None:
