@@ -50,12 +50,12 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
 
 
 @pytest.mark.parametrize("name", ["tour", "generation", "evaluation", "studies"])
-def test_the_commands_of_a_page_run_in_order(workplace, capsys, name):
+def test_the_commands_of_a_page_run_in_order(workplace, capsysbinary, name):
     for block in blocks(ROOT / "docs" / f"{name}.md", ""):
         for line in block.splitlines():
             assert line.startswith("patchpad ")
-            assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
-    assert capsys.readouterr().out
+            assert main(shlex.split(line)[1:]) == 0, (line, capsysbinary.readouterr().err)
+    assert capsysbinary.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
