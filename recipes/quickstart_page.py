@@ -28,7 +28,7 @@ def newest() -> tuple[str, dict[str, Any]]:
 def block() -> str:
     """Returns what the README says of the run."""
     name, result = newest()
-    facts, points, stored = result["facts"], result["points"], result["calibrated_threshold_nats"]
+    facts, points, stored = result["facts"], result["points"], result["stored_threshold_nats"]
     never = next(point for point in points if float(point["scratchpad_threshold_nats"]) == math.inf)
     chosen = next(point for point in points if point["scratchpad_threshold_nats"] == stored)
     text = (
@@ -64,7 +64,7 @@ def filled(page: str) -> str:
 def figure() -> str:
     """Returns the plot of the run: bits per byte against trunk calls per byte."""
     _, result = newest()
-    stored = result["calibrated_threshold_nats"]
+    stored = result["stored_threshold_nats"]
     points = sorted(result["points"], key=lambda point: point["trunk_calls_per_byte"])
     at = [(point["trunk_calls_per_byte"], point["bits_per_byte"]) for point in points]
     chosen = [place for place, point in zip(at, points, strict=True) if point["scratchpad_threshold_nats"] == stored]

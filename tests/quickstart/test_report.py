@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from patchpad.pages.marked_text import visible_units
+from patchpad.quickstart.content import Report
 from patchpad.quickstart.plots import smoothed
-from patchpad.quickstart.report import Report, render_report, write_report
+from patchpad.quickstart.report import render_report, write_report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 LOADING = {"script", "img", "link", "iframe", "object", "embed", "audio", "video", "source", "base", "use", "image"}
@@ -67,7 +68,7 @@ def report(**changes) -> Report:
         "summary": "It costs 2.375 bits per byte.",
         "facts": {"parameters": "12,345", "hardware": "2 CPU threads"},
         "points": POINTS,
-        "calibrated_threshold_nats": 1.75,
+        "stored_threshold_nats": 1.75,
         "baselines": {"xz": 2.6, "bz2": 9.5},
         "training": [
             {"bytes_seen": 1000 * step, "train/bpb": 2 + 6 / step, **({"val/bpb": 2.4} if step % 50 == 0 else {})}
@@ -108,8 +109,8 @@ NO_MARKS = {"sample_scratchpads": [], "sample_patch_ends": [], "sample_entropy_n
         {"points": POINTS[:1]},
         {"points": [point(math.inf, 0.0, 0.0)]},
         {"points": [POINTS[0]] * 3},
-        {"calibrated_threshold_nats": 7},
-        {"calibrated_threshold_nats": math.inf},
+        {"stored_threshold_nats": 7},
+        {"stored_threshold_nats": math.inf},
         {"training": [{"bytes_seen": 5, "train/bpb": math.nan}, {"bytes_seen": 0, "val/bpb": 3.0}]},
         {"training": [{"bytes_seen": 16, "train/bpb": 8.0}]},
         {**NO_MARKS, "sample": b""},
@@ -154,9 +155,9 @@ def test_infinite_thresholds_show_as_signs_and_may_come_from_json():
         assert not re.search(r"\binf\b", Page(source).text)
 
 
-def test_only_the_calibrated_row_is_marked():
+def test_only_the_stored_row_is_marked():
     rows = re.findall(r"<tr.*?</tr>", render_report(report(baselines={})), re.DOTALL)
-    (marked,) = [row for row in rows if "calibrated" in row]
+    (marked,) = [row for row in rows if "stored" in row]
     assert "1.750" in marked
     assert "class=chosen" in marked
     assert "2.3750" in marked
@@ -172,7 +173,7 @@ def test_a_far_baseline_is_named_below_the_plot_instead_of_squeezing_it():
 def test_every_byte_of_a_sample_is_visible_once():
     units = visible_units(PROMPT.encode() + SAMPLE)
     assert [unit.text for unit in units] == [
-        *("Ü", "b", "e", "r", " ", "c", "a", "f", "é", "␊", "\\xE2\\x80\\x8B", " ", "<", "i", ">"),
+        *("Ü", "b", "e", "r", " ", "c", "a", "f", "é", "\\n", "\\xE2\\x80\\x8B", " ", "<", "i", ">"),
         *("\\xFF", "\\x00", "\\xE2", "\\x80"),
     ]
     assert [unit.start for unit in units[1:]] == [unit.stop for unit in units[:-1]]

@@ -6,12 +6,11 @@ import pytest
 
 from patchpad.config import Config, load_config
 from patchpad.errors import ConfigError
+from patchpad.study.changes import first_difference, learned_from
 from patchpad.study.definition import (
     BUNDLED,
     bytes_per_step,
     choose_runs,
-    first_difference,
-    learned_from,
     load_study,
     with_data,
 )

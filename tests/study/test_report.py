@@ -12,7 +12,7 @@ import pytest
 from patchpad.errors import DataError
 from patchpad.study import plots as study_plots
 from patchpad.study.report import write_study_report
-from patchpad.study.results import read_results
+from patchpad.study.results import RESULT_SHAPE, read_results
 from patchpad.study.summary import summarize
 
 
@@ -181,3 +181,26 @@ def test_a_folder_without_results_and_a_broken_result_are_refused(results, tmp_p
     (results / "results" / "plain-seed0.json").write_text("{")
     with pytest.raises(DataError, match=r"cannot read .*plain-seed0.json"):
         write_study_report(results)
+
+
+def keys_of(shape, path=()):
+    """Yields the path to every key that a result must have; entries of lists are those of the first one."""
+    for key, part in shape.items() if isinstance(shape, dict) else [(0, shape[0])] if isinstance(shape, list) else ():
+        if key != 0:
+            yield (*path, key)
+        yield from keys_of(part, (*path, key))
+
+
+def test_a_result_that_lacks_anything_or_has_another_type_is_refused_by_its_path(results):
+    path = results / "results" / "plain-seed0.json"
+    whole = path.read_text()
+    for *above, key in keys_of(RESULT_SHAPE):
+        for spoil in (lambda place, key: place.pop(key), lambda place, key: place.update({key: [{}, "x"]})):
+            content = place = json.loads(whole)
+            for step in above:
+                place = place[step]
+            spoil(place, key)
+            path.write_text(json.dumps(content))
+            with pytest.raises(DataError, match=rf"is not a result of a study: `[^`]*{key}[^`]*` is") as raised:
+                read_results(results)
+            assert raised.value.hint == f"Move {path} away, and run the study again."

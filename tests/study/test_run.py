@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 
@@ -154,7 +155,8 @@ def test_a_changed_arm_beside_a_result_is_refused_with_both_named_and_the_next_c
         run_study(study, out=finished)
     result = finished / "results" / "entropy-seed0.json"
     assert raised.value.message == f"arm `entropy` has changed since {result} was made: model.trunk_layers 1, now 2"
-    assert f"rm -r {result} {finished / 'runs' / 'entropy-seed0'} && patchpad study" in raised.value.hint
+    away = f"move {result} and {finished / 'runs' / 'entropy-seed0'} away and run: patchpad study"
+    assert away in raised.value.hint
 
 
 def test_a_changed_text_or_evaluation_beside_a_result_is_refused(finished, write_study, tmp_path):
@@ -175,7 +177,7 @@ def test_results_that_were_measured_on_other_windows_are_refused(finished, write
     path.write_text(json.dumps(result))
     with pytest.raises(ConfigError, match=r"arm `plain` has changed .*: other measured windows") as raised:
         run_study(write_study(tmp_path), out=out, arms=["random"])
-    assert f"anew: rm {path} && patchpad study" in raised.value.hint
+    assert f"or move {path} away and run: patchpad study" in raised.value.hint
 
 
 def test_a_folder_of_another_study_is_refused_and_kept(finished, write_study, tmp_path):
@@ -260,6 +262,46 @@ def test_a_changed_arm_that_is_half_trained_is_refused(write_study, tmp_path):
     changed = write_study(tmp_path, ("warmup_steps: 2", "warmup_steps: 3"))
     with pytest.raises(ConfigError, match=r"train.warmup_steps 2, now 3"):
         run_study(changed, out=out, arms=["plain"])
+
+
+GARBAGE = [
+    "",
+    "not json",
+    "[1, 2]",
+    "3",
+    '"words"',
+    "{}",
+    '{"format_version": 1}',
+    '{"model": 3}',
+    '{"train": {"steps": []}}',
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_spoilt_file_in_a_studys_folder_is_an_error_that_says_what_to_do(write_study, tmp_path, capsys, content):
+    study, out = write_study(tmp_path), tmp_path / "my study"
+    command = ["study", str(study.path), "--out", str(out), "--arms", "plain", "--seeds", "0"]
+    for spoilt in (out / "runs" / "plain-seed0" / "config.json", out / "results" / "plain-seed0.json"):
+        spoilt.parent.mkdir(parents=True, exist_ok=True)
+        spoilt.write_text(content)
+        assert main(command) in (1, 2)
+        *_, message, hint = capsys.readouterr().err.splitlines()
+        assert str(spoilt.parent) in message
+        assert "away" in hint
+        assert "rm " not in hint
+        spoilt.unlink()
+
+
+def test_every_hint_of_a_changed_study_quotes_its_paths_and_deletes_nothing(write_study, tmp_path):
+    out = tmp_path / "my study"
+    run_study(write_study(tmp_path), out=out, arms=["plain"], seeds=[0])
+    changed = write_study(tmp_path, ("warmup_steps: 2", "warmup_steps: 3"))
+    with pytest.raises(ConfigError) as raised:
+        run_study(changed, out=out, arms=["plain"], seeds=[0])
+    words = shlex.split(raised.value.hint)
+    assert str(out / "results" / "plain-seed0.json") in words
+    assert str(out / "runs" / "plain-seed0") in words
+    assert not {"rm", "-r"} & set(words)
 
 
 def test_an_arm_that_fails_does_not_keep_the_others_from_being_trained(write_study, tmp_path):

@@ -10,8 +10,8 @@ from rich.table import Table
 from patchpad.pages.numbers import compact_number
 
 
-def print_points(points: Sequence[dict[str, Any]], *, calibrated_threshold_nats: float | None = None) -> None:
-    """Prints evaluation points; the row at the calibrated threshold is marked with an asterisk."""
+def print_points(points: Sequence[dict[str, Any]], *, stored_threshold_nats: float | None = None) -> None:
+    """Prints evaluation points; the row at the stored threshold is marked with an asterisk."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
         "threshold\n(nats)",
@@ -24,7 +24,7 @@ def print_points(points: Sequence[dict[str, Any]], *, calibrated_threshold_nats:
         table.add_column(heading, justify="right")
     for point in points:
         threshold = point["scratchpad_threshold_nats"]
-        mark = " *" if calibrated_threshold_nats is not None and threshold == calibrated_threshold_nats else ""
+        mark = " *" if stored_threshold_nats is not None and threshold == stored_threshold_nats else ""
         table.add_row(
             format_threshold(threshold) + mark,
             f"{point['bits_per_byte']:.4f}",

@@ -35,12 +35,15 @@ class Unit:
 
 
 def visible_units(data: bytes) -> list[Unit]:
-    r"""Splits bytes into characters; what cannot be seen becomes ``␊`` (a newline) or ``\xNN`` for each byte."""
+    r"""Splits bytes into characters; what cannot be seen becomes ``\n`` or, for each byte, ``\xNN``.
+
+    Plain ASCII, since the fonts of many readers have no sign for a newline and show an empty box.
+    """
     units, start = [], 0
     while start < len(data):
         stop, character = _character_at(data, start)
         if character == "\n":
-            units.append(Unit(start, stop, "␊", is_escape=True, breaks_line=True))
+            units.append(Unit(start, stop, "\\n", is_escape=True, breaks_line=True))
         elif character and character.isprintable():
             units.append(Unit(start, stop, character))
         else:  # invalid UTF-8, control characters, and marks that would silently reorder or hide text

@@ -15,7 +15,7 @@ MAX_CURVE_POINTS = 400
 
 def tradeoff_figure(
     points: Sequence[dict[str, Any]],
-    calibrated: dict[str, Any] | None,
+    stored: dict[str, Any] | None,
     baselines: Mapping[str, Number],
     *,
     key: str,
@@ -26,7 +26,7 @@ def tradeoff_figure(
 
     Args:
         points: evaluation points, at least one.
-        calibrated: the one of them to mark.
+        stored: the one of them to mark.
         baselines: bits per byte of others; those near the curve are drawn as lines, those far away are named below.
         key: which compute: `trunk_calls_per_byte` or `flops_per_byte`.
         x_label: its name and unit.
@@ -34,13 +34,13 @@ def tradeoff_figure(
     """
     points = sorted(points, key=lambda point: point[key])
     positions = [(float(point[key]), float(point["bits_per_byte"])) for point in points]
-    # The line passes through the calibrated point too, but that point's label belongs to its own marker.
-    labels = ["" if point is calibrated else nats_text(threshold_of(point), digits=2) for point in points]
+    # The line passes through the stored point too, but that point's label belongs to its own marker.
+    labels = ["" if point is stored else nats_text(threshold_of(point), digits=2) for point in points]
     series = [Series("all thresholds" if len(points) > 1 else "", positions, point_labels=labels)]
-    if calibrated is not None:
-        chosen = (float(calibrated[key]), float(calibrated["bits_per_byte"]))
-        label = nats_text(threshold_of(calibrated), digits=2)
-        series.append(Series("calibrated threshold", [chosen], point_labels=[label]))
+    if stored is not None:
+        chosen = (float(stored[key]), float(stored["bits_per_byte"]))
+        label = nats_text(threshold_of(stored), digits=2)
+        series.append(Series("stored threshold", [chosen], point_labels=[label]))
     low, high = min(y for _, y in positions), max(y for _, y in positions)
     reach = max(1.5 * (high - low), 0.02 * high)  # a far line would squeeze the curve flat
     near = {name: value for name, value in baselines.items() if low - reach <= value <= high + reach}

@@ -2,51 +2,47 @@
 
 import logging
 import math
-import platform
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from patchpad.config import Config, DataConfig, ModelConfig, TrainConfig
 from patchpad.cost import count_parameters
-from patchpad.data import Windows, cut_windows
+from patchpad.data import cut_windows
 from patchpad.data.bundled_text import bundled_novels
 from patchpad.errors import ConfigError, RunInUseError
-from patchpad.evaluation.bits_per_byte import Point
-from patchpad.evaluation.calibrate import calibration_of, calibration_points
-from patchpad.evaluation.compressors import compressors_bits_per_byte
-from patchpad.files import strict_json, write_atomically
-from patchpad.inference.generator import Completion, complete
-from patchpad.inspection.inspection import inspect
+from patchpad.evaluation.calibrate import calibration_of
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.language_model import LanguageModel
-from patchpad.quickstart.report import Report, write_report
+from patchpad.quickstart.measuring import EVALUATED_BYTES, SecondsLeft, measure, sample
+from patchpad.quickstart.record import (
+    REPORT,
+    RESULT,
+    Course,
+    QuickstartResult,
+    Request,
+    build_report,
+    describe_run,
+    measured_parts,
+    write_result,
+)
+from patchpad.quickstart.report import write_report
+from patchpad.training.budget import ClockBudget
 from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
 from patchpad.training.run_folder import require_one_process
 from patchpad.training.text import RunText, absolute_paths
-from patchpad.training.trainer import Run, StepSums, Trainer, new_run, read_metrics
-from patchpad.version import __version__
+from patchpad.training.trainer import Trainer, new_run
 
 logger = logging.getLogger(__name__)
 
-TRAINING_SHARE = 0.7
-"""Share of the minutes that training takes; the rest is for measuring, a sample and the page."""
-TIMED_STEPS = 12
-LEAST_STEPS = 20
-EVALUATED_BYTES = 80_000
-REPORT, RESULT = "report.html", "quickstart.json"
-"""What lies beside the run's own files."""
-DEFAULT_MINUTES, DEFAULT_DEVICE = 5.0, "cpu"
-PROMPT = "It was"
-SAMPLE_BYTES = 400
+MOST_RESERVED = 0.3
+"""Share of the minutes that is kept for what follows training, at most: on a slow machine less is measured instead."""
+STEPS_AFTER_TRAINING = 320
+"""All that follows training takes as long as so many training steps, when everything is measured."""
+STEPS_AFTER_MEASURING, STEPS_AFTER_SAMPLE = 15, 7
+"""The same of a sample and the page, and of the page alone."""
 
 CONFIG = Config(
     model=ModelConfig(byte_dim=48, window_bytes=8, trunk_dim=192),
@@ -62,91 +58,111 @@ CONFIG = Config(
 """16-byte patches, entropy scratchpads at 3/16 per byte, thin local layers that see 8 bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuickstartResult:
-    """What the command prints."""
-
-    run: Run
-    points: tuple[Point, ...]
-    completion: Completion
-    report_path: Path
-    seconds: float
-
-    @property
-    def without_scratchpads(self) -> Point:
-        """The point at +inf."""
-        return self.points[0]
-
-    @property
-    def calibrated(self) -> Point:
-        """The point at the stored threshold."""
-        stored = float(self.run.model.scratchpad_threshold_nats)
-        return next(point for point in self.points if point.scratchpad_threshold_nats == stored)
-
-    @property
-    def change_percent(self) -> float:
-        """Change of bits per byte from no scratchpads to the stored threshold; below 0 is better."""
-        return 100 * (self.calibrated.bits_per_byte / self.without_scratchpads.bits_per_byte - 1)
-
-
 def quickstart(
+    request: Request,
     *,
-    out: Path | None = None,
-    minutes: float = DEFAULT_MINUTES,
-    data: Sequence[str] = (),
-    seed: int = 0,
-    device: str = DEFAULT_DEVICE,
     progress: Progress,
+    began: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> QuickstartResult:
-    """Trains within a time budget, evaluates along the threshold, samples, and writes `report.html`.
+    """Trains for a time or a number of steps, evaluates along the threshold, samples, and writes `report.html`.
+
+    With minutes, training goes by the clock: the learning rate and the frozen share of thresholds follow the time that
+    is over, and what is kept for measuring follows the speed of the last steps. Where that is too little to measure
+    everything, fewer bytes are measured. With steps, nothing looks at the clock, and the numbers can be repeated.
 
     Args:
-        out: run directory, absent or empty; None for `runs/quickstart`, or the next that is free.
-        minutes: budget for everything; the number of steps follows from the measured speed.
-        data: the user's files; empty: the bundled novels, one of them held out.
-        seed: of initialisation, data order and sample.
-        device: as in the configuration.
+        request: what the user asked for.
         progress: receives every training step.
+        began: when the time began, by `clock`; default: now.
+        clock: seconds from any origin.
 
     Raises:
-        ConfigError: minutes out of range, or `out` is not empty.
+        ConfigError: minutes or steps out of range, or `out` is not empty.
         DataError: unreadable or too little text.
+        RunInUseError: another process is at work in `out`.
         TrainingInterrupted: stopped by a signal after saving.
     """
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise ConfigError(f"minutes is {minutes}; allowed: a number above 0", hint="Try --minutes 5.")
+    check(request)
     require_one_process()
-    began = time.perf_counter()
-    command = command_line(out=out, minutes=minutes, data=data, seed=seed, device=device)
-    config = replace(CONFIG, data=data_config(data), train=replace(CONFIG.train, seed=seed, device=device))
+    began = clock() if began is None else began
+    train = replace(CONFIG.train, seed=request.seed, device=request.device)
+    if request.steps is not None:
+        train = replace(train, steps=request.steps)
+    data = DataConfig(paths=absolute_paths(request.data)) if request.data else bundled_novels()
+    config = replace(CONFIG, data=data, train=train)
     with ExitStack() as stack:
-        folder, text = _begin(stack, out, config)
-        seconds_per_step = time_step(config, text)
-        left = 60 * minutes * TRAINING_SHARE - (time.perf_counter() - began)
-        config = replace(config, train=replace(config.train, steps=max(LEAST_STEPS, int(left / seconds_per_step))))
-        _announce(config, seconds_per_step)
-        training_began = time.perf_counter()
-        run = Trainer(config, folder, text).run(progress)
-        assert isinstance(run.model, ByteLM)
-        training_seconds = time.perf_counter() - training_began
-
-        logger.info("measuring held-out text along the threshold")
+        folder, text = _begin(stack, request.out, config)
+        budget = None if request.minutes is None else clock_budget(began, 60 * request.minutes, clock)
+        _announce(config, request)
+        training_began = clock()
+        run = Trainer(config, folder, text).run(progress, budget)
+        model = run.model
+        assert isinstance(model, ByteLM)
         windows = cut_windows(text.validation, config.model.context_bytes).limit(EVALUATED_BYTES)
-        points = calibration_points(run.model, windows)
-        run.model.calibration = calibration_of(points, windows)
-        store_calibration(run.path, run.model.calibration)
-        completion = complete(run.model, [PROMPT], max_new_bytes=SAMPLE_BYTES, seed=seed)[0]
+        course = Course(
+            training_seconds=clock() - training_began,
+            first_plan=None if budget is None else budget.first_plan,
+            bytes_to_measure=int(windows.num_bytes.sum()),
+        )
+        logger.info("measuring held-out text along the threshold")
+        measured = measure(model, windows, _seconds_left(budget, STEPS_AFTER_MEASURING))
+        model.calibration = calibration_of(measured.points, measured.windows)
+        store_calibration(run.path, model.calibration)
+        completion = sample(model, seed=request.seed, seconds_left=_seconds_left(budget, STEPS_AFTER_SAMPLE))
+        page_parts = measured_parts(model, measured, completion.data)
         result = QuickstartResult(
             run=run,
-            points=tuple(points),
+            points=measured.points,
             completion=completion,
             report_path=run.path / REPORT,
-            seconds=time.perf_counter() - began,
+            seconds=clock() - began,
         )
-        facts = describe_run(config, run, training_seconds)
-        write_result(result, facts)
-        write_report(result.report_path, build_report(result, facts, windows, command))
+        facts = describe_run(request, run, course, measured)
+        write_result(result, request, course, measured, facts)
+        write_report(result.report_path, build_report(result, request, facts, page_parts))
         return result
+
+
+def check(request: Request) -> None:
+    """Checks that a request has either minutes or steps, and that they are in range.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    minutes, steps = request.minutes, request.steps
+    if (minutes is None) == (steps is None):
+        raise ConfigError(
+            f"minutes is {minutes} and steps is {steps}; allowed: one of the two",
+            hint="Give --minutes to train by the clock, or --steps to get numbers that can be repeated.",
+        )
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise ConfigError(f"minutes is {minutes}; allowed: a number above 0", hint="Try --minutes 5.")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps is {steps}; allowed: an integer of at least 1", hint="Try --steps 2000.")
+
+
+def clock_budget(began: float, seconds: float, clock: Callable[[], float]) -> ClockBudget:
+    """Returns what ends training in time to measure, sample and write the page.
+
+    Args:
+        began: when the time began, by `clock`.
+        seconds: for everything.
+        clock: seconds from any origin.
+    """
+
+    def reserve(seconds_per_step: float) -> float:
+        return min(STEPS_AFTER_TRAINING * seconds_per_step, MOST_RESERVED * seconds)
+
+    return ClockBudget(began + seconds, reserve, clock=clock)
+
+
+def _seconds_left(budget: ClockBudget | None, steps: int) -> SecondsLeft | None:
+    """Returns the seconds until a part of the work must be over that so many steps' time has to follow."""
+    if budget is None:
+        return None
+    ends_at, clock = budget.ends_at - steps * budget.seconds_per_step, budget.clock
+    return lambda: ends_at - clock()
 
 
 def _begin(stack: ExitStack, out: Path | None, config: Config) -> tuple[Path, RunText]:
@@ -160,13 +176,12 @@ def _begin(stack: ExitStack, out: Path | None, config: Config) -> tuple[Path, Ru
                 raise  # else another quickstart has just taken it
 
 
-def _announce(config: Config, seconds_per_step: float) -> None:
+def _announce(config: Config, request: Request) -> None:
     logger.info(
-        "training %s parameters for %d steps of %d bytes, about %.1f minutes",
+        "training %s parameters, %d bytes a step, %s",
         f"{sum(count_parameters(config.model).values()):,}",
-        config.train.steps,
         config.train.batch_rows * config.model.context_bytes,
-        config.train.steps * seconds_per_step / 60,
+        f"{request.steps:,} steps" if request.minutes is None else f"{request.minutes:g} minutes for everything",
     )
 
 
@@ -175,105 +190,3 @@ def free_folder() -> Path:
     first = Path("runs/quickstart")
     candidates = [first, *(first.with_name(f"quickstart-{number}") for number in range(2, 10_000))]
     return next(folder for folder in candidates if not folder.exists())
-
-
-def command_line(*, out: Path | None, minutes: float, data: Sequence[str], seed: int, device: str) -> str:
-    """Returns the command that runs `quickstart` with these arguments, without those that are the defaults."""
-    words = ["patchpad", "quickstart"]
-    if out is not None:
-        words += ["--out", str(out)]
-    if minutes != DEFAULT_MINUTES:
-        words += ["--minutes", str(minutes).removesuffix(".0")]
-    for path in data:
-        words += ["--data", path]
-    if seed != 0:
-        words += ["--seed", str(seed)]
-    if device != DEFAULT_DEVICE:
-        words += ["--device", device]
-    return shlex.join(words)
-
-
-def data_config(data: Sequence[str]) -> DataConfig:
-    """Returns the user's files, or the bundled novels with one held out."""
-    return DataConfig(paths=absolute_paths(data)) if data else bundled_novels()
-
-
-def time_step(config: Config, text: RunText) -> float:
-    """Returns the seconds of a training step, measured on a few that are thrown away."""
-    trainer = Trainer(config, Path(), text)  # saves nothing
-    times = []
-    for _ in range(TIMED_STEPS):
-        began = time.perf_counter()
-        trainer.train_step(StepSums())
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[2:]))
-
-
-def describe_run(config: Config, run: Run, training_seconds: float) -> dict[str, str]:
-    """Returns the facts that stand beside the numbers."""
-    last = read_metrics(run.path)[-1]
-    return {
-        "Parameters": f"{sum(count_parameters(config.model).values()):,}",
-        "Patch size": f"{config.model.patchifier.target_patch_size} bytes ({config.model.patchifier.kind})",
-        "Scratchpads": f"{config.model.trigger.kind} trigger, {config.train.scratchpads_per_byte} per byte in training",
-        "Trained on": f"{last['bytes_seen'] / 1e6:.2f} MB seen, {last['step']:,} steps",
-        "Training time": f"{training_seconds:.0f} s on {torch.get_num_threads()} threads ({run.model.device})",
-        "Hardware": platform.processor() or platform.machine(),
-        "Versions": f"patchpad {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        "Seed": str(config.train.seed),
-    }
-
-
-def write_result(result: QuickstartResult, facts: dict[str, str]) -> None:
-    """Writes `quickstart.json`: every number that the page and the table show."""
-    content = {
-        "points": [point.to_dict() for point in result.points],
-        "calibrated_threshold_nats": result.calibrated.scratchpad_threshold_nats,
-        "change_percent": result.change_percent,
-        "seconds": result.seconds,
-        "facts": facts,
-        "sample": result.completion.text,
-    }
-    write_atomically(result.run.path / RESULT, strict_json(content, indent=1))
-
-
-def build_report(result: QuickstartResult, facts: dict[str, str], windows: Windows, command: str) -> Report:
-    """Collects what the page shows; `command` is the one that was run."""
-    never, chosen = result.without_scratchpads, result.calibrated
-    model = result.run.model
-    assert isinstance(model, ByteLM)
-    folder = result.run.path
-    again = ["patchpad", "train", "--config", str(folder / "config.json"), "--out", f"{folder}-again"]
-    return Report(
-        title="Scratchpad Patching, the first run",
-        summary=(
-            f"On held-out text, scratchpads take the same weights from {never.bits_per_byte:.4f} to "
-            f"{chosen.bits_per_byte:.4f} bits per byte ({result.change_percent:+.2f} %), with "
-            f"{chosen.trunk_calls_per_byte:.3f} instead of {never.trunk_calls_per_byte:.3f} trunk calls per byte "
-            f"and a trunk cache of the same size. One seed, a small model, {never.num_bytes:,} bytes of text."
-        ),
-        facts=facts,
-        points=[point.to_dict() for point in result.points],
-        calibrated_threshold_nats=chosen.scratchpad_threshold_nats,
-        baselines=compressors_bits_per_byte(windows.as_corpus()),
-        training=read_metrics(result.run.path),
-        sample_prompt=PROMPT,
-        sample=result.completion.data,
-        command=command,
-        reproduce=(
-            f"The number of steps follows from the machine's speed. To repeat this run exactly on the same machine:\n"
-            f"{shlex.join(again)}"
-        ),
-        **sample_marks(model, PROMPT.encode() + result.completion.data),
-    )
-
-
-def sample_marks(model: LanguageModel, data: bytes) -> dict[str, Any]:
-    """Returns scratchpads, patch ends and entropies of each byte of a text of one window, as the report takes them."""
-    inspection = inspect(model, data)
-    assert inspection.entropy_nats is not None
-    return {
-        "sample_scratchpads": inspection.scratchpad.tolist(),
-        "sample_patch_ends": inspection.patch_end.tolist(),
-        "sample_entropy_nats": inspection.entropy_nats.tolist(),
-    }

@@ -15,7 +15,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.study.definition import ArmRun
 from patchpad.study.progress import StudyProgress
 from patchpad.study.provenance import commit
-from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_json
+from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_training
 from patchpad.training import checkpoint as files
 from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, read_metrics
@@ -34,7 +34,7 @@ class TrainingRecord:
 
     def __init__(self, run: ArmRun, folder: Path, text: Mapping[str, dict[str, Any]], progress: StudyProgress) -> None:
         self.run, self.path, self.progress = run, folder / TRAINING, progress
-        before = read_json(self.path) if self.path.exists() else {}
+        before = read_training(self.path) if self.path.exists() else {}
         self.text = text
         self.commits: list[str | None] = before.get("commits", [])
         if not self.commits or self.commits[-1] != commit():
@@ -103,7 +103,7 @@ def train_arm(
 
 def training_facts(run_folder: Path) -> dict[str, Any]:
     """Returns bytes, times, commits and a short curve of a finished run."""
-    lines, record = read_metrics(run_folder), read_json(run_folder / TRAINING)
+    lines, record = read_metrics(run_folder), read_training(run_folder / TRAINING)
     seen = [0, *(line["bytes_seen"] for line in lines)]
     sizes = [after - before for before, after in itertools.pairwise(seen)]
     seconds = sum(size / line["bytes_per_second"] for size, line in zip(sizes, lines, strict=True))

@@ -13,16 +13,6 @@ from patchpad.errors import ConfigError, near_matches, quoted
 BUNDLED = "bundled"
 """As the only path of a text: the novels that ship with the package, one of them held out."""
 ARM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-NOT_PART_OF_AN_ARM = (
-    "device",
-    "compile",
-    "validate_every",
-    "validation_bytes",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "log_every",
-)
-"""Fields of `train` that change what is shown or kept, not what is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,41 +276,3 @@ def with_data(study: Study, data: Sequence[str], validation_data: Sequence[str])
             paths, held_out = (tuple(given[name].get(key, ())) for key in ("paths", "validation_paths"))
         found[name] = DataConfig(paths=paths, validation_paths=held_out)
     return found
-
-
-def learned_from(config: Config) -> dict[str, Any]:
-    """Returns the part of a configuration that what is learned depends on, the text left out."""
-    values = config.to_dict()
-    train = {key: value for key, value in values["train"].items() if key not in NOT_PART_OF_AN_ARM}
-    if not config.model.reads_entropy:
-        del train["entropy_head_weight"]
-    return {"model": values["model"], "train": train}
-
-
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Returns the first dotted key at which two nested dictionaries differ, with both values; None if there is none."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return None if old == new else f"{path} {old!r}, now {new!r}"
-
-
-__all__ = [
-    "BUNDLED",
-    "ArmFields",
-    "ArmRun",
-    "BaseFields",
-    "EvaluationFields",
-    "Study",
-    "StudyFields",
-    "TextFields",
-    "bytes_per_step",
-    "choose_runs",
-    "first_difference",
-    "learned_from",
-    "load_study",
-    "with_data",
-]

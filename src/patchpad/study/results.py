@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchpad.config import Config
-from patchpad.errors import ConfigError, DataError
+from patchpad.errors import ConfigError, DataError, quoted
 from patchpad.files import strict_json, write_atomically
-from patchpad.study.definition import ArmRun, Study, first_difference, learned_from
+from patchpad.study.definition import ArmRun, Study
 
 RESULT_VERSION, STUDY_VERSION = 1, 2
 STUDY = "study.json"
@@ -23,6 +22,50 @@ PARTS_OF_TEXTS = {"training": "training texts", "validation": "validation texts"
 TRAINING = "training.json"
 """Beside a run that is being trained, or was: its text, commits and times."""
 SECONDS = ("wall_seconds", "processor_seconds")
+
+NUMBER, NUMBER_OR_NULL = (int, float), (int, float, type(None))
+TYPE_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "an object"}
+TYPE_WORDS |= {list: "a list", type(None): "null"}
+POINT_NUMBERS = ("bits_per_byte", "num_bytes", "scratchpads_per_byte", "trunk_calls_per_byte", "flops_per_byte")
+RESULT_SHAPE = {
+    "arm": str,
+    "seed": int,
+    "text": str,
+    "config": {"model": {"context_bytes": int}, "train": dict},
+    "data": {part: {"num_bytes": int, "sha256": str} for part in PARTS_OF_TEXTS},
+    "evaluation": dict,
+    "parameters": dict,
+    "provenance": {"commit": (str, type(None)), "date": str},
+    "training": {
+        "bytes_seen": int,
+        **dict.fromkeys((*SECONDS, "bytes_per_second"), NUMBER),
+        "curve": [{"bytes_seen": int, "training_bits_per_byte": NUMBER}],
+    },
+    "measured": {
+        "points": [
+            {
+                "at": str,
+                **dict.fromkeys(POINT_NUMBERS, NUMBER),
+                "trunk_cache_bytes_per_byte": NUMBER,
+            }
+        ],
+        **dict.fromkeys(("entropy_head_bits_per_byte", "null_context_bits_per_byte"), NUMBER_OR_NULL),
+        **dict.fromkeys(("without_scratchpads", "stored"), (dict, type(None))),
+    },
+    "compressors": dict,
+}
+"""What reports and checks read of a result."""
+TRAINING_SHAPE = {
+    "text": {part: {"sha256": str} for part in PARTS_OF_TEXTS if part != EVALUATED},
+    "commits": list,
+    **dict.fromkeys(SECONDS, NUMBER),
+}
+STUDY_SHAPE = {
+    "name": str,
+    "text": str,
+    "references": dict,
+    "arms": [{"name": str, "text": str, "tier": int, "exploratory": bool, "seeds": [int]}],
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +113,7 @@ def write_study(folder: StudyFolder, study: Study) -> None:
     if other != fields.name:
         raise ConfigError(
             f"{folder.path} holds the study `{other}`; this one is `{fields.name}`",
-            hint=f"Choose another --out. If the study was renamed: rm {path}",
+            hint=f"Choose another --out. If the study was renamed, move {quoted(path)} away.",
         )
     content = {
         "format_version": STUDY_VERSION,
@@ -111,9 +154,9 @@ def read_result_files(results: Path) -> Results:
     Raises:
         DataError: there are none, or a file is not one of them.
     """
-    study = read_json(results / STUDY, STUDY_VERSION)
+    study = _read_json(results / STUDY, STUDY_VERSION, STUDY_SHAPE)
     order = {arm["name"]: number for number, arm in enumerate(study["arms"])}
-    runs = [read_json(path) for path in sorted(results.glob(RESULTS_OF_RUNS))]
+    runs = [read_result(path) for path in sorted(results.glob(RESULTS_OF_RUNS))]
     known = [run for run in runs if run["arm"] in order]
     if not known:
         raise DataError(f"{results} holds no result yet", hint="Run `patchpad study FILE --out DIR` first.")
@@ -130,90 +173,80 @@ def _require_one_text(runs: Sequence[dict[str, Any]], results: Path) -> None:
             other = first.setdefault((run["text"], part, size), run)
             if other["data"][part]["sha256"] != run["data"][part]["sha256"]:
                 names = [f"{one['arm']}-seed{one['seed']}" for one in (other, run)]
-                model = "" if part == EVALUATED else f" {results.parent / 'runs' / names[1]}"  # can be measured again
+                away = quoted(results / f"{names[1]}.json")
+                if part != EVALUATED:  # else the model that is there can be measured again
+                    away += f" and {quoted(results.parent / 'runs' / names[1])}"
                 raise DataError(
                     f"{results}: {names[0]} and {names[1]} have different {words} under the name `{run['text']}`",
-                    hint=f"Make one of them anew: rm -r {results / names[1]}.json{model}",
+                    hint=f"Move {away} away, and run the study again.",
                 )
 
 
-def read_json(path: Path, version: int = RESULT_VERSION) -> dict[str, Any]:
-    """Reads one result file, or another of a study with its version.
+def read_result(path: Path) -> dict[str, Any]:
+    """Reads one result file.
 
     Raises:
-        DataError: it cannot be read, or is of another version.
+        DataError: it cannot be read, is of another version, or lacks what a result has.
     """
+    return _read_json(path, RESULT_VERSION, RESULT_SHAPE)
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """Reads what stands beside a run about its training; the errors are those of `read_result`."""
+    return _read_json(path, RESULT_VERSION, TRAINING_SHAPE)
+
+
+def _read_json(path: Path, version: int, shape: Mapping[str, Any]) -> dict[str, Any]:
+    hint = f"Move {quoted(path)} away, and run the study again."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read {path}: {error}", hint=f"Remove it, and run the study again: rm {path}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format_version") != version:
-        raise DataError(
-            f"{path} is no result of this version of patchpad", hint=f"Remove it, and run the study again: rm {path}"
-        )
+        raise DataError(f"cannot read {path}: {error}", hint=hint) from error
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != version:
+        message = f"{path} has the format_version {found}; this version of patchpad reads {version}"
+        raise DataError(message, hint=hint)
+    wrong = misfit(content, shape)
+    if wrong is not None:
+        raise DataError(f"{path} is not a result of a study: {wrong}", hint=hint)
     return content
 
 
-def require_same_arm(
-    run: ArmRun, folder: StudyFolder, evaluation: dict[str, Any], text: Mapping[str, Any], again: str
-) -> dict[str, Any] | None:
-    """Checks that what a folder holds of a run was made by the study's definition of it.
+def misfit(value: Any, shape: Any, path: str = "") -> str | None:
+    """Returns the first place at which a value has not the shape that is asked for; None if it has.
 
     Args:
-        run: the arm and seed.
-        folder: the study's.
-        evaluation: the study's evaluation fields.
-        text: what `data` of a result says of its text; parts that are not there are not compared.
-        again: the command that runs the study.
-
-    Returns:
-        Its result, if it has one.
-
-    Raises:
-        ConfigError: the definition has changed.
+        value: of a JSON file.
+        shape: a dictionary of the keys that must be there, with their shapes; a list of the shape of all entries; or a
+            type, or several in a tuple.
+        path: of the value inside the file.
     """
-    result_path, run_path = folder.result(run), folder.run(run)
-    new = learned_from(run.config)
-    if result_path.exists():
-        result = read_json(result_path)
-        old = learned_from(Config.from_dict(result["config"], source=str(result_path)))
-        trained = {part: facts for part, facts in text.items() if part != EVALUATED}  # the text that the model has seen
-        difference = first_difference(old, new) or _another_text(result["data"], trained)
-        if difference is not None:
-            raise _changed(run, result_path, difference, f"rm -r {result_path} {run_path}", again)
-        difference = first_difference(result["evaluation"], json.loads(strict_json(evaluation)), "evaluation")
-        difference = difference or _another_text(result["data"], text)
-        if difference is not None:  # the trained model can be measured again
-            raise _changed(run, result_path, difference, f"rm {result_path}", again)
-        return result
-    for path in (run_path / "config.json", *sorted(run_path.glob("checkpoints/step-*/config.json"))):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError:  # not there, or another process has just replaced it
-            continue
-        difference = first_difference(learned_from(Config.from_dict(values, source=str(path))), new)
-        if difference is not None:
-            raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
-    if (run_path / TRAINING).exists():
-        difference = _another_text(read_json(run_path / TRAINING)["text"], text)
-        if difference is not None:
-            raise _changed(run, run_path, difference, f"rm -r {run_path}", again)
+    if isinstance(shape, Mapping):
+        if not isinstance(value, dict):
+            return f"`{path}` is {_short(value)}; allowed: an object"
+        for key, part in shape.items():
+            inside = f"{path}.{key}" if path else key
+            if key not in value:
+                return f"`{inside}` is missing"
+            wrong = misfit(value[key], part, inside)
+            if wrong is not None:
+                return wrong
+        return None
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"`{path}` is {_short(value)}; allowed: a list"
+        found = (misfit(entry, shape[0], f"{path}[{number}]") for number, entry in enumerate(value))
+        return next((wrong for wrong in found if wrong is not None), None)
+    types = shape if isinstance(shape, tuple) else (shape,)
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        words = " or ".join(TYPE_WORDS[one] for one in types)
+        return f"`{path}` is {_short(value)}; allowed: {words}"
     return None
 
 
-def _another_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Returns which part of a text differs, of those in `new`; both are what `data` of a result says."""
-    different = (part for part in new if part in old and old[part]["sha256"] != new[part]["sha256"])
-    return next((f"other {PARTS_OF_TEXTS[part]}" for part in different), None)
-
-
-def _changed(run: ArmRun, path: Path, difference: str, remove: str, again: str) -> ConfigError:
-    return ConfigError(
-        f"arm `{run.arm.name}` has changed since {path} was made: {difference}",
-        hint=f"Rename the arm, choose another --out, or make it anew: {remove} && {again}",
-    )
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def seconds_per_byte(result: dict[str, Any]) -> float:

@@ -21,6 +21,7 @@ from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
+from patchpad.study.changes import require_same_arm
 from patchpad.study.definition import BUNDLED, ArmRun, Study, choose_runs, with_data
 from patchpad.study.progress import LogStudyProgress, StudyProgress
 from patchpad.study.provenance import provenance
@@ -29,8 +30,7 @@ from patchpad.study.results import (
     RESULT_VERSION,
     TRAINING,
     StudyFolder,
-    read_json,
-    require_same_arm,
+    read_result,
     write_study,
 )
 from patchpad.training.checkpoint import CHECKPOINTS
@@ -197,7 +197,7 @@ def run_study(
         with _claimed(job.folder.run(run)) as is_mine:
             if job.folder.result(run).exists():  # found at the start, or made by another process since
                 if job.progress.rows[run.name].state != "done":
-                    job.progress.finished(run.name, read_json(job.folder.result(run)))
+                    job.progress.finished(run.name, read_result(job.folder.result(run)))
                 continue
             if not is_mine:
                 job.progress.became(run.name, "elsewhere")
