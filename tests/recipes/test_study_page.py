@@ -58,6 +58,7 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
         {
             "at": at,
             "bits_per_byte": value,
+            "num_bytes": 1000,
             "scratchpads_per_byte": CALLS[at] - 0.0625,
             "trunk_calls_per_byte": 1.0 if "fixed1-" in name else CALLS[at],
             "flops_per_byte": 8e6 if "fixed1-" in name else 8e6 * CALLS[at],
@@ -75,6 +76,7 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
         "provenance": provenance | {"date": "2026-11-25T10:00:00"},
         "config": Config(train=TrainConfig(trunk_learning_rate_ratio=0.5)).to_dict(),
         "data": {"training": facts, "validation": facts, "evaluated": facts},
+        "evaluation": {"bytes": 1000, "scratchpads_per_byte": [0.1875]},
         "parameters": {"trunk": 2_000_000, "entropy_head": 100_000 if len(bits) > 1 else 0},
         "training": training | {"bytes_per_second": 8000.0, "curve": [row]},
         "measured": {
