@@ -35,6 +35,10 @@ hypothesis.settings.load_profile("default")
 # A shell starts its background jobs with Ctrl-C ignored, and so do their children: tests of Ctrl-C would fail there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LINKS_NOT_ALLOWED = 1314  # an error number of Windows
+if os.name == "nt":
+    del os.kill  # which would end the run of the tests there: it sends no signals
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test` runs as users do, and skips what cannot run here, with its reason."""
@@ -56,13 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turns a missing extra, wherever a test or its fixtures meet it, into a skip with the error as its reason."""
+    """Turns what this machine lacks, wherever a test or its fixtures meet it, into a skip with its reason."""
     report = yield
-    error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, MissingExtraError):
+    if call.excinfo and (reason := what_is_lacking(call.excinfo.value)):
         report.outcome = "skipped"
-        report.longrepr = (str(item.path), item.reportinfo()[1] or 0, f"Skipped: {error}")
+        report.longrepr = (str(item.path), item.reportinfo()[1] or 0, f"Skipped: {reason}")
     return report
+
+
+def what_is_lacking(error: BaseException) -> str | None:
+    """Returns why an error is no fault of the package: a missing extra, or what Windows does not have."""
+    if isinstance(error, MissingExtraError):
+        return str(error)
+    if os.name == "nt" and isinstance(error, AttributeError) and error.obj in (os, signal):
+        return f"Windows lacks it: {error}"
+    if os.name == "nt" and getattr(error, "winerror", None) == LINKS_NOT_ALLOWED:
+        return f"Windows lets only some users make links: {error}"
+    return None
 
 
 @pytest.fixture(autouse=True)

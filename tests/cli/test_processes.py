@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from patchpad.cli.app import COMMANDS
 
+resource = pytest.importorskip("resource", reason="processor time of other processes is measured on POSIX systems")
 HELP_SECONDS = 0.5
 
 

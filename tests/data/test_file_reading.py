@@ -6,7 +6,6 @@ import json
 import logging
 import lzma
 import random
-import resource
 from contextlib import ExitStack
 
 import numpy as np
@@ -28,6 +27,7 @@ def texts(corpus: Corpus) -> list[bytes]:
 @pytest.fixture
 def file_limit():
     """Sets how many files this process may open, until the test ends."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit of open files")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield lambda limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
