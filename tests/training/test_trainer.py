@@ -202,11 +202,11 @@ def test_run_that_diverges_says_so_instead_of_saving_nonsense(tmp_path, text, to
     assert list((tmp_path / "run").rglob("model.safetensors")) == []
 
 
-def test_unknown_device_is_an_error(tmp_path, text, tools):
-    error = tools.train_until_error(
-        tools.config(device="tpu"), tools.Hook(), ConfigError, data=text, out=tmp_path / "r"
-    )
-    assert error.message.startswith("device is 'tpu'; allowed: auto, cpu")
+def test_device_that_this_machine_lacks_is_an_error_and_leaves_no_folder(tmp_path, text, tools):
+    config = tools.config(device="cuda:77")
+    error = tools.train_until_error(config, tools.Hook(), ConfigError, data=text, out=tmp_path / "r")
+    assert error.message == "device is 'cuda:77', but this machine has none"
+    assert not (tmp_path / "r").exists()
 
 
 def test_each_pass_takes_the_next_batch_and_each_step_its_learning_rate(tmp_path, text, tools, monkeypatch):
