@@ -22,7 +22,7 @@ from patchpad.inference.sampling import Sampling
 from patchpad.inference.stepping import prefill
 from patchpad.model.block import compile_blocks
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.language_model import Predicted
+from patchpad.model.outputs import Predicted
 from patchpad.model.precision import autocast
 from patchpad.patching import ByteFacts, Decisions, Trigger
 from patchpad.patching.triggers import RandomTrigger

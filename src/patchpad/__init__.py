@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from patchpad.inference.generator import Completion, Generation, TextStream, complete, generate, stream
     from patchpad.inference.stepping import DecodingState, prefill, step
     from patchpad.inspection.inspection import Inspection, inspect
-    from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+    from patchpad.model.byte_lm import ByteLM
+    from patchpad.model.outputs import ByteLMOutput
     from patchpad.training.checkpoint import load
     from patchpad.training.trainer import Run, resume, train
 
 _HOMES = {
     "ByteLM": "patchpad.model.byte_lm",
-    "ByteLMOutput": "patchpad.model.byte_lm",
+    "ByteLMOutput": "patchpad.model.outputs",
     "Completion": "patchpad.inference.generator",
     "DecodingState": "patchpad.inference.stepping",
     "Generation": "patchpad.inference.generator",

@@ -9,6 +9,7 @@ from patchpad.config import SEPARATOR
 from patchpad.model.attention import SlotAttention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.ngrams import BASE, recent_ids, rolling_hashes
+from patchpad.model.patch_pooling import ByteProjection, PatchPooling
 from patchpad.model.visibility import count_trunk_pairs
 from patchpad.patching import Documents
 from patchpad.testing import (
@@ -19,6 +20,7 @@ from patchpad.testing import (
     thresholds_to_try,
     tiny_model_config,
 )
+from patchpad.testing.stepping import assert_steps_equal_pass, ragged_packed_rows
 
 
 def packed(seed: int, lengths: list[int]) -> torch.Tensor:
@@ -144,3 +146,26 @@ def test_as_many_key_heads_as_heads_is_plain_attention():
     ids = packed(5, [60, 20])
     with torch.no_grad():
         assert torch.equal(one(ids).logits, other(ids).logits)
+
+
+@pytest.mark.parametrize("trigger", ["never", "always", "entropy"])
+def test_patches_of_one_byte_project_its_state_in_one_pass_as_in_steps(trigger):
+    model = sharp_model(tiny_model_config("fixed", trigger, patch_size=1))
+    assert isinstance(model.patch_pooling, ByteProjection)
+    rows, first = ragged_packed_rows(5, [30, 0, 12])
+    for threshold in (None, math.inf, -math.inf):
+        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold)
+
+
+def test_first_patch_of_one_byte_is_its_byte_alone():
+    model = sharp_model(tiny_model_config("fixed", "never", patch_size=1))
+    states = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(1))
+    layout = model(torch.tensor([as_row(b"ab")])).layout
+    assert layout.slot_num_bytes.tolist() == [2, 1], "the separator lies in the first patch"
+    expected = model.patch_pooling.out(model.patch_pooling.norm(states[0, 1:]))
+    assert torch.equal(model.patch_pooling(states, layout), expected)
+
+
+@pytest.mark.parametrize("patchifier", ["fixed", "spacebyte"])
+def test_longer_patches_are_pooled(patchifier):
+    assert isinstance(sharp_model(tiny_model_config(patchifier, "never", patch_size=2)).patch_pooling, PatchPooling)

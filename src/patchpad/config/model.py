@@ -220,6 +220,11 @@ class ModelConfig(Section):
         return self.trigger.kind in NATS_TRIGGERS or self.cuts_by_entropy
 
     @property
+    def pools_bytes(self) -> bool:
+        """Whether the bytes of a patch are pooled; else a slot's input is its newest byte's state, projected."""
+        return self.patchifier.kind != "hnet" and self.patchifier.longest_patch > 1
+
+    @property
     def cuts_by_entropy(self) -> bool:
         """Whether patches end by the entropy, so that the model has a patch threshold in nats."""
         return self.patchifier.kind == "entropy"

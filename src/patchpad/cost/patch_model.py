@@ -16,12 +16,12 @@ ID_BYTES = 8
 def patch_parameters(config: ModelConfig) -> dict[str, int]:
     """Returns the parameters of each of `PARTS`, 0 for a part that does not exist."""
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
-    is_hnet = config.patchifier.kind == "hnet"
+    pooling_bias = config.pooling_heads * (config.patchifier.longest_patch + 1) if config.pools_bytes else 0
     others = {
         "local_encoder": (NUM_INPUT_IDS + _num_ngrams(config)) * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
-        "patch_pooling": dim if is_hnet else dim + config.pooling_heads * (config.patchifier.longest_patch + 1),
+        "patch_pooling": dim + pooling_bias,
         "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
@@ -67,8 +67,8 @@ def patch_costs(
     pairs = {part: mean_pairs(partial(window_pairs, window), documents) * positions for part, window in windows.items()}
     attention = {part: 4 * layers * pairs[part] * dim for part, layers in local_layers.items()}
     attention["trunk"] = 4 * config.trunk_layers * slots * trunk_pairs * config.trunk_dim
-    is_hnet = config.patchifier.kind == "hnet"  # it selects a byte state where the others pool
-    pooled_pairs = 0.0 if is_hnet else slots * pooled_bytes
+    is_hnet = config.patchifier.kind == "hnet"
+    pooled_pairs = slots * pooled_bytes if config.pools_bytes else 0.0
     attention["patch_pooling"] = 4 * config.pooling_heads * pooled_pairs * dim
 
     local_cache = {part: windows[part] * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
@@ -108,7 +108,7 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "local_encoder": config.encoder_layers * local_block,
         "entropy_head": config.entropy_head_layers * local_block + lm_head if config.reads_entropy else 0,
         "routing": 2 * dim * dim if is_hnet else 0,
-        "patch_pooling": dim * trunk_dim if is_hnet else dim * heads * dim + heads * dim * trunk_dim + dim * trunk_dim,
+        "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * _num_additions(config) * dim,
         "local_decoder": config.decoder_layers * local_block + lm_head,

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -14,8 +13,8 @@ import torch
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
 from patchpad.errors import InputError, TrainingError, integer_or_none
-from patchpad.model.byte_lm import ByteLM
-from patchpad.model.language_model import LanguageModel, Predicted
+from patchpad.model.language_model import LanguageModel
+from patchpad.model.outputs import Predicted
 from patchpad.model.precision import autocast
 from patchpad.model.wrapped import unwrapped
 from patchpad.patching import ThresholdLike, threshold_values
@@ -220,10 +219,7 @@ def predictions(
     rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
     decisions = model.decisions(threshold, batch=1)
     was_training = model.training
-    predict = model.predict_targets
-    if null_context:
-        assert isinstance(model, ByteLM)
-        predict = partial(model.predict_targets, null_context=True)
+    predict = model.predict_targets_without_trunk if null_context else model.predict_targets
     model.eval()
     try:
         for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=rows):

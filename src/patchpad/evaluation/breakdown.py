@@ -16,7 +16,6 @@ from patchpad.config import NATS_TRIGGERS
 from patchpad.data import Batch, Windows
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
 from patchpad.evaluation.calibrate import thresholds_at
-from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel, Predicted
 from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.shapes import ByteIds, ByteInts
@@ -94,7 +93,7 @@ class Breakdown:
     scores: list[np.ndarray] = field(default_factory=list)
     """The trigger's, where scratchpads may fire."""
 
-    def add(self, model: ByteLM, batch: Batch, predicted: Predicted, classes: Tensor) -> None:
+    def add(self, model: LanguageModel, batch: Batch, predicted: Predicted, classes: Tensor) -> None:
         """Adds a batch."""
         output = predicted.output
         assert output is not None
@@ -151,7 +150,7 @@ def _rows(counted: CountedSums, key: str) -> list[dict[str, Any]]:
 
 
 def break_down(
-    model: ByteLM, windows: Windows, threshold: float | None, *, lead_in_bytes: int | None = None
+    model: LanguageModel, windows: Windows, threshold: float | None, *, lead_in_bytes: int | None = None
 ) -> Breakdown:
     """Runs the patch model once over windows.
 
@@ -170,7 +169,7 @@ def break_down(
     return result
 
 
-def null_context_bits_per_byte(model: ByteLM, windows: Windows) -> float:
+def null_context_bits_per_byte(model: LanguageModel, windows: Windows) -> float:
     """Returns bits per byte when no byte reads the trunk: what the local parts do alone."""
     tally = Tally()
     for batch, predicted in predictions(model, windows, math.inf, null_context=True):
@@ -190,7 +189,7 @@ def measure(model: LanguageModel, windows: Windows, scratchpads_per_byte: Sequen
         Points by `at`: `never`, a rate such as `0.25`, `stored` and `always`. A trigger that never fires has only
         `stored`, and so have baselines.
     """
-    if not isinstance(model, ByteLM):
+    if not model.has_scratchpads:
         (point,) = evaluate(model, windows, limit_bytes=0)
         fields = ("entropy_head_bits_per_byte", "null_context_bits_per_byte", "without_scratchpads", "stored")
         return {"points": [{"at": "stored", **point.to_dict()}], **dict.fromkeys(fields)}
@@ -210,7 +209,7 @@ def measure(model: LanguageModel, windows: Windows, scratchpads_per_byte: Sequen
         measured = evaluate(model, windows, scratchpad_threshold_nats=list(thresholds.values()), limit_bytes=0)
         points += zip(thresholds, measured, strict=True)
     points.append(("stored", stored.tally.point(model, stored_nats, windows)))
-    head = without.head_nats / (math.log(2) * without.tally.num_bytes) if model.entropy_head is not None else None
+    head = without.head_nats / (math.log(2) * without.tally.num_bytes) if model.config.reads_entropy else None
     return {
         "points": [
             {"at": at, **point.to_dict()} for at, point in sorted(points, key=lambda p: p[1].trunk_calls_per_byte)

@@ -12,7 +12,6 @@ from patchpad.config import NATS_TRIGGERS
 from patchpad.data import Corpus, Windows
 from patchpad.errors import GenerationError
 from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, Point, choose_windows, evaluate, predictions
-from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 
@@ -41,8 +40,7 @@ def calibrate(
     """
     model = unwrapped(model)
     model.require_scratchpads("there is nothing to calibrate")
-    assert isinstance(model, ByteLM)
-    if model.config.trigger.kind not in NATS_TRIGGERS:
+    if not model.takes_threshold_in_nats:
         raise GenerationError(
             f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; "
             f"allowed: {', '.join(NATS_TRIGGERS)}"
@@ -51,7 +49,7 @@ def calibrate(
     return calibration_of(calibration_points(model, windows), windows)
 
 
-def calibration_points(model: ByteLM, windows: Windows) -> list[Point]:
+def calibration_points(model: LanguageModel, windows: Windows) -> list[Point]:
     """Evaluates the model at the thresholds of its table, from +inf to -inf."""
     thresholds = {math.inf, -math.inf, float(model.scratchpad_threshold_nats), *score_quantiles(model, windows)}
     return evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0)
@@ -67,7 +65,7 @@ def _row(point: Point) -> dict[str, Any]:
     return {key: values[key] for key in ROW_KEYS}
 
 
-def score_quantiles(model: ByteLM, windows: Windows) -> list[float]:
+def score_quantiles(model: LanguageModel, windows: Windows) -> list[float]:
     """Returns thresholds, high to low: the highest score, one for each of SHARES, and just below the lowest score."""
     scores, num_bytes = eligible_scores(model, windows)
     found = thresholds_at(scores, num_bytes, SHARES).values()
@@ -87,7 +85,7 @@ def thresholds_at(scores: np.ndarray, num_bytes: int, scratchpads_per_byte: Sequ
     return {rate: float(scores[place]) for rate, place in places.items() if place < len(scores)}
 
 
-def eligible_scores(model: ByteLM, windows: Windows) -> tuple[np.ndarray, int]:
+def eligible_scores(model: LanguageModel, windows: Windows) -> tuple[np.ndarray, int]:
     """Returns the trigger's scores at positions that end no patch, [eligible], and the bytes of the windows."""
     pieces = []
     for _, predicted in predictions(model, windows, math.inf):

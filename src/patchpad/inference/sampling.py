@@ -87,7 +87,7 @@ def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, streams: li
     logits = logits.cpu()
     check_logits(logits)
     probabilities = filtered_logits(logits, sampling).softmax(dim=-1)
-    draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
+    draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64, device="cpu") for stream in streams])
     cumulative = probabilities.cumsum(dim=-1)
     chosen = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(1)
     # A draw at the very end must not land on an id that was filtered out.

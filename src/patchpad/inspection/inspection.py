@@ -14,8 +14,8 @@ from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import InputError
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
 from patchpad.evaluation.calibrate import score_quantiles
-from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.outputs import ByteLMOutput
 from patchpad.model.wrapped import unwrapped
 from patchpad.text import encode_text
 
@@ -206,7 +206,6 @@ def inspect(
     """
     model = unwrapped(model)
     model.require_scratchpads("there is nothing to inspect")
-    assert isinstance(model, ByteLM)
     data = encode_text(text)
     if not data:
         raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
@@ -221,7 +220,7 @@ def inspect(
         pieces.append(_position_values(model, predicted.output))
         nats.append(predicted.nats[batch.is_byte].cpu().numpy())
     positions = _join(pieces)
-    grid = _grid(model, windows, used, stored) if with_grid and model.config.trigger.kind in NATS_TRIGGERS else None
+    grid = _grid(model, windows, used, stored) if with_grid and model.takes_threshold_in_nats else None
     return Inspection(
         text=data,
         nats=np.concatenate(nats),
@@ -235,7 +234,7 @@ def inspect(
     )
 
 
-def _position_values(model: ByteLM, output: ByteLMOutput) -> dict[str, np.ndarray]:
+def _position_values(model: LanguageModel, output: ByteLMOutput) -> dict[str, np.ndarray]:
     """Returns values of the batch's positions in document order, padding left out; slots as positions, -1 for none."""
     layout, documents = output.layout, output.layout.documents
     kept = ~documents.is_padding
@@ -305,7 +304,7 @@ def _number(threshold: int | float) -> float:
         raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf") from error
 
 
-def _grid(model: ByteLM, windows: Windows, used: float, stored: float) -> tuple[Point, ...]:
+def _grid(model: LanguageModel, windows: Windows, used: float, stored: float) -> tuple[Point, ...]:
     thresholds = {math.inf, -math.inf, used, stored, *score_quantiles(model, windows)}
     return tuple(evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0))
 

@@ -10,18 +10,25 @@ from torch.nn import functional as F
 
 from patchpad.model.attention import Attend
 from patchpad.model.compilation import Compiled
+from patchpad.model.precision import PreciseBuffers
+from patchpad.model.weights import DrawsWeights, Linear
 
 NORM_EPSILON = 1e-6
 
 
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(nn.RMSNorm, DrawsWeights):
     """Root-mean-square normalisation with a learned gain."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=NORM_EPSILON)
 
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Sets the gains to 1."""
+        self.weight.fill_(1.0)
 
-class Rotary(nn.Module):
+
+class Rotary(PreciseBuffers):
     """Angles of rotary positions (Su et al. 2021), which turn the pairs of features (i, i + head_dim / 2)."""
 
     frequencies: Tensor
@@ -54,19 +61,28 @@ class Block(nn.Module):
 
     With fewer key-value heads than heads (grouped-query attention, Ainslie et al. 2023), each one serves as many
     consecutive query heads.
+
+    Args:
+        dim: width.
+        num_heads: heads of the queries.
+        ffn_dim: hidden width of SwiGLU.
+        num_kv_heads: heads of keys and values; None for `num_heads`.
+        depth: blocks of the stack. The outputs of its residual branches start smaller the more of them add up.
     """
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, num_kv_heads: int | None = None) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, ffn_dim: int, num_kv_heads: int | None = None, *, depth: int = 1
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = dim // num_heads
         self.attention_norm = RMSNorm(dim)
-        self.query_key_value = nn.Linear(dim, dim + 2 * self.num_kv_heads * self.head_dim, bias=False)
-        self.attention_out = nn.Linear(dim, dim, bias=False)
+        self.query_key_value = Linear(dim, dim + 2 * self.num_kv_heads * self.head_dim)
+        self.attention_out = Linear(dim, dim, std=(dim * 2 * depth) ** -0.5)
         self.ffn_norm = RMSNorm(dim)
-        self.ffn_gate_up = nn.Linear(dim, 2 * ffn_dim, bias=False)
-        self.ffn_down = nn.Linear(ffn_dim, dim, bias=False)
+        self.ffn_gate_up = Linear(dim, 2 * ffn_dim)
+        self.ffn_down = Linear(ffn_dim, dim, std=(ffn_dim * 2 * depth) ** -0.5)
         self.parts = PLAIN_PARTS
 
     def forward(
@@ -140,7 +156,9 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.rotary = Rotary(dim // num_heads, rotary_base)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, num_kv_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, ffn_dim, num_kv_heads, depth=num_layers) for _ in range(num_layers)
+        )
 
     def forward(
         self,

@@ -1,7 +1,5 @@
 """The paper's figure, top to bottom: bytes -> encoder -> entropies -> patches and scratchpads -> trunk -> decoder."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,93 +8,39 @@ from patchpad.config import ModelConfig
 from patchpad.errors import InputError
 from patchpad.model.back_ends import slot_attention, window_attentions
 from patchpad.model.entropy_head import EntropyHead
-from patchpad.model.hnet import ByteSelection, Routing, smooth, straight_through_confidence
-from patchpad.model.initialization import initialize
-from patchpad.model.language_model import LanguageModel, Predicted, target_nats
+from patchpad.model.hnet import Routing, smooth, straight_through_confidence
+from patchpad.model.language_model import LanguageModel
 from patchpad.model.local_decoder import ContextToBytes, LocalDecoder
 from patchpad.model.local_encoder import LocalEncoder
-from patchpad.model.patch_pooling import PatchPooling
+from patchpad.model.outputs import Activations, ByteLMOutput, Predicted
+from patchpad.model.patch_pooling import ByteProjection, PatchPooling
+from patchpad.model.precision import plain_defaults
 from patchpad.model.trunk import Trunk
-from patchpad.model.visibility import count_trunk_pairs
+from patchpad.model.weights import draw_weights
 from patchpad.patching import (
     ByteFacts,
     Decisions,
     Documents,
-    PatchLayout,
     ThresholdLike,
 )
-from patchpad.patching.patchifiers import ScoringPatchifier, bytes_since_end
-from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
-
-
-@dataclass(frozen=True, kw_only=True)
-class Activations:
-    """What a prefill needs to fill its caches: byte states, contexts, and each layer's keys and values."""
-
-    byte_states: ByteStates
-    slot_outputs: SlotStates
-    """Trunk outputs, smoothed for `hnet`."""
-    contexts: Tensor
-    """[1 + slot, addition, byte_dim], see `ContextToBytes`; entry 0 is the null context."""
-    encoder: list[tuple[Tensor, Tensor]]
-    entropy_head: list[tuple[Tensor, Tensor]]
-    trunk: list[tuple[Tensor, Tensor]]
-    decoder: list[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByteLMOutput:
-    """Result of a full pass."""
-
-    logits: Logits
-    """`logits[:, n]` predict `byte_ids[:, n + 1]`, over 256 bytes and the end of the document."""
-    layout: PatchLayout
-    facts: ByteFacts
-    """What patches and scratchpads were decided from."""
-    entropy_logits: Logits | None
-    """The head's logits; None without an entropy head."""
-    activations: Activations | None = None
-
-    @property
-    def entropy_nats(self) -> ByteFloats | None:
-        """Entropy of the head's prediction of the next id; None without an entropy head."""
-        return self.facts.entropy_nats
-
-    @property
-    def boundary_probability(self) -> ByteFloats | None:
-        """How likely the router starts a chunk at each byte; None unless the patchifier is `hnet`."""
-        return self.facts.boundary_probability
-
-    def predicted(self, targets: ByteIds) -> Predicted:
-        """Returns the nats of targets, and what the pass took."""
-        layout = self.layout
-        num_commits = int(layout.slot_is_commit.sum())
-        return Predicted(
-            nats=target_nats(self.logits, targets),
-            num_commits=num_commits,
-            num_scratchpads=layout.num_slots - num_commits,
-            trunk_pairs=count_trunk_pairs(layout),
-            pooled_positions=int(layout.slot_num_bytes.sum()),
-            num_positions=int((~layout.documents.is_padding).sum()),
-            entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
-            output=self,
-        )
+from patchpad.shapes import ByteIds
 
 
 class ByteLM(LanguageModel):
     """Byte-level language model with Scratchpad Patching (arXiv 2605.09630)."""
 
+    @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config)
         self.local_encoder = LocalEncoder(config)
         self.entropy_head = EntropyHead(config) if config.reads_entropy else None
         self.routing = Routing(config) if config.patchifier.kind == "hnet" else None
-        self.patch_pooling = PatchPooling(config) if self.routing is None else ByteSelection(config)
+        self.patch_pooling = PatchPooling(config) if config.pools_bytes else ByteProjection(config)
         self.trunk = Trunk(config)
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
-        initialize(self, seed)
+        draw_weights(self, seed)
 
     @property
     def patch_threshold(self) -> Float[Tensor, ""]:
@@ -165,7 +109,8 @@ class ByteLM(LanguageModel):
         newest = torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot
         byte_contexts = self.context_to_bytes.read(contexts, newest, layout.patch_lag)
         if boundaries is not None:
-            byte_contexts = byte_contexts * straight_through_confidence(boundaries)[..., None, None]
+            confidence = straight_through_confidence(boundaries).to(byte_contexts.dtype)
+            byte_contexts = byte_contexts * confidence[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
 
         activations = None
@@ -187,30 +132,18 @@ class ByteLM(LanguageModel):
             activations=activations,
         )
 
-    def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
-        """Returns the trigger's score at every position."""
-        layout = output.layout
-        return self.trigger.scores(output.facts, bytes_since_end(layout.patch_end_mask, layout.documents))
-
-    def eligible_scores(self, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
-        """Returns the trigger's scores where a scratchpad may fire: positions that end no patch, padding left out."""
-        layout = output.layout
-        return self.trigger_scores(output)[~(layout.patch_end_mask | layout.documents.is_padding)]
-
-    def patch_end_scores(self, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
-        """Returns the scores of the `entropy` or `hnet` patchifier at all bytes."""
-        assert isinstance(self.patchifier, ScoringPatchifier)
-        return self.patchifier.scores(output.facts)[output.facts.is_byte]
-
     def predict_targets(
         self,
         byte_ids: ByteIds,
         targets: ByteIds,
         decisions: Decisions | None = None,
-        *,
-        null_context: bool = False,
     ) -> Predicted:
         """Runs a pass and returns the nats of its targets; see `LanguageModel`."""
-        if decisions is None:
-            decisions = self.decisions_at(self.scratchpad_threshold_nats)
-        return self.run(byte_ids, decisions, null_context=null_context).predicted(targets)
+        return self.run(byte_ids, decisions or self.decisions_at(self.scratchpad_threshold_nats)).predicted(targets)
+
+    def predict_targets_without_trunk(
+        self, byte_ids: ByteIds, targets: ByteIds, decisions: Decisions | None = None
+    ) -> Predicted:
+        """The same where every byte reads the null context; see `LanguageModel`."""
+        decisions = decisions or self.decisions_at(self.scratchpad_threshold_nats)
+        return self.run(byte_ids, decisions, null_context=True).predicted(targets)

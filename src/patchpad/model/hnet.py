@@ -7,11 +7,12 @@ trunk output is used as it is.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.config import ModelConfig
-from patchpad.model.block import RMSNorm
+from patchpad.model.precision import PreciseBuffers
+from patchpad.model.weights import Linear
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.shapes import ByteFloats, ByteMask, ByteStates
@@ -22,7 +23,19 @@ LEAST_PROBABILITY = 1e-4
 """Probabilities are kept this far from 0 and 1 in the smoothing."""
 
 
-class Routing(nn.Module):
+class IdentityLinear(Linear):
+    """A linear layer that starts as the identity."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim)
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Sets the weights to the identity."""
+        self.weight.copy_(torch.eye(self.in_features))
+
+
+class Routing(PreciseBuffers):
     """How likely a chunk starts at each byte: p_t = (1 - cos(Wq h_{t-1}, Wk h_t)) / 2."""
 
     threshold: Tensor
@@ -31,14 +44,8 @@ class Routing(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.tensor(BOUNDARY_PROBABILITY), persistent=False)
-        self.query = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
-        self.key = nn.Linear(config.byte_dim, config.byte_dim, bias=False)
-
-    def start_as_identity(self) -> None:
-        """Sets both projections to the identity."""
-        with torch.no_grad():
-            for linear in (self.query, self.key):
-                linear.weight.copy_(torch.eye(linear.in_features))
+        self.query = IdentityLinear(config.byte_dim)
+        self.key = IdentityLinear(config.byte_dim)
 
     def probability(
         self, previous_states: Float[Tensor, "*where byte_dim"], states: Float[Tensor, "*where byte_dim"]
@@ -51,25 +58,6 @@ class Routing(nn.Module):
         """Returns p of whole rows; 1 at separators."""
         previous = F.pad(byte_states, (0, 0, 1, 0))[:, :-1]
         return torch.where(documents.offset == 0, 1.0, self.probability(previous, byte_states))
-
-
-class ByteSelection(nn.Module):
-    """Takes a slot's newest byte state as its input, in the place of patch pooling."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.norm = RMSNorm(config.byte_dim)
-        self.out = nn.Linear(config.byte_dim, config.trunk_dim, bias=False)
-
-    def pool(
-        self, newest_first: Float[Tensor, "slot distance byte_dim"], is_pooled: Tensor
-    ) -> Float[Tensor, "slot trunk_dim"]:
-        """Projects the newest of gathered byte states."""
-        return self.out(self.norm(newest_first[:, 0]))
-
-    def forward(self, byte_states: ByteStates, layout: PatchLayout) -> Float[Tensor, "slot trunk_dim"]:
-        """Projects every slot's newest byte state."""
-        return self.out(self.norm(byte_states.flatten(0, 1)[layout.slot_byte]))
 
 
 def linear_scan(decay: Float[Tensor, " step"], inputs: Float[Tensor, "step dim"]) -> Float[Tensor, "step dim"]:

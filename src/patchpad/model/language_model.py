@@ -3,18 +3,18 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from patchpad.calibration_table import Calibration
-from patchpad.config import IGNORED_TARGET, NATS_TRIGGERS, PADDING, SEPARATOR, ModelConfig
+from patchpad.config import NATS_TRIGGERS, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
+from patchpad.model.outputs import ByteLMOutput, Predicted
+from patchpad.model.precision import PreciseBuffers
 from patchpad.patching import (
     Decisions,
     Patchifier,
@@ -25,36 +25,14 @@ from patchpad.patching import (
     checked_threshold,
     initial_threshold,
 )
-from patchpad.shapes import ByteFloats, ByteIds, Logits
+from patchpad.patching.patchifiers import ScoringPatchifier, bytes_since_end
+from patchpad.shapes import ByteFloats, ByteIds
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from patchpad.model.byte_lm import ByteLMOutput
 
-
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """What a pass over a batch gives: nats of its targets, and what the pass took."""
-
-    nats: ByteFloats
-    """-ln p of each target in fp32, 0 where it is ignored. `bpe` puts a token's nats on its last byte."""
-    num_commits: int
-    """Entries that the trunk's cache would hold."""
-    trunk_pairs: int
-    """Query-key pairs that one trunk layer sees, each position itself included."""
-    num_positions: int
-    """Positions of the local parts; padding left out."""
-    num_scratchpads: int = 0
-    pooled_positions: int = 0
-    """Positions that all slots pool."""
-    entropy_head_nats: ByteFloats | None = None
-    """The same as `nats` by the entropy head; None without one."""
-    output: "ByteLMOutput | None" = None
-    """All that the patch model returned; None for baselines."""
-
-
-class LanguageModel(nn.Module, ABC):
+class LanguageModel(PreciseBuffers, ABC):
     """A model of the next byte, or token, given those before it in the document."""
 
     scratchpad_threshold_nats: Tensor
@@ -93,6 +71,17 @@ class LanguageModel(nn.Module, ABC):
             targets: the next id at each position; `IGNORED_TARGET` where nothing is predicted or counted.
             decisions: what decides patches and scratchpads; None for the model's own at the stored threshold.
         """
+
+    def predict_targets_without_trunk(
+        self, byte_ids: ByteIds, targets: ByteIds, decisions: Decisions | None = None
+    ) -> Predicted:
+        """The same where every byte reads the null context, as before a document's first slot; see `ByteLM.forward`.
+
+        Raises:
+            GenerationError: the model has no scratchpads, and so no local parts that work alone.
+        """
+        self.require_scratchpads("no part of it predicts without the trunk")
+        raise NotImplementedError
 
     def decisions(
         self, scratchpad_threshold_nats: ThresholdLike = None, *, batch: int, length: int | None = None
@@ -140,6 +129,21 @@ class LanguageModel(nn.Module, ABC):
             "scratchpads) or -inf (one at every byte)"
         )
 
+    def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
+        """Returns the trigger's score at every position."""
+        layout = output.layout
+        return self.trigger.scores(output.facts, bytes_since_end(layout.patch_end_mask, layout.documents))
+
+    def eligible_scores(self, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
+        """Returns the trigger's scores where a scratchpad may fire: positions that end no patch, padding left out."""
+        layout = output.layout
+        return self.trigger_scores(output)[~(layout.patch_end_mask | layout.documents.is_padding)]
+
+    def patch_end_scores(self, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
+        """Returns the scores of the `entropy` or `hnet` patchifier at all bytes."""
+        assert isinstance(self.patchifier, ScoringPatchifier)
+        return self.patchifier.scores(output.facts)[output.facts.is_byte]
+
     def store_threshold(self, threshold: float) -> None:
         """Makes `threshold` the stored one."""
         self.scratchpad_threshold_nats.fill_(threshold)
@@ -147,6 +151,11 @@ class LanguageModel(nn.Module, ABC):
     def store_patch_threshold(self, threshold: float) -> None:
         """Sets the threshold of the `entropy` patchifier."""
         self.patch_threshold_nats.fill_(threshold)
+
+    @property
+    def has_scratchpads(self) -> bool:
+        """Whether it is a patch model, which can have scratchpads; the baselines cannot."""
+        return self.config.kind == "patch"
 
     def require_scratchpads(self, what: str) -> None:
         """Does nothing for a model that has scratchpads.
@@ -204,10 +213,3 @@ class LanguageModel(nn.Module, ABC):
         padding = byte_ids == self.padding_id
         if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
             raise InputError(f"padding ({self.padding_id}) stands before other ids; allowed: only at the end of a row")
-
-
-def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
-    """Returns -ln p of each target in fp32; 0 where the target is ignored."""
-    flat = logits.float().flatten(0, 1)
-    nats = F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none")
-    return nats.view_as(targets)

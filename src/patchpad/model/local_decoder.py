@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from patchpad.config import VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import RMSNorm, Stack
+from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Linear, draw_normal
 
 
-class ContextToBytes(nn.Module):
+class ContextToBytes(nn.Module, DrawsWeights):
     """Projects a slot's trunk output once for each addition that bytes may read.
 
     A byte's patch lag says how many bytes ago its slot was. The first decoder layer has a projection of its own for
@@ -22,7 +23,11 @@ class ContextToBytes(nn.Module):
         self.num_lags = config.num_context_lags
         self.num_additions = self.num_lags + config.decoder_layers - 1
         self.null_context = nn.Parameter(torch.empty(config.trunk_dim))
-        self.projection = nn.Linear(config.trunk_dim, self.num_additions * config.byte_dim, bias=False)
+        self.projection = Linear(config.trunk_dim, self.num_additions * config.byte_dim)
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the null context with unit variance, like a trunk output."""
+        draw_normal(self.null_context, 1.0, generator)
 
     def forward(self, slot_outputs: Float[Tensor, "slot trunk_dim"]) -> Float[Tensor, "slot addition byte_dim"]:
         """Returns a slot's additions: first decoder layer, lag by lag, then the other layers."""
@@ -58,7 +63,7 @@ class LocalDecoder(nn.Module):
         dim = config.byte_dim
         self.stack = Stack(config.decoder_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
         self.norm = RMSNorm(dim)
-        self.lm_head = nn.Linear(dim, VOCAB_SIZE, bias=False)
+        self.lm_head = Linear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from patchpad.config import NUM_INPUT_IDS, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import Stack
 from patchpad.model.ngrams import NgramEmbedding, recent_ids
+from patchpad.model.weights import Embedding
 
 
 class LocalEncoder(nn.Module):
@@ -15,7 +16,7 @@ class LocalEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.byte_dim
-        self.embedding = nn.Embedding(NUM_INPUT_IDS, dim)
+        self.embedding = Embedding(NUM_INPUT_IDS, dim)
         self.ngrams = NgramEmbedding(config) if config.ngram_vocab_size else None
         self.stack = Stack(config.encoder_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
 

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpad.config import ModelConfig
+from patchpad.model.weights import Embedding
 from patchpad.shapes import ByteIds, ByteInts
 
 BASE = 0x5851F42D4C957F2D
@@ -23,7 +24,7 @@ class NgramEmbedding(nn.Module):
         self.sizes = config.ngram_sizes
         self.vocab_size = config.ngram_vocab_size
         self.num_recent = max(self.sizes)
-        self.tables = nn.Embedding(len(self.sizes) * self.vocab_size, config.byte_dim)
+        self.tables = Embedding(len(self.sizes) * self.vocab_size, config.byte_dim, std=len(self.sizes) ** -0.5)
 
     def forward(self, recent: Int[Tensor, "*where recent"]) -> Float[Tensor, "*where byte_dim"]:
         """Returns the sum over the tables, from the newest ids, newest first."""

@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from patchpad.config import ModelConfig
 from patchpad.model.block import RMSNorm
+from patchpad.model.weights import DrawsWeights, Linear
 from patchpad.patching.layout import PatchLayout
+from patchpad.shapes import ByteStates
 
 
-class PatchPooling(nn.Module):
+class PatchPooling(nn.Module, DrawsWeights):
     """Cross-attention from the mean of the open patch's byte states to exactly those states.
 
     Each head has a query of its own and mixes whole byte states, so a patch has `pooling_heads` pooling queries, whose
@@ -22,10 +24,17 @@ class PatchPooling(nn.Module):
         dim, heads = config.byte_dim, config.pooling_heads
         self.num_heads = heads
         self.norm = RMSNorm(dim)
-        self.query = nn.Linear(dim, heads * dim, bias=False)
+        self.query = Linear(dim, heads * dim)
         self.distance_bias = nn.Parameter(torch.empty(heads, config.patchifier.longest_patch + 1))
-        self.out = nn.Linear(heads * dim, config.trunk_dim, bias=False)
-        self.mean_out = nn.Linear(dim, config.trunk_dim, bias=False)
+        self.out = Linear(heads * dim, config.trunk_dim)
+        self.mean_out = Linear(dim, config.trunk_dim)
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Sets the distance biases: each head looks back less far than the one after it."""
+        heads, distances = self.distance_bias.shape
+        slopes = torch.tensor([2.0 ** (1 - 4 * head / heads) for head in range(heads)])
+        self.distance_bias.copy_(-slopes[:, None] * torch.arange(distances))
 
     def pool(
         self, newest_first: Float[Tensor, "slot distance byte_dim"], is_pooled: Bool[Tensor, "slot distance"]
@@ -47,3 +56,25 @@ class PatchPooling(nn.Module):
         is_pooled = distance < layout.slot_num_bytes[:, None]
         source = (layout.slot_byte[:, None] - distance).clamp_min(0)
         return self.pool(byte_states.flatten(0, 1)[source], is_pooled)
+
+
+class ByteProjection(nn.Module):
+    """Projects a slot's newest byte state, in the place of pooling: for `hnet`, and where a patch is a single byte.
+
+    The separator, which a document's first patch holds beside its first byte, is then read by scratchpads on it alone.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.byte_dim)
+        self.out = Linear(config.byte_dim, config.trunk_dim)
+
+    def pool(
+        self, newest_first: Float[Tensor, "slot distance byte_dim"], is_pooled: Tensor
+    ) -> Float[Tensor, "slot trunk_dim"]:
+        """Projects the newest of gathered byte states."""
+        return self.out(self.norm(newest_first[:, 0]))
+
+    def forward(self, byte_states: ByteStates, layout: PatchLayout) -> Float[Tensor, "slot trunk_dim"]:
+        """Projects every slot's newest byte state."""
+        return self.out(self.norm(byte_states.flatten(0, 1)[layout.slot_byte]))

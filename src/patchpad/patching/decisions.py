@@ -75,7 +75,9 @@ def threshold_values(
         InputError: not numbers.
     """
     try:
-        return torch.as_tensor(threshold, dtype=torch.float64)
+        return torch.as_tensor(
+            threshold, dtype=torch.float64, device=threshold.device if isinstance(threshold, Tensor) else "cpu"
+        )
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         found = f"scratchpad_threshold_nats is {threshold!r}"
         raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf, or {several}") from error

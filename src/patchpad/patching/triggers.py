@@ -93,7 +93,7 @@ class WhitespaceTrigger(Trigger):
 
 
 def _mix_integer(value: int) -> int:
-    return int(_mix(torch.tensor(value & 0xFFFFFFFF)).item())
+    return int(_mix(torch.tensor(value & 0xFFFFFFFF, device="cpu")).item())
 
 
 def _mix(value: Tensor) -> Tensor:

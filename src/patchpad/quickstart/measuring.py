@@ -10,7 +10,7 @@ from patchpad.data import Windows
 from patchpad.evaluation.bits_per_byte import Point, Tally, predictions
 from patchpad.evaluation.calibrate import SHARES, calibration_points, eligible_scores, score_quantiles
 from patchpad.inference.generator import Completion, Generation
-from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
 
 EVALUATED_BYTES = 80_000
 """Held-out bytes that are measured when there is time for all of them."""
@@ -35,7 +35,7 @@ class Measured:
     windows: Windows
 
 
-def measure(model: ByteLM, windows: Windows, seconds_left: SecondsLeft | None) -> Measured:
+def measure(model: LanguageModel, windows: Windows, seconds_left: SecondsLeft | None) -> Measured:
     """Evaluates a model at the thresholds of its calibration table.
 
     Args:
@@ -74,7 +74,7 @@ def measure(model: ByteLM, windows: Windows, seconds_left: SecondsLeft | None) -
     return Measured(points=tuple(points), windows=measured)
 
 
-def sample(model: ByteLM, *, seed: int, seconds_left: SecondsLeft | None) -> Completion:
+def sample(model: LanguageModel, *, seed: int, seconds_left: SecondsLeft | None) -> Completion:
     """Generates up to `SAMPLE_BYTES` from `PROMPT`, fewer but at least `LEAST_SAMPLE_BYTES` when the time is over."""
     generation = Generation(model, [PROMPT], max_new_bytes=SAMPLE_BYTES, seed=seed)
     num_bytes = 0

@@ -14,7 +14,6 @@ from patchpad.data import cut_windows
 from patchpad.data.bundled_text import bundled_novels
 from patchpad.errors import ConfigError, RunInUseError
 from patchpad.evaluation.calibrate import calibration_of
-from patchpad.model.byte_lm import ByteLM
 from patchpad.quickstart.measuring import EVALUATED_BYTES, SecondsLeft, measure, sample
 from patchpad.quickstart.record import (
     REPORT,
@@ -98,7 +97,6 @@ def quickstart(
         training_began = clock()
         run = Trainer(config, folder, text).run(progress, budget)
         model = run.model
-        assert isinstance(model, ByteLM)
         windows = cut_windows(text.validation, config.model.context_bytes).limit(EVALUATED_BYTES)
         course = Course(
             training_seconds=clock() - training_began,

@@ -1,18 +1,17 @@
-"""What the baselines share: a causal Transformer, initial weights, and the refusal of every dial."""
+"""What the baselines share: a causal Transformer, and the refusal of every dial."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpad.config import ModelConfig
 from patchpad.errors import GenerationError, InputError
 from patchpad.model.attention import Attend
-from patchpad.model.block import Block, RMSNorm, Stack
-from patchpad.model.initialization import LM_HEAD_STD
-from patchpad.model.language_model import LanguageModel, Predicted, target_nats
+from patchpad.model.block import RMSNorm, Stack
+from patchpad.model.language_model import LanguageModel
+from patchpad.model.outputs import Predicted, target_nats
 from patchpad.patching import (
     Decisions,
     Documents,
@@ -88,30 +87,3 @@ class Baseline(LanguageModel):
             f"a `{self.config.kind}` model has no scratchpads, so {what}",
             hint="Its compute per byte is fixed; `patchpad cost` tells how much it is.",
         )
-
-
-def initialize_baseline(model: Baseline, seed: int) -> None:
-    """Draws all weights in place by the patch model's rules, the same on every device for a seed.
-
-    Linear layers keep the variance of their input, outputs of residual branches are scaled down by the depth of their
-    stack, embeddings have unit variance, and the LM head starts near zero.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    depths = {
-        block: len(stack.blocks) for stack in model.modules() if isinstance(stack, Stack) for block in stack.blocks
-    }
-    stds: dict[Tensor, float] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            is_head = name.rpartition(".")[2] == "lm_head"
-            stds[module.weight] = LM_HEAD_STD if is_head else module.in_features**-0.5
-    for block, depth in depths.items():
-        assert isinstance(block, Block)
-        for linear in (block.attention_out, block.ffn_down):
-            stds[linear.weight] = (linear.in_features * 2 * depth) ** -0.5
-    norms = {module.weight for module in model.modules() if isinstance(module, RMSNorm)}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter not in norms:
-                std = stds.get(parameter, 1.0)
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

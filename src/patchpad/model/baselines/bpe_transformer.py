@@ -11,10 +11,12 @@ from torch import Tensor
 
 from patchpad.config import IGNORED_TARGET, PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import CheckpointError, InputError
-from patchpad.model.baselines.baseline import BaselineOutput, initialize_baseline
+from patchpad.model.baselines.baseline import BaselineOutput
 from patchpad.model.baselines.bpe_tokens import BpeTokens
 from patchpad.model.baselines.byte_transformer import PlainTransformer
-from patchpad.model.language_model import Predicted, target_nats
+from patchpad.model.outputs import Predicted, target_nats
+from patchpad.model.precision import plain_defaults
+from patchpad.model.weights import draw_weights
 from patchpad.patching import Decisions
 from patchpad.shapes import ByteIds
 
@@ -27,10 +29,11 @@ class BpeTransformer(PlainTransformer):
     Ids of `forward` and of `patchpad.step` are tokens: 0..255 bytes, 256 the separator, then learned ones.
     """
 
+    @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config, config.bpe_vocab_size + 1, config.bpe_vocab_size)
         self._tokens: BpeTokens | None = None
-        initialize_baseline(self, seed)
+        draw_weights(self, seed)
 
     @property
     def tokens(self) -> BpeTokens:

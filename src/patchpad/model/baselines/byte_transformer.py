@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
-from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
 from patchpad.model.baselines.document_attention import DocumentAttention
-from patchpad.model.language_model import Predicted
+from patchpad.model.outputs import Predicted
+from patchpad.model.precision import plain_defaults
+from patchpad.model.weights import LM_HEAD_STD, Embedding, Linear, draw_weights
 from patchpad.patching import Documents
 from patchpad.shapes import ByteFloats, ByteIds
 
@@ -20,9 +22,9 @@ class PlainTransformer(Baseline):
     def __init__(self, config: ModelConfig, num_input_ids: int, num_outcomes: int) -> None:
         super().__init__(config)
         self.padding_id = num_input_ids - 1
-        self.embedding = nn.Embedding(num_input_ids, config.trunk_dim)
+        self.embedding = Embedding(num_input_ids, config.trunk_dim)
         self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
-        self.lm_head = nn.Linear(config.trunk_dim, num_outcomes, bias=False)
+        self.lm_head = Linear(config.trunk_dim, num_outcomes, std=LM_HEAD_STD)
 
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
         """Runs a full pass, unchecked; see `forward`."""
@@ -56,9 +58,10 @@ class PlainTransformer(Baseline):
 class ByteTransformer(PlainTransformer):
     """The plain Transformer over 256 bytes and the separator."""
 
+    @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config, NUM_INPUT_IDS, VOCAB_SIZE)
-        initialize_baseline(self, seed)
+        draw_weights(self, seed)
 
     def forward(self, byte_ids: ByteIds, *, keep_activations: bool = False) -> BaselineOutput:
         """Predicts the next id at every position in one pass.

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.back_ends import window_attentions
-from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, initialize_baseline
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
 from patchpad.model.baselines.document_attention import DocumentAttention
-from patchpad.model.language_model import Predicted
+from patchpad.model.outputs import Predicted
+from patchpad.model.precision import plain_defaults
+from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Embedding, Linear, draw_normal, draw_weights
 from patchpad.patching import Documents
 from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask
 
@@ -50,13 +52,17 @@ class GlobalLayout:
         return GlobalLayout(slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start)
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(nn.Module, DrawsWeights):
     """Bytes of a patch, each embedded at width D / p and concatenated; a learned vector before a document's first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(NUM_BYTE_VALUES, config.trunk_dim // config.patchifier.target_patch_size)
+        self.embedding = Embedding(NUM_BYTE_VALUES, config.trunk_dim // config.patchifier.target_patch_size)
         self.first = nn.Parameter(torch.empty(config.trunk_dim))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the vector before a document's first patch, with unit variance like the embeddings."""
+        draw_normal(self.first, 1.0, generator)
 
     def forward(self, patches: Int[Tensor, "*where place"], is_first: Tensor) -> Float[Tensor, "*where trunk_dim"]:
         """Embeds the bytes of the patch before; where `is_first`, there is none and they are not read."""
@@ -69,9 +75,9 @@ class LocalModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(NUM_BYTE_VALUES + 1, config.byte_dim)
+        self.embedding = Embedding(NUM_BYTE_VALUES + 1, config.byte_dim)
         self.transformer = CausalTransformer(config, config.decoder_layers, config.byte_dim, config.byte_heads)
-        self.lm_head = nn.Linear(config.byte_dim, VOCAB_SIZE, bias=False)
+        self.lm_head = Linear(config.byte_dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
         self,
@@ -95,14 +101,15 @@ class LocalModel(nn.Module):
 class MegaByte(Baseline):
     """MegaByte without its options: no strided inference, no cross-patch attention."""
 
+    @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config)
         self.patch_size = config.patchifier.target_patch_size
         self.patch_embedding = PatchEmbedding(config)
         self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
-        self.slices = nn.Linear(config.trunk_dim // self.patch_size, config.byte_dim, bias=False)
+        self.slices = Linear(config.trunk_dim // self.patch_size, config.byte_dim)
         self.local_model = LocalModel(config)
-        initialize_baseline(self, seed)
+        draw_weights(self, seed)
 
     def run_trunk(
         self,

@@ -1,0 +1,71 @@
+"""Initial weights: every module that has parameters draws its own, from one generator, in the order of the modules."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+LM_HEAD_STD = 0.02
+"""LM heads start near zero, so that the first loss is close to ln 257."""
+
+
+class DrawsWeights(ABC):
+    """A module with parameters of its own, those of its submodules not counted."""
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the initial values of these parameters in place."""
+
+
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Draws all initial weights in place, the same on every device for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, DrawsWeights):
+            module.draw(generator)
+
+
+@torch.no_grad()
+def draw_normal(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    """Draws a parameter from a normal distribution around 0, on the CPU and in fp32 whatever its device and type."""
+    numbers = torch.randn(parameter.shape, generator=generator, device="cpu", dtype=torch.float32)
+    parameter.copy_(numbers * std)
+
+
+class Linear(nn.Linear, DrawsWeights):
+    """A linear layer without bias.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        std: standard deviation of the initial weights; default: that which keeps the variance of the input.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.std = in_features**-0.5 if std is None else std
+
+    def reset_parameters(self) -> None:
+        """Does nothing: weights are drawn by `draw_weights`, not from torch's global generator."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the weights."""
+        draw_normal(self.weight, self.std, generator)
+
+
+class Embedding(nn.Embedding, DrawsWeights):
+    """A table of vectors, whose entries start with the standard deviation `std`."""
+
+    def __init__(self, num_entries: int, dim: int, *, std: float = 1.0) -> None:
+        self.std = std
+        super().__init__(num_entries, dim)
+
+    def reset_parameters(self) -> None:
+        """Does nothing: weights are drawn by `draw_weights`, not from torch's global generator."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the entries."""
+        draw_normal(self.weight, self.std, generator)
+
+
+__all__ = ["LM_HEAD_STD", "DrawsWeights", "Embedding", "Linear", "draw_normal", "draw_weights"]
