@@ -134,7 +134,8 @@ class ModelConfig(Section):
     decoder_layers: Positive = 2
     """Layers of the local decoder; `megabyte`: of its local model."""
     pooling_heads: Positive = 4
-    """Attention heads that pool the bytes of a patch, each with a query of its own."""
+    """Attention heads that pool the bytes of a patch, each with a query of its own; unused where patches are single
+    bytes."""
     trunk_dim: Positive = 256
     """Width of the trunk."""
     trunk_heads: Positive = 4
