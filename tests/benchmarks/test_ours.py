@@ -7,8 +7,8 @@ from sizes import SCRATCHPADS_PER_BYTE, plain_patches
 
 from patchpad.config import Config, DataConfig, TrainConfig
 from patchpad.patching.triggers import RandomTrigger
+from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import set_learning_rate
-from patchpad.training.schedule import learning_rate
 from patchpad.training.text import RunText
 from patchpad.training.trainer import StepSums, Trainer
 

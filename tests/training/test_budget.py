@@ -12,7 +12,7 @@ import pytest
 from patchpad.config import DataConfig
 from patchpad.errors import TrainingInterrupted
 from patchpad.training.budget import RECENT_STEPS, ClockBudget
-from patchpad.training.schedule import learning_rate
+from patchpad.training.learning_rate import learning_rate
 from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, resume
 

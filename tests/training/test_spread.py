@@ -15,8 +15,8 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
-from patchpad.training.schedule import ThresholdSchedule
 from patchpad.training.spread import SHARES, ThresholdSpread
+from patchpad.training.threshold_schedule import ThresholdSchedule
 
 ROW_TOLERANCE = 0.12
 """Mean distance of a row's realised share from its own: a row has 56 eligible positions in this test."""
@@ -35,24 +35,23 @@ def graded(tmp_path_factory):
 def watch(monkeypatch):
     """Records (step, fresh, share or None, realised share) of each row of each pass."""
     seen = []
-    original_decisions, original_update = ThresholdSchedule.decisions, ThresholdSchedule.update
+    original_decisions, original_observe = ThresholdSchedule.decisions, ThresholdSchedule.observe
     passes = []
 
     def decisions(self, model, step, pass_number=0):
         passes.append((step, self.is_fresh, self.spread.row_shares(step, pass_number)))
         return original_decisions(self, model, step, pass_number)
 
-    def update(self, model, output, step, planned_steps):
+    def observe(self, model, output):
         layout = output.layout
         eligible = ~(layout.patch_end_mask | layout.documents.is_padding)
         realised = (layout.scratchpad_mask.sum(1) / eligible.sum(1)).tolist()
-        at, is_fresh, shares = passes[-1]
-        assert at == step
+        step, is_fresh, shares = passes[-1]
         seen.extend((step, is_fresh, share, found) for share, found in zip(shares, realised, strict=True))
-        original_update(self, model, output, step, planned_steps)
+        original_observe(self, model, output)
 
     monkeypatch.setattr(ThresholdSchedule, "decisions", decisions)
-    monkeypatch.setattr(ThresholdSchedule, "update", update)
+    monkeypatch.setattr(ThresholdSchedule, "observe", observe)
     return seen
 
 

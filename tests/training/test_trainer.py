@@ -14,9 +14,10 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.model.byte_lm import ByteLM
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
+from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import build_optimizer, set_learning_rate
-from patchpad.training.schedule import learning_rate
 from patchpad.training.text import RunText
+from patchpad.training.threshold_schedule import ThresholdSchedule
 from patchpad.training.trainer import StepSums, Trainer
 
 GRADIENT_TOLERANCE = 1e-6
@@ -52,6 +53,81 @@ def test_accumulated_passes_give_the_gradient_of_one_big_batch(
     assert small_sums.nats == pytest.approx(big_sums.nats, rel=1e-6)
     assert small_sums.num_bytes == big_sums.num_bytes == small_run.bytes_seen == big_run.bytes_seen
     assert small_sums.num_scratchpads == big_sums.num_scratchpads > 0
+
+
+def settled_step(config, data, tmp_path):
+    """A step of a model whose head is no longer fresh and whose entropies, or boundaries, are spread."""
+    run = Trainer(config, tmp_path / "unused", RunText.open(DataConfig(paths=(str(data),))))
+    with torch.no_grad():
+        run.model.entropy_head.lm_head.weight.mul_(40)
+        if run.model.routing is not None:
+            run.model.routing.query.weight.copy_(torch.randn(16, 16, generator=torch.Generator().manual_seed(2)))
+    run.schedule.is_fresh = False
+    run.schedule.scratchpad.nats = 2.6
+    run.model.store_patch_threshold(2.9)
+    sums = StepSums()
+    norm = run.train_step(sums)
+    run.step += 1
+    return [parameter.grad for parameter in run.model.parameters()], norm, sums, run
+
+
+@pytest.mark.parametrize("patchifier", ["fixed", "entropy", "hnet"])
+def test_a_step_of_four_passes_is_the_step_of_one(tmp_path, documents, tools, patchifier):
+    options = {"threshold_spread": 0.5, "ratio_loss_weight": 1.0, "max_grad_norm": 1e9}
+    one = tools.config("entropy", patchifier, batch_rows=4, **options)
+    four = tools.config("entropy", patchifier, batch_rows=1, accumulation_steps=4, **options)
+    (big, norm, big_sums, big_run), (small, small_norm, small_sums, small_run) = (
+        settled_step(config, documents, tmp_path) for config in (one, four)
+    )
+    assert small_sums.num_scratchpads == big_sums.num_scratchpads > 0
+    assert small_sums.num_commits == big_sums.num_commits > 0
+    assert small_sums.nats == pytest.approx(big_sums.nats, rel=1e-6)
+    assert small_norm == pytest.approx(norm, rel=1e-5)
+    largest = max(float(gradient.abs().max()) for gradient in big)
+    for expected, found in zip(big, small, strict=True):
+        assert float((expected - found).abs().max()) <= GRADIENT_TOLERANCE * largest
+    for name in ("scratchpad_threshold_nats", "patch_threshold_nats"):
+        expected, found = (float(getattr(run.model, name)) for run in (big_run, small_run))
+        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    expected, found = (run.schedule.state() for run in (big_run, small_run))
+    assert found["scratchpad"]["nats"] == pytest.approx(expected["scratchpad"]["nats"], rel=1e-6)
+    assert [part["nats"] for part in found["spread"]] == pytest.approx(
+        [part["nats"] for part in expected["spread"]], rel=1e-6
+    )
+    assert found["patch_rate"] == pytest.approx(expected["patch_rate"], rel=1e-9)
+
+
+def test_thresholds_stay_within_a_step(tmp_path, documents, tools, monkeypatch):
+    used = []
+    original = ThresholdSchedule.decisions
+
+    def decisions(self, model, step, pass_number=0):
+        found = original(self, model, step, pass_number)
+        used.append((step, float(found.scratchpad_threshold)))
+        return found
+
+    monkeypatch.setattr(ThresholdSchedule, "decisions", decisions)
+    _, _, _, run = settled_step(tools.config("entropy", batch_rows=1, accumulation_steps=4), documents, tmp_path)
+    run.train_step(StepSums())
+    assert [nats for step, nats in used if step == 0] == [2.6] * 4
+    second = {nats for step, nats in used if step == 1}
+    assert len(second) == 1
+    assert 2.6 not in second
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_training_does_not_mind_the_callers_mode(tmp_path, text, tools, mode):
+    config = tools.config("entropy", steps=4, checkpoint_every=2)
+    trainer.train(config, data=text, out=tmp_path / "plain", progress=tools.Hook())
+    with mode():
+        tools.train_until_error(config, tools.Hook(3, interrupt), RuntimeError, data=text, out=tmp_path / "run")
+        run = trainer.resume(tmp_path / "run", progress=tools.Hook())
+    assert tools.losses(tmp_path / "run") == tools.losses(tmp_path / "plain")
+    assert not any(parameter.is_inference() for parameter in run.model.parameters())
+
+
+def interrupt():
+    raise RuntimeError("stopped")
 
 
 def test_loss_of_a_step_is_the_mean_over_targets_and_the_heads_loss_has_its_weight(tmp_path, documents, tools):

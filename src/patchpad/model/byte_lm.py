@@ -23,7 +23,7 @@ from patchpad.patching import (
     Documents,
     ThresholdLike,
 )
-from patchpad.shapes import ByteIds
+from patchpad.shapes import ByteFloats, ByteIds
 
 
 class ByteLM(LanguageModel):
@@ -131,6 +131,14 @@ class ByteLM(LanguageModel):
             entropy_logits=entropy_logits,
             activations=activations,
         )
+
+    def boundary_probabilities(self, byte_ids: ByteIds) -> ByteFloats:
+        """Returns how likely a chunk starts at each byte; see `LanguageModel`."""
+        if self.routing is None:
+            return super().boundary_probabilities(byte_ids)
+        documents = Documents.locate(byte_ids)
+        (sees,) = window_attentions(documents, (self.config.encoder_window,))
+        return self.routing(self.local_encoder(byte_ids, documents.offset, sees), documents)
 
     def predict_targets(
         self,

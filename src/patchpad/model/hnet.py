@@ -101,14 +101,32 @@ def straight_through_confidence(boundary_probability: ByteFloats) -> ByteFloats:
     return 1 + (confidence - confidence.detach())
 
 
-def ratio_loss(boundary_probability: ByteFloats, is_byte: ByteMask, target_patch_size: int) -> Float[Tensor, ""]:
+def ratio_loss(
+    boundary_probability: ByteFloats,
+    is_byte: ByteMask,
+    target_patch_size: int,
+    *,
+    num_bytes: int | None = None,
+    boundary_share: Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
     """Returns N/(N-1) ((N-1) F G + (1-F)(1-G)), which pulls the share of boundaries towards 1/N.
 
     F is the share of bytes with p > 0.5 (forced ends not counted), G the mean p; on the line F = G the minimum is 1.
+
+    Args:
+        boundary_probability: p of a batch.
+        is_byte: where p counts.
+        target_patch_size: N.
+        num_bytes: bytes that F and G are over, where the batch is a part of these: its part of the loss is returned.
+        boundary_share: F of all of these; default: of the batch.
     """
     n = target_patch_size
     p = boundary_probability[is_byte]
-    if n == 1 or p.numel() == 0:
+    num_bytes = p.numel() if num_bytes is None else num_bytes
+    if num_bytes == 0:
         return boundary_probability.sum() * 0 + 1
-    share, mean = (p > BOUNDARY_PROBABILITY).float().mean(), p.mean()
-    return n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
+    batch_share, mean = p.numel() / num_bytes, p.sum() / num_bytes
+    if n == 1:
+        return mean * 0 + batch_share
+    share = (p > BOUNDARY_PROBABILITY).float().mean() if boundary_share is None else boundary_share
+    return n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (batch_share - mean))

@@ -83,6 +83,10 @@ class LanguageModel(PreciseBuffers, ABC):
         self.require_scratchpads("no part of it predicts without the trunk")
         raise NotImplementedError
 
+    def boundary_probabilities(self, byte_ids: ByteIds) -> ByteFloats:
+        """Returns how likely the router of an `hnet` model starts a chunk at each byte, by its encoder alone."""
+        raise NotImplementedError(f"a model with `{self.config.patchifier.kind}` patches has no router")
+
     def decisions(
         self, scratchpad_threshold_nats: ThresholdLike = None, *, batch: int, length: int | None = None
     ) -> Decisions:

@@ -32,6 +32,13 @@ def plain_defaults() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
+@contextlib.contextmanager
+def trainable() -> Iterator[None]:
+    """Allows gradients, whatever the caller's modes are: `torch.no_grad` and `torch.inference_mode` end in it."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 class PreciseBuffers(nn.Module):
     """A module whose own buffers stay in fp32 or better when the module is cast, as by `.bfloat16()` or `.half()`.
 

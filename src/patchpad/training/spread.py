@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import TrainConfig
-from patchpad.training.followed import FollowedThreshold
+from patchpad.training.thresholds import FollowedThreshold
 
 NUM_SHARES = 17
 SHARES = tuple((1 - math.cos(math.pi * number / (NUM_SHARES - 1))) / 2 for number in range(NUM_SHARES))

@@ -21,20 +21,20 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.block import compile_blocks
 from patchpad.model.build import build_model
-from patchpad.model.byte_lm import ByteLM
-from patchpad.model.hnet import ratio_loss
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import autocast
+from patchpad.model.precision import autocast, trainable
 from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
 from patchpad.training.budget import Budget, StepBudget
+from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from patchpad.training.progress import LogProgress, Progress
+from patchpad.training.ratio_loss import StepRatioLoss
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
-from patchpad.training.schedule import ThresholdSchedule, learning_rate
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
+from patchpad.training.threshold_schedule import ThresholdSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,7 @@ def _finished(out: Path) -> Run:
 class Trainer:
     """State of a run between two steps."""
 
+    @trainable()
     def __init__(self, config: Config, out: Path, text: RunText) -> None:
         self.config = replace(config, data=text.data)
         self.out = out
@@ -190,6 +191,7 @@ class Trainer:
         self.was_signalled = False
         """Whether a signal came in the last step, too late to stop the run."""
 
+    @trainable()
     def run(self, progress: Progress, budget: Budget | None = None) -> Run:
         """Trains to the last step, saving as configured.
 
@@ -251,16 +253,20 @@ class Trainer:
         first = self.step * accumulation
         batches = [self.batches.batch(first + index).to(self.device) for index in range(accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
+        ratio_loss = StepRatioLoss.of_step(self.model, batches)
         self.optimizer.zero_grad(set_to_none=True)
         for pass_number, batch in enumerate(batches):
-            self._accumulate(batch, num_targets, sums, pass_number)
+            self._accumulate(batch, num_targets, sums, pass_number, ratio_loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
         self._require_finite(float(norm), "gradient")
         set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
         self.optimizer.step()
+        self.schedule.move(self.model, self.step, self.planned_steps)
         return float(norm)
 
-    def _accumulate(self, batch: Batch, num_targets: int, sums: StepSums, pass_number: int) -> None:
+    def _accumulate(
+        self, batch: Batch, num_targets: int, sums: StepSums, pass_number: int, ratio_loss: StepRatioLoss | None
+    ) -> None:
         """Adds the gradients of one batch, weighted by its share of the step's targets."""
         decisions = self.schedule.decisions(self.model, self.step, pass_number)
         with autocast(self.device):
@@ -270,10 +276,8 @@ class Trainer:
             if head_nats is not None:
                 loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
                 sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
-            if output is not None and output.boundary_probability is not None:
-                target_patch_size = self.config.model.patchifier.target_patch_size
-                pull = ratio_loss(output.boundary_probability, output.layout.documents.is_byte, target_patch_size)
-                loss = loss + self.config.train.ratio_loss_weight * pull * batch.num_targets / num_targets
+            if output is not None and ratio_loss is not None:
+                loss = loss + self.config.train.ratio_loss_weight * ratio_loss.of_pass(output)
         self._require_finite(float(loss.detach()), "loss")
         loss.backward()
         num_bytes = batch.num_bytes
@@ -282,8 +286,8 @@ class Trainer:
         self.bytes_seen += num_bytes
         sums.num_commits += predicted.num_commits
         sums.num_scratchpads += predicted.num_scratchpads
-        if isinstance(self.model, ByteLM) and output is not None:
-            self.schedule.update(self.model, output, self.step, self.planned_steps)
+        if output is not None:
+            self.schedule.observe(self.model, output)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
@@ -334,6 +338,7 @@ class Trainer:
             )
         self.file_states = states
 
+    @trainable()
     def restore(self, checkpoint: files.Checkpoint) -> None:
         """Takes over model, optimizer, schedule and metrics of a step folder; removes what was left half-saved.
 
@@ -379,7 +384,7 @@ class Trainer:
             "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
             "bytes_per_second": sums.num_bytes / sums.seconds,
         }
-        if isinstance(self.model, ByteLM) and self.config.model.patchifier.kind == "entropy":
+        if self.config.model.cuts_by_entropy:
             line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
         if self.config.model.reads_entropy:
             line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)

@@ -18,7 +18,8 @@ from patchpad.patching.triggers import RandomTrigger
 from patchpad.testing import sharp_model
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
-from patchpad.training.schedule import FollowedThreshold, ThresholdSchedule, quantile_for_rate
+from patchpad.training.threshold_schedule import ThresholdSchedule
+from patchpad.training.thresholds import FollowedThreshold, quantile_for_rate
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,8 @@ def test_head_is_fresh_until_its_entropies_fall_and_never_again(tools):
     schedule = ThresholdSchedule(config)
     for model, is_fresh in ((untrained, True), (sharp, False), (untrained, False)):
         with torch.no_grad():
-            schedule.update(model, model(ids), step=0, planned_steps=10)
+            schedule.observe(model, model(ids))
+        schedule.move(model, step=0, planned_steps=10)
         assert schedule.is_fresh == is_fresh
         assert isinstance(schedule.decisions(model, 1).trigger, RandomTrigger) == is_fresh
 
@@ -126,12 +128,36 @@ def test_quantile_lets_exactly_the_wanted_number_of_scores_fire(scores, rate, nu
         assert threshold == -math.inf
 
 
-@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.booleans(), st.booleans())
-def test_state_of_the_schedule_survives_its_trip_through_json(threshold, patch_threshold, is_fresh, has_followed):
+@given(st.floats(allow_nan=False), st.lists(st.floats(0, 6), max_size=60), st.booleans(), st.booleans())
+def test_state_of_the_schedule_survives_its_trip_through_json(threshold, quantiles, begins_fresh, is_fresh):
     schedule = ThresholdSchedule(Config())
     schedule.is_fresh = is_fresh
-    schedule.scratchpad = FollowedThreshold(threshold, has_followed=has_followed)
-    schedule.patch = FollowedThreshold(patch_threshold, has_followed=not has_followed)
+    schedule.scratchpad.follow(threshold, is_fresh=begins_fresh)
+    for quantile in quantiles:
+        schedule.patch.follow(quantile, is_fresh=False)
     restored = ThresholdSchedule(Config())
     restored.restore(json.loads(strict_json(schedule.state())))
     assert restored.state() == schedule.state()
+
+
+def test_followed_threshold_is_the_mean_of_the_last_quarter_of_its_steps_and_of_40_at_most():
+    threshold = FollowedThreshold(math.inf)
+    for step in range(1, 301):
+        threshold.follow(float(step), is_fresh=False)
+        count = min(40, 1 + step // 4)
+        assert threshold.nats == pytest.approx(sum(range(step - count + 1, step + 1)) / count)
+
+
+def test_followed_threshold_takes_a_fresh_or_an_infinite_quantile_alone():
+    threshold = FollowedThreshold(math.inf)
+    for quantile in (1.0, 2.0, 3.0, 4.0, 5.0):
+        threshold.follow(quantile, is_fresh=False)
+    assert threshold.nats == 4.5
+    threshold.follow(9.0, is_fresh=True)
+    assert threshold.nats == 9.0
+    threshold.follow(8.0, is_fresh=False)
+    assert threshold.nats == 8.0, "what a fresh head gave is forgotten"
+    threshold.follow(-math.inf, is_fresh=False)
+    assert (threshold.nats, threshold.has_followed) == (-math.inf, False)
+    threshold.follow(2.0, is_fresh=False)
+    assert (threshold.nats, threshold.has_followed) == (2.0, True)
