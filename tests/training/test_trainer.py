@@ -63,7 +63,7 @@ def settled_step(config, data, tmp_path):
         if run.model.routing is not None:
             run.model.routing.query.weight.copy_(torch.randn(16, 16, generator=torch.Generator().manual_seed(2)))
     run.schedule.is_fresh = False
-    run.schedule.scratchpad.nats = 2.6
+    run.schedule.scratchpad.nats = 2.5
     run.model.store_patch_threshold(2.9)
     sums = StepSums()
     norm = run.train_step(sums)
@@ -109,10 +109,10 @@ def test_thresholds_stay_within_a_step(tmp_path, documents, tools, monkeypatch):
     monkeypatch.setattr(ThresholdSchedule, "decisions", decisions)
     _, _, _, run = settled_step(tools.config("entropy", batch_rows=1, accumulation_steps=4), documents, tmp_path)
     run.train_step(StepSums())
-    assert [nats for step, nats in used if step == 0] == [2.6] * 4
+    assert [nats for step, nats in used if step == 0] == [2.5] * 4
     second = {nats for step, nats in used if step == 1}
     assert len(second) == 1
-    assert 2.6 not in second
+    assert 2.5 not in second
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
