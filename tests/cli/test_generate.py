@@ -26,6 +26,9 @@ def test_prompts_from_a_file_are_one_batch_in_their_order(patchpad, finished, tm
     )
     assert from_file == given
     assert from_file == completions(patchpad("generate", finished, "--prompts", file, "--batch-rows", "2", *options))
+    assert from_file == completions(
+        patchpad("generate", finished, "--prompts", file, "--batch-rows", str(2**70), *options)
+    )
     shown = patchpad("generate", finished, "--prompts", file, *options[:-1]).out
     assert shown == "".join(
         f"--- {number}\n{prompt}{one['text']}\n"

@@ -138,6 +138,7 @@ def test_wrong_inputs_give_two_lines(fails, finished, short, tmp_path):
     assert "cannot read" in fails(1, "inspect", finished, "--text", tmp_path / "broken.gz")
     inspecting = ("inspect", finished, "--text", short)
     assert "does not exist" in fails(1, *inspecting, "--html", tmp_path / "none" / "page.html")
+    assert "is not a folder" in fails(1, *inspecting, "--html", tmp_path / "empty.txt" / "page.html")
     assert "is a directory" in fails(1, *inspecting, "--html", tmp_path)
     assert "limit_bytes is -1" in fails(2, *inspecting, "--limit-bytes", "-1")
     assert "scratchpad_threshold_nats is nan" in fails(2, *inspecting, "--scratchpad-threshold", "nan")

@@ -123,8 +123,10 @@ def _check_writable(page: Path, text: Path | None) -> None:
         raise DataError(
             f"{page} is a directory; allowed: a file to write the page to", hint=f"Try {quoted(page / 'page.html')}."
         )
-    if not os.access(page.parent, os.W_OK):
-        missing = "does not exist" if not page.parent.exists() else "cannot be written to"
+    if not (os.path.isdir(page.parent) and os.access(page.parent, os.W_OK)):
+        exists = os.path.exists(page.parent)
+        is_folder = os.path.isdir(page.parent)
+        missing = "does not exist" if not exists else "cannot be written to" if is_folder else "is not a folder"
         raise DataError(f"{page.parent} {missing}, so {page.name} has no place", hint="Choose another --html path.")
 
 

@@ -1,5 +1,6 @@
 """Generation for people: prompts in, bytes or text out as they come, and a compute dial to turn meanwhile."""
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ class Generation(Iterator[NewBytes]):
         compile: bool = False,
     ) -> None:
         max_new_bytes = checked_integer("max_new_bytes", max_new_bytes, least=0)
-        batch_rows = checked_integer("batch_rows", batch_rows, least=1)
+        batch_rows = min(checked_integer("batch_rows", batch_rows, least=1), sys.maxsize)
         self.model = unwrapped(model)
         self.prompts = encode_prompts(prompts)
         count = len(self.prompts)
