@@ -28,7 +28,7 @@ from patchpad.errors import MissingExtraError  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 """Scripts there find what lies beside them, as they do when they are run."""
 
-EXAMPLES = 1 if CHECKS_SHAPES else int(os.environ.get("EXAMPLES", "3"))  # `make test-all` tries more
+EXAMPLES = 1 if CHECKS_SHAPES else int(os.environ.get("EXAMPLES", "2"))  # `make test-all` tries more
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
 

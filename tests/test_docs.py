@@ -49,7 +49,10 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
         exec(compile(block, f"docs/{name}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", ["tour", "generation", "evaluation", "studies"])
+SLOW_PAGES = [pytest.param(name, marks=pytest.mark.slow) for name in ("evaluation", "studies")]
+
+
+@pytest.mark.parametrize("name", ["tour", "generation", *SLOW_PAGES])
 def test_the_commands_of_a_page_run_in_order(workplace, capsysbinary, name):
     for block in blocks(ROOT / "docs" / f"{name}.md", ""):
         for line in block.splitlines():

@@ -23,6 +23,7 @@ def logits_and_gradients(model, ids, threshold):
     return output.logits.detach(), {name: part.grad.clone() for name, part in model.named_parameters()}
 
 
+@pytest.mark.slow  # the default run has the traced steps and FlexAttention's traced gradients
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, while it traces
 def test_compiled_blocks_give_the_logits_and_gradients_of_plain_ones_for_any_number_of_slots(caplog):

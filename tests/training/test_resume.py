@@ -33,7 +33,12 @@ def assert_same_run(first, second, tools):
 
 
 @pytest.mark.parametrize(
-    ("trigger", "number"), [("entropy", signal.SIGINT), ("random", signal.SIGINT), ("entropy_jump", signal.SIGTERM)]
+    ("trigger", "number"),
+    [
+        ("entropy", signal.SIGINT),
+        pytest.param("random", signal.SIGINT, marks=pytest.mark.slow),
+        ("entropy_jump", signal.SIGTERM),
+    ],
 )
 def test_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path, text, tools, trigger, number):
     config = tools.config(trigger, accumulation_steps=2)

@@ -82,7 +82,7 @@ def test_rows_follow_their_own_rates_and_the_others_the_common_one(tmp_path, gra
     assert float(load(run.path).scratchpad_threshold_nats) == thresholds[-1]
 
 
-@pytest.mark.parametrize("trigger", ["entropy", "random"])
+@pytest.mark.parametrize("trigger", ["entropy", pytest.param("random", marks=pytest.mark.slow)])
 def test_interrupted_run_with_a_spread_resumes_exactly(tmp_path, text, tools, trigger):
     config = tools.config(trigger, batch_rows=3, accumulation_steps=2, learning_rate=0.02, threshold_spread=0.4)
     config = tools.replace(config, train=tools.replace(config.train, steps=14))
