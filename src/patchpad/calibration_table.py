@@ -82,5 +82,5 @@ class Calibration:
             return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} is no calibration table: {error}", hint="Run `patchpad calibrate` again."
+                f"{path} is not a calibration table: {error}", hint="Run `patchpad calibrate` again."
             ) from error

@@ -28,7 +28,7 @@ class TestWrongText:
 
     def test_pipe(self, fails, with_data, tmp_path):
         os.mkfifo(tmp_path / "pipe")
-        assert "is no regular file but a pipe" in fails(1, *with_data(tmp_path / "pipe"))
+        assert "is not a regular file but a pipe" in fails(1, *with_data(tmp_path / "pipe"))
 
     def test_empty_corpus(self, fails, with_data, tmp_path):
         (tmp_path / "empty.txt").write_bytes(b"")

@@ -181,7 +181,7 @@ def test_pipes_and_sockets_given_as_text_are_no_regular_files(tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
         for path in (tmp_path / "pipe", tmp_path / "socket", f"/dev/fd/{read}", "/dev/null"):
-            with pytest.raises(DataError, match="is no regular file but a pipe, a socket or a device") as caught:
+            with pytest.raises(DataError, match="is not a regular file but a pipe, a socket or a device") as caught:
                 open_corpus(path)
             assert str(path) in caught.value.message
             assert caught.value.hint == "Save the text to a file first."

@@ -140,7 +140,7 @@ def test_table_survives_its_file_exactly_and_infinities_are_strings(tmp_path, ta
 def test_file_that_is_no_table_is_an_error_with_the_next_command(tmp_path, content):
     path = tmp_path / "calibration.json"
     path.write_text(content, encoding="latin-1")
-    with pytest.raises(CheckpointError, match="is no calibration table") as caught:
+    with pytest.raises(CheckpointError, match="is not a calibration table") as caught:
         Calibration.read(path)
     assert "patchpad calibrate" in caught.value.hint
 

@@ -64,11 +64,11 @@ class PatchifierConfig(Section):
     """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
 
     def check(self) -> None:
-        """Checks that the maximum is no smaller than the target."""
+        """Checks that the maximum is at least the target."""
         self.require(
             self.max_patch_size is None or self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
             f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
-            "a maximum that is no smaller than the target",
+            "a maximum of at least the target",
         )
 
     @property

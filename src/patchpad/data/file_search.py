@@ -61,7 +61,7 @@ def require_path(path: str | Path) -> None:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a folder and each one below it, with the names in it that are no folders; hidden names are left out.
+    """Yields a folder and each one below it, with the names in it that are not folders; hidden names are left out.
 
     Links to folders are followed after all that lies in `folder` itself; no folder comes twice, so that loops end.
 
@@ -111,7 +111,7 @@ def _files_of(path: Path) -> tuple[list[Path], int]:
         return [path], 0
     if kind == "special":
         raise DataError(
-            f"{path} is no regular file but a pipe, a socket or a device; allowed: a file, glob or directory",
+            f"{path} is not a regular file but a pipe, a socket or a device; allowed: a file, glob or directory",
             hint="Save the text to a file first.",
         )
     if kind == "directory":

@@ -15,7 +15,7 @@ def read_prompts(path: str | Path) -> list[bytes]:
             any encoding, a prompt per line without its `\n` or `\r\n`. An empty line of text is an empty prompt.
 
     Raises:
-        DataError: not readable, no prompt, or a line that is no prompt.
+        DataError: not readable, no prompt, or a line that is not a prompt.
     """
     file = Path(path)
     try:
@@ -30,7 +30,7 @@ def parse_prompts(data: bytes, name: str, *, json_lines: bool) -> list[bytes]:
     """Splits the content of a file of prompts; `read_prompts` says how.
 
     Raises:
-        DataError: no prompt, or a line that is no prompt.
+        DataError: no prompt, or a line that is not a prompt.
     """
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     prompts = [line.removesuffix(b"\r") for line in (lines[:-1] if lines[-1] == b"" else lines)]

@@ -86,7 +86,7 @@ class Breakdown:
     by_lag: CountedSums = field(default_factory=CountedSums)
     """Nats by the patch lag of the position that predicts."""
     by_letter: CountedSums = field(default_factory=CountedSums)
-    """Nats by the place of the predicted byte among the letters of its word, from 1; 0 for what is no letter."""
+    """Nats by the place of the predicted byte among the letters of its word, from 1; 0 for what is not a letter."""
     by_class: CountedSums = field(default_factory=CountedSums)
     """Scratchpads by the class of the byte at which they may fire."""
     head_nats: float = 0.0
@@ -129,10 +129,10 @@ class Breakdown:
 
 
 def letters_so_far(ids: ByteIds, classes: Tensor) -> ByteInts:
-    """Returns, for each id, how many letters end with it, up to `LONGEST_WORD`; 0 for what is no letter.
+    """Returns, for each id, how many letters end with it, up to `LONGEST_WORD`; 0 for what is not a letter.
 
     Args:
-        ids: targets; ignored ones are no letters.
+        ids: targets; ignored ones are not letters.
         classes: the table of `byte_class_table`.
     """
     is_letter = (ids >= 0) & (classes[ids.clamp_min(0)] == BYTE_CLASSES.index("letter"))

@@ -67,7 +67,7 @@ def threshold_from_dials(
             "both compute and scratchpad_threshold_nats were given; allowed: one of the two",
             hint="Leave one out; compute is translated into a threshold.",
         )
-    model.require_scratchpads("compute is no dial of it")
+    model.require_scratchpads("compute cannot be set for it")
     if model.config.trigger.kind not in NATS_TRIGGERS:
         raise GenerationError(
             f"compute is {compute!r} with the trigger `{model.config.trigger.kind}`, which has no threshold to turn; "

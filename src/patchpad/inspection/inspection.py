@@ -20,7 +20,7 @@ from patchpad.model.wrapped import unwrapped
 from patchpad.text import encode_text
 
 NULL_CONTEXT, SEPARATOR_SLOT, NOT_READ = -1, -2, -3
-"""What `Inspection.slot_byte` holds where it is no byte of the text."""
+"""What `Inspection.slot_byte` holds where it is not a byte of the text."""
 
 
 @dataclass(frozen=True, kw_only=True)

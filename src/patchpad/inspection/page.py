@@ -224,7 +224,7 @@ def _legend(inspection: Inspection) -> str:
         ),
         (
             '<i class="x">1F</i><i class="x">' + NEWLINE + "</i>",
-            "A byte that is no printable character, by its hexadecimal value; and a newline.",
+            "A byte that is not a printable character, by its hexadecimal value; and a newline.",
         ),
         (
             '<i class="sep">»</i>',

@@ -186,7 +186,7 @@ class LanguageModel(PreciseBuffers, ABC):
         return None if chosen_id == SEPARATOR else bytes((chosen_id,))
 
     def prepare(self, documents: "Sequence[np.ndarray]") -> None:
-        """Learns from the training text, before the first step, what is no weight: the tokens of `bpe`."""
+        """Learns from the training text, before the first step, what is not a weight: the tokens of `bpe`."""
 
     def extra_files(self) -> dict[str, str]:
         """Returns name -> content of what a checkpoint holds beside the weights."""

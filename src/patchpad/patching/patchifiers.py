@@ -17,7 +17,7 @@ from patchpad.shapes import ByteInts, ByteMask
 
 
 def is_spacelike(byte_ids: Tensor) -> Tensor:
-    """True for ids that are no ASCII letter or digit and no UTF-8 continuation byte (Slagle 2024).
+    """True for ids that are not an ASCII letter, a digit or a UTF-8 continuation byte (Slagle 2024).
 
     The separator counts as spacelike.
     """
