@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -140,19 +141,33 @@ def test_state_of_the_schedule_survives_its_trip_through_json(threshold, quantil
     assert restored.state() == schedule.state()
 
 
-def test_followed_threshold_is_the_mean_of_the_last_quarter_of_its_steps_and_of_40_at_most():
+def test_followed_threshold_lies_on_the_line_of_the_last_quarter_of_its_steps_and_of_40_at_most():
     threshold = FollowedThreshold(math.inf)
-    for step in range(1, 301):
-        threshold.follow(float(step), is_fresh=False)
+    quantiles = torch.rand(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    for step, quantile in enumerate(quantiles, start=1):
+        threshold.follow(quantile, is_fresh=False)
         count = min(40, 1 + step // 4)
-        assert threshold.nats == pytest.approx(sum(range(step - count + 1, step + 1)) / count)
+        places, values = np.arange(count), quantiles[step - count : step]
+        slope, offset = np.polyfit(places, values, 1) if count > 1 else (0.0, values[0])
+        assert threshold.nats == pytest.approx(slope * (count - 1) + offset, abs=1e-9)
+
+
+def test_followed_threshold_averages_noise_and_does_not_lag():
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).tolist()
+    threshold, misses = FollowedThreshold(math.inf), []
+    for step, error in enumerate(noise):
+        threshold.follow(5 - 0.01 * step + 0.1 * error, is_fresh=False)
+        misses.append(threshold.nats - (5 - 0.01 * step))
+    settled = torch.tensor(misses[160:])
+    assert abs(float(settled.mean())) < 0.01
+    assert float(settled.std()) < 0.1 / 2.5
 
 
 def test_followed_threshold_takes_a_fresh_or_an_infinite_quantile_alone():
     threshold = FollowedThreshold(math.inf)
     for quantile in (1.0, 2.0, 3.0, 4.0, 5.0):
         threshold.follow(quantile, is_fresh=False)
-    assert threshold.nats == 4.5
+    assert threshold.nats == 5.0
     threshold.follow(9.0, is_fresh=True)
     assert threshold.nats == 9.0
     threshold.follow(8.0, is_fresh=False)
@@ -161,3 +176,12 @@ def test_followed_threshold_takes_a_fresh_or_an_infinite_quantile_alone():
     assert (threshold.nats, threshold.has_followed) == (-math.inf, False)
     threshold.follow(2.0, is_fresh=False)
     assert (threshold.nats, threshold.has_followed) == (2.0, True)
+
+
+def test_rate_in_training_is_within_3_percent_of_its_target_at_the_end_of_following(tmp_path, graded, tools):
+    config = tools.config(steps=180, batch_rows=8, learning_rate=0.01, threshold_frozen_fraction=0.0)
+    run = trainer.train(config, data=graded, out=tmp_path / "run", progress=tools.Hook())
+    rates = [line["scratchpads_per_byte"] for line in tools.losses(run.path)][-30:]
+    assert sum(rates) / 30 == pytest.approx(3 / 16, rel=0.03)
+    (point,) = evaluate(run.model, graded, limit_bytes=20_000)
+    assert point.scratchpads_per_byte == pytest.approx(3 / 16, rel=0.03)

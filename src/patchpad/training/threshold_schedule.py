@@ -21,7 +21,7 @@ FRESH_SHARE = 0.8
 MOST_CORRECTION_RATE = 0.1
 """Share of a step's error in patches per byte that corrects the rate which the patch threshold follows, at most."""
 CORRECTION_PER_MEAN = 0.5
-"""That share times the steps of the threshold's mean: a mean over more steps answers later, so it is corrected less."""
+"""That share times the steps that the threshold comes from: more of them answer later, so they are corrected less."""
 MOST_CORRECTION = 4.0
 """Factor by which that rate may differ from the target."""
 
@@ -53,6 +53,7 @@ class ThresholdSchedule:
         self.is_fresh = config.model.reads_entropy
         self.scratchpad = self._threshold(train.scratchpad_threshold_nats)
         self.patch = self._threshold(train.patch_threshold_nats)
+        self.patch.takes_mean = True
         self.patch_rate = 1 / config.model.patchifier.target_patch_size
         """Natural patch ends per byte that the patch threshold follows."""
         self.spread = ThresholdSpread(train) if train.threshold_spread > 0 else None
