@@ -32,7 +32,7 @@ def main(out: str, num_bytes: int = 100_000) -> None:
     generation = patchpad.Generation(model, ["It was"], max_new_bytes=num_bytes, seed=0)
     rows, began = [], time.perf_counter()
     for count, _ in enumerate(generation):
-        state = generation.engine.state
+        state = generation.engine.batch.state
         if count % 10_000 == 1_000 and state is not None:
             gc.collect()
             trunk, others = state_bytes(state)
@@ -40,7 +40,7 @@ def main(out: str, num_bytes: int = 100_000) -> None:
                 {
                     "num_bytes": count,
                     "resident_mib": round(resident_mib(), 1),
-                    "trunk_cache_entries": int(state.trunk.num_patches),
+                    "trunk_cache_entries": int(state.num_patches),
                     "trunk_cache_bytes": trunk,
                     "other_state_bytes": others,
                     "seconds": round(time.perf_counter() - began, 1),

@@ -270,7 +270,7 @@ class SteadyGeneration:
     def trunk_cache_bytes_per_byte(self) -> float:
         """Bytes of keys and values in the trunk's cache per byte of context, as they are now; spare room left out."""
         self.engine.refresh_counts()
-        state = self.engine.state
+        state = self.engine.batch.state
         assert state is not None
         config = self.engine.model.config
         entry_bytes = config.trunk_layers * 2 * config.trunk_kv_dim * state.trunk.keys[0].element_size()
@@ -281,7 +281,7 @@ class SteadyGeneration:
         return {
             "bytes": sum(len(row.data) for row in self.rows),
             "trunk_calls": sum(row.trunk_calls for row in self.rows),
-            "trunk_batches": self.engine.num_trunk_batches,
+            "trunk_batches": self.engine.batch.num_trunk_batches,
         }
 
 

@@ -57,7 +57,7 @@ def measure(model: ByteLM, rows: int, share: float) -> dict[str, float]:
         rounds += 1
     seconds = time.process_time() - began
     return {
-        "trunk_batches": engine.num_trunk_batches,
+        "trunk_batches": engine.batch.num_trunk_batches,
         "rounds": rounds,
         "bytes_per_cpu_second": rows * NEW_BYTES / seconds,
     }

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from patchpad.evaluation.bits_per_byte import Point, evaluate, score
     from patchpad.evaluation.calibrate import calibrate
     from patchpad.inference.generator import Completion, Generation, TextStream, complete, generate, stream
-    from patchpad.inference.stepping import DecodingState, prefill, step
+    from patchpad.inference.patch_state import DecodingState
+    from patchpad.inference.stepping import prefill, step
     from patchpad.inspection.inspection import Inspection, inspect
     from patchpad.model.byte_lm import ByteLM
     from patchpad.model.outputs import ByteLMOutput
@@ -24,7 +25,7 @@ _HOMES = {
     "ByteLM": "patchpad.model.byte_lm",
     "ByteLMOutput": "patchpad.model.outputs",
     "Completion": "patchpad.inference.generator",
-    "DecodingState": "patchpad.inference.stepping",
+    "DecodingState": "patchpad.inference.patch_state",
     "Generation": "patchpad.inference.generator",
     "Inspection": "patchpad.inspection.inspection",
     "Point": "patchpad.evaluation.bits_per_byte",

@@ -51,6 +51,21 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def decode_start(data: bytes, *, final: bool = False) -> tuple[str, int]:
+    """Decodes the whole characters that bytes start with.
+
+    Args:
+        data: UTF-8; each invalid sequence becomes U+FFFD.
+        final: nothing follows, so that an unfinished character at the end becomes U+FFFD too.
+
+    Returns:
+        The text, and how many bytes it stands for.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data, final)
+    return text, len(data) - len(decoder.getstate()[0])
+
+
 class TextDecoder:
     """Incremental UTF-8: holds an unfinished character back until its last byte arrives."""
 

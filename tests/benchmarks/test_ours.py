@@ -73,7 +73,7 @@ def test_trunk_cache_is_a_sixteenth_of_plain_patches():
     for model in sides:
         generation = ours.SteadyGeneration(model, [31], bytes_per_row=16, runs=1)
         generation.run()
-        assert int(generation.engine.state.position[0]) == 48  # the chosen byte has been read too
+        assert int(generation.engine.batch.state.position[0]) == 48  # the chosen byte has been read too
         found.append(generation.trunk_cache_bytes_per_byte)
     assert found[1] == 16 * found[0]
 

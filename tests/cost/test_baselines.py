@@ -155,7 +155,7 @@ def test_cached_keys_and_values_of_a_real_state_take_the_bytes_that_are_promised
 
     model = sharp_baseline(kind)
     _, state = patchpad.prefill(model, [b"x" * 39])
-    entries = int(state.trunk.num_patches)
+    entries = int(state.num_patches)
     costs = cost(model.config, context_bytes=40, patches_per_byte=entries / 40, scratchpads_per_byte=0.0)
     kept = [part[:, :, :entries] for part in (*state.trunk.keys, *state.trunk.values)]
     assert sum(part.numel() * 4 for part in kept) == pytest.approx(costs.trunk_cache_bytes_per_byte * 40)

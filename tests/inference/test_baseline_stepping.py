@@ -74,10 +74,10 @@ def test_caches_hold_one_entry_per_trunk_call_of_the_document_and_grow_by_blocks
         logits, state = patchpad.step(model, [row[place]], state)
         assert close(logits[0], expected[0, place])
     entries = len(row) if kind != "megabyte" else 400 // model.patch_size + 1
-    assert state.trunk.num_patches.tolist() == state.trunk_calls.tolist() == [entries]
+    assert state.num_patches.tolist() == state.trunk_calls.tolist() == [entries]
     assert 64 < entries <= state.trunk.capacity <= entries + 64
     _, state = patchpad.step(model, [SEPARATOR], state)
-    assert state.trunk.num_patches.tolist() == [1]
+    assert state.num_patches.tolist() == [1]
     assert state.trunk_calls.tolist() == [entries + 1]
 
 

@@ -1,7 +1,6 @@
 """The engine: rows join, leave and advance on their own, and each gives what it gives alone."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -105,8 +104,8 @@ def test_the_batch_never_has_more_rows_than_allowed(model):
     rows = engine.submit([request(b"x" * number, model=model, max_new_bytes=number) for number in range(8)])
     while not engine.is_done:
         engine.advance()
-        assert len(engine.rows) <= 3
-        assert engine.state is None or len(engine.state.position) == len(engine.rows)
+        assert len(engine.batch.rows) <= 3
+        assert engine.batch.state is None or len(engine.batch.state.position) == len(engine.batch.rows)
     assert [len(row.data) for row in rows if row.stop_reason == "length"] == [
         row.request.max_new_bytes for row in rows if row.stop_reason == "length"
     ]
@@ -115,10 +114,8 @@ def test_the_batch_never_has_more_rows_than_allowed(model):
 def test_long_prompts_are_read_alone(model, monkeypatch):
     monkeypatch.setattr("patchpad.inference.engine.PREFILL_POSITIONS", 20)
     engine = Engine(model, batch_rows=4)
-    seen, read = [], engine.phases.read_prompts
-    engine.phases = replace(
-        engine.phases, read_prompts=lambda m, prompts, t: seen.append(prompts) or read(m, prompts, t)
-    )
+    seen, prefill = [], engine.stepper.prefill
+    engine.stepper.prefill = lambda prompts, thresholds: seen.append(prompts) or prefill(prompts, thresholds)
     engine.submit([request(b"x" * length, model=model, max_new_bytes=3) for length in (30, 8, 8, 8)])
     run(engine)
     assert [len(prompt) for prompts in seen for prompt in prompts] == [30, 8, 8, 8]
@@ -128,15 +125,15 @@ def test_long_prompts_are_read_alone(model, monkeypatch):
 def test_rows_whose_prefill_fails_go_on_waiting(model):
     engine = Engine(model, batch_rows=2)
     rows = engine.submit([request(prompt, model=model, max_new_bytes=3) for prompt in (b"a", b"b", b"c")])
-    phases = engine.phases
+    prefill = engine.stepper.prefill
 
     def fail(*_):
         raise torch.OutOfMemoryError("no memory")
 
-    engine.phases = replace(phases, read_prompts=fail)
+    engine.stepper.prefill = fail
     with pytest.raises(torch.OutOfMemoryError):
         engine.advance()
-    engine.phases = phases
+    engine.stepper.prefill = prefill
     run(engine)
     assert [facts(row) for row in rows] == [facts(alone(model, row.request)) for row in rows]
 
@@ -150,7 +147,7 @@ def trunk_batches_per_byte(model, rows: int, share: float) -> float:
         ]
     )
     run(engine)
-    return engine.num_trunk_batches / max(len(row.data) for row in submitted)
+    return engine.batch.num_trunk_batches / max(len(row.data) for row in submitted)
 
 
 @pytest.mark.unchecked

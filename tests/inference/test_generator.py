@@ -9,7 +9,7 @@ import torch
 import patchpad
 from patchpad.calibration_table import Calibration
 from patchpad.errors import GenerationError, InputError
-from patchpad.inference.sampling import Sampling, choose, filtered_logits
+from patchpad.inference.sampling import FIRST_DRAWS, Draws, Sampling, choose, filtered_logits
 from patchpad.testing import as_row, sharp_model, tiny_model_config
 from patchpad.text import TextDecoder, decode_text
 
@@ -86,11 +86,19 @@ def test_top_k_and_top_p_keep_the_likeliest_ids():
 
 def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
     logits = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().expand(4000, -1)
-    streams = [torch.Generator().manual_seed(number) for number in range(4000)]
-    drawn = torch.tensor(choose(logits, Sampling(temperature=1.0), streams))
+    draws = [Draws(number)[0] for number in range(4000)]
+    drawn = torch.tensor(choose(logits, Sampling(temperature=1.0), draws))
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert float((shares - torch.tensor([0.7, 0.2, 0.1, 0.0])).abs().max()) < 0.03
     assert shares[3] == 0
+
+
+def test_draws_are_those_of_one_stream_and_the_same_when_asked_again():
+    stream = torch.Generator().manual_seed(5)
+    expected = [float(torch.rand((), generator=stream, dtype=torch.float64)) for _ in range(3 * FIRST_DRAWS)]
+    draws = Draws(5)
+    assert [draws[index] for index in range(3 * FIRST_DRAWS)] == expected
+    assert [draws[0], Draws(5)[3 * FIRST_DRAWS - 1]] == [expected[0], expected[-1]]
 
 
 def test_compute_is_translated_by_the_calibration(model):

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from torch._inductor.exc import InvalidCxxCompiler
 
 from patchpad.config import TriggerConfig
-from patchpad.inference.cuda_graphs import GraphRunner, PaddedKernel, half_precision_linears, padded_rows
+from patchpad.inference.compiled import compiled_kernels
+from patchpad.inference.cuda_graphs import GraphRunner, PaddedKernel, copy_all, half_precision_linears, padded_rows
 from patchpad.inference.engine import Engine, Request
-from patchpad.inference.kernels import PLAIN, Kernels, compiled_kernels, fast_kernels
-from patchpad.inference.phases import Phases, phases_of
+from patchpad.inference.kernels import PLAIN, Kernels
+from patchpad.inference.patch_stepper import PatchStepper
 from patchpad.inference.sampling import Sampling
+from patchpad.inference.steppers import fast_kernels, stepper_for
 from patchpad.model.block import Block, compile_blocks
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.patching.triggers import build_trigger, initial_threshold
@@ -54,20 +56,6 @@ PADDED = [
 ]
 
 
-def phases_with(model, kernels: Kernels) -> Phases:
-    plain = phases_of(model)
-
-    def given(phase):
-        return lambda *arguments: phase(*arguments, kernels=kernels)
-
-    return Phases(
-        read_prompts=plain.read_prompts,
-        read=given(plain.read),
-        refresh=given(plain.refresh),
-        predict=given(plain.predict),
-    )
-
-
 def generated(model, *, compile: bool, rows: int = 5, new_bytes: int = 40) -> list[tuple[bytes, int, int]]:
     engine = Engine(model, compile=compile)
     submitted = engine.submit(
@@ -95,10 +83,10 @@ def nothing_fell_back(caplog) -> bool:
 @pytest.mark.parametrize(("patchifier", "trigger", "options"), TRACED)
 def test_traced_steps_equal_the_full_pass(patchifier, trigger, options, caplog):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options))
-    phases = phases_with(model, compiled_kernels("aot_eager"))
+    stepper = PatchStepper(model, compiled_kernels("aot_eager"))
     rows, first = ragged_packed_rows(3, [40, 0])
     threshold = thresholds_to_try(model, batch_of(rows))[0]
-    assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases)
+    assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, stepper)
     assert nothing_fell_back(caplog)
 
 
@@ -112,16 +100,16 @@ def test_traced_steps_follow_changes_of_trigger_and_weights_and_belong_to_one_mo
     for other in [{}, *others]:
         model = sharp_model(tiny_model_config("fixed", "random", **other), seed=1)
         kernels[model] = compiled_kernels("aot_eager")
-        assert_steps_equal_pass(model, rows, first, None, phases_with(model, kernels[model]))
+        assert_steps_equal_pass(model, rows, first, None, PatchStepper(model, kernels[model]))
     model, own = next(iter(kernels.items()))
     trigger = TriggerConfig(kind="random", scratchpads_per_byte=0.7, seed=9)
     model.trigger = build_trigger(trigger)
     model.store_threshold(initial_threshold(trigger, config.patchifier))
-    assert_steps_equal_pass(model, rows, [0, 3], None, phases_with(model, own))
+    assert_steps_equal_pass(model, rows, [0, 3], None, PatchStepper(model, own))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    assert_steps_equal_pass(model, rows, [0, 3], None, phases_with(model, own))
+    assert_steps_equal_pass(model, rows, [0, 3], None, PatchStepper(model, own))
     assert nothing_fell_back(caplog)
 
 
@@ -135,10 +123,10 @@ def test_traced_steps_follow_a_patch_threshold_and_take_in_blocks_compiled_for_t
             for part in (module.parts.project, module.parts.finish):
                 part.compiled = torch.compile(part.plain, backend="eager")  # quick, and compiled all the same
     rows, _ = ragged_packed_rows(8, [50])
-    phases = phases_with(model, compiled_kernels("aot_eager"))
+    stepper = PatchStepper(model, compiled_kernels("aot_eager"))
     for share in (0.1, 0.5):
         settle_patches(model, batch_of(rows), share_ending=share)
-        assert_steps_equal_pass(model, rows, [0, 3], math.inf, phases)
+        assert_steps_equal_pass(model, rows, [0, 3], math.inf, stepper)
     assert nothing_fell_back(caplog)
 
 
@@ -148,7 +136,7 @@ def test_compiled_steps_equal_the_full_pass(caplog):
     model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=2, max_patch_size=2))
     row = as_row(*random_documents(4, [140]))  # past 64 patches, so that the cache grows
     threshold = thresholds_to_try(model, torch.tensor([row]))[0]
-    assert_steps_equal_pass(model, [row], [3], threshold, phases_of(model, compile=True))
+    assert_steps_equal_pass(model, [row], [3], threshold, stepper_for(model, compile=True))
     assert nothing_fell_back(caplog)
 
 
@@ -158,9 +146,9 @@ def test_compiled_steps_equal_the_full_pass(caplog):
 def test_compiled_rows_give_what_they_give_uncompiled(patchifier, trigger, options, caplog):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options))
     rows, first = ragged_packed_rows(3, [40, 0])
-    phases = phases_of(model, compile=True)
+    stepper = stepper_for(model, compile=True)
     for threshold in thresholds_to_try(model, batch_of(rows)):
-        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases)
+        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, stepper)
     assert generated(model, compile=True) == generated(model, compile=False)
     assert nothing_fell_back(caplog)
 
@@ -179,7 +167,7 @@ def test_where_nothing_can_be_compiled_one_warning_says_so_and_generation_goes_o
         fast = generated(model, compile=True)
     assert fast == generated(model, compile=False)
     assert [record.getMessage().split(" (")[0] for record in caplog.records if record.levelno >= logging.WARNING] == [
-        f"cannot compile {name}_kernel" for name in ("read", "refresh", "predict")
+        f"cannot compile {name}" for name in ("read", "refresh", "predict")
     ]
     assert "no compiler); generation" in caplog.text
 
@@ -187,7 +175,7 @@ def test_where_nothing_can_be_compiled_one_warning_says_so_and_generation_goes_o
 def test_a_baseline_has_no_compiled_kernels_and_says_so(caplog):
     from patchpad.testing import sharp_baseline
 
-    assert fast_kernels(sharp_baseline("byte")) is None
+    stepper_for(sharp_baseline("byte"), compile=True)
     assert "only patch models have compiled kernels; `byte` runs without" in caplog.text
 
 
@@ -201,7 +189,7 @@ def test_kernels_that_run_padded_give_what_they_give_otherwise(patchifier, trigg
 
     def noting(plain):
         def run(model, state, rows, *inputs):
-            sizes.append((len(rows), len(state.position)))
+            sizes.append((len(rows), len(state.ints)))
             return plain(model, state, rows, *inputs)
 
         return PaddedKernel(run)
@@ -209,12 +197,19 @@ def test_kernels_that_run_padded_give_what_they_give_otherwise(patchifier, trigg
     kernels = Kernels(read=noting(PLAIN.read), refresh=noting(PLAIN.refresh), predict=noting(PLAIN.predict))
     rows, first = ragged_packed_rows(seed, lengths)
     for threshold in thresholds_to_try(model, batch_of(rows)):
-        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, phases_with(model, kernels))
+        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, PatchStepper(model, kernels))
     assert all(count in (1, 2, 4, batch - 1, batch) for count, batch in sizes)
 
 
 def test_rows_are_padded_to_powers_of_two_and_never_beyond_the_batch():
     assert [padded_rows(count, 7) for count in range(1, 8)] == [1, 2, 4, 4, 6, 6, 7]
+
+
+def test_values_are_copied_into_buffers_type_by_type():
+    values = [torch.tensor([[1, 2]]), torch.tensor([0.5]), torch.tensor([7]), torch.zeros(3, 0)]
+    buffers = [torch.zeros_like(value) for value in values]
+    copy_all(buffers, values)
+    assert all(torch.equal(buffer, value) for buffer, value in zip(buffers, values, strict=True))
 
 
 def test_half_precision_copy_leaves_the_model_as_it_is():
@@ -231,5 +226,5 @@ def test_half_precision_copy_leaves_the_model_as_it_is():
 @pytest.mark.parametrize(("patchifier", "trigger", "options"), COMPILED)
 def test_captured_graphs_give_what_plain_kernels_give_on_cuda(patchifier, trigger, options):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options)).cuda()
-    assert isinstance(phases_of(model, compile=True).read.keywords["kernels"].read.run.__self__, GraphRunner)
+    assert isinstance(fast_kernels(model).read.run.__self__, GraphRunner)
     assert generated(model, compile=True) == generated(model, compile=False)

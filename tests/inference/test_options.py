@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import patchpad
+from patchpad import DecodingState
 from patchpad.config import SEPARATOR
-from patchpad.inference.stepping import DecodingState
 from patchpad.testing import ALL_OPTIONS, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
 
 TEXT = b"abc defg hijklmnopqrstuv, wx"
@@ -41,7 +41,7 @@ def test_committed_keys_do_not_depend_on_scratchpads():
         for value in TEXT[9:]:
             _, state = patchpad.step(model, [value], state, scratchpad_threshold_nats=threshold)
         states.append(state)
-    num_patches = int(states[0].trunk.num_patches)
+    num_patches = int(states[0].num_patches)
     assert num_patches > 3
     first, second = (torch.stack(state.trunk.keys)[:, :, :, :num_patches] for state in states)
     assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
@@ -55,7 +55,7 @@ def test_clones_selections_and_joined_states_carry_what_options_keep():
 
     texts = [b"hello wor", b"one two th"]
     joined = DecodingState.join([begin(text) for text in texts])
-    assert joined.newest_ends_patch.tolist() == [False, True]
+    assert joined.patch_counts.ends_patch.tolist() == [False, True]
     branch = joined.clone()
     together, _ = patchpad.step(model, list(b"la"), joined, scratchpad_threshold_nats=-math.inf)
     swapped, _ = patchpad.step(model, list(b"al"), branch.clone().select([1, 0]), scratchpad_threshold_nats=-math.inf)
@@ -75,4 +75,4 @@ def test_caches_have_the_sizes_of_their_options():
     assert [cache.keys[0].shape[1] for cache in (state.encoder, state.entropy_head, state.decoder)] == [3, 8, 5]
     assert state.recent_ids.tolist() == [list(TEXT[:-9:-1])]
     _, plain = patchpad.prefill(sharp_model(tiny_model_config("spacebyte", "entropy", ngram_vocab_size=0)), [TEXT])
-    assert plain.recent_ids is None
+    assert plain.recent_ids.tolist() == [[]]

@@ -83,16 +83,16 @@ def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger
         with torch.no_grad():
             layout = model(torch.tensor([row]), threshold).layout
         _, state = step_through(model, [row], [20], threshold)
-        assert state.trunk.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
+        assert state.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
         assert state.trunk_calls.tolist() == [layout.num_slots]
-        assert state.trunk.capacity <= int(state.trunk.num_patches) + 64
+        assert state.trunk.capacity <= int(state.num_patches) + 64
 
 
 def test_caches_of_any_threshold_are_the_same():
     model = sharp_model(tiny_model_config("spacebyte", "entropy"))
     row = as_row(*random_documents(9, [90]))
     states = [step_through(model, [row], [7], threshold)[1] for threshold in (math.inf, -math.inf)]
-    num_patches = int(states[0].trunk.num_patches)
+    num_patches = int(states[0].num_patches)
     assert num_patches > 3
     first, second = (torch.stack(state.trunk.keys)[:, :, :, :num_patches] for state in states)
     assert float((first - second).abs().max()) <= 1e-5 * max(1.0, float(first.abs().max()))
@@ -186,7 +186,7 @@ def test_a_separator_begins_a_new_document():
     logits, state = patchpad.step(model, [SEPARATOR], state)
     fresh, _ = patchpad.prefill(model, [b""])
     assert float((logits - fresh).abs().max()) <= tolerance(fresh)
-    assert state.trunk.num_patches.tolist() == [0]
+    assert state.num_patches.tolist() == [0]
 
 
 def test_wrong_ids_and_thresholds_are_refused_with_the_allowed_values():
@@ -234,7 +234,7 @@ def test_logits_may_be_written_into(kind):
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_a_document_that_begins_in_a_step_has_its_null_context_in_the_precision_of_a_prefill(monkeypatch):
-    monkeypatch.setattr("patchpad.inference.stepping.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr("patchpad.inference.patch_stepper.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     model = sharp_model(tiny_model_config("fixed", "entropy"))
     no_scratchpads = {"scratchpad_threshold_nats": math.inf}
     expected, fresh = patchpad.prefill(model, [b""], **no_scratchpads)

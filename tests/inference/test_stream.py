@@ -75,7 +75,7 @@ def test_a_stream_gives_whole_characters_only():
 
     stream = patchpad.stream(model, "x", max_new_bytes=len(text.encode()), temperature=0.0)
     values = iter(text.encode())
-    stream._generation.engine._sample = lambda: [next(values) for _ in stream._generation.engine.ready]
+    stream._generation.engine._choose = lambda batch: [next(values) for _ in batch.ready]
     assert list(stream) == list(text)
     assert stream.completion.data == text.encode()
 
@@ -85,7 +85,7 @@ def test_a_character_cut_off_by_the_limit_keeps_its_bytes_and_shows_as_replaceme
     data = "ab🙂".encode()[:4]
     stream = patchpad.stream(model, "x", max_new_bytes=4)
     values = iter(data)
-    stream._generation.engine._sample = lambda: [next(values) for _ in stream._generation.engine.ready]
+    stream._generation.engine._choose = lambda batch: [next(values) for _ in batch.ready]
     assert "".join(stream) == "ab�" == stream.completion.text
     assert stream.completion.data == data
 
@@ -130,7 +130,7 @@ def test_a_closed_stream_leaves_nothing_running_and_frees_its_caches(model):
     stream = patchpad.stream(model, "It was", max_new_bytes=10_000)
     for _ in range(20):
         next(stream)
-    state = weakref.ref(stream._generation.engine.state)
+    state = weakref.ref(stream._generation.engine.batch.state)
     stream.close()
     gc.collect()
     assert state() is None
@@ -147,7 +147,7 @@ def test_a_stream_that_is_left_is_collected(model):
     stream = patchpad.stream(model, "It was", max_new_bytes=10_000)
     for _ in stream:
         break
-    state = weakref.ref(stream._generation.engine.state)
+    state = weakref.ref(stream._generation.engine.batch.state)
     del stream
     gc.collect()
     assert state() is None
@@ -176,10 +176,10 @@ def test_memory_grows_by_trunk_cache_entries_alone():
     generation = patchpad.Generation(model, ["It was"], max_new_bytes=400, temperature=1.0)
     sizes = []
     for _ in generation:
-        state = generation.engine.state
+        state = generation.engine.batch.state
         if state is not None:
             trunk, others = state_bytes(state)
-            entries = int(state.trunk.num_patches)
+            entries = int(state.num_patches)
             assert trunk <= (entries // GROWTH + 1) * GROWTH * bytes_per_entry
             sizes.append(others)
     assert len(generation.rows[0].data) == 400

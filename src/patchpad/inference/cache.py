@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchpad.inference.layers import Layers, clone_layers, join_layers, select_rows
-
+Layers = list[Tensor]
+"""Keys or values, one tensor per layer, rows first: compiled code writes into these in place, but not into a stack."""
 GROWTH = 64
 """Places by which a trunk cache grows."""
 GATHER_SHARE = 3
@@ -42,6 +42,21 @@ def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[
     return torch.where(is_visible, 0.0, -torch.inf).to(dtype)[:, None, None]
 
 
+def clone_layers(layers: Layers) -> Layers:
+    """Returns independent copies."""
+    return [part.clone() for part in layers]
+
+
+def select_rows(layers: Layers, rows: Int[Tensor, " row"]) -> Layers:
+    """Returns copies of the given rows."""
+    return [part[rows] for part in layers]
+
+
+def join_layers(parts: Sequence[Layers]) -> Layers:
+    """Returns the rows of all parts, layer by layer."""
+    return [torch.cat(same_layer) for same_layer in zip(*parts, strict=True)]
+
+
 @dataclass
 class LocalCache:
     """Keys and values of each row's last `window` bytes, by layer; the byte at position p lies at p % window."""
@@ -60,10 +75,7 @@ class LocalCache:
             last_position: position of each row's newest byte.
             window: bytes that a layer sees.
         """
-        age = _ages(last_position, window)
-        position = (last_position[:, None] - age).clamp_min(0)
-        rows = torch.arange(len(last_position), device=last_position.device)[:, None]
-        return LocalCache(*([pair[part][rows, position] for pair in kept] for part in (0, 1)))
+        return LocalCache(*([ring_of(pair[part], last_position, window) for pair in kept] for part in (0, 1)))
 
     def at(self, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> "RingAttention":
         """Returns the back end for one byte in each of `rows`, at `position`; it stores keys and values as it goes."""
@@ -83,6 +95,14 @@ class LocalCache:
     def select(self, rows: Int[Tensor, " row"]) -> "LocalCache":
         """Returns a copy with the given rows."""
         return LocalCache(*(select_rows(part, rows) for part in (self.keys, self.values)))
+
+
+def ring_of(
+    values: Float[Tensor, "batch byte ..."], last_position: Int[Tensor, " batch"], size: int
+) -> Float[Tensor, "batch place ..."]:
+    """Returns the last values of each row as a ring: that of position p lies at p % size."""
+    position = (last_position[:, None] - _ages(last_position, size)).clamp_min(0)
+    return values[torch.arange(len(values), device=values.device)[:, None], position]
 
 
 def _ages(position: Int[Tensor, " batch"], window: int) -> Int[Tensor, "batch window"]:
@@ -117,63 +137,52 @@ class TrunkCache:
     """Keys and values of committed patches; scratchpads never enter it.
 
     The place after a row's last patch is where the slot that is being computed stands. A commit keeps it, by counting
-    it as a patch; what a scratchpad leaves there is never read, and the next slot overwrites it.
+    it as a patch; what a scratchpad leaves there is never read, and the next slot overwrites it. How many patches a row
+    has is up to its state.
     """
 
     keys: list[Float[Tensor, "batch kv_head place head_dim"]]
     """A head's keys lie together, as they are read: once for each new slot."""
     values: list[Float[Tensor, "batch kv_head place head_dim"]]
-    num_patches: Int[Tensor, " batch"]
-    """Patches committed in each row's document."""
-    most_patches: int
-    """No row has more; known without asking the device."""
 
     @staticmethod
     def from_prefill(
-        kept: list[tuple[Tensor, Tensor]],
-        padded_commits: Int[Tensor, "batch row_commit"],
-        num_patches: Int[Tensor, " batch"],
+        kept: list[tuple[Tensor, Tensor]], padded_commits: Int[Tensor, "batch row_commit"]
     ) -> "TrunkCache":
         """Takes the commits from a full pass, whose slots are packed: keys and values are [slot, head, head_dim]."""
-        places = padded_commits.shape[1]
+        batch, places = padded_commits.shape
         spare = _capacity(places) - places
         keys, values = (
             [F.pad(pair[part][padded_commits].transpose(1, 2), (0, 0, 0, spare)) for pair in kept]
             if places
-            else [
-                pair[part].new_zeros(len(num_patches), pair[part].shape[1], spare, pair[part].shape[2]) for pair in kept
-            ]
+            else [pair[part].new_zeros(batch, pair[part].shape[1], spare, pair[part].shape[2]) for pair in kept]
             for part in (0, 1)
         )
-        return TrunkCache(keys, values, num_patches, places)
+        return TrunkCache(keys, values)
+
+    @staticmethod
+    def of_positions(kept: list[tuple[Tensor, Tensor]]) -> "TrunkCache":
+        """The same from a pass in which every position is a slot: [batch, position, head, head_dim]."""
+        batch, width = kept[0][0].shape[:2]
+        places = torch.arange(batch * width, device=kept[0][0].device).view(batch, width)
+        return TrunkCache.from_prefill([(key.flatten(0, 1), value.flatten(0, 1)) for key, value in kept], places)
 
     @property
     def capacity(self) -> int:
         """Places of a row."""
         return self.keys[0].shape[2]
 
-    def make_room(self) -> None:
-        """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
-        if self.most_patches >= self.capacity:
-            self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
-            self.keys, self.values = (
-                _with_capacity(part, _capacity(self.most_patches)) for part in (self.keys, self.values)
-            )
-        self.most_patches += 1
-
-    def commit(self, rows: Int[Tensor, " row"], is_commit: Bool[Tensor, " row"]) -> None:
-        """Keeps the slot that `TrunkCacheAttention` has stored last in those of `rows` that ended a patch."""
-        self.num_patches[rows] += is_commit.to(self.num_patches.dtype)
+    def with_room(self, num_patches: int) -> "TrunkCache":
+        """Returns a cache with the same entries that holds so many patches and one more slot in every row."""
+        return TrunkCache(*(_with_capacity(part, _capacity(num_patches)) for part in (self.keys, self.values)))
 
     def clone(self) -> "TrunkCache":
         """Returns an independent copy."""
-        keys, values = (clone_layers(part) for part in (self.keys, self.values))
-        return TrunkCache(keys, values, self.num_patches.clone(), self.most_patches)
+        return TrunkCache(*(clone_layers(part) for part in (self.keys, self.values)))
 
     def select(self, rows: Int[Tensor, " row"]) -> "TrunkCache":
         """Returns a copy with the given rows."""
-        keys, values = (select_rows(part, rows) for part in (self.keys, self.values))
-        return TrunkCache(keys, values, self.num_patches[rows], self.most_patches)
+        return TrunkCache(*(select_rows(part, rows) for part in (self.keys, self.values)))
 
     @staticmethod
     def join(caches: Sequence["TrunkCache"]) -> "TrunkCache":
@@ -183,8 +192,7 @@ class TrunkCache:
             join_layers([_with_capacity(layers, capacity) for layers in parts])
             for parts in ([cache.keys for cache in caches], [cache.values for cache in caches])
         )
-        num_patches = torch.cat([cache.num_patches for cache in caches])
-        return TrunkCache(keys, values, num_patches, max(cache.most_patches for cache in caches))
+        return TrunkCache(keys, values)
 
 
 def _with_capacity(layers: Layers, capacity: int) -> Layers:
@@ -201,16 +209,16 @@ def _capacity(num_patches: int) -> int:
 class TrunkCacheAttention:
     """Trunk attention of one new slot in some rows, in ascending order.
 
-    It sees earlier commits of its document, and itself.
-    Keys and values of the slot are stored behind the row's patches.
+    It sees earlier commits of its document, and itself. Keys and values of the slot are stored behind the row's
+    patches.
     """
 
-    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"]) -> None:
+    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"], num_patches: Int[Tensor, " row"]) -> None:
         self.cache = cache
         self.rows = rows
         batch, places = cache.keys[0].shape[0], cache.capacity
         self.batch = batch
-        self.place = cache.num_patches[rows]
+        self.place = num_patches
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
         self.takes_all = GATHER_SHARE * len(rows) > batch
         is_visible = torch.arange(places, device=rows.device) <= self.place[:, None]

@@ -1,8 +1,8 @@
 """Kernels of a step as CUDA graphs: one launch for each, however many operations it has.
 
 A graph works on fixed addresses and a fixed number of rows. So there is one for each power of two of rows, the last row
-being repeated to fill it up, and all are captured anew when tensors of the state have moved: when rows join or leave,
-and when the trunk's cache grows.
+being repeated to fill it up, and all are captured anew when caches of the state have moved: when rows join or leave,
+and when the trunk's cache grows. The state's values, which every step replaces, are copied in and out.
 """
 
 import copy
@@ -22,7 +22,8 @@ from patchpad.model.compilation import first_words
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[..., Tensor | None]
+Results = tuple[Tensor | None, ...]
+Run = Callable[..., Results]
 
 
 def captured_kernels(model: ByteLM) -> Kernels:
@@ -57,13 +58,13 @@ class PaddedKernel:
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def __call__(self, model: ByteLM, state: RowState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Tensor | None:
-        """Runs the kernel; returns its results for the given rows."""
+    def __call__(self, model: ByteLM, state: RowState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Results:
+        """Runs the kernel; returns its results, the first of them for the given rows."""
         count = len(rows)
-        spare = padded_rows(count, len(state.position)) - count
+        spare = padded_rows(count, len(state.ints)) - count
         padded = [torch.cat((part, part[-1:].expand(spare))) if spare else part for part in (rows, *inputs)]
-        result = self.run(model, state, *padded)
-        return None if result is None else result[:count]
+        for_rows, *values = self.run(model, state, *padded)
+        return (None if for_rows is None else for_rows[:count], *values)
 
 
 def padded_rows(count: int, batch: int) -> int:
@@ -78,28 +79,35 @@ class GraphRunner:
         self.plain = plain
         self.fast = fast
         self.captured_for: Any = None
-        """What the graphs depend on: addresses and shapes of the state, and what decides patches and scratchpads."""
-        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor | None]] = {}
+        """What the graphs depend on: addresses and shapes of the caches, and what decides patches and scratchpads."""
+        self.held_state: RowState | None = None
+        """The caches of the state, and values at fixed addresses."""
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[Tensor], Results]] = {}
         self.failed = False
 
-    def run(self, model: ByteLM, state: RowState, *inputs: Tensor) -> Tensor | None:
+    def run(self, model: ByteLM, state: RowState, *inputs: Tensor) -> Results:
         """Runs the kernel on the state; `model` is the original one, whose trigger and patchifier count."""
         if self.failed:
             return self.plain(model, state, *inputs)
         self.fast.trigger, self.fast.patchifier = model.trigger, model.patchifier
         depends_on = (
-            [(part.data_ptr(), part.shape) for part in state.tensors()],
+            [(part.data_ptr(), part.shape) for part in state.cache_tensors()],
             id(model.trigger),
             id(model.patchifier),
             model.patch_threshold.data_ptr(),
         )
         if depends_on != self.captured_for:
+            self.captured_for = None
             self.graphs.clear()
+            self.held_state = state.draft()
+            self.held_state.ints, self.held_state.floats = (part.clone() for part in state.values())
             self.captured_for = depends_on
+        held_state = self.held_state
+        assert held_state is not None
         count = len(inputs[0])
         if count not in self.graphs:
             try:
-                self.graphs[count] = self._capture(state, inputs)
+                self.graphs[count] = self._capture(held_state, inputs)
             except RuntimeError as error:
                 logger.warning(
                     "cannot capture a CUDA graph (%s); generation goes on without, slower for small models",
@@ -108,14 +116,13 @@ class GraphRunner:
                 self.failed = True
                 return self.plain(model, state, *inputs)
         graph, held, result = self.graphs[count]
-        for buffer, value in zip(held, inputs, strict=True):
-            buffer.copy_(value)
+        copy_all(held_state.values() + held, state.values() + list(inputs))
         graph.replay()
-        return None if result is None else result.clone()
+        return tuple(None if part is None else part.clone() for part in result)
 
     def _capture(
         self, state: RowState, inputs: tuple[Tensor, ...]
-    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor | None]:
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Results]:
         """Records the kernel without running it on the state: it is warmed up on a copy."""
         held = [part.clone() for part in inputs]
         side = torch.cuda.Stream()
@@ -129,3 +136,10 @@ class GraphRunner:
         with torch.cuda.graph(graph):
             result = self.plain(self.fast, state, *held)
         return graph, held, result
+
+
+def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
+    """Copies tensors into buffers, in one launch for those of one type."""
+    for dtype in {buffer.dtype for buffer in buffers}:
+        alike = [number for number, buffer in enumerate(buffers) if buffer.dtype == dtype]
+        torch._foreach_copy_([buffers[number] for number in alike], [values[number] for number in alike])

@@ -1,7 +1,6 @@
 """Generation for people: prompts in, bytes or text out as they come, and a compute dial to turn meanwhile."""
 
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,12 +9,12 @@ from typing import TypedDict, Unpack, overload
 from patchpad.config import NATS_TRIGGERS
 from patchpad.errors import GenerationError, integer_or_none
 from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, StopReason
+from patchpad.inference.prompts import Prompts, encode_prompts
 from patchpad.inference.sampling import Sampling, checked_integer
-from patchpad.inference.stepping import Prompts, encode_prompts
 from patchpad.inference.stop import encode_stop
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
-from patchpad.text import TextDecoder, decode_text
+from patchpad.text import decode_start, decode_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,8 @@ class GenerationOptions(TypedDict, total=False):
 class Generation(Iterator[NewBytes]):
     """A running generation: iterate over it for each row's bytes as they are released.
 
-    Rows do not wait for each other, so their bytes come interleaved. Work is done only inside `next`.
+    Rows do not wait for each other, so their bytes come interleaved. Work is done only inside `next`. After an
+    exception there, Ctrl-C included, `next` goes on as if nothing had been.
 
     Args:
         model: a loaded or trained model.
@@ -160,17 +160,24 @@ class Generation(Iterator[NewBytes]):
                 for prompt, threshold, row_seed in zip(self.prompts, thresholds, seeds, strict=True)
             ]
         )
-        self._released: deque[NewBytes] = deque()
+        self._handed_out = (0, 0)
+        """Number of the engine's step, and how much of what that step has released."""
 
     def __iter__(self) -> "Generation":
         return self
 
     def __next__(self) -> NewBytes:
-        while not self._released:
+        while True:
+            batch, (number, count) = self.engine.batch, self._handed_out
+            if number != batch.number:
+                count = 0
+            if count < len(batch.released):
+                new = batch.released[count]
+                self._handed_out = (batch.number, count + 1)
+                return new
             if self.engine.is_done:
                 raise StopIteration
-            self._released.extend(self.engine.advance())
-        return self._released.popleft()
+            self.engine.advance()
 
     def set_dial(
         self,
@@ -213,7 +220,7 @@ class Generation(Iterator[NewBytes]):
         """Ends all rows and frees their caches; `completions` still tells what they have."""
         for row in self.rows:
             self.engine.cancel(row)
-        self._released.clear()
+        self._handed_out = (self.engine.batch.number, len(self.engine.batch.released))
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
@@ -244,17 +251,24 @@ class TextStream(Iterator[str]):
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self._decoder = TextDecoder()
+        self._num_handed_out = 0
+        """Bytes whose text was handed out."""
 
     def __iter__(self) -> "TextStream":
         return self
 
     def __next__(self) -> str:
-        for new in self._generation:
-            piece = self._decoder.push(new.data, final=new.is_last)
+        engine, row = self._generation.engine, self._generation.rows[0]
+        while True:
+            engine.settle()
+            begin, end = self._num_handed_out, row.progress.num_released
+            piece, length = decode_start(bytes(row.buffer[begin:end]), final=row.stop_reason is not None)
             if piece:
+                self._num_handed_out = begin + length
                 return piece
-        raise StopIteration
+            if engine.is_done:
+                raise StopIteration
+            engine.advance()
 
     def __enter__(self) -> "TextStream":
         return self
@@ -278,6 +292,7 @@ class TextStream(Iterator[str]):
     def close(self) -> None:
         """Ends the generation and frees its caches."""
         self._generation.close()
+        self._num_handed_out = self._generation.rows[0].progress.num_released
 
 
 def stream(model: LanguageModel, prompt: str | bytes, **options: Unpack[GenerationOptions]) -> TextStream:

@@ -1,85 +1,173 @@
-"""What of the three phases of a step runs on the device: as it is, compiled, or captured as CUDA graphs.
+"""What of a step of the patch model runs on the device, in three functions: read, refresh, predict.
 
-A kernel is a function of the model, the state and the rows that are due, in which no control flow depends on values.
-Small models spend most of a step on starting operations, not on computing: compiled kernels start few, and a captured
-one starts all at once.
+A kernel is a function of the model, the state and the rows that are due, in which no control flow depends on values, so
+that it can be compiled (`patchpad.inference.compiled`) and captured (`patchpad.inference.cuda_graphs`). It writes into
+the caches of the state, and returns a tuple: what there is for each row, if anything, then the state's new values.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from patchpad.inference import stepping
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.config import SEPARATOR
+from patchpad.inference.cache import TrunkCacheAttention
+from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCounts
+from patchpad.inference.row_state import put
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.compilation import Compiled
-from patchpad.model.language_model import LanguageModel
+from patchpad.model.hnet import smoothing_share
+from patchpad.model.precision import autocast
+from patchpad.patching import ByteFacts
 
-logger = logging.getLogger(__name__)
+Ints = Int[Tensor, "batch column"]
+Floats = Float[Tensor, "batch number"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """One function for each phase, with the arguments of those in `patchpad.inference.stepping`."""
+    """One function for each phase, with the arguments and results of those in this module."""
 
     read: Callable[..., Any]
     refresh: Callable[..., Any]
     predict: Callable[..., Any]
 
 
-PLAIN = Kernels(read=stepping.read_kernel, refresh=stepping.refresh_kernel, predict=stepping.predict_kernel)
-
-_COMPILED: "WeakKeyDictionary[LanguageModel, Kernels]" = WeakKeyDictionary()
-"""What has been compiled for a model stays as long as the model does."""
-
-
-def fast_kernels(model: LanguageModel) -> Kernels | None:
-    """Returns the fastest kernels for a model and its device; None where there are none beside the plain ones.
-
-    On a CPU they are compiled, which takes up to a minute at the first step and again when the batch first changes its
-    size; it needs a C++ compiler. On CUDA they are captured as graphs. Where either fails, one warning is logged and
-    the plain kernels go on.
-    """
-    if not isinstance(model, ByteLM):
-        logger.warning("only patch models have compiled kernels; `%s` runs without", model.config.kind)
-        return None
-    if model.device.type == "cuda":
-        from patchpad.inference.cuda_graphs import captured_kernels  # it imports this module
-
-        return captured_kernels(model)
-    if model not in _COMPILED:
-        _COMPILED[model] = compiled_kernels()
-    return _COMPILED[model]
-
-
-def compiled_kernels(backend: str = "inductor") -> Kernels:
-    """Returns kernels that compile themselves when they are first called. They belong to one model.
-
-    They check little before they run: hundreds of checks whether the model is still the same, which `torch.compile`
-    makes by default, take longer than the work.
+def read(
+    model: ByteLM,
+    state: DecodingState,
+    rows: Int[Tensor, " row"],
+    ids: Int[Tensor, " row"],
+    threshold: Float[Tensor, " row"],
+) -> tuple[Bool[Tensor, " row"], Ints, Floats]:
+    """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
 
     Args:
-        backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
+        model: in eval mode.
+        state: its caches are written into.
+        rows: different rows of the state, ascending.
+        ids: 0..256.
+        threshold: scratchpad threshold of each of `rows`, in nats.
+
+    Returns:
+        Which of `rows` need the trunk before they can predict; then the new `ints` and `floats`.
     """
-    options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
-    if backend == "inductor":
-        options["cpp_wrapper"] = True
-    effect = "generation goes on without, at about half the speed for small models"
-    return Kernels(
-        **{
-            field.name: Compiled(getattr(PLAIN, field.name), effect=effect, backend=backend, options=options)
-            for field in fields(Kernels)
-        }
+    old, old_floats = state.ints[rows], state.floats[rows]
+    counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
+    begins = ids == SEPARATOR
+    position = torch.where(begins, 0, counts.position + 1)
+    opens_patch = begins | (counts.ends_patch == 1)
+    open_length = torch.where(opens_patch, 0, counts.open_length) + 1
+    open_bytes = torch.where(opens_patch, 0, counts.open_bytes) + ~begins
+    recent = None
+    if old.shape[1] > NUM_COUNTS:
+        recent = torch.cat((ids[:, None], torch.where(begins[:, None], 0, old[:, NUM_COUNTS:-1])), dim=1)
+    places = state.byte_states.shape[1]
+    with autocast(model.device):
+        encoder_sees = state.encoder.at(rows, position)
+        byte_states = model.local_encoder(ids, position, encoder_sees, recent)
+        entropies = previous_entropies = None
+        if model.entropy_head is not None:
+            head_sees = encoder_sees if state.entropy_head is None else state.entropy_head.at(rows, position)
+            _, entropies = model.entropy_head(byte_states, position, head_sees)
+            previous_entropies = torch.where(begins, entropies, old_floats[:, 0])
+        boundaries = None
+        if model.routing is not None:
+            previous_states = state.byte_states[rows, counts.position % places].to(byte_states.dtype)
+            boundaries = torch.where(begins, 1.0, model.routing.probability(previous_states, byte_states))
+    facts = ByteFacts(
+        byte_ids=ids,
+        previous_byte_ids=torch.where(begins, SEPARATOR, counts.newest_id),
+        document_offset=position,
+        is_byte=~begins,
+        entropy_nats=entropies,
+        previous_entropy_nats=previous_entropies,
+        boundary_probability=boundaries,
     )
+    decisions = model.decisions_at(threshold)
+    ends_patch = decisions.step_ends(facts, open_bytes)
+    fires = decisions.scratchpads(facts, open_bytes, ends_patch)
+    state.byte_states[rows, position % places] = byte_states.to(state.byte_states.dtype)
+    new = counts._replace(
+        position=position,
+        newest_id=ids,
+        open_length=open_length,
+        open_bytes=open_bytes,
+        ends_patch=ends_patch.long(),
+    )
+    numbers = [number for number in (entropies, boundaries) if number is not None]
+    floats = put(state.floats, rows, torch.stack(numbers, dim=1)) if numbers else state.floats
+    return ends_patch | fires, put(state.ints, rows, _packed(new, recent)), floats
 
 
-def _guards_to_keep(guards: Sequence[Any]) -> list[bool]:
-    """Keeps what may change between two steps: shapes of the state, and what decides patches and scratchpads."""
-    return [_may_change(guard) for guard in guards]
+def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[None, Ints]:
+    """Runs the trunk for `rows`, ascending, on their patches so far; those whose patch has ended are committed.
+
+    The state must have room for one more slot, see `RowState.make_room`.
+
+    Returns:
+        None, as there is nothing for each row; then the new `ints`.
+    """
+    old = state.ints[rows]
+    counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
+    is_commit = counts.ends_patch == 1
+    places = state.byte_states.shape[1]
+    with autocast(model.device):
+        distance = torch.arange(places - 1, device=rows.device)
+        newest_first = state.byte_states[rows[:, None], (counts.position[:, None] - distance) % places]
+        slot_inputs = model.patch_pooling.pool(newest_first, distance < counts.open_length[:, None])
+        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        slot_outputs = model.trunk(slot_inputs, counts.num_patches, attend)
+        if state.smoothed is not None:
+            probability = state.floats[rows, -1]
+            slot_outputs = _smooth(state.smoothed, rows, counts.num_patches, probability, is_commit, slot_outputs)
+        context = model.context_to_bytes(slot_outputs)
+    trunk_calls = counts.trunk_calls + 1
+    state.contexts[rows, trunk_calls % 2] = context.to(state.contexts.dtype)
+    new = counts._replace(
+        num_patches=counts.num_patches + is_commit, trunk_calls=trunk_calls, slot_position=counts.position
+    )
+    recent = old[:, NUM_COUNTS:] if old.shape[1] > NUM_COUNTS else None
+    return None, put(state.ints, rows, _packed(new, recent))
 
 
-def _may_change(guard: Any) -> bool:
-    if guard.guard_type == "SHAPE_ENV" or guard.name.startswith(("model.trigger", "model.patchifier")):
-        return True
-    return guard.guard_type == "TENSOR_MATCH" and not guard.name.startswith("model")
+def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[Float[Tensor, "row vocab"]]:
+    """Returns the logits of the next id in each of `rows`, ascending; the state's values stay as they are."""
+    counts = PatchCounts(*state.ints[rows, :NUM_COUNTS].unbind(1))
+    byte_states = state.byte_states[rows, counts.position % state.byte_states.shape[1]]
+    newest = 2 * rows + counts.trunk_calls % 2
+    with autocast(model.device):
+        decoder_sees = state.decoder.at(rows, counts.position)
+        lag = counts.position - counts.slot_position
+        contexts = model.context_to_bytes.read(state.contexts.flatten(0, 1), newest, lag)
+        return (model.local_decoder(byte_states, contexts, counts.position, decoder_sees).float(),)
+
+
+PLAIN = Kernels(read=read, refresh=refresh, predict=predict)
+
+
+def _packed(counts: PatchCounts, recent: Int[Tensor, "row recent"] | None) -> Int[Tensor, "row column"]:
+    packed = torch.stack(counts, dim=1)
+    return packed if recent is None else torch.cat((packed, recent), dim=1)
+
+
+def _smooth(
+    smoothed: Float[Tensor, "batch turn trunk_dim"],
+    rows: Int[Tensor, " row"],
+    num_patches: Int[Tensor, " row"],
+    boundary_probability: Float[Tensor, " row"],
+    is_commit: Bool[Tensor, " row"],
+    slot_outputs: Float[Tensor, "row trunk_dim"],
+) -> Float[Tensor, "row trunk_dim"]:
+    """Moves the recurrence of rows that commit on by one; scratchpads are used as they are.
+
+    What a scratchpad leaves in `smoothed` lies at the turn of a commit that has not come yet, and is never read.
+    """
+    is_first = num_patches == 0
+    share = smoothing_share(boundary_probability, is_first)[:, None].to(slot_outputs.dtype)
+    earlier = torch.where(is_first[:, None], 0.0, smoothed[rows, num_patches % 2])
+    result = torch.where(is_commit[:, None], share * slot_outputs + (1 - share) * earlier, slot_outputs)
+    smoothed[rows, (num_patches + 1) % 2] = result.to(smoothed.dtype)
+    return result

@@ -1,39 +1,103 @@
-"""What the state of every kind of model can do: its rows are copied, chosen and joined."""
+"""What the state of every kind of model can do: rows are copied, chosen and joined; a step happens or does not."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchpad.config import SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.cache import TrunkCache
+
+
+class Counts(NamedTuple):
+    """Integers that every kind of model keeps of each row; the first columns of `RowState.ints`."""
+
+    position: Int[Tensor, " row"]
+    """n - start(n) of the newest id."""
+    newest_id: Int[Tensor, " row"]
+    num_patches: Int[Tensor, " row"]
+    """Entries of the document in the trunk's cache."""
+    trunk_calls: Int[Tensor, " row"]
+    """Positions that the trunk computed since the prefill began."""
 
 
 @dataclass
 class RowState:
     """Everything that the next step of each row needs. A step consumes it: use only the state that it returns.
 
-    Subclasses are dataclasses whose fields are tensors with rows first, caches, or None.
+    Subclasses are dataclasses whose fields are tensors with rows first, caches, integers, or None. Two kinds of parts:
+
+    - `ints` and `floats` are values. Nothing is ever written into them: a step puts others in their place.
+    - All others are caches, written in place; but only where the values do not point to. A step writes what it computes
+      for position p, or for the trunk's call c, where nothing lies that a step from the same values reads.
+
+    So a step works on a `draft`, and happens when the state becomes it. Where an exception breaks it off, the state
+    has not changed, and the next step begins from the same values.
     """
 
-    position: Int[Tensor, " batch"]
-    """n - start(n) of the newest id."""
-    newest_id: Int[Tensor, " batch"]
+    ints: Int[Tensor, "batch column"]
+    """First those of `Counts`."""
+    floats: Float[Tensor, "batch number"]
+    most_patches: int
+    """No row has more; known without asking the device."""
     trunk: TrunkCache
-    trunk_calls: Int[Tensor, " batch"]
-    """Positions that the trunk computed since the prefill began."""
 
-    def tensors(self) -> list[Tensor]:
-        """Returns all tensors of the state, those of its caches included."""
+    @property
+    def counts(self) -> Counts:
+        """Integers of each row, by name."""
+        return Counts(*self.ints[:, : len(Counts._fields)].unbind(1))
+
+    @property
+    def position(self) -> Int[Tensor, " batch"]:
+        """Position of each row's newest id in its document."""
+        return self.counts.position
+
+    @property
+    def num_patches(self) -> Int[Tensor, " batch"]:
+        """Entries of each row's document in the trunk's cache."""
+        return self.counts.num_patches
+
+    @property
+    def trunk_calls(self) -> Int[Tensor, " batch"]:
+        """Positions that the trunk computed for each row since the prefill began."""
+        return self.counts.trunk_calls
+
+    def values(self) -> list[Tensor]:
+        """Returns what a step replaces and never writes into."""
+        return [self.ints, self.floats]
+
+    def cache_tensors(self) -> list[Tensor]:
+        """Returns the tensors that a step writes into."""
         found: list[Any] = []
-        for part in vars(self).values():
+        for name, part in vars(self).items():
+            if name in ("ints", "floats", "most_patches"):
+                continue
             for value in [part] if isinstance(part, Tensor) or part is None else vars(part).values():
                 found += value if isinstance(value, list) else [value]
         return [value for value in found if isinstance(value, Tensor)]
+
+    def tensors(self) -> list[Tensor]:
+        """Returns all tensors of the state, those of its caches included."""
+        return self.values() + self.cache_tensors()
+
+    def draft(self) -> "RowState":
+        """Returns a state for the next step to work on: the same caches, and values of its own."""
+        return copy(self)
+
+    def become(self, draft: "RowState") -> None:
+        """Makes the draft's step happen, by one assignment."""
+        self.__dict__ = vars(draft)
+
+    def make_room(self) -> None:
+        """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
+        if self.most_patches >= self.trunk.capacity:
+            self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
+            self.trunk = self.trunk.with_room(self.most_patches)
+        self.most_patches += 1
 
     @torch.inference_mode()
     def clone(self) -> "RowState":
@@ -69,14 +133,27 @@ class RowState:
             parts = [getattr(state, field.name) for state in states]
             if isinstance(parts[0], Tensor):
                 joined[field.name] = torch.cat(parts)
+            elif isinstance(parts[0], int):
+                joined[field.name] = max(parts)
             else:
                 joined[field.name] = None if parts[0] is None else type(parts[0]).join(parts)
         return cls(**joined)
 
     def _map(self, change: Callable[[Any], Any]) -> "RowState":
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in values.items()}
-        return type(self)(**changed)
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            part = getattr(self, field.name)
+            values[field.name] = part if part is None or isinstance(part, int) else change(part)
+        return type(self)(**values)
+
+
+def put(
+    old: Float[Tensor, "batch number"] | Int[Tensor, "batch number"],
+    rows: Int[Tensor, " row"],
+    new: Float[Tensor, "row number"] | Int[Tensor, "row number"],
+) -> Tensor:
+    """Returns `old` with `new` in the given rows, ascending; `old` itself stays as it is."""
+    return new if len(rows) == len(old) else old.index_put((rows,), new)
 
 
 def integers(values: Any) -> Int[Tensor, "..."] | None:
@@ -88,9 +165,3 @@ def integers(values: Any) -> Int[Tensor, "..."] | None:
     if found.numel() == 0:
         return found.long()
     return None if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool else found.long()
-
-
-def padded_prompts(prompts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Int[Tensor, "batch position"]:
-    """Returns prompts as rows of ids, a separator before each."""
-    width = max(map(len, prompts))
-    return torch.tensor([[SEPARATOR, *prompt, *[fill] * (width - len(prompt))] for prompt in prompts], device=device)

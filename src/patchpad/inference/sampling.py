@@ -1,6 +1,7 @@
-"""From logits to the next id: greedy, or temperature, top-k and top-p with a random stream per row."""
+"""From logits to the next id: greedy, or temperature, top-k and top-p with random numbers of each row's own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.errors import GenerationError, integer_or_none, number_or_nan
+
+FIRST_DRAWS = 64
+"""Numbers that a row's first draw makes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +77,32 @@ def check_logits(logits: Float[Tensor, "batch vocab"]) -> None:
         )
 
 
-def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, streams: list[torch.Generator]) -> list[int]:
-    """Chooses one id per row; row i draws from `streams[i]` only, so that it does not depend on the other rows.
+class Draws:
+    """The random numbers of a row, uniform in [0, 1), by their index: asked again, the same one comes.
+
+    Args:
+        seed: from 0 to below 2^63.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._numbers: list[float] = []
+
+    def __getitem__(self, index: int) -> float:
+        if index >= len(self._numbers):
+            stream = torch.Generator("cpu").manual_seed(self.seed)
+            count = max(2 * len(self._numbers), index + 1, FIRST_DRAWS)
+            self._numbers = torch.rand(count, generator=stream, dtype=torch.float64, device="cpu").tolist()
+        return self._numbers[index]
+
+
+def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, draws: Sequence[float]) -> list[int]:
+    """Chooses one id per row.
+
+    Args:
+        logits: of the next id.
+        sampling: how to choose.
+        draws: a random number in [0, 1) for each row; not read where the choice is greedy.
 
     Raises:
         GenerationError: logits that are not numbers.
@@ -87,9 +115,9 @@ def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, streams: li
     logits = logits.cpu()
     check_logits(logits)
     probabilities = filtered_logits(logits, sampling).softmax(dim=-1)
-    draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64, device="cpu") for stream in streams])
     cumulative = probabilities.cumsum(dim=-1)
-    chosen = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(1)
+    places = torch.tensor(draws, dtype=torch.float64, device="cpu") * cumulative[:, -1]
+    chosen = torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
     # A draw at the very end must not land on an id that was filtered out.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(dim=-1)
     return torch.minimum(chosen, last).tolist()

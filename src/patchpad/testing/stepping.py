@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from patchpad.config import PADDING
-from patchpad.inference.phases import Phases, phases_of
 from patchpad.inference.row_state import RowState
-from patchpad.inference.stepping import prefill, step_all
+from patchpad.inference.stepper import Stepper, step_all
+from patchpad.inference.steppers import stepper_for
+from patchpad.inference.stepping import prefill
 from patchpad.model.byte_lm import ByteLM
 from patchpad.testing.models import as_row, random_documents, tolerance
 
@@ -35,7 +36,7 @@ def step_through(
     rows: Sequence[Sequence[int]],
     prompt_lengths: Sequence[int],
     threshold: float | None,
-    phases: Phases | None = None,
+    stepper: Stepper | None = None,
 ) -> tuple[list[tuple[int, int, Tensor]], RowState]:
     """Prefills each row's first bytes, then steps, in lockstep; rows that are at their end leave.
 
@@ -44,12 +45,13 @@ def step_through(
         rows: ids, a separator first.
         prompt_lengths: bytes of each row that the prefill reads.
         threshold: in nats; None for the model's own.
-        phases: how to step; None for the plain way.
+        stepper: how to step; None for the plain way.
 
     Returns:
         Row, position and logits at each position from the prompt's last on, and the last state.
     """
-    phases = phases or phases_of(model)
+    stepper = stepper or stepper_for(model)
+    thresholds = model.decisions(threshold, batch=1).scratchpad_threshold
     prompts = [bytes(row[1 : 1 + length]) for row, length in zip(rows, prompt_lengths, strict=True)]
     logits, state = prefill(model, prompts, scratchpad_threshold_nats=threshold)
     seen = [(row, prompt_lengths[row], logits[row]) for row in range(len(rows))]
@@ -63,7 +65,8 @@ def step_through(
             state = state.select(staying)
             live = [live[place] for place in staying]
         ids = torch.tensor([rows[row][at[row]] for row in live])
-        logits = step_all(model, phases, ids, state, model.decisions(threshold, batch=len(ids)))
+        logits, draft = step_all(stepper, state, ids, thresholds.expand(len(ids)))
+        state.become(draft)
         for place, row in enumerate(live):
             seen.append((row, at[row], logits[place]))
             at[row] += 1
@@ -74,12 +77,12 @@ def assert_steps_equal_pass(
     rows: Sequence[Sequence[int]],
     prompt_lengths: Sequence[int],
     threshold: float | None,
-    phases: Phases | None = None,
+    stepper: Stepper | None = None,
 ) -> None:
     """Fails unless the logits of every step equal those of the full pass within the tolerance; see `step_through`."""
     with torch.no_grad():
         expected = model(batch_of(rows), threshold).logits
-    seen, _ = step_through(model, rows, prompt_lengths, threshold, phases)
+    seen, _ = step_through(model, rows, prompt_lengths, threshold, stepper)
     assert len(seen) == sum(len(row) - length for row, length in zip(rows, prompt_lengths, strict=True))
     allowed = tolerance(expected)
     for row, position, logits in seen:

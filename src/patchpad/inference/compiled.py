@@ -1,0 +1,59 @@
+"""Kernels of a step that `torch.compile` has compiled.
+
+Small models spend most of a step on starting operations, not on computing: compiled kernels start few.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from patchpad.inference.kernels import PLAIN, Kernels
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.compilation import Compiled
+
+_COMPILED: "WeakKeyDictionary[ByteLM, Kernels]" = WeakKeyDictionary()
+"""What has been compiled for a model stays as long as the model does."""
+
+
+def kernels_compiled_for(model: ByteLM) -> Kernels:
+    """Returns the compiled kernels of a model, always the same.
+
+    Compiling takes up to a minute at the first step and again when the batch first changes its size, and needs a C++
+    compiler. Where it fails, one warning for each kernel is logged and the plain one goes on.
+    """
+    if model not in _COMPILED:
+        _COMPILED[model] = compiled_kernels()
+    return _COMPILED[model]
+
+
+def compiled_kernels(backend: str = "inductor") -> Kernels:
+    """Returns kernels that compile themselves when they are first called. They belong to one model.
+
+    They check little before they run: hundreds of checks whether the model is still the same, which `torch.compile`
+    makes by default, take longer than the work.
+
+    Args:
+        backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
+    """
+    options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
+    if backend == "inductor":
+        options["cpp_wrapper"] = True
+    effect = "generation goes on without, at about half the speed for small models"
+    return Kernels(
+        **{
+            field.name: Compiled(getattr(PLAIN, field.name), effect=effect, backend=backend, options=options)
+            for field in fields(Kernels)
+        }
+    )
+
+
+def _guards_to_keep(guards: Sequence[Any]) -> list[bool]:
+    """Keeps what may change between two steps: shapes of the state, and what decides patches and scratchpads."""
+    return [_may_change(guard) for guard in guards]
+
+
+def _may_change(guard: Any) -> bool:
+    if guard.guard_type == "SHAPE_ENV" or guard.name.startswith(("model.trigger", "model.patchifier")):
+        return True
+    return guard.guard_type == "TENSOR_MATCH" and not guard.name.startswith("model")

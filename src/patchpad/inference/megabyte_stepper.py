@@ -1,0 +1,110 @@
+"""Steps of the `megabyte` baseline: the trunk runs where a patch is complete and where a document starts."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.config import PADDING, SEPARATOR
+from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.model.baselines import MegaByte
+from patchpad.model.precision import autocast
+
+NUM_COUNTS = len(Counts._fields)
+
+
+@dataclass
+class MegaByteState(RowState):
+    """State of MegaByte; see `RowState`. `ints` holds `Counts` and then each row's last p ids, oldest first."""
+
+    slices: Float[Tensor, "batch place byte_dim"]
+    """What the newest global output says about each byte of its patch."""
+    local: LocalCache
+    """Keys and values of the local model; a new patch overwrites those of the one before."""
+
+
+class MegaByteStepper:
+    """Prefill and step of MegaByte; see `Stepper`.
+
+    Args:
+        model: used in eval mode.
+    """
+
+    def __init__(self, model: MegaByte) -> None:
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: list[bytes], threshold: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch vocab"], MegaByteState]:
+        """Reads prompts in one pass."""
+        size, device = self.model.patch_size, self.model.device
+        ids = padded_prompts(prompts, PADDING, device)
+        last_position = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        rows = torch.arange(len(prompts), device=device)
+        with autocast(device):
+            output = self.model.run(ids, keep_activations=True)
+        assert output.slices is not None
+        num_slots = last_position // size + 1
+        source = last_position[:, None] + torch.arange(1 - size, 1, device=device)
+        counts = Counts(last_position, ids[rows, last_position], num_slots, num_slots)
+        state = MegaByteState(
+            ints=torch.cat((torch.stack(counts, dim=1), ids[rows[:, None], source.clamp_min(0)]), dim=1),
+            floats=torch.zeros(len(prompts), 0, device=device),
+            most_patches=output.slices.shape[1],
+            trunk=TrunkCache.of_positions(output.trunk),
+            slices=output.slices[rows, num_slots - 1],
+            local=LocalCache.from_prefill(output.local, last_position, size),
+        )
+        return output.logits[rows, last_position].float(), state
+
+    @torch.inference_mode()
+    def begin_documents(self, state: MegaByteState, rows: Int[Tensor, " row"]) -> None:
+        """Drops the trunk's cache of `rows`."""
+        counts = state.counts
+        dropped = counts._replace(num_patches=counts.num_patches.index_put((rows,), torch.zeros_like(rows)))
+        state.ints = torch.cat((torch.stack(dropped, dim=1), state.ints[:, NUM_COUNTS:]), dim=1)
+
+    @torch.inference_mode()
+    def read(
+        self,
+        state: MegaByteState,
+        rows: Int[Tensor, " row"],
+        ids: Int[Tensor, " row"],
+        threshold: Float[Tensor, " row"],
+    ) -> Bool[Tensor, " row"]:
+        """Reads one id in each of `rows`; those that completed a patch or began a document need the trunk."""
+        old = state.ints[rows]
+        counts = Counts(*old[:, :NUM_COUNTS].unbind(1))
+        position = torch.where(ids == SEPARATOR, 0, counts.position + 1)
+        new = torch.stack(counts._replace(position=position, newest_id=ids), dim=1)
+        state.ints = put(state.ints, rows, torch.cat((new, old[:, NUM_COUNTS + 1 :], ids[:, None]), dim=1))
+        return position % self.model.patch_size == 0
+
+    @torch.inference_mode()
+    def refresh(self, state: MegaByteState, rows: Int[Tensor, " row"]) -> None:
+        """Runs the trunk for `rows` on their last p bytes, and keeps its keys and values."""
+        if len(rows) == 0:
+            return
+        state.make_room()
+        old = state.ints[rows]
+        counts, newest_bytes = Counts(*old[:, :NUM_COUNTS].unbind(1)), old[:, NUM_COUNTS:]
+        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        with autocast(self.model.device):
+            slices = self.model.run_trunk(newest_bytes, counts.position // self.model.patch_size, attend)
+        state.slices[rows] = slices.to(state.slices.dtype)
+        new = counts._replace(num_patches=counts.num_patches + 1, trunk_calls=counts.trunk_calls + 1)
+        state.ints = put(state.ints, rows, torch.cat((torch.stack(new, dim=1), newest_bytes), dim=1))
+
+    @torch.inference_mode()
+    def predict(self, state: MegaByteState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Returns the logits of the next id in each of `rows`."""
+        counts = Counts(*state.ints[rows, :NUM_COUNTS].unbind(1))
+        place = counts.position % self.model.patch_size
+        with autocast(self.model.device):
+            # Counted from the patch's start, so that the ring shows the bytes of this patch alone.
+            local_sees = state.local.at(rows, place)
+            return self.model.local_model(state.slices[rows, place], counts.newest_id, place, local_sees).float()

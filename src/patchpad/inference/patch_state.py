@@ -1,0 +1,134 @@
+"""The state of the patch model between two steps."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchpad.inference.cache import LocalCache, TrunkCache, ring_of
+from patchpad.inference.row_state import RowState
+from patchpad.model.byte_lm import ByteLM, ByteLMOutput
+from patchpad.model.ngrams import recent_ids
+from patchpad.patching.patchifiers import bytes_since_end
+from patchpad.shapes import ByteIds
+
+
+class PatchCounts(NamedTuple):
+    """Integers that the patch model keeps of each row; the first are those of `Counts`."""
+
+    position: Int[Tensor, " row"]
+    newest_id: Int[Tensor, " row"]
+    num_patches: Int[Tensor, " row"]
+    trunk_calls: Int[Tensor, " row"]
+    open_length: Int[Tensor, " row"]
+    """Ids of the newest id's patch up to that id; the separator counts in a document's first patch."""
+    open_bytes: Int[Tensor, " row"]
+    """The same, the separator not counted."""
+    ends_patch: Int[Tensor, " row"]
+    """1 where the newest id closed its patch, so that the next one opens another."""
+    slot_position: Int[Tensor, " row"]
+    """Position of the newest slot's last byte; before the document's first slot, 0."""
+
+
+NUM_COUNTS = len(PatchCounts._fields)
+
+
+@dataclass
+class DecodingState(RowState):
+    """Everything that the next step of each row needs; see `RowState`.
+
+    `ints` holds `PatchCounts` and then, with n-gram embeddings, the newest ids of each row's document, newest first,
+    then zeros. `floats` holds, where the model has them, the entropy at the newest id in nats and the router's
+    probability there.
+    """
+
+    encoder: LocalCache
+    entropy_head: LocalCache | None
+    """None without a head, or for one without layers."""
+    decoder: LocalCache
+    byte_states: Float[Tensor, "batch place byte_dim"]
+    """A ring of the newest byte states, longer than any patch: that of position p lies at p % its length."""
+    contexts: Float[Tensor, "batch turn addition byte_dim"]
+    """What the newest slot adds at the local decoder's layers, see `ContextToBytes`; that of trunk call c at c % 2."""
+    smoothed: Float[Tensor, "batch turn trunk_dim"] | None
+    """For `hnet`: the recurrence over commits, as commit k left it, at k % 2."""
+
+    @property
+    def patch_counts(self) -> PatchCounts:
+        """Integers of each row, by name."""
+        return PatchCounts(*self.ints[:, :NUM_COUNTS].unbind(1))
+
+    @property
+    def recent_ids(self) -> Int[Tensor, "batch recent"]:
+        """The newest ids of each row's document, newest first, then zeros."""
+        return self.ints[:, NUM_COUNTS:]
+
+    @property
+    def context(self) -> Float[Tensor, "batch addition byte_dim"]:
+        """What each row's newest slot adds at the local decoder's layers."""
+        rows = torch.arange(len(self.ints), device=self.ints.device)
+        return self.contexts[rows, self.trunk_calls % 2]
+
+
+def state_of_prefill(
+    model: ByteLM, byte_ids: ByteIds, last_position: Int[Tensor, " batch"], output: ByteLMOutput
+) -> DecodingState:
+    """Returns the state after a full pass over one document per row.
+
+    Args:
+        model: in eval mode.
+        byte_ids: a separator and a prompt in each row.
+        last_position: position of each row's newest id.
+        output: of the pass, with its activations.
+    """
+    layout, kept, config = output.layout, output.activations, model.config
+    assert kept is not None
+    rows = torch.arange(len(byte_ids), device=byte_ids.device)
+    ends_patch = layout.patch_end_mask[rows, last_position]
+    open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
+    patch_index = layout.patch_index[rows, last_position]
+    counts = PatchCounts(
+        position=last_position,
+        newest_id=byte_ids[rows, last_position],
+        num_patches=patch_index + ends_patch,
+        trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
+        open_length=open_bytes + (patch_index == 0),
+        open_bytes=open_bytes,
+        ends_patch=ends_patch.long(),
+        slot_position=last_position - layout.patch_lag[rows, last_position],
+    )
+    ints = [torch.stack(counts, dim=1)]
+    if model.local_encoder.ngrams is not None:
+        recent = recent_ids(byte_ids, layout.documents.offset, model.local_encoder.ngrams.num_recent)
+        ints.append(recent[rows, last_position])
+    numbers = [number for number in (output.entropy_nats, output.boundary_probability) if number is not None]
+    context = kept.contexts[layout.newest_slot[rows, last_position]]
+    smoothed = None
+    if output.boundary_probability is not None:
+        newest = kept.slot_outputs.new_zeros(len(byte_ids), config.trunk_dim)
+        has_commit = counts.num_patches > 0
+        newest[has_commit] = kept.slot_outputs[layout.padded_commits[has_commit, counts.num_patches[has_commit] - 1]]
+        smoothed = torch.stack((newest, newest), dim=1)
+    return DecodingState(
+        ints=torch.cat(ints, dim=1),
+        floats=torch.stack([number[rows, last_position].float() for number in numbers], dim=1)
+        if numbers
+        else torch.zeros(len(byte_ids), 0, device=byte_ids.device),
+        most_patches=layout.padded_commits.shape[1],
+        trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits),
+        encoder=LocalCache.from_prefill(kept.encoder, last_position, config.encoder_window),
+        entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, config.entropy_head_window)
+        if kept.entropy_head
+        else None,
+        decoder=LocalCache.from_prefill(kept.decoder, last_position, config.decoder_window),
+        byte_states=ring_of(kept.byte_states, last_position, longest_slot(model) + 1),
+        contexts=torch.stack((context, context), dim=1),
+        smoothed=smoothed,
+    )
+
+
+def longest_slot(model: ByteLM) -> int:
+    """Most positions of a patch: those of its bytes, and the separator before a document's first one."""
+    return model.config.patchifier.longest_patch + 1

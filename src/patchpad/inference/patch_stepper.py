@@ -1,0 +1,78 @@
+"""Steps of the patch model."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.config import PADDING
+from patchpad.inference.kernels import PLAIN, Kernels
+from patchpad.inference.patch_state import DecodingState, state_of_prefill
+from patchpad.inference.prompts import padded_prompts
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.precision import autocast
+
+
+class PatchStepper:
+    """Prefill and step of the patch model; see `Stepper`.
+
+    Args:
+        model: used in eval mode.
+        kernels: plain, compiled or captured.
+    """
+
+    def __init__(self, model: ByteLM, kernels: Kernels = PLAIN) -> None:
+        self.model = model.eval()
+        self.kernels = kernels
+
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: list[bytes], threshold: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
+        """Reads prompts in one pass."""
+        model = self.model
+        last_position = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        byte_ids = padded_prompts(prompts, PADDING, model.device)
+        with autocast(model.device):
+            output = model.run(byte_ids, model.decisions_at(threshold), keep_activations=True)
+        rows = torch.arange(len(prompts), device=model.device)
+        return output.logits[rows, last_position].float(), state_of_prefill(model, byte_ids, last_position, output)
+
+    @torch.inference_mode()
+    def begin_documents(self, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+        """Drops the trunk's cache and the context of `rows`."""
+        with autocast(self.model.device):
+            null = self.model.context_to_bytes(self.model.context_to_bytes.null_context[None])
+        counts = state.patch_counts
+        state.contexts[rows, counts.trunk_calls[rows] % 2] = null.to(state.contexts.dtype)
+        zero = torch.zeros_like(rows)
+        dropped = counts._replace(
+            num_patches=counts.num_patches.index_put((rows,), zero),
+            slot_position=counts.slot_position.index_put((rows,), zero),
+        )
+        state.ints = torch.cat((torch.stack(dropped, dim=1), state.recent_ids), dim=1)
+
+    @torch.inference_mode()
+    def read(
+        self,
+        state: DecodingState,
+        rows: Int[Tensor, " row"],
+        ids: Int[Tensor, " row"],
+        threshold: Float[Tensor, " row"],
+    ) -> Bool[Tensor, " row"]:
+        """Reads one id in each of `rows`; those that end a patch or fire a scratchpad need the trunk."""
+        needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold)
+        return needs_trunk
+
+    @torch.inference_mode()
+    def refresh(self, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
+        """Runs the trunk for `rows` on their patches so far."""
+        if len(rows) == 0:
+            return
+        state.make_room()
+        _, state.ints = self.kernels.refresh(self.model, state, rows)
+
+    @torch.inference_mode()
+    def predict(self, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Returns the logits of the next id in each of `rows`."""
+        (logits,) = self.kernels.predict(self.model, state, rows)
+        return logits

@@ -1,0 +1,94 @@
+"""Steps of the `byte` and `bpe` baselines: every id is a position of the trunk and an entry in its cache."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.config import SEPARATOR
+from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
+from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.model.baselines import BpeTransformer, ByteTransformer
+from patchpad.model.precision import autocast
+
+
+@dataclass
+class PlainState(RowState):
+    """State of a plain Transformer; see `RowState`."""
+
+    trunk_states: Float[Tensor, "batch trunk_dim"]
+    """Output of the trunk for the newest id, which every step computes before it is read."""
+
+
+class PlainStepper:
+    """Prefill and step of a plain Transformer; see `Stepper`.
+
+    Args:
+        model: used in eval mode.
+    """
+
+    def __init__(self, model: ByteTransformer | BpeTransformer) -> None:
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: list[bytes], threshold: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch vocab"], PlainState]:
+        """Reads prompts in one pass."""
+        model = self.model
+        encoded = [model.encode_prompt(prompt) for prompt in prompts]
+        ids = padded_prompts(encoded, model.padding_id, model.device)
+        last_position = torch.tensor([len(prompt) for prompt in encoded], device=model.device)
+        rows = torch.arange(len(prompts), device=model.device)
+        with autocast(model.device):
+            output = model.run(ids, keep_activations=True)
+        assert output.states is not None
+        counts = Counts(last_position, ids[rows, last_position], last_position + 1, last_position + 1)
+        state = PlainState(
+            ints=torch.stack(counts, dim=1),
+            floats=torch.zeros(len(prompts), 0, device=model.device),
+            most_patches=ids.shape[1],
+            trunk=TrunkCache.of_positions(output.trunk),
+            trunk_states=output.states[rows, last_position],
+        )
+        return self.predict(state, rows), state
+
+    @torch.inference_mode()
+    def begin_documents(self, state: PlainState, rows: Int[Tensor, " row"]) -> None:
+        """Drops the trunk's cache of `rows`."""
+        counts = state.counts
+        dropped = counts._replace(num_patches=counts.num_patches.index_put((rows,), torch.zeros_like(rows)))
+        state.ints = torch.stack(dropped, dim=1)
+
+    @torch.inference_mode()
+    def read(
+        self, state: PlainState, rows: Int[Tensor, " row"], ids: Int[Tensor, " row"], threshold: Float[Tensor, " row"]
+    ) -> Bool[Tensor, " row"]:
+        """Reads one id in each of `rows`; all of them need the trunk."""
+        begins = ids == SEPARATOR
+        counts = Counts(*state.ints[rows].unbind(1))
+        new = counts._replace(position=torch.where(begins, 0, counts.position + 1), newest_id=ids)
+        state.ints = put(state.ints, rows, torch.stack(new, dim=1))
+        return torch.ones_like(begins)
+
+    @torch.inference_mode()
+    def refresh(self, state: PlainState, rows: Int[Tensor, " row"]) -> None:
+        """Runs the trunk on the newest id of `rows`, and keeps its keys and values."""
+        if len(rows) == 0:
+            return
+        state.make_room()
+        counts = Counts(*state.ints[rows].unbind(1))
+        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        with autocast(self.model.device):
+            states = self.model.trunk(self.model.embedding(counts.newest_id), counts.position, attend)
+        state.trunk_states[rows] = states.to(state.trunk_states.dtype)
+        new = counts._replace(num_patches=counts.num_patches + 1, trunk_calls=counts.trunk_calls + 1)
+        state.ints = put(state.ints, rows, torch.stack(new, dim=1))
+
+    @torch.inference_mode()
+    def predict(self, state: PlainState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Returns the logits of the next id in each of `rows`."""
+        with autocast(self.model.device):
+            return self.model.predict(state.trunk_states[rows]).float()

@@ -1,0 +1,94 @@
+"""What prefill, step and the engine ask of a model, whatever its kind."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.config import SEPARATOR
+from patchpad.inference.row_state import RowState
+from patchpad.model.language_model import LanguageModel
+
+
+@runtime_checkable  # so that tests can check annotations
+class Stepper(Protocol):
+    """Steps a model in three phases, each for some rows of a batch, so that rows can go their own way.
+
+    `read` an id and decide, `refresh` by a trunk call where a patch ends or a scratchpad fires, `predict` the next id.
+    The state is a draft, see `RowState`: after an exception, a step begins again from the state it was made of.
+    """
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model, in eval mode."""
+        ...
+
+    def prefill(
+        self, prompts: list[bytes], threshold: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
+        """Reads prompts in one pass; returns the logits of each row's next id, and the state.
+
+        Args:
+            prompts: one per row; a separator is put before each.
+            threshold: scratchpad threshold of each row, in nats.
+        """
+        ...
+
+    def begin_documents(self, state: Any, rows: Int[Tensor, " row"]) -> None:
+        """Prepares `rows` to read a separator next.
+
+        Args:
+            state: a clone, not just a draft: its caches are written into where the state that it is of may read.
+            rows: ascending.
+        """
+        ...
+
+    def read(
+        self, state: Any, rows: Int[Tensor, " row"], ids: Int[Tensor, " row"], threshold: Float[Tensor, " row"]
+    ) -> Bool[Tensor, " row"]:
+        """Reads one id in each of `rows`; returns which of them need the trunk before they can predict.
+
+        Args:
+            state: of this model.
+            rows: different rows of the state, ascending.
+            ids: 0 to the model's `highest_id`; a separator only after `begin_documents`.
+            threshold: scratchpad threshold of each of `rows`, in nats.
+        """
+        ...
+
+    def refresh(self, state: Any, rows: Int[Tensor, " row"]) -> None:
+        """Runs the trunk for `rows`, ascending; there may be none."""
+        ...
+
+    def predict(self, state: Any, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Returns the logits of the next id in each of `rows`, ascending, once per id that was read."""
+        ...
+
+
+@torch.inference_mode()
+def step_all(
+    stepper: Stepper, state: RowState, ids: Int[Tensor, " batch"], threshold: Float[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch vocab"], RowState]:
+    """Runs the three phases for all rows of a state.
+
+    Args:
+        stepper: of the model.
+        state: left as it is; the step happens when it becomes the draft that is returned.
+        ids: one per row.
+        threshold: scratchpad threshold of each row, in nats.
+
+    Returns:
+        Logits of each row's next id, and the draft.
+    """
+    device = stepper.model.device
+    begins = (ids == SEPARATOR).nonzero().flatten()
+    if len(begins):
+        draft = state.clone()
+        stepper.begin_documents(draft, begins.to(device))
+    else:
+        draft = state.draft()
+    rows = torch.arange(len(ids), device=device)
+    needs_trunk = stepper.read(draft, rows, ids.to(device), threshold)
+    stepper.refresh(draft, rows[needs_trunk])
+    return stepper.predict(draft, rows), draft
