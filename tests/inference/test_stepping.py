@@ -234,7 +234,8 @@ def test_logits_may_be_written_into(kind):
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_a_document_that_begins_in_a_step_has_its_null_context_in_the_precision_of_a_prefill(monkeypatch):
-    monkeypatch.setattr("patchpad.inference.patch_stepper.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    for home in ("patch_stepper", "kernels"):
+        monkeypatch.setattr(f"patchpad.inference.{home}.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     model = sharp_model(tiny_model_config("fixed", "entropy"))
     no_scratchpads = {"scratchpad_threshold_nats": math.inf}
     expected, fresh = patchpad.prefill(model, [b""], **no_scratchpads)
