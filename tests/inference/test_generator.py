@@ -198,9 +198,11 @@ def test_compute_that_no_dial_can_serve_is_refused(model):
         model.calibration = None
 
 
-def test_a_single_string_is_no_batch(model):
+def test_a_single_string_is_one_prompt_to_complete_and_no_batch_to_prefill(model):
+    one = patchpad.complete(model, "abc", max_new_bytes=3)
+    assert one == patchpad.complete(model, ["abc"], max_new_bytes=3)[0]
     with pytest.raises(InputError, match="single string"):
-        patchpad.complete(model, "abc")
+        patchpad.prefill(model, "abc")
     assert isinstance(patchpad.generate(model, "abc", max_new_bytes=3), str)
     assert len(patchpad.generate(model, ["abc", b"d"], max_new_bytes=3)) == 2
 
