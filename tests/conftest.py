@@ -5,6 +5,7 @@ stays for lazy imports. Properties are then tried on few examples, since checkin
 JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which the hook would break, is tested too.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -82,3 +83,11 @@ def what_is_lacking(error: BaseException) -> str | None:
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # the models are tiny: threads would wait for each other longer than they compute
+
+
+@pytest.fixture(autouse=True)
+def _log_level_stays_in_the_test():
+    logger = logging.getLogger("patchpad")
+    before = logger.level
+    yield
+    logger.setLevel(before)  # the command line sets it, and a log that is kept may hold paths that are not UTF-8

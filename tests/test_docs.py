@@ -5,6 +5,8 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,16 +51,30 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
         exec(compile(block, f"docs/{name}.md", "exec"), namespace)
 
 
-SLOW_PAGES = [pytest.param(name, marks=pytest.mark.slow) for name in ("evaluation", "studies")]
+SLOW_PAGES = [pytest.param(name, marks=pytest.mark.slow) for name in ("evaluation", "studies", "tour")]
 
 
-@pytest.mark.parametrize("name", ["tour", "generation", *SLOW_PAGES])
+@pytest.mark.parametrize("name", ["generation", *SLOW_PAGES])
 def test_the_commands_of_a_page_run_in_order(workplace, capsysbinary, name):
     for block in blocks(ROOT / "docs" / f"{name}.md", ""):
         for line in block.splitlines():
             assert line.startswith("patchpad ")
             assert main(shlex.split(line)[1:]) == 0, (line, capsysbinary.readouterr().err)
     assert capsysbinary.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_in_order_in_an_empty_folder(tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(blocks(ROOT / "README.md", "")[1:]).splitlines():
+        words = shlex.split(line.replace("--train.steps 200", "--train.steps 2").replace("--minutes 2", "--steps 2"))
+        if words[0] == "python":
+            made = subprocess.run([sys.executable, *words[1:-2]], capture_output=True, check=True)
+            (tmp_path / words[-1]).write_bytes(made.stdout)
+        else:
+            assert words[0] == "patchpad"
+            assert main(words[1:]) == 0, (line, capsysbinary.readouterr().err)
+    assert (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
