@@ -95,6 +95,7 @@ def test_a_pipe_gets_the_exact_bytes_whatever_its_encoding(command, finished, en
     assert done.stdout == prompt + base64.b64decode(one["bytes_base64"]) + b"\n"
 
 
+@pytest.mark.slow
 def test_a_locale_that_is_not_utf_8_works(command, patchpad, finished):
     environment = {**command.environment, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     arguments = ["generate", finished, "--prompt", "größer".encode(), "--max-new-bytes", "9", "--json"]
@@ -118,6 +119,7 @@ def test_a_reader_that_goes_away_ends_the_generation_quietly(command, finished, 
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_slow_reader_gets_every_byte(command, patchpad, finished):
     options = ["--prompt", "the", "--max-new-bytes", "300", "--seed", "1"]
     with command.start("generate", finished, *options) as process:
@@ -131,6 +133,7 @@ def test_a_slow_reader_gets_every_byte(command, patchpad, finished):
     assert read == b"the" + base64.b64decode(whole["bytes_base64"]) + b"\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_what_there_is(command):
     options = ["--prompt", "the", "--max-new-bytes", "1000000", "--json", "--temperature", "0"]
     with command.start("generate", *options) as process:  # the model that ships: it knows of no end

@@ -56,6 +56,7 @@ def run_alone(command, arguments, **environment):
     return command.run(*arguments, check=True, env={**kept, "TERM": "xterm-256color", **environment}).stdout
 
 
+@pytest.mark.slow
 def test_colour_follows_the_environment_and_the_text_is_the_same_without(command, finished, short):
     arguments = ["inspect", finished, "--text", short, "--limit-bytes", "40"]
     plain = run_alone(command, arguments, FORCE_COLOR="1", NO_COLOR="1", PYTHONIOENCODING="utf-8").decode()
@@ -68,6 +69,7 @@ def test_colour_follows_the_environment_and_the_text_is_the_same_without(command
     assert without == [line.rstrip() for line in plain.splitlines()]
 
 
+@pytest.mark.slow
 def test_an_output_that_holds_ascii_alone_gets_ascii_marks(command, finished, short):
     out = run_alone(command, ["inspect", finished, "--text", short], PYTHONIOENCODING="ascii", COLUMNS="60")
     text = out.decode("ascii")

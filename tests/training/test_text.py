@@ -185,6 +185,7 @@ def stopped(tools, data, out):
     tools.train_until_error(tools.config(steps=4), stop, TrainingInterrupted, data=data, out=out)
 
 
+@pytest.mark.slow
 def test_a_change_between_the_samples_of_a_large_text_is_found_when_resuming(tmp_path, tools):
     data = tmp_path / "text.txt"
     content = bytearray(b"0123456789abcde\n" * (1 << 19))

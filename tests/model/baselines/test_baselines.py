@@ -300,6 +300,7 @@ def test_a_bpe_model_without_tokens_says_so():
         patchpad.score(model, b"text")
 
 
+@pytest.mark.unchecked
 @every_kind
 def test_every_dial_is_refused_with_the_kind_and_infinities_change_nothing(kind):
     model = sharp_baseline(kind)
