@@ -51,7 +51,7 @@ def test_realised_rate_is_the_target_while_the_head_is_fresh_and_near_it_once_en
 def test_threshold_moves_until_it_is_frozen_and_is_then_stored(followed, tools):
     thresholds = [line["scratchpad_threshold_nats"] for line in tools.losses(followed)]
     assert len(set(thresholds[:72])) == 72
-    assert len(set(thresholds[71:])) == 1
+    assert len(set(thresholds[72:])) == 1
     assert float(load(followed).scratchpad_threshold_nats) == thresholds[-1]
     assert 0 < thresholds[-1] < math.log(257)
 
@@ -161,6 +161,16 @@ def test_followed_threshold_averages_noise_and_does_not_lag():
     settled = torch.tensor(misses[160:])
     assert abs(float(settled.mean())) < 0.01
     assert float(settled.std()) < 0.1 / 2.5
+
+
+def test_stored_threshold_is_the_mean_of_the_newer_half_of_the_quantiles_however_often_it_settles():
+    threshold = FollowedThreshold(math.inf)
+    for step in range(200):
+        threshold.follow(2.0 + (-1) ** step * step / 1000, is_fresh=False)
+    newest = [2.0 + (-1) ** step * step / 1000 for step in range(180, 200)]
+    for _ in range(2):
+        threshold.settle()
+        assert threshold.nats == pytest.approx(sum(newest) / 20)
 
 
 def test_followed_threshold_takes_a_fresh_or_an_infinite_quantile_alone():

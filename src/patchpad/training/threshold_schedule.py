@@ -135,7 +135,9 @@ class ThresholdSchedule:
             eligible = torch.cat(scores.eligible)
             if self.spread is not None:  # never frozen: it is not stored, and rates are to stay right
                 self.spread.follow(eligible, is_fresh=self.is_fresh)
-            if not self.scratchpad.is_fixed and not (frozen and self.scratchpad.has_followed):
+            if frozen and self.scratchpad.has_followed:
+                self.scratchpad.settle()
+            elif not self.scratchpad.is_fixed:
                 newest = quantile_for_rate(eligible, self.target_rate, num_bytes)
                 self.scratchpad.follow(newest, is_fresh=self.is_fresh)
             model.store_threshold(self.scratchpad.nats)
