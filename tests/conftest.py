@@ -87,7 +87,8 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _log_level_stays_in_the_test():
+    # The command line sets the level, in fixtures too, and a log that is kept may hold paths that are not UTF-8.
     logger = logging.getLogger("patchpad")
-    before = logger.level
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(before)  # the command line sets it, and a log that is kept may hold paths that are not UTF-8
+    logger.setLevel(logging.NOTSET)
