@@ -33,8 +33,11 @@ EXAMPLES = 1 if CHECKS_SHAPES else int(os.environ.get("EXAMPLES", "2"))  # `make
 hypothesis.settings.register_profile("default", deadline=None, max_examples=EXAMPLES, derandomize=True)
 hypothesis.settings.load_profile("default")
 
-# A shell starts its background jobs with Ctrl-C ignored, and so do their children: tests of Ctrl-C would fail there.
+# A shell starts its background jobs with Ctrl-C ignored, `nohup` ignores hang-ups, and so do their children: tests of
+# these signals would fail there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LINKS_NOT_ALLOWED = 1314  # an error number of Windows
 if os.name == "nt":
