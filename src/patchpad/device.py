@@ -1,18 +1,30 @@
 """From the name of a device to the device."""
 
+import functools
+import logging
+
 import torch
 
 from patchpad.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
+HAS_RUN_ON_A_GPU = False
+"""Whether the repository holds a result of a GPU. A test compares it with `benchmarks/results`."""
+
 
 def select_device(name: str) -> torch.device:
     """Returns the device that `name` means: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Where `auto` takes CUDA, one warning says that patchpad has not run there yet, as long as that is so.
 
     Raises:
         ConfigError: an unknown name, or a device that this machine lacks.
     """
     if name == "auto":
         if torch.cuda.is_available():
+            if not HAS_RUN_ON_A_GPU:
+                _warn_of_first_run()
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -27,3 +39,11 @@ def select_device(name: str) -> torch.device:
     if not there:
         raise ConfigError(f"device is {name!r}, but this machine has none", hint="Use --device auto or --device cpu.")
     return device
+
+
+@functools.cache  # so once per process
+def _warn_of_first_run() -> None:
+    logger.warning(
+        "device auto takes the GPU, but patchpad has never been run on a GPU: only the CPU is tested. "
+        "Compare the first losses with those of a few steps on the CPU (device cpu)"
+    )
