@@ -18,8 +18,8 @@ from patchpad.cost.baselines import baseline_parts
 from patchpad.data import Corpus, cut_windows
 from patchpad.errors import ConfigError
 from patchpad.evaluation.bits_per_byte import evaluate
-from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.build import build_model
+from patchpad.model.document_attention import DocumentAttention
 from patchpad.model.visibility import Window
 from patchpad.testing import BASELINE_KINDS, sharp_baseline
 

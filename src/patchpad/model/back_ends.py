@@ -9,11 +9,13 @@ import torch
 
 from patchpad.errors import ConfigError
 from patchpad.model.attention import SlotAttention, WindowAttention
+from patchpad.model.document_attention import DocumentAttention
 from patchpad.model.flex_attention import FlexSlotAttention, FlexWindow, FlexWindowAttention, has_given_up
 from patchpad.model.fused_attention import FusedSlotAttention
 from patchpad.model.visibility import Window
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
+from patchpad.shapes import ByteInts
 
 BACK_ENDS = ("auto", "reference", "flex")
 
@@ -53,7 +55,7 @@ def window_attentions(
     def reference(size: int) -> WindowAttention:
         return WindowAttention(Window.build(documents, size))
 
-    flex_windows = {size: FlexWindow(documents, size) for size in set(window_bytes)}
+    flex_windows = {size: FlexWindow(documents.start, size) for size in set(window_bytes)}
     return [
         FlexWindowAttention(
             flex_windows[size],
@@ -62,6 +64,20 @@ def window_attentions(
         )
         for size in window_bytes
     ]
+
+
+def document_attention(start: ByteInts, *, keep: bool = False) -> DocumentAttention | FlexWindowAttention:
+    """Returns the attention of a plain Transformer: each position sees those before it in its document, and itself.
+
+    Args:
+        start: first position that each position sees; in a row it never falls.
+        keep: remember keys and values for a prefill.
+    """
+    if not _takes_flex(start.device):
+        return DocumentAttention(start, keep=keep)
+    whole_row = FlexWindow(start, start.shape[1])
+    reference = functools.partial(DocumentAttention, start) if _chosen.get() == "auto" else None
+    return FlexWindowAttention(whole_row, keep=keep, make_reference=reference)
 
 
 def slot_attention(

@@ -18,8 +18,8 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 from patchpad.model.attention import Attend, KeepsKeysAndValues, repeat_heads
 from patchpad.model.compilation import first_words, own_copy
 from patchpad.model.visibility import visible_bytes, visible_packed_commits
-from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
+from patchpad.shapes import ByteInts
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,10 @@ class FlexAttention(KeepsKeysAndValues):
 
 
 class FlexWindowAttention(FlexAttention):
-    """Sliding-window attention of a local layer over [batch, byte]; see `WindowAttention`."""
+    """Attention of a local layer in a window, or of a plain Transformer in whole documents, over [batch, byte].
+
+    See `WindowAttention` and `DocumentAttention`.
+    """
 
     def __init__(
         self, window: "FlexWindow", *, keep: bool = False, make_reference: Callable[[], Attend] | None = None
@@ -113,16 +116,21 @@ class FlexWindowAttention(FlexAttention):
 
 
 class FlexWindow:
-    """A window of the local layers, whose blocks are found when they are first needed."""
+    """A window inside each document, whose blocks are found when they are first needed.
 
-    def __init__(self, documents: Documents, window_bytes: int) -> None:
-        self.documents = documents
+    Args:
+        start: first position of each position's document.
+        window_bytes: positions that each one sees, itself included; as many as a row has for whole documents.
+    """
+
+    def __init__(self, start: ByteInts, window_bytes: int) -> None:
+        self.start = start
         self.window_bytes = window_bytes
 
     @functools.cached_property
     def block_mask(self) -> BlockMask:
         """What each block of bytes sees, for all layers with this window."""
-        first, last = visible_bytes(self.documents, self.window_bytes)
+        first, last = visible_bytes(self.start, self.window_bytes)
         return block_mask_of_ranges(first, last, first.shape[1])
 
 

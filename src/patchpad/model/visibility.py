@@ -41,16 +41,16 @@ class Window:
         query = torch.arange(block, device=device)[:, None]
         key = torch.arange(block + window_bytes - 1, device=device)[None, :] - (window_bytes - 1)
         first_position = torch.arange(num_blocks, device=device)[:, None, None] * block
-        first = F.pad(visible_bytes(documents, window_bytes)[0], (0, num_blocks * block - length))
+        first = F.pad(visible_bytes(documents.start, window_bytes)[0], (0, num_blocks * block - length))
         visible = (key <= query) & (key + first_position >= first.view(batch, num_blocks, block, 1))
         bias = torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
         return Window(window_bytes, block, bias.view(batch * num_blocks, 1, block, -1))
 
 
-def visible_bytes(documents: Documents, window_bytes: int) -> tuple[ByteInts, ByteInts]:
-    """The first byte that each byte sees in a window, and one past the last."""
-    positions = torch.arange(documents.start.shape[1], device=documents.start.device).expand_as(documents.start)
-    return torch.maximum(documents.start, positions - (window_bytes - 1)), positions + 1
+def visible_bytes(start: ByteInts, window_bytes: int) -> tuple[ByteInts, ByteInts]:
+    """The first byte that each byte sees in a window, and one past the last; `start` is that of its document."""
+    positions = torch.arange(start.shape[1], device=start.device).expand_as(start)
+    return torch.maximum(start, positions - (window_bytes - 1)), positions + 1
 
 
 def visible_packed_commits(layout: PatchLayout) -> tuple[SlotInts, SlotInts]:

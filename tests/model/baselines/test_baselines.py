@@ -12,9 +12,9 @@ import patchpad
 from patchpad.config import IGNORED_TARGET, PADDING, SEPARATOR
 from patchpad.data import Corpus, cut_windows, evaluation_batches
 from patchpad.errors import GenerationError, InputError
-from patchpad.model.baselines import document_attention
-from patchpad.model.baselines.document_attention import DocumentAttention
+from patchpad.model import document_attention
 from patchpad.model.build import build_model
+from patchpad.model.document_attention import DocumentAttention
 from patchpad.testing import (
     BASELINE_KINDS,
     ids_of,

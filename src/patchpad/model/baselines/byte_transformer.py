@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
+from patchpad.model.back_ends import document_attention
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
-from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.outputs import Predicted
 from patchpad.model.precision import plain_defaults
 from patchpad.model.weights import LM_HEAD_STD, Embedding, Linear, draw_weights
@@ -29,7 +29,7 @@ class PlainTransformer(Baseline):
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
         """Runs a full pass, unchecked; see `forward`."""
         documents = replace(Documents.locate(ids), is_padding=ids == self.padding_id)
-        sees = DocumentAttention(documents.start, keep=keep_activations)
+        sees = document_attention(documents.start, keep=keep_activations)
         states = self.trunk(self.embedding(ids), documents.offset, sees)
         return BaselineOutput(
             logits=self.predict(states), documents=documents, trunk=sees.kept, local=[], states=states

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
-from patchpad.model.back_ends import window_attentions
+from patchpad.model.back_ends import document_attention, window_attentions
 from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
-from patchpad.model.baselines.document_attention import DocumentAttention
 from patchpad.model.outputs import Predicted
 from patchpad.model.precision import plain_defaults
 from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Embedding, Linear, draw_normal, draw_weights
@@ -45,9 +44,10 @@ class GlobalLayout:
         """Lays the slots of each row out from the left."""
         slot_mask = (documents.offset % patch_size == 0) & ~documents.is_padding
         newest = slot_mask.long().cumsum(dim=1) - 1
-        rows, positions = slot_mask.nonzero(as_tuple=True)
-        slot_position = newest.new_zeros(len(newest), int(newest.max()) + 1)
-        slot_position[rows, newest[rows, positions]] = positions
+        width = int(newest.max()) + 1
+        positions = torch.arange(slot_mask.shape[1], device=slot_mask.device).expand_as(newest)
+        place = torch.where(slot_mask, newest, width)  # one place more, for positions without a slot
+        slot_position = newest.new_zeros(len(newest), width + 1).scatter_(1, place, positions)[:, :width]
         slot_start = newest.gather(1, documents.start.gather(1, slot_position))
         return GlobalLayout(slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start)
 
@@ -141,7 +141,7 @@ class MegaByte(Baseline):
         source = layout.slot_position[..., None] + torch.arange(1 - size, 1, device=ids.device)
         patches = ids.gather(1, source.clamp_min(0).flatten(1)).view_as(source)
         patch_index = documents.offset.gather(1, layout.slot_position) // size
-        trunk_sees = DocumentAttention(layout.slot_start, keep=keep_activations)
+        trunk_sees = document_attention(layout.slot_start, keep=keep_activations)
         slices = self.run_trunk(patches, patch_index, trunk_sees)
 
         place = documents.offset % size
