@@ -123,7 +123,7 @@ def text_batch(rows: int, context_bytes: int, device: str = "cpu") -> Batch:
     """Returns rows of text, each a window of `context_bytes` bytes that are all predicted."""
     ids = torch.tensor(list(text()[: rows * context_bytes])).view(rows, context_bytes)
     inputs = torch.cat((torch.full((rows, 1), SEPARATOR), ids[:, :-1]), dim=1)
-    return Batch(inputs, ids).to(torch.device(device))
+    return Batch.of(inputs, ids).to(torch.device(device))
 
 
 def prompts(lengths: Sequence[int]) -> list[bytes]:

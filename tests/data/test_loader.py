@@ -75,6 +75,30 @@ def test_padding_stands_at_the_end_of_rows_and_is_never_a_target():
     assert PADDING not in batch.targets
 
 
+def test_rows_of_a_fixed_width_hold_the_same_and_more_padding():
+    windows = windows_of([3, 9, 1, 30])
+    options = {"row_positions": 17, "batch_rows": 2, "seed": 0}
+    narrow, wide = (TrainingBatches(windows, **options, width=width) for width in (None, 128))
+    for index in range(5):
+        expected, found = narrow.batch(index), wide.batch(index)
+        assert found.byte_ids.shape == found.targets.shape == (2, 128)
+        assert rows_of(found) == rows_of(expected)
+        width = expected.byte_ids.shape[1]
+        assert (found.byte_ids[:, width:] == PADDING).all()
+        assert (found.targets[:, width:] == IGNORED_TARGET).all()
+        assert (found.num_targets, found.num_bytes) == (expected.num_targets, expected.num_bytes)
+
+
+def test_counts_of_a_batch_are_known_without_its_tensors():
+    windows = windows_of([3, 9, 1])
+    batch = make_batch(windows, [np.array([0]), np.array([1, 2])])
+    assert (batch.num_targets, batch.num_bytes, batch.num_bytes_read) == (13 + 3, 13, 13)
+    longer = make_batch(windows_of([20]), [np.array([0]), np.array([1])])
+    assert longer.num_bytes == longer.num_bytes_read + 1, "the last byte of a full window is a target alone"
+    moved = batch.to(torch.device("meta"))
+    assert (moved.num_targets, moved.num_bytes, moved.num_bytes_read) == (16, 13, 13)
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 2**63 - 1))
 def test_each_epoch_covers_every_window_exactly_once(lengths, batch_rows, seed):
     windows = windows_of(lengths)
@@ -84,7 +108,7 @@ def test_each_epoch_covers_every_window_exactly_once(lengths, batch_rows, seed):
     targets = [row for index in range(3 * per_epoch) for row in batches.batch(index).targets.split(1)]
     for epoch in range(3):
         chosen = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        seen = sum((windows_in(Batch(rows[number], targets[number])) for number in chosen), Counter())
+        seen = sum((windows_in(Batch.of(rows[number], targets[number])) for number in chosen), Counter())
         assert seen == all_windows(windows)
 
 

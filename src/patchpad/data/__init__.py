@@ -2,12 +2,14 @@
 
 from patchpad.data.corpus import Corpus, open_corpus
 from patchpad.data.loader import Batch, TrainingBatches, evaluation_batches
+from patchpad.data.prefetch import PrefetchedBatches
 from patchpad.data.split import split_corpus
 from patchpad.data.windows import Windows, cut_windows
 
 __all__ = [
     "Batch",
     "Corpus",
+    "PrefetchedBatches",
     "TrainingBatches",
     "Windows",
     "cut_windows",

@@ -1,7 +1,7 @@
 """Batches: windows packed into rows, in an order that follows from the seed and the step number alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,37 +12,64 @@ from patchpad.data.windows import IGNORED_TARGET, Windows
 from patchpad.shapes import ByteIds, ByteMask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of packed windows."""
+    """Rows of packed windows, with the counts that the host knows without asking the device; see `of`."""
 
     byte_ids: ByteIds
     targets: ByteIds
     """Next id; `IGNORED_TARGET` where nothing is predicted or counted."""
+    num_targets: int
+    """Predictions that are trained on, ends of documents included."""
+    num_bytes: int
+    """Predicted bytes, the unit of bits per byte."""
+    num_bytes_read: int
+    """Ids that are bytes: neither separators nor padding."""
 
-    @property
-    def num_targets(self) -> int:
-        """Predictions that are trained on, ends of documents included."""
-        return int((self.targets != IGNORED_TARGET).sum())
+    @staticmethod
+    def of(byte_ids: ByteIds, targets: ByteIds) -> "Batch":
+        """Makes a batch of ids and targets on the CPU, and counts them."""
+        return Batch(
+            byte_ids=byte_ids,
+            targets=targets,
+            num_targets=int((targets != IGNORED_TARGET).sum()),
+            num_bytes=int(counted(targets).sum()),
+            num_bytes_read=int((byte_ids < SEPARATOR).sum()),
+        )
 
     @property
     def is_byte(self) -> ByteMask:
-        """Where a byte is predicted that counts: neither ignored nor the end of a document."""
-        return (self.targets != IGNORED_TARGET) & (self.targets != SEPARATOR)
-
-    @property
-    def num_bytes(self) -> int:
-        """Predicted bytes, the unit of bits per byte."""
-        return int(self.is_byte.sum())
+        """Where a byte is predicted that counts."""
+        return counted(self.targets)
 
     def to(self, device: torch.device) -> "Batch":
-        """Returns the batch on a device."""
-        return Batch(self.byte_ids.to(device), self.targets.to(device))
+        """Returns the batch on a device; a copy to CUDA is only begun, and the device waits for it where it is used."""
+        if device.type == "cuda" and self.byte_ids.device.type == "cpu":
+            pinned = self.pinned()
+            ids, targets = (values.to(device, non_blocking=True) for values in (pinned.byte_ids, pinned.targets))
+        else:
+            ids, targets = self.byte_ids.to(device), self.targets.to(device)
+        return replace(self, byte_ids=ids, targets=targets)
+
+    def pinned(self) -> "Batch":
+        """Returns the batch in pinned memory, from which CUDA copies while the processor goes on."""
+        return replace(self, byte_ids=self.byte_ids.pin_memory(), targets=self.targets.pin_memory())
 
 
-def make_batch(windows: Windows, rows: list[np.ndarray]) -> Batch:
-    """Builds a batch whose row i holds the windows at indices `rows[i]`, padded at its end."""
-    width = max(int(windows.num_positions[row].sum()) for row in rows)
+def counted(targets: ByteIds) -> ByteMask:
+    """Returns where a target is a byte that counts: neither ignored nor the end of a document."""
+    return (targets != IGNORED_TARGET) & (targets != SEPARATOR)
+
+
+def make_batch(windows: Windows, rows: list[np.ndarray], width: int | None = None) -> Batch:
+    """Builds a batch whose row i holds the windows at indices `rows[i]`, padded at its end.
+
+    Args:
+        windows: to choose from.
+        rows: indices of windows.
+        width: positions of a row; None for those of the longest one.
+    """
+    width = width or max(int(windows.num_positions[row].sum()) for row in rows)
     ids = np.full((len(rows), width), PADDING, dtype=np.int64)
     targets = np.full((len(rows), width), IGNORED_TARGET, dtype=np.int64)
     for number, row in enumerate(rows):
@@ -52,7 +79,7 @@ def make_batch(windows: Windows, rows: list[np.ndarray]) -> Batch:
             ids[number, place : place + len(window_ids)] = window_ids
             targets[number, place : place + len(window_ids)] = window_targets
             place += len(window_ids)
-    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
+    return Batch.of(torch.from_numpy(ids), torch.from_numpy(targets))
 
 
 def pack_rows(num_positions: np.ndarray, order: np.ndarray, row_positions: int) -> list[np.ndarray]:
@@ -72,20 +99,31 @@ class TrainingBatches:
     """Batches for training. Row r of the run is found from (seed, r), so that resuming needs the step number only.
 
     Windows are packed once, in an order shuffled by the seed; every epoch visits all rows in an order of its own.
+
+    Args:
+        windows: all of them are visited.
+        row_positions: that a row may take at most.
+        batch_rows: of a batch.
+        seed: of the order.
+        width: positions of each row, padding included; None for those of a batch's longest row.
     """
 
-    def __init__(self, windows: Windows, *, row_positions: int, batch_rows: int, seed: int) -> None:
+    def __init__(
+        self, windows: Windows, *, row_positions: int, batch_rows: int, seed: int, width: int | None = None
+    ) -> None:
         order = self._generator(seed, 0).permutation(len(windows))
         self.windows = windows
         self.rows = pack_rows(windows.num_positions, order, row_positions)
         self.batch_rows = batch_rows
         self.seed = seed
+        self.width = width
         self._epoch_order = lru_cache(maxsize=2)(self._shuffle_epoch)
 
     def batch(self, index: int) -> Batch:
         """Returns the batch number `index`, counted from 0 over all epochs."""
         first = index * self.batch_rows
-        return make_batch(self.windows, [self._row(number) for number in range(first, first + self.batch_rows)])
+        rows = [self._row(number) for number in range(first, first + self.batch_rows)]
+        return make_batch(self.windows, rows, self.width)
 
     def _row(self, number: int) -> np.ndarray:
         epoch, place = divmod(number, len(self.rows))
