@@ -1,9 +1,10 @@
-"""From the name of a device to the device."""
+"""From the name of a device to the device, and what differs between devices."""
 
 import functools
 import logging
 
 import torch
+from torch import Tensor
 
 from patchpad.errors import ConfigError
 
@@ -47,3 +48,15 @@ def _warn_of_first_run() -> None:
         "device auto takes the GPU, but patchpad has never been run on a GPU: only the CPU is tested. "
         "Compare the first losses with those of a few steps on the CPU (device cpu)"
     )
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """Returns the type for sums and thresholds: fp64, or fp32 on MPS, which has no fp64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the host on a device; the host does not wait for the copy where the device is CUDA."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -9,6 +9,7 @@ import torch
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.data.windows import IGNORED_TARGET, Windows
+from patchpad.device import moved
 from patchpad.shapes import ByteIds, ByteMask
 
 
@@ -43,13 +44,8 @@ class Batch:
         return counted(self.targets)
 
     def to(self, device: torch.device) -> "Batch":
-        """Returns the batch on a device; a copy to CUDA is only begun, and the device waits for it where it is used."""
-        if device.type == "cuda" and self.byte_ids.device.type == "cpu":
-            pinned = self.pinned()
-            ids, targets = (values.to(device, non_blocking=True) for values in (pinned.byte_ids, pinned.targets))
-        else:
-            ids, targets = self.byte_ids.to(device), self.targets.to(device)
-        return replace(self, byte_ids=ids, targets=targets)
+        """Returns a batch of the host on a device; a copy to CUDA is only begun."""
+        return replace(self, byte_ids=moved(self.byte_ids, device), targets=moved(self.targets, device))
 
     def pinned(self) -> "Batch":
         """Returns the batch in pinned memory, from which CUDA copies while the processor goes on."""
