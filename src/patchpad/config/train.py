@@ -92,6 +92,9 @@ class TrainConfig(Section):
     """Steps between lines of `metrics.jsonl`."""
     compile: bool = False
     """Compile what lies between the attention layers, on a CPU with the C++ compiler that this needs."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each trunk block, and compute the rest again in the backward pass: much less memory, and a
+    training step makes up to a third more FLOPs."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from patchpad.model.attention import Attend
 from patchpad.model.compilation import Compiled
@@ -142,8 +143,22 @@ def compile_blocks(model: nn.Module) -> None:
                 block.parts = parts
 
 
+def recompute_trunk(model: nn.Module) -> None:
+    """Lets training keep only the input of each trunk block, and compute the rest again in the backward pass.
+
+    Also called activation checkpointing: gradients stay what they are, memory falls, and the trunk's forward pass runs
+    twice.
+    """
+    for module in model.get_submodule("trunk").modules():
+        if isinstance(module, Stack):
+            module.recomputes = True
+
+
 class Stack(nn.Module):
     """Blocks that share positions and an attention back end."""
+
+    recomputes = False
+    """Whether the backward pass computes again what happened inside the blocks; see `recompute_trunk`."""
 
     def __init__(
         self,
@@ -172,5 +187,9 @@ class Stack(nn.Module):
         for layer, block in enumerate(self.blocks):
             if additions is not None:
                 states = states + additions[..., layer, :]
-            states = block(states, angles, attend, layer)
+            if self.recomputes and torch.is_grad_enabled():
+                # Nothing in a block is random, so there is no state of a generator to keep.
+                states = checkpoint(block, states, angles, attend, layer, use_reentrant=False, preserve_rng_state=False)
+            else:
+                states = block(states, angles, attend, layer)
         return states

@@ -86,7 +86,9 @@ class FlexAttention(KeepsKeysAndValues):
         if signature in _proved:
             return
         copies = [part.detach().requires_grad_() for part in (query, key, value)]
-        torch.autograd.grad(self.attend(*copies).sum(), copies)
+        # Inside a block that is computed again for its backward pass, this one must not start that.
+        with torch.autograd.graph.saved_tensors_hooks(lambda held: held, lambda held: held):
+            torch.autograd.grad(self.attend(*copies).sum(), copies)
         _proved.add(signature)
 
 

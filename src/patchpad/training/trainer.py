@@ -19,7 +19,7 @@ from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json, write_atomically
-from patchpad.model.block import compile_blocks
+from patchpad.model.block import compile_blocks, recompute_trunk
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast, trainable
@@ -179,6 +179,8 @@ class Trainer:
         self.model = build_model(model_config, seed=train_config.seed).to(self.device)
         if train_config.compile:
             compile_blocks(self.model)
+        if train_config.activation_checkpointing:
+            recompute_trunk(self.model)
         self.optimizer = build_optimizer(self.model, train_config)
         self.schedule = ThresholdSchedule(config)
         self.step = 0
