@@ -89,8 +89,8 @@ def test_config_survives_the_trip_through_strict_json_exactly(threshold, rate, s
         ("train: {stepz: 5}", "`train.stepz`", "Did you mean `steps`?"),
         ("model: {patchifier: {target_patchsize: 5}}", "`model.patchifier.target_patchsize`", "`target_patch_size`"),
         ("modle: {}", "`modle`", "Did you mean `model`?"),
-        ("train: {xyzzy: 1}", "`train.xyzzy`", "Allowed: accumulation_steps, batch_rows"),
-        ("train: {3: 1}", "`train.3`", "Allowed: accumulation_steps, batch_rows"),
+        ("train: {xyzzy: 1}", "`train.xyzzy`", "Allowed: accumulation_steps, activation_checkpointing"),
+        ("train: {3: 1}", "`train.3`", "Allowed: accumulation_steps, activation_checkpointing"),
     ],
 )
 def test_unknown_key_is_an_error_that_names_file_key_and_near_matches(tmp_path, text, key, hint):
