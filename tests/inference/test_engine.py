@@ -188,3 +188,24 @@ def test_rows_of_one_batch_have_their_own_thresholds():
     run(engine)
     assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
     assert rows[0].trunk_calls < rows[1].trunk_calls < rows[2].trunk_calls
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+def test_a_step_reads_from_the_device_once(sampling, monkeypatch):
+    model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
+    engine = Engine(model)
+    requests = [request(b"x" * length, model=model, sampling=sampling, max_new_bytes=150) for length in (3, 9, 30)]
+    for row in engine.submit(requests):
+        row.draws[150]  # made on the host
+    engine.advance()
+    reads = []
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "nonzero", "cpu", "numpy"):
+        plain = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, p=plain, n=name, **k: (reads.append(n), p(*a, **k))[1])
+    steps = 0
+    while not engine.is_done:  # past 64 patches, so that the cache grows
+        engine.advance()
+        steps += 1
+    assert steps > 100
+    assert len([name for name in reads if name != "tolist"]) <= 3 * 2  # where a row leaves, its place is checked
+    assert reads.count("tolist") == steps

@@ -87,7 +87,7 @@ def test_top_k_and_top_p_keep_the_likeliest_ids():
 def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
     logits = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().expand(4000, -1)
     draws = [Draws(number)[0] for number in range(4000)]
-    drawn = torch.tensor(choose(logits, Sampling(temperature=1.0), draws))
+    drawn = choose(logits, Sampling(temperature=1.0), draws).ids
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert float((shares - torch.tensor([0.7, 0.2, 0.1, 0.0])).abs().max()) < 0.03
     assert shares[3] == 0
@@ -240,3 +240,12 @@ def test_nan_that_only_a_later_step_reaches_is_an_error_too():
     with pytest.raises(GenerationError, match="predicts nan"):
         list(stream)
     assert len(stream.completion.data) == 4  # the byte that ends the first patch is the last that was chosen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_for_a_single_id_is_an_error_too(temperature):
+    model = sharp_model(tiny_model_config("fixed", "entropy"))
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight[5].fill_(math.nan)
+    with pytest.raises(GenerationError, match="predicts nan"):
+        patchpad.complete(model, b"abc", max_new_bytes=8, temperature=temperature)

@@ -14,6 +14,7 @@ import patchpad
 from patchpad.calibration_table import Calibration
 from patchpad.errors import GenerationError, InputError
 from patchpad.inference.cache import GROWTH
+from patchpad.inference.sampling import Chosen
 from patchpad.testing import sharp_model, state_bytes, tiny_model_config
 
 PROMPTS_AT_ONCE = 20
@@ -69,13 +70,18 @@ def check_any_prompts(model, prompts, seed):
         assert stream.completion == completion
 
 
+def chosen(values) -> Chosen:
+    ids = torch.tensor(list(values))
+    return Chosen(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
 def test_a_stream_gives_whole_characters_only():
     model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
     text = "naïve 日本 🙂 שלום"
 
     stream = patchpad.stream(model, "x", max_new_bytes=len(text.encode()), temperature=0.0)
     values = iter(text.encode())
-    stream._generation.engine._choose = lambda batch: [next(values) for _ in batch.ready]
+    stream._generation.engine._choose = lambda batch: chosen(next(values) for _ in batch.ready)
     assert list(stream) == list(text)
     assert stream.completion.data == text.encode()
 
@@ -85,7 +91,7 @@ def test_a_character_cut_off_by_the_limit_keeps_its_bytes_and_shows_as_replaceme
     data = "ab🙂".encode()[:4]
     stream = patchpad.stream(model, "x", max_new_bytes=4)
     values = iter(data)
-    stream._generation.engine._choose = lambda batch: [next(values) for _ in batch.ready]
+    stream._generation.engine._choose = lambda batch: chosen(next(values) for _ in batch.ready)
     assert "".join(stream) == "ab�" == stream.completion.text
     assert stream.completion.data == data
 

@@ -2,21 +2,25 @@
 
 A row's byte needs the trunk only where it ends a patch or fires a scratchpad. In lockstep, a batch would wait at nearly
 every byte for some row's trunk call; here such rows queue until enough of them share one call, and the others go on.
+
+A step reads from the device once. Ids are chosen there and go straight into the model; then one read tells the host the
+ids, which rows need the trunk, and what the rows count.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from patchpad.inference.row_state import RowState
-from patchpad.inference.sampling import Draws, Sampling, check_logits, choose
+from patchpad.inference.sampling import Chosen, Draws, Sampling, choose, not_finite
 from patchpad.inference.steppers import stepper_for
 from patchpad.inference.stop import num_held_back, stop_begins_at
+from patchpad.inference.transfers import SentLists, on_device
 from patchpad.model.language_model import LanguageModel
 
 StopReason = Literal["length", "end", "stop"]
@@ -157,8 +161,7 @@ class Engine:
         self.batch_rows = batch_rows
         self.trunk_group_share = trunk_group_share
         self.batch = Batch()
-        self._thresholds: tuple[tuple[float, ...], Tensor] = ((), torch.empty(0))
-        """Of the rows of the batch, and the same on the device."""
+        self._sent = SentLists()
 
     def submit(self, requests: Sequence[Request]) -> list[Row]:
         """Queues requests; they join the batch as soon as it has room."""
@@ -201,8 +204,7 @@ class Engine:
         """
         self.settle()
         self.batch = self._with_joined(self.batch)
-        batch, ids = self._with_chosen(self.batch)
-        self.batch = self._with_read(batch, ids)
+        self.batch = self._with_predicted(self._with_read(self.batch))
         self.settle()
         return list(self.batch.released)
 
@@ -227,9 +229,8 @@ class Engine:
             joining.append(row)
         if not joining:
             return batch
-        thresholds = torch.tensor([row.threshold for row in joining], dtype=torch.float32, device=self.model.device)
+        thresholds = on_device([row.threshold for row in joining], self.model.device, torch.float32)
         logits, state = self.stepper.prefill([row.request.prompt for row in joining], thresholds)
-        check_logits(logits)
         return replace(
             batch,
             pending=batch.pending[len(joining) :],
@@ -239,11 +240,23 @@ class Engine:
             logits=logits if batch.logits is None else torch.cat([batch.logits, logits]),
         )
 
-    def _with_chosen(self, batch: Batch) -> tuple[Batch, list[int]]:
-        """Chooses an id for each ready row; rows that end with it leave. Returns the ids of the others."""
-        chosen = self._choose(batch)
-        released, ended, progress = [], [], []
-        for place, value in zip(batch.ready, chosen, strict=True):
+    def _with_read(self, batch: Batch) -> Batch:
+        """Chooses an id for each ready row and reads it. Rows that end with their id leave: to have read it harms none.
+
+        Returns:
+            The batch without logits; rows that need the trunk are among those that wait.
+
+        Raises:
+            GenerationError: the model's logits are nan or inf.
+        """
+        batch = replace(batch, number=batch.number + 1, progress=(), released=())
+        if batch.state is None or not batch.ready:
+            return batch
+        state, found = self._read(batch, batch.state.draft())
+        if not all(found.is_number):
+            raise not_finite()
+        ended, released, progress = [], [], []
+        for place, value in zip(batch.ready, found.ids, strict=True):
             row = batch.rows[place]
             come, new = _appended(row, self.model.bytes_of(value))
             progress.append((row, come))
@@ -251,42 +264,61 @@ class Engine:
                 released.append(new)
                 if new.is_last:
                     ended.append(place)
-        ids = [value for place, value in zip(batch.ready, chosen, strict=True) if place not in ended]
+                    row.trunk_calls, row.trunk_cache_entries = found.trunk_calls[place], found.num_patches[place]
+        needing = {place for place, needs in zip(batch.ready, found.needs_trunk, strict=True) if needs}
+        staying = [place for place in range(len(batch.rows)) if place not in ended]
+        batch = replace(
+            batch,
+            state=state,
+            ready=tuple(place for place in batch.ready if place not in needing),
+            logits=None,
+            waiting=tuple(sorted(needing.union(batch.waiting))),
+            progress=tuple(progress),
+            released=tuple(released),
+        )
         if ended:
-            self._note_counts(batch, ended)
-            batch = batch.keep([place for place in range(len(batch.rows)) if place not in ended])
-        return replace(batch, number=batch.number + 1, progress=tuple(progress), released=tuple(released)), ids
+            batch = batch.keep(staying)
+        if batch.state is not None:
+            batch.state.has_at_most(max(found.num_patches[place] for place in staying))
+        return batch
 
-    def _choose(self, batch: Batch) -> list[int]:
-        """Returns the next id of each ready row."""
-        if not batch.ready:
-            return []
+    def _read(self, batch: Batch, state: RowState) -> "tuple[RowState, _Found]":
+        """Chooses and reads on the device; then reads once from it. The state is worked on, and returned."""
+        device, count = self.model.device, len(batch.ready)
+        chosen = self._choose(batch)
+        rows = self._sent(batch.ready, device)
+        thresholds = self._sent([batch.rows[place].threshold for place in batch.ready], device, torch.float32)
+        needs_trunk = self.stepper.read(state, rows, chosen.ids, thresholds)
+        packed = torch.cat((chosen.ids, chosen.is_number, needs_trunk, state.trunk_calls, state.num_patches)).tolist()
+        values = iter(packed)
+        of_ready = [list(itertools.islice(values, count)) for _ in range(3)]
+        of_rows = [list(itertools.islice(values, len(batch.rows))) for _ in range(2)]
+        return state, _Found(*of_ready, *of_rows)
+
+    def _choose(self, batch: Batch) -> Chosen:
+        """Chooses the next id of each ready row."""
         assert batch.logits is not None
         rows = [batch.rows[place] for place in batch.ready]
-        chosen = [0] * len(rows)
         samplings = [row.request.sampling for row in rows]
+        parts, order = [], []
         for sampling in dict.fromkeys(samplings):
             alike = [number for number, other in enumerate(samplings) if other == sampling]
             draws = [rows[number].draws[rows[number].progress.num_chosen] for number in alike if sampling.temperature]
-            logits = batch.logits if len(alike) == len(rows) else batch.logits[alike]
-            for number, value in zip(alike, choose(logits, sampling, draws), strict=True):
-                chosen[number] = value
-        return chosen
+            if len(alike) == len(rows):
+                return choose(batch.logits, sampling, draws)
+            parts.append(choose(batch.logits[self._sent(alike, batch.logits.device)], sampling, draws))
+            order += alike
+        places = self._sent([order.index(number) for number in range(len(rows))], batch.logits.device)
+        return Chosen(*(torch.cat(same)[places] for same in zip(*parts, strict=True)))
 
-    def _with_read(self, batch: Batch, ids: list[int]) -> Batch:
-        """Reads the chosen ids, calls the trunk if enough rows need it, and predicts where that is possible."""
+    def _with_predicted(self, batch: Batch) -> Batch:
+        """Calls the trunk if enough rows need it, and predicts where that is possible."""
         if batch.state is None:
             return batch
-        stepper, device = self.stepper, self.model.device
+        device = self.model.device
         state, calm, waiting, num_calls = batch.state.draft(), list(batch.ready), list(batch.waiting), 0
-        if calm:
-            rows = torch.tensor(calm, device=device)
-            thresholds = self._threshold_tensor(batch)[rows]
-            needs_trunk = stepper.read(state, rows, torch.tensor(ids, device=device), thresholds).tolist()
-            waiting = sorted(waiting + [place for place, needs in zip(calm, needs_trunk, strict=True) if needs])
-            calm = [place for place, needs in zip(calm, needs_trunk, strict=True) if not needs]
         if waiting and (not calm or len(waiting) >= math.ceil(self.trunk_group_share * len(batch.rows))):
-            stepper.refresh(state, torch.tensor(waiting, device=device))
+            self.stepper.refresh(state, self._sent(waiting, device))
             num_calls = 1
             calm, waiting = sorted(calm + waiting), []
         return replace(
@@ -294,16 +326,9 @@ class Engine:
             num_trunk_batches=batch.num_trunk_batches + num_calls,
             state=state,
             ready=tuple(calm),
-            logits=stepper.predict(state, torch.tensor(calm, device=device)) if calm else None,
+            logits=self.stepper.predict(state, self._sent(calm, device)) if calm else None,
             waiting=tuple(waiting),
         )
-
-    def _threshold_tensor(self, batch: Batch) -> Tensor:
-        """Returns the thresholds of the batch's rows on the device."""
-        thresholds = tuple(row.threshold for row in batch.rows)
-        if thresholds != self._thresholds[0]:
-            self._thresholds = (thresholds, torch.tensor(thresholds, dtype=torch.float32, device=self.model.device))
-        return self._thresholds[1]
 
     @staticmethod
     def _note_counts(batch: Batch, places: Sequence[int]) -> None:
@@ -313,6 +338,16 @@ class Engine:
         for place in places:
             row = batch.rows[place]
             row.trunk_calls, row.trunk_cache_entries = calls[place], patches[place]
+
+
+class _Found(NamedTuple):
+    """What a step reads from the device: of each ready row, then of each row of the batch."""
+
+    ids: list[int]
+    is_number: list[int]
+    needs_trunk: list[int]
+    trunk_calls: list[int]
+    num_patches: list[int]
 
 
 def _appended(row: Row, new_bytes: bytes | None) -> tuple[Progress, NewBytes | None]:

@@ -10,6 +10,7 @@ from patchpad.config import PADDING, SEPARATOR
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import MegaByte
 from patchpad.model.precision import autocast
 
@@ -43,7 +44,7 @@ class MegaByteStepper:
         """Reads prompts in one pass."""
         size, device = self.model.patch_size, self.model.device
         ids = padded_prompts(prompts, PADDING, device)
-        last_position = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        last_position = on_device([len(prompt) for prompt in prompts], device, torch.int64)
         rows = torch.arange(len(prompts), device=device)
         with autocast(device):
             output = self.model.run(ids, keep_activations=True)

@@ -8,6 +8,7 @@ from patchpad.config import PADDING
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 
@@ -30,7 +31,7 @@ class PatchStepper:
     ) -> tuple[Float[Tensor, "batch vocab"], DecodingState]:
         """Reads prompts in one pass."""
         model = self.model
-        last_position = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        last_position = on_device([len(prompt) for prompt in prompts], model.device, torch.int64)
         byte_ids = padded_prompts(prompts, PADDING, model.device)
         with autocast(model.device):
             output = model.run(byte_ids, model.decisions_at(threshold), keep_activations=True)

@@ -10,6 +10,7 @@ from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import BpeTransformer, ByteTransformer
 from patchpad.model.precision import autocast
 
@@ -40,7 +41,7 @@ class PlainStepper:
         model = self.model
         encoded = [model.encode_prompt(prompt) for prompt in prompts]
         ids = padded_prompts(encoded, model.padding_id, model.device)
-        last_position = torch.tensor([len(prompt) for prompt in encoded], device=model.device)
+        last_position = on_device([len(prompt) for prompt in encoded], model.device, torch.int64)
         rows = torch.arange(len(prompts), device=model.device)
         with autocast(model.device):
             output = model.run(ids, keep_activations=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from patchpad.config import SEPARATOR
 from patchpad.errors import InputError
+from patchpad.inference.transfers import on_device
 from patchpad.text import encode_text
 
 Prompts = Sequence[bytes | str]
@@ -35,4 +36,5 @@ def encode_prompts(prompts: Prompts) -> list[bytes]:
 def padded_prompts(prompts: Sequence[Sequence[int]], fill: int, device: torch.device) -> Int[Tensor, "batch position"]:
     """Returns prompts as rows of ids, a separator before each."""
     width = max(map(len, prompts))
-    return torch.tensor([[SEPARATOR, *prompt, *[fill] * (width - len(prompt))] for prompt in prompts], device=device)
+    rows = [[SEPARATOR, *prompt, *[fill] * (width - len(prompt))] for prompt in prompts]
+    return on_device(rows, device, torch.int64)

@@ -92,6 +92,12 @@ class RowState:
         """Makes the draft's step happen, by one assignment."""
         self.__dict__ = vars(draft)
 
+    def has_at_most(self, most_patches: int) -> None:
+        """Notes that no row has more patches, and makes room for one more slot: `make_room` need not ask the device."""
+        self.most_patches = most_patches
+        if most_patches >= self.trunk.capacity:
+            self.trunk = self.trunk.with_room(most_patches)
+
     def make_room(self) -> None:
         """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
         if self.most_patches >= self.trunk.capacity:

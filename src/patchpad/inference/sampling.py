@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.errors import GenerationError, integer_or_none, number_or_nan
+from patchpad.inference.transfers import on_device
 
 FIRST_DRAWS = 64
 """Numbers that a row's first draw makes at once."""
@@ -63,18 +64,20 @@ def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) ->
     return scaled
 
 
-def check_logits(logits: Float[Tensor, "batch vocab"]) -> None:
-    """Refuses logits that are not numbers; -inf stands for an id that is never chosen.
+class Chosen(NamedTuple):
+    """The next ids, still on the device of the logits."""
 
-    Raises:
-        GenerationError: nan or inf, which weights that are not finite lead to.
-    """
-    largest = logits.max(dim=-1).values  # nan where any of them is
-    if not bool(largest.isfinite().all()):
-        raise GenerationError(
-            "the model predicts nan or inf instead of logits; its weights, or what they compute, are not finite",
-            hint="Use an earlier step of the run: training had probably diverged when these weights were saved.",
-        )
+    ids: Int[Tensor, " row"]
+    is_number: Bool[Tensor, " row"]
+    """False where the logits hold nan or inf, and the id means nothing; -inf stands for an id that is never chosen."""
+
+
+def not_finite() -> GenerationError:
+    """Returns what is raised for logits that are not numbers."""
+    return GenerationError(
+        "the model predicts nan or inf instead of logits; its weights, or what they compute, are not finite",
+        hint="Use an earlier step of the run: training had probably diverged when these weights were saved.",
+    )
 
 
 class Draws:
@@ -96,28 +99,24 @@ class Draws:
         return self._numbers[index]
 
 
-def choose(logits: Float[Tensor, "batch vocab"], sampling: Sampling, draws: Sequence[float]) -> list[int]:
-    """Chooses one id per row.
+def choose(logits: Float[Tensor, "row vocab"], sampling: Sampling, draws: Sequence[float]) -> Chosen:
+    """Chooses one id per row, without a read from the device.
 
     Args:
         logits: of the next id.
         sampling: how to choose.
         draws: a random number in [0, 1) for each row; not read where the choice is greedy.
-
-    Raises:
-        GenerationError: logits that are not numbers.
     """
     if sampling.temperature == 0:
-        chosen = logits.argmax(dim=-1).tolist()
-        if 0 in chosen:  # what argmax gives where all are nan; to check at every step would take longer
-            check_logits(logits)
-        return chosen
-    logits = logits.cpu()
-    check_logits(logits)
+        ids = logits.argmax(dim=-1)  # that of nan, where there is any
+        return Chosen(ids, logits.gather(-1, ids[:, None]).squeeze(1).abs() < math.inf)
+    if logits.device.type == "mps":  # has no fp64
+        return Chosen(*(part.to(logits.device) for part in choose(logits.cpu(), sampling, draws)))
+    is_number = logits.amax(dim=-1).abs() < math.inf  # nan where any of them is
     probabilities = filtered_logits(logits, sampling).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
-    places = torch.tensor(draws, dtype=torch.float64, device="cpu") * cumulative[:, -1]
-    chosen = torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
+    places = on_device(draws, logits.device, torch.float64) * cumulative[:, -1]
+    ids = torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
     # A draw at the very end must not land on an id that was filtered out.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(dim=-1)
-    return torch.minimum(chosen, last).tolist()
+    return Chosen(torch.minimum(ids, last), is_number)

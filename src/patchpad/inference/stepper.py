@@ -8,6 +8,7 @@ from torch import Tensor
 
 from patchpad.config import SEPARATOR
 from patchpad.inference.row_state import RowState
+from patchpad.inference.transfers import on_device
 from patchpad.model.language_model import LanguageModel
 
 
@@ -52,7 +53,7 @@ class Stepper(Protocol):
         Args:
             state: of this model.
             rows: different rows of the state, ascending.
-            ids: 0 to the model's `highest_id`; a separator only after `begin_documents`.
+            ids: 0 to the model's `highest_id`; a separator only after `begin_documents`, or in a row that leaves.
             threshold: scratchpad threshold of each of `rows`, in nats.
         """
         ...
@@ -75,20 +76,20 @@ def step_all(
     Args:
         stepper: of the model.
         state: left as it is; the step happens when it becomes the draft that is returned.
-        ids: one per row.
+        ids: one per row, on the CPU.
         threshold: scratchpad threshold of each row, in nats.
 
     Returns:
         Logits of each row's next id, and the draft.
     """
-    device = stepper.model.device
-    begins = (ids == SEPARATOR).nonzero().flatten()
-    if len(begins):
+    device, values = stepper.model.device, ids.tolist()
+    begins = [row for row, value in enumerate(values) if value == SEPARATOR]
+    if begins:
         draft = state.clone()
-        stepper.begin_documents(draft, begins.to(device))
+        stepper.begin_documents(draft, on_device(begins, device, torch.int64))
     else:
         draft = state.draft()
-    rows = torch.arange(len(ids), device=device)
-    needs_trunk = stepper.read(draft, rows, ids.to(device), threshold)
+    rows = torch.arange(len(values), device=device)
+    needs_trunk = stepper.read(draft, rows, on_device(values, device, torch.int64), threshold)
     stepper.refresh(draft, rows[needs_trunk])
     return stepper.predict(draft, rows), draft

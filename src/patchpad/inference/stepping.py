@@ -71,6 +71,7 @@ def step(
         raise InputError(f"next_bytes has the shape {list(ids.shape)}; allowed: [{batch}], one id per row of the state")
     if batch == 0:
         raise InputError("the state has no rows, so there is nothing to read; allowed: at least one row")
+    ids = ids.cpu()
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
     threshold = _thresholds(model, scratchpad_threshold_nats, batch)
