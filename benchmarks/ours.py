@@ -292,13 +292,14 @@ def _row_trigger(config: ModelConfig, positions: int) -> Trigger | None:
 
 def _measured_cost(config: ModelConfig, predicted: Predicted, num_bytes: int, context_bytes: int) -> Cost:
     """Returns the analytic cost of a pass, with its own counts instead of the mean of even patches."""
-    slots = predicted.num_commits + predicted.num_scratchpads
+    num_commits, num_scratchpads = int(predicted.num_commits), int(predicted.num_scratchpads)
+    slots = num_commits + num_scratchpads
     return cost(
         config,
         context_bytes=context_bytes,
-        patches_per_byte=predicted.num_commits / num_bytes,
-        scratchpads_per_byte=predicted.num_scratchpads / num_bytes,
-        trunk_pairs_per_slot=predicted.trunk_pairs / slots,
-        pooled_bytes_per_slot=predicted.pooled_positions / slots,
-        positions_per_byte=predicted.num_positions / num_bytes,
+        patches_per_byte=num_commits / num_bytes,
+        scratchpads_per_byte=num_scratchpads / num_bytes,
+        trunk_pairs_per_slot=int(predicted.trunk_pairs) / slots,
+        pooled_bytes_per_slot=int(predicted.pooled_positions) / slots,
+        positions_per_byte=int(predicted.num_positions) / num_bytes,
     )

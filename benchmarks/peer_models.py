@@ -153,7 +153,7 @@ class Ours(Peer):
     @torch.inference_mode()
     def trunk_calls_per_byte(self, ids: Tensor) -> float:
         """Counts commits and scratchpads."""
-        return self.model(with_start(ids)).layout.num_slots / ids.numel()
+        return int(self.model(with_start(ids)).layout.num_slots) / ids.numel()
 
     def prefill(self, prompt: bytes, following: bytes) -> Any:
         """Keeps the prompt: the engine is given it in `branch`."""

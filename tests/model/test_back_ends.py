@@ -56,7 +56,7 @@ def test_back_ends_are_chosen_by_device_and_by_name(monkeypatch):
 
 
 def test_where_it_fails_the_reference_goes_on_after_one_warning(monkeypatch, caplog):
-    def fails(plain, query, key):
+    def fails(query, key):
         raise NotImplementedError("no such kernel\non this card")
 
     model, ids = sharp_model(tiny_model_config("spacebyte", "entropy")), some_ids()
@@ -74,11 +74,11 @@ def test_where_it_fails_the_reference_goes_on_after_one_warning(monkeypatch, cap
     assert "no such kernel" in record.message
     assert "slower" in record.message
     with pytest.raises(NotImplementedError):
-        FlexSlotAttention(expected.layout)(0, *torch.zeros(3, expected.layout.num_slots, 1, 16))
+        FlexSlotAttention(expected.layout)(0, *torch.zeros(3, expected.layout.room.slots, 1, 16))
 
 
 def test_too_large_a_batch_is_no_reason_to_give_up(monkeypatch):
-    def fails(plain, query, key):
+    def fails(query, key):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(flex_attention, "_kernel", fails)

@@ -13,11 +13,7 @@ from patchpad.config import PADDING, SEPARATOR
 from patchpad.model import flex_attention
 from patchpad.model.back_ends import attention_back_end, slot_attention, window_attentions
 from patchpad.model.compilation import own_copy
-from patchpad.model.flex_attention import (
-    BLOCK,
-    block_mask_of_ranges,
-    merge_self,
-)
+from patchpad.model.flex_attention import BLOCK, block_mask_of_ranges
 from patchpad.patching import Documents
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
@@ -26,7 +22,7 @@ GRADIENT_TOLERANCE = 1e-4
 """Allowed difference of two fp32 gradients of a parameter, times its largest entry."""
 TRIGGERS = ["entropy", "stride", "always"]
 compilers_may_warn = pytest.mark.filterwarnings("default")
-"""What PyTorch's compiler warns about, such as its own deprecated parts, is not this package's to mend."""
+"""What PyTorch's compiler warns about, such as its own deprecated parts, is not for this package to fix."""
 SIZES = {
     "window over a block": {"window_bytes": 150},
     "several windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 129, "decoder_window_bytes": 1},
@@ -134,21 +130,6 @@ def test_changing_a_byte_leaves_earlier_outputs_and_other_documents_unchanged(un
     assert float(difference[1:].max()) <= allowed, "other rows"
 
 
-@pytest.mark.parametrize("log_of_nothing", [-math.inf, 0.0])
-def test_a_slot_that_sees_no_commit_takes_its_own_value(log_of_nothing):
-    generator = torch.Generator().manual_seed(0)
-    query, key, value, mixed = torch.randn(4, 5, 2, 16, generator=generator)
-    sees_any = torch.tensor([True, False, True, False, False])
-    mixed[~sees_any] = 0
-    log_sum = torch.randn(5, 2, generator=generator).masked_fill(~sees_any[:, None], log_of_nothing)
-    inputs = [part.requires_grad_() for part in (mixed, log_sum, query, key, value)]
-    merged = merge_self(mixed, log_sum, sees_any, query, key, value)
-    assert torch.equal(merged[~sees_any], value[~sees_any])
-    for gradient, part in zip(torch.autograd.grad(merged.square().sum(), inputs), inputs, strict=True):
-        assert torch.isfinite(gradient).all()
-        assert not gradient[~sees_any].any() or part is value
-
-
 def test_blocks_in_full_and_in_part_are_those_of_the_ranges():
     generator = torch.Generator().manual_seed(0)
     num_keys, num_queries = 5 * BLOCK + 17, 6 * BLOCK + 5
@@ -177,6 +158,32 @@ def test_blocks_in_full_and_in_part_are_those_of_the_ranges():
     assert torch.equal(part | full, between)
     by_key = listed(mask.q_num_blocks, mask.q_indices)
     assert torch.equal(by_key, part.transpose(1, 2))
+
+
+@pytest.mark.parametrize("counts", [(0, 300), (130, 5), (300, 0), (2 * BLOCK, BLOCK), (3, 700)])
+def test_a_mask_of_slots_lists_their_own_places_once_and_no_other_scratchpads(counts):
+    num_commits, num_scratchpads = counts
+    generator = torch.Generator().manual_seed(num_commits)
+    starts = torch.arange(num_commits) // 70 * 70  # documents of 70 commits
+    ends = torch.randint(0, num_commits + 1, (num_scratchpads,), generator=generator).sort().values
+    first = torch.cat((starts, (ends - 1).clamp_min(0) // 70 * 70))[None]
+    last = torch.cat((torch.arange(num_commits), ends))[None]
+    slots = num_commits + num_scratchpads
+    mask = block_mask_of_ranges(first, last, slots, and_itself=True)
+    keys = torch.arange(mask.shape[-1])
+    visible = torch.eye(mask.shape[-1], dtype=torch.bool)
+    visible[:slots] |= (first[0, :, None] <= keys) & (keys < last[0, :, None])
+    part = listed(mask.kv_num_blocks, mask.kv_indices)[0]
+    full = listed(mask.full_kv_num_blocks, mask.full_kv_indices)[0]
+    tiles = visible.unflatten(1, (-1, BLOCK)).unflatten(0, (-1, BLOCK)).transpose(1, 2).flatten(2)
+    assert not (part & full).any()
+    assert torch.equal(full, tiles.all(-1))
+    assert not (tiles.any(-1) & ~(part | full)).any()
+    for indices, count in zip(mask.kv_indices[0, 0], mask.kv_num_blocks[0, 0], strict=True):
+        assert len(set(indices[:count].tolist())) == count, "a block that is listed twice would count twice"
+    behind = torch.arange(len(part)) * BLOCK >= num_commits
+    assert not (part | full)[:, behind][~torch.eye(len(part), dtype=torch.bool)[:, behind]].any()
+    assert torch.equal(mask.mask_mod(0, 0, keys[:slots, None], keys), visible[:slots])
 
 
 def listed(counts, indices) -> torch.Tensor:
@@ -208,7 +215,7 @@ def test_masks_are_found_without_comparing_bytes_to_bytes():
     assert largest < 3 * length
 
 
-def written_out_kernel(plain, query, key):
+def written_out_kernel(query, key):
     """What a fused kernel computes, gradients included: it masks blocks listed in part and skips those not listed."""
 
     def attend(query, key, value, block_mask):
@@ -224,8 +231,7 @@ def written_out_kernel(plain, query, key):
         sees_any = visible.any(-1)
         scores = torch.where(sees_any[..., None], scores, 0)
         weights = torch.where(sees_any[..., None], scores.softmax(-1), 0)
-        log_sum = torch.where(sees_any, scores.logsumexp(-1), -torch.inf)
-        return (weights @ value, log_sum) if plain is flex_attention._attend_with_log_sum else weights @ value
+        return weights @ value
 
     return attend
 
@@ -273,13 +279,11 @@ def test_gradients_of_the_traced_kernel_are_those_of_the_reference(monkeypatch):
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *_: None)
 
     @functools.cache
-    def compiled(plain, *signature):
-        own = own_copy(plain)
+    def compiled(*signature):
+        own = own_copy(flex_attention._attend)
         return torch.compile(own, dynamic=True, fullgraph=True, backend="aot_eager")
 
-    monkeypatch.setattr(
-        flex_attention, "_kernel", lambda plain, query, key: compiled(plain, *flex_attention._signature(query, key))
-    )
+    monkeypatch.setattr(flex_attention, "_kernel", lambda query, key: compiled(*flex_attention._signature(query, key)))
     model = sharp_model(tiny_model_config("spacebyte", "entropy", **SIZES["grouped queries"]))
     for ids in (ragged_batch(), ragged_batch()[:2, :200]):
         expected = gradients(model, ids, 1.5, "reference")
@@ -294,13 +298,11 @@ def test_compiled_kernels_serve_batches_of_many_sizes(monkeypatch):
     counters = []
 
     @functools.cache
-    def compiled(plain, *signature):
+    def compiled(*signature):
         counters.append(torch._dynamo.testing.CompileCounterWithBackend("eager"))
-        return torch.compile(own_copy(plain), dynamic=True, fullgraph=True, backend=counters[-1])
+        return torch.compile(own_copy(flex_attention._attend), dynamic=True, fullgraph=True, backend=counters[-1])
 
-    monkeypatch.setattr(
-        flex_attention, "_kernel", lambda plain, query, key: compiled(plain, *flex_attention._signature(query, key))
-    )
+    monkeypatch.setattr(flex_attention, "_kernel", lambda query, key: compiled(*flex_attention._signature(query, key)))
     model = sharp_model(tiny_model_config("spacebyte", "entropy"))
     for batch, length in ((2, 60), (2, 200), (3, 150), (1, 290), (1, 300), (4, 400), (1, 30)):
         rows = [as_row(*random_documents(seed, [length - seed, 9 + seed])) for seed in range(batch)]
@@ -315,7 +317,7 @@ def test_compiled_kernels_serve_batches_of_many_sizes(monkeypatch):
 def test_a_fused_kernel_skips_blocks_and_gives_the_same(monkeypatch):
     """The compiler's kernel for CPUs, for one size: it has no dynamic sizes, gradients or sums of weights."""
     monkeypatch.setattr(
-        flex_attention, "_kernel", lambda plain, query, key: torch.compile(plain, dynamic=False, fullgraph=True)
+        flex_attention, "_kernel", lambda *_: torch.compile(flex_attention._attend, dynamic=False, fullgraph=True)
     )
     documents = Documents.locate(batch_of(as_row(*random_documents(1, [640, 50])), as_row(*random_documents(2, [300]))))
     query, key, value = torch.randn(3, *documents.start.shape, 2, 24, generator=torch.Generator().manual_seed(0))

@@ -28,7 +28,7 @@ def layout_of(rows, threshold=-math.inf, **sizes):
 
 def heads_of(layout, *, heads=3, kv_heads=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(layout.num_slots, count, 8) for count in (heads, kv_heads, kv_heads)]
+    shapes = [(layout.room.slots, count, 8) for count in (heads, kv_heads, kv_heads)]
     return [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
 
 
@@ -55,7 +55,7 @@ def test_values_and_gradients_equal_those_of_the_reference_for_ragged_packed_row
     rows = [as_row(*pair) for pair in documents]
     for threshold in (-math.inf, math.inf):
         layout = layout_of(rows, threshold)
-        if layout.num_slots:
+        if layout.room.slots:
             assert_equals_reference(layout, heads_of(layout, seed=seed))
 
 
@@ -68,13 +68,13 @@ def test_rows_of_several_blocks():
     long = as_row(*random_documents(5, [TRUNK_BLOCK + 300]))
     unbroken = as_row(b"a" * 900)  # 900 scratchpads before the first commits of the row's second document
     layout = layout_of([long, unbroken[:700] + as_row(b"and words after it")], max_patch_size=2000)
-    assert len(layout.block_commits) > 1
+    assert len(layout.rows.block_commits) > 1
     assert_equals_reference(layout, heads_of(layout))
 
 
 def test_a_block_in_which_no_slot_sees_a_commit():
     layout = layout_of([as_row(b"a" * (TRUNK_BLOCK + 90))], max_patch_size=2000)
-    assert layout.block_commits == ((0, 0), (0, 0))
+    assert layout.rows.block_commits == ((0, 0), (0, 0))
     assert_equals_reference(layout, heads_of(layout))
 
 
@@ -108,8 +108,8 @@ def test_large_biases_are_made_anew_and_give_the_same(monkeypatch):
     kept = Biases(layout, torch.float32)
     monkeypatch.setattr(fused_attention, "MOST_KEPT", 0)
     fresh = Biases(layout, torch.float32)
-    assert len(layout.block_commits) > 1
-    for block in range(len(layout.block_commits)):
+    assert len(layout.rows.block_commits) > 1
+    for block in range(len(layout.rows.block_commits)):
         assert kept.of_block(block)[0] is kept.of_block(block)[0]
         assert fresh.of_block(block)[0] is not fresh.of_block(block)[0]
         for one, other in zip(kept.of_block(block), fresh.of_block(block), strict=True):

@@ -28,12 +28,12 @@ def test_smoothing_runs_over_the_commits_of_each_document_only():
     with torch.no_grad():
         output = model(ids, 1.0)
     layout, p = output.layout, output.boundary_probability
-    outputs = torch.randn(layout.num_slots, 5)
+    outputs = torch.randn(layout.room.slots, 5)
     smoothed = smooth(outputs, layout, p)
     starts = layout.documents.start.flatten()[layout.slot_byte] + layout.slot_byte // ids.shape[1] * ids.shape[1]
     state = {}
     num_commits = 0
-    for slot in range(layout.num_slots):
+    for slot in range(layout.room.slots):
         expected = outputs[slot]
         if layout.slot_is_commit[slot]:
             document = int(starts[slot])

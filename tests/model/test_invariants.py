@@ -197,10 +197,10 @@ def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger, 
     settle_patches(model, ids)
     with torch.no_grad():
         layout = model(ids, -math.inf).layout
-    num_commits = int(layout.slot_is_commit.sum())
-    assert layout.padded_commits.shape[1] == num_commits < layout.num_slots / 3
-    visible = layout.padded_visible_to - layout.padded_visible_from
-    assert torch.equal(visible.flatten()[layout.slot_in_padded], layout.slot_patch_index)
+    assert layout.rows.commits.shape[1] == layout.room.commits < layout.room.slots / 3
+    assert torch.equal(layout.visible_to - layout.visible_from, layout.slot_patch_index)
+    visible = layout.rows.visible_to - layout.rows.visible_from
+    assert torch.equal(visible.flatten()[layout.rows.place], layout.slot_patch_index)
 
 
 def test_no_byte_by_byte_tensor_is_built_for_long_rows():
@@ -232,11 +232,12 @@ def test_a_newest_slot_is_the_last_commit_or_scratchpad_at_or_before_the_byte():
     layout = model(ids).layout
     is_slot = (layout.patch_end_mask | layout.scratchpad_mask)[0].tolist()
     starts = layout.documents.start[0].tolist()
-    order = [n for n, slot in enumerate(is_slot) if slot]
+    assert sorted(layout.slot_byte.tolist()) == [n for n, slot in enumerate(is_slot) if slot]
     for n in range(ids.shape[1]):
-        candidates = [index for index, at in enumerate(order) if starts[n] <= at <= n]
-        assert int(layout.newest_slot[0, n]) == (candidates[-1] + 1 if candidates else 0)
-        covered = order[candidates[-1]] if candidates else starts[n]
+        candidates = [at for at in layout.slot_byte.tolist() if starts[n] <= at <= n]
+        covered = max(candidates, default=starts[n])
+        expected = layout.slot_byte.tolist().index(covered) + 1 if candidates else 0
+        assert int(layout.newest_slot[0, n]) == expected
         assert int(layout.patch_lag[0, n]) == n - covered
 
 

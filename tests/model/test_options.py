@@ -29,7 +29,7 @@ def packed(seed: int, lengths: list[int]) -> torch.Tensor:
 
 def rule(layout) -> torch.Tensor:
     """The trunk's visibility, slot by slot, as the method states it."""
-    n = layout.num_slots
+    n = layout.room.slots
     start = (layout.slot_byte - layout.documents.offset.flatten()[layout.slot_byte]).tolist()
     k, is_commit = layout.slot_patch_index.tolist(), layout.slot_is_commit.tolist()
     visible = torch.zeros(n, n, dtype=torch.bool)
@@ -53,8 +53,8 @@ def layout_of(threshold: float, patchifier: str = "spacebyte"):
 def test_trunk_attention_is_the_rule_with_shared_key_heads(threshold, kv_heads):
     layout = layout_of(threshold)
     generator = torch.Generator().manual_seed(1)
-    query = torch.randn(layout.num_slots, 6, 4, generator=generator)
-    key, value = torch.randn(2, layout.num_slots, kv_heads, 4, generator=generator)
+    query = torch.randn(layout.room.slots, 6, 4, generator=generator)
+    key, value = torch.randn(2, layout.room.slots, kv_heads, 4, generator=generator)
     found = SlotAttention(layout)(0, query, key, value)
     keys, values = (torch.stack([part[:, h // (6 // kv_heads)] for h in range(6)], dim=1) for part in (key, value))
     scores = torch.einsum("rhd,chd->hrc", query, keys) / 2

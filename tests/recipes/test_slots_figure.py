@@ -24,9 +24,11 @@ def test_every_slot_byte_and_visible_pair_is_drawn(threshold):
     svg = slots_figure(inspection)
     ElementTree.fromstring(svg)  # well formed, whatever the bytes are
     pools = re.findall(r'class="pools-(commit|pad)"', svg)
-    assert pools == ["commit" if commit else "pad" for commit in layout.slot_is_commit.tolist()]
-    num_visible = layout.num_slots + int(visible_commits(layout, 0).sum())
+    in_order = layout.rows.slots[0]
+    assert pools == ["commit" if commit else "pad" for commit in layout.slot_is_commit[in_order].tolist()]
+    num_visible = layout.room.slots + int(visible_commits(layout, 0).sum())
     assert len(re.findall(r'class="reads-\w+" d="[^"]+" opacity="1"', svg)) == num_visible
     numbers = re.findall(r'class="on-colour"[^>]*>([^<]+)<', svg)
-    expected = [str(slot) if slot else "∅" for slot in layout.newest_slot[0, 1:].tolist()]
+    number_of = {slot + 1: str(number) for number, slot in enumerate(in_order.tolist(), start=1)}
+    expected = [number_of.get(slot, "∅") for slot in layout.newest_slot[0, 1:].tolist()]
     assert numbers == expected

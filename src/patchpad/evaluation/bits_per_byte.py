@@ -71,11 +71,11 @@ class Tally:
         is_byte = batch.is_byte
         self.nats += float(predicted.nats[is_byte].cpu().double().sum())
         self.num_bytes += int(is_byte.sum())
-        self.num_commits += predicted.num_commits
-        self.num_scratchpads += predicted.num_scratchpads
-        self.trunk_pairs += predicted.trunk_pairs
-        self.pooled_positions += predicted.pooled_positions
-        self.num_positions += predicted.num_positions
+        self.num_commits += int(predicted.num_commits)
+        self.num_scratchpads += int(predicted.num_scratchpads)
+        self.trunk_pairs += int(predicted.trunk_pairs)
+        self.pooled_positions += int(predicted.pooled_positions)
+        self.num_positions += int(predicted.num_positions)
 
     def point(self, model: LanguageModel, threshold: float, windows: Windows) -> Point:
         """Turns the tally into rates, as `Point` defines them.

@@ -109,15 +109,15 @@ def state_of_prefill(
     if output.boundary_probability is not None:
         newest = kept.slot_outputs.new_zeros(len(byte_ids), config.trunk_dim)
         has_commit = counts.num_patches > 0
-        newest[has_commit] = kept.slot_outputs[layout.padded_commits[has_commit, counts.num_patches[has_commit] - 1]]
+        newest[has_commit] = kept.slot_outputs[layout.rows.commits[has_commit, counts.num_patches[has_commit] - 1]]
         smoothed = torch.stack((newest, newest), dim=1)
     return DecodingState(
         ints=torch.cat(ints, dim=1),
         floats=torch.stack([number[rows, last_position].float() for number in numbers], dim=1)
         if numbers
         else torch.zeros(len(byte_ids), 0, device=byte_ids.device),
-        most_patches=layout.padded_commits.shape[1],
-        trunk=TrunkCache.from_prefill(kept.trunk, layout.padded_commits),
+        most_patches=layout.rows.commits.shape[1],
+        trunk=TrunkCache.from_prefill(kept.trunk, layout.rows.commits),
         encoder=LocalCache.from_prefill(kept.encoder, last_position, config.encoder_window),
         entropy_head=LocalCache.from_prefill(kept.entropy_head, last_position, config.entropy_head_window)
         if kept.entropy_head

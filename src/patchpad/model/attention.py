@@ -78,7 +78,7 @@ class SlotAttention(KeepsKeysAndValues):
     def __init__(self, layout: PatchLayout, *, keep: bool = False) -> None:
         super().__init__(keep)
         self.layout = layout
-        self.masks = [visible_commits(layout, index) for index in range(len(layout.block_commits))]
+        self.masks = [visible_commits(layout, index) for index in range(len(layout.rows.block_commits))]
 
     def __call__(
         self,
@@ -89,25 +89,24 @@ class SlotAttention(KeepsKeysAndValues):
     ) -> Float[Tensor, "slot head head_dim"]:
         """Attends block by block of slots; nothing of size slots x slots is built."""
         self.remember(key, value)
-        layout = self.layout
-        if layout.num_slots == 0:
+        if self.layout.room.slots == 0:
             return query
+        rows = self.layout.rows
         scale = query.shape[-1] ** -0.5
         key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
         own = (query * key).sum(-1, keepdim=True) * scale
-        padded_query, padded_own = (part[layout.padded_slots].transpose(1, 2) for part in (query * scale, own))
-        commit_key, commit_value = (part[layout.padded_commits].transpose(1, 2) for part in (key, value))
+        padded_query, padded_own = (part[rows.slots].transpose(1, 2) for part in (query * scale, own))
+        commit_key, commit_value = (part[rows.commits].transpose(1, 2) for part in (key, value))
         mixed, own_weights = [], []
-        for index, (low, high) in enumerate(layout.block_commits):
-            rows = slice(index * TRUNK_BLOCK, (index + 1) * TRUNK_BLOCK)
-            scores = padded_query[:, :, rows] @ commit_key[:, :, low:high].transpose(-1, -2)
+        for index, (low, high) in enumerate(rows.block_commits):
+            block = slice(index * TRUNK_BLOCK, (index + 1) * TRUNK_BLOCK)
+            scores = padded_query[:, :, block] @ commit_key[:, :, low:high].transpose(-1, -2)
             scores = scores.masked_fill(~self.masks[index][:, None], -torch.inf)
-            weights = torch.cat((scores, padded_own[:, :, rows]), dim=-1).float().softmax(dim=-1).to(value.dtype)
+            weights = torch.cat((scores, padded_own[:, :, block]), dim=-1).float().softmax(dim=-1).to(value.dtype)
             mixed.append(weights[..., :-1] @ commit_value[:, :, low:high])
             own_weights.append(weights[..., -1:])
         packed, own_weight = (
-            torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
-            for parts in (mixed, own_weights)
+            torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[rows.place] for parts in (mixed, own_weights)
         )
         return packed + own_weight * value
 

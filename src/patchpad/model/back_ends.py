@@ -29,7 +29,8 @@ def attention_back_end(name: str) -> Iterator[None]:
     Args:
         name: `auto` takes FlexAttention on CUDA as long as it runs there, the fused trunk attention on a CPU, and the
             reference elsewhere; `reference` takes neither; `flex` always takes FlexAttention, on a CPU unfused and
-            without gradients, and lets its errors through.
+            without gradients, and lets its errors through. A pass that is compiled as a whole keeps the choice at its
+            first call.
 
     Raises:
         ConfigError: an unknown name.
@@ -51,19 +52,24 @@ def window_attentions(
         windows = {size: Window.build(documents, size) for size in set(window_bytes)}
         return [WindowAttention(windows[size], keep=keep) for size in window_bytes]
 
-    @functools.cache
-    def reference(size: int) -> WindowAttention:
-        return WindowAttention(Window.build(documents, size))
-
     flex_windows = {size: FlexWindow(documents.start, size) for size in set(window_bytes)}
+    references = {size: WindowReference(documents, size) for size in flex_windows} if _choice() == "auto" else {}
     return [
-        FlexWindowAttention(
-            flex_windows[size],
-            keep=keep,
-            make_reference=functools.partial(reference, size) if _chosen.get() == "auto" else None,
-        )
-        for size in window_bytes
+        FlexWindowAttention(flex_windows[size], keep=keep, make_reference=references.get(size)) for size in window_bytes
     ]
+
+
+class WindowReference:
+    """Makes the reference of a window where it is needed; parts with one size share its mask."""
+
+    def __init__(self, documents: Documents, window_bytes: int) -> None:
+        self.documents, self.window_bytes = documents, window_bytes
+        self.window: Window | None = None
+
+    def __call__(self) -> WindowAttention:
+        """Returns a back end."""
+        self.window = self.window or Window.build(self.documents, self.window_bytes)
+        return WindowAttention(self.window)
 
 
 def document_attention(start: ByteInts, *, keep: bool = False) -> DocumentAttention | FlexWindowAttention:
@@ -76,7 +82,7 @@ def document_attention(start: ByteInts, *, keep: bool = False) -> DocumentAttent
     if not _takes_flex(start.device):
         return DocumentAttention(start, keep=keep)
     whole_row = FlexWindow(start, start.shape[1])
-    reference = functools.partial(DocumentAttention, start) if _chosen.get() == "auto" else None
+    reference = functools.partial(DocumentAttention, start) if _choice() == "auto" else None
     return FlexWindowAttention(whole_row, keep=keep, make_reference=reference)
 
 
@@ -86,12 +92,17 @@ def slot_attention(
     """Returns the attention of the trunk."""
     device = layout.slot_byte.device
     if not _takes_flex(device):
-        is_fused = _chosen.get() == "auto" and device.type == "cpu"
+        is_fused = _choice() == "auto" and device.type == "cpu" and layout.is_exact
         return FusedSlotAttention(layout, keep=keep) if is_fused else SlotAttention(layout, keep=keep)
-    reference = functools.partial(SlotAttention, layout) if _chosen.get() == "auto" else None
+    reference = functools.partial(SlotAttention, layout) if _choice() == "auto" else None
     return FlexSlotAttention(layout, keep=keep, make_reference=reference)
 
 
+@torch.compiler.assume_constant_result
+def _choice() -> str:
+    return _chosen.get()
+
+
 def _takes_flex(device: torch.device) -> bool:
-    choice = _chosen.get()
+    choice = _choice()
     return choice == "flex" or (choice == "auto" and device.type == "cuda" and not has_given_up())

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from patchpad.model.attention import Attend
 from patchpad.model.compilation import Compiled
-from patchpad.model.precision import PreciseBuffers
+from patchpad.model.precision import PreciseBuffers, residual_stream
 from patchpad.model.weights import DrawsWeights, Linear
 
 NORM_EPSILON = 1e-6
@@ -105,9 +105,9 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, [*where, head, head_dim], the first two turned by their positions."""
         heads = self.query_key_value(self.attention_norm(states)).unflatten(-1, (-1, self.head_dim))
-        turned = rotate(heads[..., : self.num_heads + self.num_kv_heads, :], (cosine, signed_sine))
-        query, key = turned.split((self.num_heads, self.num_kv_heads), dim=-2)
-        return query, key, heads[..., self.num_heads + self.num_kv_heads :, :]
+        turned, value = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=-2)
+        query, key = rotate(turned, (cosine, signed_sine)).split((self.num_heads, self.num_kv_heads), dim=-2)
+        return query, key, value
 
     def finish(
         self, states: Float[Tensor, "*where dim"], mixed: Float[Tensor, "*where head head_dim"]
@@ -184,6 +184,7 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "*where dim"]:
         """Applies all blocks; `additions[..., i, :]` is added at the input of block i."""
         angles = self.rotary(positions)
+        states = residual_stream(states)
         for layer, block in enumerate(self.blocks):
             if additions is not None:
                 states = states + additions[..., layer, :]

@@ -21,6 +21,7 @@ from patchpad.patching import (
     ByteFacts,
     Decisions,
     Documents,
+    SlotRoom,
     ThresholdLike,
 )
 from patchpad.shapes import ByteFloats, ByteIds
@@ -78,9 +79,18 @@ class ByteLM(LanguageModel):
         return self.run(byte_ids, decisions, keep_activations=keep_activations, null_context=null_context)
 
     def run(
-        self, byte_ids: ByteIds, decisions: Decisions, *, keep_activations: bool = False, null_context: bool = False
+        self,
+        byte_ids: ByteIds,
+        decisions: Decisions,
+        *,
+        room: SlotRoom | None = None,
+        keep_activations: bool = False,
+        null_context: bool = False,
     ) -> ByteLMOutput:
-        """Does what `forward` does, for ids and decisions that are known to be right: nothing is checked."""
+        """Does what `forward` does, for ids and decisions that are known to be right: nothing is checked.
+
+        With a room, nothing is read from the device. Then look at `layout.overflows` before the outputs are used.
+        """
         documents = Documents.locate(byte_ids)
         positions = documents.offset
         config = self.config
@@ -97,7 +107,7 @@ class ByteLM(LanguageModel):
 
         boundaries = None if self.routing is None else self.routing(byte_states, documents)
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries)
-        layout = decisions.layout(facts, documents)
+        layout = decisions.layout(facts, documents, room)
         trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout)
         slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
@@ -145,9 +155,12 @@ class ByteLM(LanguageModel):
         byte_ids: ByteIds,
         targets: ByteIds,
         decisions: Decisions | None = None,
+        *,
+        room: SlotRoom | None = None,
     ) -> Predicted:
         """Runs a pass and returns the nats of its targets; see `LanguageModel`."""
-        return self.run(byte_ids, decisions or self.decisions_at(self.scratchpad_threshold_nats)).predicted(targets)
+        decisions = decisions or self.decisions_at(self.scratchpad_threshold_nats)
+        return self.run(byte_ids, decisions, room=room).predicted(targets)
 
     def predict_targets_without_trunk(
         self, byte_ids: ByteIds, targets: ByteIds, decisions: Decisions | None = None

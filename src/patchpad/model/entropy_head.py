@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from patchpad.config import VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import RMSNorm, Stack
-from patchpad.model.weights import LM_HEAD_STD, Linear
+from patchpad.model.weights import LM_HEAD_STD, PreciseLinear
 
 
 class EntropyHead(nn.Module):
@@ -17,7 +17,7 @@ class EntropyHead(nn.Module):
         dim = config.byte_dim
         self.stack = Stack(config.entropy_head_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
         self.norm = RMSNorm(dim)
-        self.lm_head = Linear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
+        self.lm_head = PreciseLinear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
         self, byte_states: Float[Tensor, "*where byte_dim"], positions: Int[Tensor, "*where"], attend: Attend

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from patchpad.model.attention import Attend, KeepsKeysAndValues, repeat_heads
+from patchpad.model.attention import Attend, KeepsKeysAndValues
 from patchpad.model.compilation import first_words, own_copy
-from patchpad.model.visibility import visible_bytes, visible_packed_commits
+from patchpad.model.visibility import visible_bytes
 from patchpad.patching.layout import PatchLayout
 from patchpad.shapes import ByteInts
 
@@ -60,8 +60,10 @@ class FlexAttention(KeepsKeysAndValues):
     ) -> Float[Tensor, "*where head head_dim"]:
         """Attends with FlexAttention, or with the reference once that has failed."""
         self.remember(key, value)
+        if query.shape[0] == 0:
+            return query
         if self.reference is None:
-            if self.make_reference is None:
+            if self.make_reference is None or torch.compiler.is_compiling():
                 return self.attend(query, key, value)
             try:
                 if not has_given_up():
@@ -113,7 +115,7 @@ class FlexWindowAttention(FlexAttention):
         """Attends to the bytes of the window."""
         length, head_dim = query.shape[1], query.shape[3]
         parts = (part.transpose(1, 2) for part in _pad(query, key, value))
-        mixed = _kernel(_attend, query, key)(*parts, self.window.block_mask)
+        mixed = _kernel(query, key)(*parts, self.window.block_mask)
         return mixed.transpose(1, 2)[:, :length, :, :head_dim]
 
 
@@ -128,19 +130,22 @@ class FlexWindow:
     def __init__(self, start: ByteInts, window_bytes: int) -> None:
         self.start = start
         self.window_bytes = window_bytes
+        self._block_mask: BlockMask | None = None  # a cached property would lock, and a compiler traces no locks
 
-    @functools.cached_property
+    @property
     def block_mask(self) -> BlockMask:
         """What each block of bytes sees, for all layers with this window."""
-        first, last = visible_bytes(self.start, self.window_bytes)
-        return block_mask_of_ranges(first, last, first.shape[1])
+        if self._block_mask is None:
+            first, last = visible_bytes(self.start, self.window_bytes)
+            self._block_mask = block_mask_of_ranges(first, last, first.shape[1])
+        return self._block_mask
 
 
 class FlexSlotAttention(FlexAttention):
     """Trunk attention over packed slots: each slot sees earlier commits of its document, and itself.
 
-    All slots are one sequence of queries and all commits one of keys. The slot itself is merged through the log of the
-    sum of the commits' weights, which the kernel returns beside the mixed values.
+    All slots are one sequence of queries and of keys. Commits come first, so what a slot sees is a range of the keys'
+    beginning and its own place: no keys are gathered, and scratchpads are skipped, block by block, by all others.
     """
 
     def __init__(
@@ -148,23 +153,15 @@ class FlexSlotAttention(FlexAttention):
     ) -> None:
         super().__init__(keep=keep, make_reference=make_reference)
         self.layout = layout
+        self._block_mask: BlockMask | None = None
 
-    @functools.cached_property
-    def ranges(self) -> tuple[Int[Tensor, " slot"], Int[Tensor, " slot"]]:
-        """The first commit that each slot sees, and one past the last."""
-        return visible_packed_commits(self.layout)
-
-    @functools.cached_property
-    def commits(self) -> Int[Tensor, " padded_commit"]:
-        """Slot index of each commit; places beyond the last one repeat slot 0 and are seen by none."""
-        commits = self.layout.slot_is_commit.nonzero().squeeze(1)
-        return F.pad(commits, (0, padded_length(len(commits)) - len(commits)))
-
-    @functools.cached_property
+    @property
     def block_mask(self) -> BlockMask:
         """What each block of slots sees, for all layers."""
-        first, last = (part[None] for part in self.ranges)
-        return block_mask_of_ranges(first, last, len(self.commits))
+        if self._block_mask is None:
+            first, last = self.layout.visible_from[None], self.layout.visible_to[None]
+            self._block_mask = block_mask_of_ranges(first, last, self.layout.room.slots, and_itself=True)
+        return self._block_mask
 
     def attend(
         self,
@@ -172,42 +169,12 @@ class FlexSlotAttention(FlexAttention):
         key: Float[Tensor, "slot kv_head head_dim"],
         value: Float[Tensor, "slot kv_head head_dim"],
     ) -> Float[Tensor, "slot head head_dim"]:
-        """Attends to the commits, and merges the slot itself."""
+        """Attends to the commits and to the slot itself."""
         slots, _, head_dim = query.shape
-        if slots == 0:
-            return query
-        padded = _pad(query[None], key[self.commits][None], value[self.commits][None])
-        parts = (part.transpose(1, 2) for part in padded)
-        mixed, log_sum = _kernel(_attend_with_log_sum, query, key)(*parts, self.block_mask)
-        mixed = mixed[0].transpose(0, 1)[:slots, :, :head_dim]
-        first, last = self.ranges
-        return merge_self(mixed, log_sum[0].T[:slots], first < last, query, key, value)
-
-
-def merge_self(
-    mixed: Float[Tensor, "slot head head_dim"],
-    log_sum: Float[Tensor, "slot head"],
-    sees_any: Bool[Tensor, " slot"],
-    query: Float[Tensor, "slot head head_dim"],
-    key: Float[Tensor, "slot kv_head head_dim"],
-    value: Float[Tensor, "slot kv_head head_dim"],
-) -> Float[Tensor, "slot head head_dim"]:
-    """Adds each slot's own value to what it mixed of the commits, as one softmax over both.
-
-    Args:
-        mixed: the commits' mixed values; 0 where a slot sees none.
-        log_sum: log of the sum of the commits' exponentiated scores; ignored where a slot sees none.
-        sees_any: whether a slot sees any commit.
-        query: of the slots.
-        key: of the slots themselves.
-        value: of the slots themselves.
-    """
-    key, value = (repeat_heads(part, query.shape[1]) for part in (key, value))
-    own_score = (query.float() * key.float()).sum(-1) * query.shape[-1] ** -0.5
-    # Where no commit is seen, neither a value nor a gradient may come from the log of 0.
-    difference = torch.where(sees_any[:, None], log_sum - own_score, -torch.inf)
-    share, own_share = (torch.sigmoid(part)[..., None].to(value.dtype) for part in (difference, -difference))
-    return share * mixed + own_share * value
+        parts = (part.transpose(1, 2) for part in _pad(query[None], key[None], value[None]))
+        mixed = _kernel(query, key)(*parts, self.block_mask)
+        # Not mixed[0]: its backward pass would copy the gradient into zeros.
+        return mixed.squeeze(0).transpose(0, 1)[:slots, :, :head_dim]
 
 
 def padded_length(length: int) -> int:
@@ -216,37 +183,49 @@ def padded_length(length: int) -> int:
 
 
 def block_mask_of_ranges(
-    first: Int[Tensor, "batch query"], last: Int[Tensor, "batch query"], num_keys: int
+    first: Int[Tensor, "batch query"], last: Int[Tensor, "batch query"], num_keys: int, *, and_itself: bool = False
 ) -> BlockMask:
     """Returns the mask by which each query sees the keys from `first` to before `last`.
 
     Args:
         first: first key of each query.
         last: one past each query's last key; not above `first` where it sees none.
-        num_keys: keys of a row. Queries and keys are padded to whole blocks; the padding sees none and is seen by none.
+        num_keys: keys of a row. Queries and keys are padded to whole blocks; the padding sees none of the others and is
+            seen by none.
+        and_itself: whether each query also sees the key at its own place, which lies at or behind its range.
     """
     first, last = (F.pad(part, (0, padded_length(part.shape[1]) - part.shape[1])).int() for part in (first, last))
     num_blocks = padded_length(num_keys) // BLOCK
     seen_in_part, seen_in_full = _seen_blocks(
-        first.unflatten(1, (-1, BLOCK)), last.unflatten(1, (-1, BLOCK)), num_blocks
+        first.unflatten(1, (-1, BLOCK)), last.unflatten(1, (-1, BLOCK)), num_blocks, and_itself=and_itself
     )
 
     @no_type_check  # kernels are traced, and a type checker cannot be
     def sees(batch, head, query, key):
         return (first[batch, query] <= key) & (key < last[batch, query])
 
-    return BlockMask.from_kv_blocks(*seen_in_part, *seen_in_full, BLOCK_SIZE=BLOCK, mask_mod=sees)
+    @no_type_check
+    def sees_range_and_itself(batch, head, query, key):
+        return ((first[batch, query] <= key) & (key < last[batch, query])) | (query == key)
+
+    rule = sees_range_and_itself if and_itself else sees
+    return BlockMask.from_kv_blocks(*seen_in_part, *seen_in_full, BLOCK_SIZE=BLOCK, mask_mod=rule)
 
 
 BlockList = tuple[Int[Tensor, "batch 1 query_block"], Int[Tensor, "batch 1 query_block key_block"]]
 
 
 def _seen_blocks(
-    first: Int[Tensor, "batch query_block query"], last: Int[Tensor, "batch query_block query"], num_blocks: int
+    first: Int[Tensor, "batch query_block query"],
+    last: Int[Tensor, "batch query_block query"],
+    num_blocks: int,
+    *,
+    and_itself: bool,
 ) -> tuple[BlockList, BlockList]:
     """Returns how many blocks of keys each block of queries sees in part and in full, and which.
 
     Blocks between the first key and the last one that any query sees are listed; those that all queries see are full.
+    The block of the queries' own places is listed too where they see these, as one that is seen in part.
     """
     sees_any = first < last
     high = -(-torch.where(sees_any, last, 0).amax(-1) // BLOCK)
@@ -258,7 +237,12 @@ def _seen_blocks(
     before = full_low - low
     place = torch.arange(num_blocks, device=first.device, dtype=first.dtype)
     in_part = torch.where(place < before[..., None], place + low[..., None], place + (full_high - before)[..., None])
-    counts = (before + high - full_high, full_high - full_low)
+    num_in_part = before + high - full_high
+    if and_itself:
+        own = torch.arange(first.shape[1], device=first.device, dtype=first.dtype)
+        in_part = torch.where(place == num_in_part[..., None], own[:, None], in_part)
+        num_in_part = num_in_part + (own >= high)  # the ranges of those before it end in its block, or earlier
+    counts = (num_in_part, full_high - full_low)
     indices = (in_part, place + full_low[..., None])
     part, full = (
         (count[:, None].contiguous(), index.clamp_max(num_blocks - 1)[:, None].contiguous())
@@ -268,14 +252,17 @@ def _seen_blocks(
 
 
 def _pad(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pads [batch, position, head, head_dim] to whole blocks and to heads that are large enough."""
+    """Pads [batch, position, head, head_dim] to whole blocks and to heads that are large enough.
+
+    There are as many keys as queries.
+    """
     head_dim = query.shape[-1]
     spare = max(0, SMALLEST_HEAD_DIM - head_dim)
     if spare:
         query = query * ((head_dim + spare) / head_dim) ** 0.5  # the kernel scales by the padded size
-    query, key, value = (
-        F.pad(part, (0, spare, 0, 0, 0, padded_length(part.shape[1]) - part.shape[1])) for part in (query, key, value)
-    )
+    more = padded_length(query.shape[1]) - query.shape[1]
+    if spare or more:  # padding by nothing would copy
+        query, key, value = (F.pad(part, (0, spare, 0, 0, 0, more)) for part in (query, key, value))
     return query, key, value
 
 
@@ -284,17 +271,14 @@ def _attend(query, key, value, block_mask):
     return flex_attention(query, key, value, block_mask=block_mask, enable_gqa=True)
 
 
-@no_type_check
-def _attend_with_log_sum(query, key, value, block_mask):
-    mixed, beside = flex_attention(
-        query, key, value, block_mask=block_mask, enable_gqa=True, return_aux=AuxRequest(lse=True)
-    )
-    return mixed, beside.lse
+def _kernel(query: Tensor, key: Tensor) -> Callable[..., Any]:
+    """Returns what runs on the tensors' device: compiled on CUDA, unfused elsewhere.
 
-
-def _kernel(plain: Callable[..., Any], query: Tensor, key: Tensor) -> Callable[..., Any]:
-    """Returns what runs on the tensors' device: compiled on CUDA, unfused elsewhere."""
-    return _compiled(plain, *_signature(query, key)) if query.device.type == "cuda" else plain
+    Inside a function that is being compiled, it becomes a part of that.
+    """
+    if torch.compiler.is_compiling() or query.device.type != "cuda":
+        return _attend
+    return _compiled(*_signature(query, key))
 
 
 def _signature(query: Tensor, key: Tensor) -> tuple[object, ...]:
@@ -302,9 +286,9 @@ def _signature(query: Tensor, key: Tensor) -> tuple[object, ...]:
 
 
 @functools.cache
-def _compiled(plain: Callable[..., Any], *signature: object) -> Callable[..., Any]:
-    """Compiles a kernel once per process and signature, for all lengths."""
-    return torch.compile(own_copy(plain), dynamic=True, fullgraph=True)
+def _compiled(*signature: object) -> Callable[..., Any]:
+    """Compiles the kernel once per process and signature, for all lengths."""
+    return torch.compile(own_copy(_attend), dynamic=True, fullgraph=True)
 
 
 def _give_up(error: Exception) -> None:

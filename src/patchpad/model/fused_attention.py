@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from patchpad.model.attention import KeepsKeysAndValues, repeat_heads
 from patchpad.model.visibility import visible_commits
-from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
+from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout, RowSlots
 
 MOST_KEPT = 1 << 24
 """Elements of all blocks' biases up to which they are kept: 128 MiB in fp32."""
@@ -38,7 +38,7 @@ class FusedSlotAttention(KeepsKeysAndValues):
     ) -> Float[Tensor, "slot head head_dim"]:
         """Attends block by block of slots."""
         self.remember(key, value)
-        if self.layout.num_slots == 0:
+        if self.layout.room.slots == 0:
             return query
         if self.biases is None:
             self.biases = Biases(self.layout, query.dtype)
@@ -55,7 +55,8 @@ class Biases:
 
     def __init__(self, layout: PatchLayout, dtype: torch.dtype) -> None:
         self.layout, self.dtype = layout, dtype
-        elements = layout.padded_slots.shape[0] * TRUNK_BLOCK * sum(high - low for low, high in layout.block_commits)
+        rows = layout.rows
+        elements = rows.slots.shape[0] * TRUNK_BLOCK * sum(high - low for low, high in rows.block_commits)
         self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if elements <= MOST_KEPT else None
 
     def of_block(self, block: int) -> tuple[Tensor, Tensor]:
@@ -79,10 +80,10 @@ class _FusedSlots(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PatchLayout, biases: Biases) -> Tensor:
-        scale = query.shape[-1] ** -0.5
-        queries, keys, values = _blocks(layout, query), *(_by_row(layout.padded_commits, part) for part in (key, value))
+        rows, scale = layout.rows, query.shape[-1] ** -0.5
+        queries, keys, values = _blocks(rows, query), *(_by_row(rows.commits, part) for part in (key, value))
         outputs, log_sums = [], []
-        for index, (part, (low, high)) in enumerate(zip(queries, layout.block_commits, strict=True)):
+        for index, (part, (low, high)) in enumerate(zip(queries, rows.block_commits, strict=True)):
             if low == high:
                 outputs.append(torch.zeros_like(part))
                 log_sums.append(part.new_full(part.shape[:3], -torch.inf))
@@ -93,10 +94,10 @@ class _FusedSlots(torch.autograd.Function):
             outputs.append(output)
             log_sums.append(log_sum.to(part.dtype))
         mixed, log_sum = (
-            torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
+            torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)[rows.place]
             for parts in (outputs, [part[..., None] for part in log_sums])
         )
-        sees_any = (layout.padded_visible_from < layout.padded_visible_to).flatten()[layout.slot_in_padded]
+        sees_any = (rows.visible_from < rows.visible_to).flatten()[rows.place]
         log_sum = torch.where(sees_any[:, None], log_sum[..., 0], -torch.inf)
         own = (query * key).sum(-1) * scale
         total = torch.logaddexp(log_sum, own)
@@ -110,18 +111,18 @@ class _FusedSlots(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
         (gradient,) = grad_outputs
         query, key, value, mixed, own, total = ctx.saved_tensors
-        layout: PatchLayout = ctx.layout
+        rows: RowSlots = ctx.layout.rows
         scale = query.shape[-1] ** -0.5
         share = (own - total).exp()[..., None]
         slope = share * ((gradient * (value - mixed)).sum(-1, keepdim=True)) * scale
         to_query, to_key, to_value = slope * key, slope * query, share * gradient
 
-        keys, values = (_by_row(layout.padded_commits, part) for part in (key, value))
-        queries, gradients, outputs = (_blocks(layout, part) for part in (query, gradient, mixed))
-        sums = _blocks(layout, total[..., None])
+        keys, values = (_by_row(rows.commits, part) for part in (key, value))
+        queries, gradients, outputs = (_blocks(rows, part) for part in (query, gradient, mixed))
+        sums = _blocks(rows, total[..., None])
         key_slopes, value_slopes = torch.zeros_like(keys), torch.zeros_like(values)
         query_slopes = []
-        for index, (low, high) in enumerate(layout.block_commits):
+        for index, (low, high) in enumerate(rows.block_commits):
             if low == high:
                 query_slopes.append(torch.zeros_like(queries[index]))
                 continue
@@ -141,8 +142,8 @@ class _FusedSlots(torch.autograd.Function):
             query_slopes.append(found[0])
             key_slopes[:, :, seen] += found[1]
             value_slopes[:, :, seen] += found[2]
-        to_query += torch.cat(query_slopes, dim=2).transpose(1, 2).flatten(0, 1)[layout.slot_in_padded]
-        commits = layout.padded_commits.flatten()  # unused places repeat slot 0 and have slopes of 0
+        to_query += torch.cat(query_slopes, dim=2).transpose(1, 2).flatten(0, 1)[rows.place]
+        commits = rows.commits.flatten()  # unused places repeat slot 0 and have slopes of 0
         to_key.index_add_(0, commits, key_slopes.transpose(1, 2).flatten(0, 1))
         to_value.index_add_(0, commits, value_slopes.transpose(1, 2).flatten(0, 1))
         return to_query, to_key, to_value, None, None
@@ -153,6 +154,6 @@ def _by_row(places: Tensor, part: Tensor) -> Tensor:
     return part[places].transpose(1, 2)
 
 
-def _blocks(layout: PatchLayout, part: Tensor) -> tuple[Tensor, ...]:
+def _blocks(rows: RowSlots, part: Tensor) -> tuple[Tensor, ...]:
     """Returns packed slots as [batch, head, place, head_dim], a block at a time."""
-    return _by_row(layout.padded_slots, part).split(TRUNK_BLOCK, dim=2)
+    return _by_row(rows.slots, part).split(TRUNK_BLOCK, dim=2)

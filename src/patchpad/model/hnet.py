@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from patchpad.config import ModelConfig
 from patchpad.model.precision import PreciseBuffers
-from patchpad.model.weights import Linear
+from patchpad.model.weights import PreciseLinear
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import PatchLayout
 from patchpad.shapes import ByteFloats, ByteMask, ByteStates
@@ -23,7 +23,7 @@ LEAST_PROBABILITY = 1e-4
 """Probabilities are kept this far from 0 and 1 in the smoothing."""
 
 
-class IdentityLinear(Linear):
+class IdentityLinear(PreciseLinear):
     """A linear layer that starts as the identity."""
 
     def __init__(self, dim: int) -> None:
@@ -81,12 +81,11 @@ def smooth(
 
     Forced ends keep their p. Scratchpads are left as they are.
     """
-    is_commit = layout.slot_is_commit
-    probability = boundary_probability.flatten()[layout.slot_byte[is_commit]]
-    probability = smoothing_share(probability, layout.slot_patch_index[is_commit] == 0)
-    commits = slot_outputs[is_commit].float()
-    smoothed = linear_scan(1 - probability, probability[:, None] * commits)
-    return slot_outputs.masked_scatter(is_commit[:, None], smoothed.to(slot_outputs.dtype))
+    commits = slice(layout.room.commits)
+    probability = boundary_probability.flatten()[layout.slot_byte[commits]]
+    probability = smoothing_share(probability, layout.slot_patch_index[commits] == 0)
+    smoothed = linear_scan(1 - probability, probability[:, None] * slot_outputs[commits].float())
+    return torch.cat((smoothed.to(slot_outputs.dtype), slot_outputs[layout.room.commits :]))
 
 
 def smoothing_share(probability: Float[Tensor, " commit"], is_first: Tensor) -> Float[Tensor, " commit"]:

@@ -18,6 +18,7 @@ from patchpad.model.precision import PreciseBuffers
 from patchpad.patching import (
     Decisions,
     Patchifier,
+    SlotRoom,
     ThresholdLike,
     Trigger,
     build_patchifier,
@@ -61,6 +62,8 @@ class LanguageModel(PreciseBuffers, ABC):
         byte_ids: ByteIds,
         targets: ByteIds,
         decisions: Decisions | None = None,
+        *,
+        room: SlotRoom | None = None,
     ) -> Predicted:
         """Runs a full pass and returns the nats of its targets, differentiable.
 
@@ -70,6 +73,8 @@ class LanguageModel(PreciseBuffers, ABC):
             byte_ids: 0..255 bytes, 256 separators (each row starts with one), 257 padding at the ends of rows.
             targets: the next id at each position; `IGNORED_TARGET` where nothing is predicted or counted.
             decisions: what decides patches and scratchpads; None for the model's own at the stored threshold.
+            room: places for slots, so that no shape follows from what is decided; None to count them. Baselines have no
+                slots.
         """
 
     def predict_targets_without_trunk(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from patchpad.config import VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import RMSNorm, Stack
-from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Linear, draw_normal
+from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Linear, PreciseLinear, draw_normal
 
 
 class ContextToBytes(nn.Module, DrawsWeights):
@@ -63,7 +63,7 @@ class LocalDecoder(nn.Module):
         dim = config.byte_dim
         self.stack = Stack(config.decoder_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
         self.norm = RMSNorm(dim)
-        self.lm_head = Linear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
+        self.lm_head = PreciseLinear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
         self,

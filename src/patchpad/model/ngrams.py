@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from patchpad.config import ModelConfig
 from patchpad.model.weights import Embedding
@@ -32,7 +33,9 @@ class NgramEmbedding(nn.Module):
         places = [
             hashes[size - 1] % self.vocab_size + number * self.vocab_size for number, size in enumerate(self.sizes)
         ]
-        return self.tables(torch.stack(places, dim=-1)).sum(dim=-2)
+        together = torch.stack(places, dim=-1)
+        summed = F.embedding_bag(together.flatten(0, -2), self.tables.weight, mode="sum")
+        return summed.unflatten(0, together.shape[:-1])
 
 
 def rolling_hashes(recent: Int[Tensor, "*where recent"]) -> list[Int[Tensor, "*where"]]:

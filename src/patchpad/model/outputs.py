@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,18 +22,18 @@ def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What a pass over a batch gives: nats of its targets, and what the pass took."""
+    """What a pass over a batch gives: nats of its targets, and what the pass took, all on the model's device."""
 
     nats: ByteFloats
     """-ln p of each target in fp32, 0 where it is ignored. `bpe` puts a token's nats on its last byte."""
-    num_commits: int
+    num_commits: Int[Tensor, ""]
     """Entries that the trunk's cache would hold."""
-    trunk_pairs: int
+    trunk_pairs: Int[Tensor, ""]
     """Query-key pairs that one trunk layer sees, each position itself included."""
-    num_positions: int
+    num_positions: Int[Tensor, ""]
     """Positions of the local parts; padding left out."""
-    num_scratchpads: int = 0
-    pooled_positions: int = 0
+    num_scratchpads: Int[Tensor, ""]
+    pooled_positions: Int[Tensor, ""]
     """Positions that all slots pool."""
     entropy_head_nats: ByteFloats | None = None
     """The same as `nats` by the entropy head; None without one."""
@@ -80,14 +82,13 @@ class ByteLMOutput:
     def predicted(self, targets: ByteIds) -> Predicted:
         """Returns the nats of targets, and what the pass took."""
         layout = self.layout
-        num_commits = int(layout.slot_is_commit.sum())
         return Predicted(
             nats=target_nats(self.logits, targets),
-            num_commits=num_commits,
-            num_scratchpads=layout.num_slots - num_commits,
+            num_commits=layout.num_commits,
+            num_scratchpads=layout.num_scratchpads,
             trunk_pairs=count_trunk_pairs(layout),
-            pooled_positions=int(layout.slot_num_bytes.sum()),
-            num_positions=int((~layout.documents.is_padding).sum()),
+            pooled_positions=torch.where(layout.slot_is_used, layout.slot_num_bytes, 0).sum(),
+            num_positions=(~layout.documents.is_padding).sum(),
             entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
             output=self,
         )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from patchpad.config import ModelConfig
 from patchpad.model.block import RMSNorm
+from patchpad.model.precision import in_product_type
 from patchpad.model.weights import DrawsWeights, Linear
 from patchpad.patching.layout import PatchLayout
 from patchpad.shapes import ByteStates
@@ -40,7 +41,12 @@ class PatchPooling(nn.Module, DrawsWeights):
         self, newest_first: Float[Tensor, "slot distance byte_dim"], is_pooled: Bool[Tensor, "slot distance"]
     ) -> Float[Tensor, "slot trunk_dim"]:
         """Pools gathered byte states; entry d of a slot lies d bytes before its newest byte."""
-        states = self.norm(newest_first).masked_fill(~is_pooled[..., None], 0.0)
+        return self._mix(self.norm(newest_first), is_pooled)
+
+    def _mix(
+        self, normed: Float[Tensor, "slot distance byte_dim"], is_pooled: Bool[Tensor, "slot distance"]
+    ) -> Float[Tensor, "slot trunk_dim"]:
+        states = normed.masked_fill(~is_pooled[..., None], 0.0)
         mean = states.sum(dim=1) / is_pooled.sum(dim=1, keepdim=True)
         query = self.query(mean).unflatten(-1, (self.num_heads, -1))
         scores = query @ states.transpose(1, 2) * states.shape[-1] ** -0.5
@@ -55,7 +61,8 @@ class PatchPooling(nn.Module, DrawsWeights):
         distance = torch.arange(layout.longest_slot, device=byte_states.device)
         is_pooled = distance < layout.slot_num_bytes[:, None]
         source = (layout.slot_byte[:, None] - distance).clamp_min(0)
-        return self.pool(byte_states.flatten(0, 1)[source], is_pooled)
+        normed = in_product_type(self.norm(byte_states))  # each byte once, though several slots may pool it
+        return self._mix(normed.flatten(0, 1)[source], is_pooled)
 
 
 class ByteProjection(nn.Module):

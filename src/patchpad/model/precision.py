@@ -1,4 +1,8 @@
-"""The one dtype policy: parameters in fp32, compute in bf16 on CUDA and in fp32 elsewhere."""
+"""The one dtype policy: parameters in fp32, compute in fp32, except under autocast, which CUDA takes.
+
+There, linear layers and attention compute in bf16. These stay in fp32: parameters, the residual streams of all stacks,
+norms, LM heads, the router of `hnet`, entropies, losses, and all that patches and scratchpads are decided from.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,7 +10,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -14,6 +19,20 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def residual_stream(states: Float[Tensor, "*where dim"]) -> Float[Tensor, "*where dim"]:
+    """Returns what enters a stack in the type in which its blocks add up: fp32 under autocast, else as it is."""
+    return states.float() if torch.is_autocast_enabled(states.device.type) else states
+
+
+def in_product_type(states: Float[Tensor, "*where dim"]) -> Float[Tensor, "*where dim"]:
+    """Returns states in the type in which they are multiplied: that of autocast where it is on, else as they are.
+
+    It says where the cast happens: before a gather, which then moves half as much.
+    """
+    kind = states.device.type
+    return states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
 
 
 @contextlib.contextmanager

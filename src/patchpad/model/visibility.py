@@ -7,13 +7,13 @@ Trunk: slot r sees slot c iff  they share a document and ((c is a commit and k_c
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.patching.documents import Documents
 from patchpad.patching.layout import TRUNK_BLOCK, PatchLayout
-from patchpad.shapes import ByteInts, SlotInts
+from patchpad.shapes import ByteInts
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 32, 256
 
@@ -53,28 +53,16 @@ def visible_bytes(start: ByteInts, window_bytes: int) -> tuple[ByteInts, ByteInt
     return torch.maximum(start, positions - (window_bytes - 1)), positions + 1
 
 
-def visible_packed_commits(layout: PatchLayout) -> tuple[SlotInts, SlotInts]:
-    """The first commit that each slot sees and one past the last, counted in the commits of all rows."""
-    commits_in_row = layout.patch_end_mask.sum(dim=1)
-    commits_before_row = commits_in_row.cumsum(0) - commits_in_row
-    before = commits_before_row[layout.slot_byte // layout.patch_end_mask.shape[1]]
-    first, last = (
-        visible.flatten()[layout.slot_in_padded] + before
-        for visible in (layout.padded_visible_from, layout.padded_visible_to)
-    )
-    return first, last
-
-
 def visible_commits(layout: PatchLayout, block_index: int) -> Bool[Tensor, "batch block_slot block_commit"]:
     """Which of a block's commits each of its slots sees; the slot itself is always visible besides."""
     first_slot = block_index * TRUNK_BLOCK
     rows = slice(first_slot, first_slot + TRUNK_BLOCK)
-    commits = torch.arange(*layout.block_commits[block_index], device=layout.slot_byte.device)
-    first = layout.padded_visible_from[:, rows, None]
-    last = layout.padded_visible_to[:, rows, None]
+    commits = torch.arange(*layout.rows.block_commits[block_index], device=layout.slot_byte.device)
+    first = layout.rows.visible_from[:, rows, None]
+    last = layout.rows.visible_to[:, rows, None]
     return (commits >= first) & (commits < last)
 
 
-def count_trunk_pairs(layout: PatchLayout) -> int:
+def count_trunk_pairs(layout: PatchLayout) -> Int[Tensor, ""]:
     """Query-key pairs that a trunk layer sees in a batch, each slot itself included."""
-    return int((layout.padded_visible_to - layout.padded_visible_from).sum()) + layout.num_slots
+    return (layout.visible_to - layout.visible_from).sum() + layout.num_slots

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 LM_HEAD_STD = 0.02
 """LM heads start near zero, so that the first loss is close to ln 257."""
@@ -53,6 +54,17 @@ class Linear(nn.Linear, DrawsWeights):
         draw_normal(self.weight, self.std, generator)
 
 
+class PreciseLinear(Linear):
+    """A linear layer that computes in fp32 also under autocast: for logits and for what is decided from."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Applies the layer."""
+        if not torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight.float())
+
+
 class Embedding(nn.Embedding, DrawsWeights):
     """A table of vectors, whose entries start with the standard deviation `std`."""
 
@@ -68,4 +80,4 @@ class Embedding(nn.Embedding, DrawsWeights):
         draw_normal(self.weight, self.std, generator)
 
 
-__all__ = ["LM_HEAD_STD", "DrawsWeights", "Embedding", "Linear", "draw_normal", "draw_weights"]
+__all__ = ["LM_HEAD_STD", "DrawsWeights", "Embedding", "Linear", "PreciseLinear", "draw_normal", "draw_weights"]

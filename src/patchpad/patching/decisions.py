@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchpad.errors import InputError
 from patchpad.patching.documents import ByteFacts, Documents
-from patchpad.patching.layout import PatchLayout
+from patchpad.patching.layout import PatchLayout, SlotRoom
 from patchpad.patching.patchifiers import Patchifier, bytes_since_end
 from patchpad.patching.triggers import Trigger
 from patchpad.shapes import ByteMask
@@ -54,12 +54,19 @@ class Decisions:
         threshold = threshold.reshape(threshold.shape + (1,) * (scores.dim() - threshold.dim()))
         return (scores > threshold) & ~patch_end
 
-    def layout(self, facts: ByteFacts, documents: Documents) -> PatchLayout:
-        """Decides patch ends and scratchpads, each from positions <= n, and lays the slots of whole rows out."""
+    def layout(self, facts: ByteFacts, documents: Documents, room: SlotRoom | None = None) -> PatchLayout:
+        """Decides patch ends and scratchpads, each from positions <= n, and lays the slots of whole rows out.
+
+        Args:
+            facts: what is known at each position.
+            documents: of the batch.
+            room: places for slots; None to count them, see `PatchLayout.build`.
+        """
         patch_end = self.patch_ends(facts, documents)
         open_bytes = bytes_since_end(patch_end, documents)
         scratchpad = self.scratchpads(facts, open_bytes, patch_end) & ~documents.is_padding
-        return PatchLayout.build(documents, patch_end, scratchpad)
+        longest_slot = None if room is None else self.patchifier.longest_patch + 1
+        return PatchLayout.build(documents, patch_end, scratchpad, room=room, longest_slot=longest_slot)
 
 
 def threshold_values(

@@ -286,8 +286,8 @@ class Trainer:
         sums.nats += float(nats.detach()[batch.is_byte].sum())
         sums.num_bytes += num_bytes
         self.bytes_seen += num_bytes
-        sums.num_commits += predicted.num_commits
-        sums.num_scratchpads += predicted.num_scratchpads
+        sums.num_commits += int(predicted.num_commits)
+        sums.num_scratchpads += int(predicted.num_scratchpads)
         if output is not None:
             self.schedule.observe(self.model, output)
 

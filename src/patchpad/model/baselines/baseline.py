@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from patchpad.model.outputs import Predicted, target_nats
 from patchpad.patching import (
     Decisions,
     Documents,
+    SlotRoom,
 )
 from patchpad.shapes import ByteFloats, ByteIds, Logits
 
@@ -36,6 +38,25 @@ class BaselineOutput:
     """Outputs of a plain Transformer's trunk."""
     slices: Float[Tensor, "batch row_slot place byte_dim"] | None = None
     """What MegaByte's global model says about each byte of each patch."""
+
+
+def counted(
+    nats: ByteFloats,
+    *,
+    num_commits: Int[Tensor, ""],
+    trunk_pairs: Int[Tensor, ""],
+    num_positions: Int[Tensor, ""],
+) -> Predicted:
+    """Returns what a pass of a model without scratchpads gave; see `Predicted`."""
+    none = torch.zeros_like(num_commits)
+    return Predicted(
+        nats=nats,
+        num_commits=num_commits,
+        num_scratchpads=none,
+        trunk_pairs=trunk_pairs,
+        pooled_positions=none,
+        num_positions=num_positions,
+    )
 
 
 class CausalTransformer(nn.Module):
@@ -61,6 +82,8 @@ class Baseline(LanguageModel):
         byte_ids: ByteIds,
         targets: ByteIds,
         decisions: Decisions | None = None,
+        *,
+        room: SlotRoom | None = None,
     ) -> Predicted:
         """Runs a pass and returns the nats of its targets; see `LanguageModel`. There is nothing to decide."""
         output = self.run(byte_ids)

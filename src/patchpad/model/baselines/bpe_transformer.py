@@ -17,7 +17,7 @@ from patchpad.model.baselines.byte_transformer import PlainTransformer
 from patchpad.model.outputs import Predicted, target_nats
 from patchpad.model.precision import plain_defaults
 from patchpad.model.weights import draw_weights
-from patchpad.patching import Decisions
+from patchpad.patching import Decisions, SlotRoom
 from patchpad.shapes import ByteIds
 
 TOKENIZER = "tokenizer.json"
@@ -104,6 +104,8 @@ class BpeTransformer(PlainTransformer):
         byte_ids: ByteIds,
         targets: ByteIds,
         decisions: Decisions | None = None,
+        *,
+        room: SlotRoom | None = None,
     ) -> Predicted:
         """Tokenises each window, and puts a token's nats on its last byte; see `LanguageModel`."""
         windows = _windows(byte_ids.tolist(), targets.tolist())
@@ -122,7 +124,7 @@ class BpeTransformer(PlainTransformer):
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)
         return replace(
             self.count(output.documents, nats),
-            num_positions=int((byte_ids != PADDING).sum()),
+            num_positions=(byte_ids != PADDING).sum(),
         )
 
     def _columns(

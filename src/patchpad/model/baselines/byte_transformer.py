@@ -8,10 +8,10 @@ from torch import Tensor
 
 from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
 from patchpad.model.back_ends import document_attention
-from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, counted
 from patchpad.model.outputs import Predicted
 from patchpad.model.precision import plain_defaults
-from patchpad.model.weights import LM_HEAD_STD, Embedding, Linear, draw_weights
+from patchpad.model.weights import LM_HEAD_STD, Embedding, PreciseLinear, draw_weights
 from patchpad.patching import Documents
 from patchpad.shapes import ByteFloats, ByteIds
 
@@ -24,7 +24,7 @@ class PlainTransformer(Baseline):
         self.padding_id = num_input_ids - 1
         self.embedding = Embedding(num_input_ids, config.trunk_dim)
         self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
-        self.lm_head = Linear(config.trunk_dim, num_outcomes, std=LM_HEAD_STD)
+        self.lm_head = PreciseLinear(config.trunk_dim, num_outcomes, std=LM_HEAD_STD)
 
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
         """Runs a full pass, unchecked; see `forward`."""
@@ -46,11 +46,11 @@ class PlainTransformer(Baseline):
     def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
         """Counts a pass in which every position is one of the trunk's."""
         is_position = ~documents.is_padding
-        num_positions = int(is_position.sum())
-        return Predicted(
-            nats=nats,
+        num_positions = is_position.sum()
+        return counted(
+            nats,
             num_commits=num_positions,
-            trunk_pairs=int(torch.where(is_position, documents.offset + 1, 0).sum()),
+            trunk_pairs=torch.where(is_position, documents.offset + 1, 0).sum(),
             num_positions=num_positions,
         )
 

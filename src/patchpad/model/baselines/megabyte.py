@@ -15,10 +15,18 @@ from torch import Tensor, nn
 from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.back_ends import document_attention, window_attentions
-from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer
+from patchpad.model.baselines.baseline import Baseline, BaselineOutput, CausalTransformer, counted
 from patchpad.model.outputs import Predicted
 from patchpad.model.precision import plain_defaults
-from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Embedding, Linear, draw_normal, draw_weights
+from patchpad.model.weights import (
+    LM_HEAD_STD,
+    DrawsWeights,
+    Embedding,
+    Linear,
+    PreciseLinear,
+    draw_normal,
+    draw_weights,
+)
 from patchpad.patching import Documents
 from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask
 
@@ -77,7 +85,7 @@ class LocalModel(nn.Module):
         super().__init__()
         self.embedding = Embedding(NUM_BYTE_VALUES + 1, config.byte_dim)
         self.transformer = CausalTransformer(config, config.decoder_layers, config.byte_dim, config.byte_heads)
-        self.lm_head = Linear(config.byte_dim, VOCAB_SIZE, std=LM_HEAD_STD)
+        self.lm_head = PreciseLinear(config.byte_dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
         self,
@@ -157,9 +165,9 @@ class MegaByte(Baseline):
     def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
         """Counts a pass whose trunk has a position for each complete patch and each start of a document."""
         is_slot = (documents.offset % self.patch_size == 0) & ~documents.is_padding
-        return Predicted(
-            nats=nats,
-            num_commits=int(is_slot.sum()),
-            trunk_pairs=int(torch.where(is_slot, documents.offset // self.patch_size + 1, 0).sum()),
-            num_positions=int((~documents.is_padding).sum()),
+        return counted(
+            nats,
+            num_commits=is_slot.sum(),
+            trunk_pairs=torch.where(is_slot, documents.offset // self.patch_size + 1, 0).sum(),
+            num_positions=(~documents.is_padding).sum(),
         )
