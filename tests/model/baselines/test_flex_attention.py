@@ -89,7 +89,7 @@ def test_logits_gradients_and_kept_keys_are_those_of_the_reference(unfused, monk
 
 @every_kind
 def test_where_it_fails_the_reference_goes_on_after_one_warning(monkeypatch, caplog, kind):
-    def fails(plain, query, key):
+    def fails(query, key):
         raise NotImplementedError("no such kernel")
 
     model = sharp_baseline(kind)
