@@ -6,7 +6,7 @@ import torch
 from sizes import SCRATCHPADS_PER_BYTE, plain_patches
 
 from patchpad.config import Config, DataConfig, TrainConfig
-from patchpad.patching.triggers import RandomTrigger
+from patchpad.patching.blending import BlendedTrigger
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import set_learning_rate
 from patchpad.training.text import RunText
@@ -42,7 +42,8 @@ def test_a_step_changes_the_weights_as_the_trainer_does(tmp_path):
     step = ours.TrainingStep(ours.build(ours.TINY), trainer.batches.batch(0), trainer.config.train)
     step.model.load_state_dict(trainer.model.state_dict())
     step.decisions = trainer.schedule.decisions(trainer.model, 0)
-    assert isinstance(step.decisions.trigger, RandomTrigger)
+    assert isinstance(step.decisions.trigger, BlendedTrigger)
+    assert bool(step.decisions.trigger.is_first), "the head is fresh: scratchpads fire at random"
     set_learning_rate(step.optimizer, learning_rate(0, trainer.config.train))
     trainer.train_step(StepSums())
     step.run()

@@ -15,6 +15,7 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
+from patchpad.training.pass_scores import PassScores
 from patchpad.training.spread import SHARES, ThresholdSpread
 from patchpad.training.threshold_schedule import ThresholdSchedule
 
@@ -35,23 +36,23 @@ def graded(tmp_path_factory):
 def watch(monkeypatch):
     """Records (step, fresh, share or None, realised share) of each row of each pass."""
     seen = []
-    original_decisions, original_observe = ThresholdSchedule.decisions, ThresholdSchedule.observe
+    original_decisions, original_of = ThresholdSchedule.decisions, PassScores.of
     passes = []
 
     def decisions(self, model, step, pass_number=0):
-        passes.append((step, self.is_fresh, self.spread.row_shares(step, pass_number)))
+        passes.append((step, bool(self.is_fresh), self.spread.row_shares(step, pass_number)))
         return original_decisions(self, model, step, pass_number)
 
-    def observe(self, model, output):
+    def of(model, output):
         layout = output.layout
         eligible = ~(layout.patch_end_mask | layout.documents.is_padding)
         realised = (layout.scratchpad_mask.sum(1) / eligible.sum(1)).tolist()
         step, is_fresh, shares = passes[-1]
         seen.extend((step, is_fresh, share, found) for share, found in zip(shares, realised, strict=True))
-        original_observe(self, model, output)
+        return original_of(model, output)
 
     monkeypatch.setattr(ThresholdSchedule, "decisions", decisions)
-    monkeypatch.setattr(ThresholdSchedule, "observe", observe)
+    monkeypatch.setattr(PassScores, "of", staticmethod(of))
     return seen
 
 
@@ -98,22 +99,23 @@ def test_interrupted_run_with_a_spread_resumes_exactly(tmp_path, text, tools, tr
 def test_quantiles_of_the_spread_survive_their_trip_through_json_and_matter_after_it(tools):
     config = tools.config(threshold_spread=1.0)
     schedule, restored = ThresholdSchedule(config), ThresholdSchedule(config)
-    schedule.spread.follow(torch.rand(500), is_fresh=False)
-    schedule.spread.follow(torch.rand(500) * 3, is_fresh=False)
+    schedule.spread.follow(torch.rand(500), is_fresh=torch.tensor(False))
+    schedule.spread.follow(torch.rand(500) * 3, is_fresh=torch.tensor(False))
     restored.restore(json.loads(strict_json(schedule.state())))
     assert restored.state() == schedule.state()
-    assert [restored.spread.threshold(x / 10) for x in range(11)] == [
-        schedule.spread.threshold(x / 10) for x in range(11)
-    ]
+    shares = torch.linspace(0, 1, 11, dtype=torch.float64)
+    assert torch.equal(restored.spread.thresholds(shares), schedule.spread.thresholds(shares))
 
 
 def test_threshold_of_a_share_lies_between_quantiles_and_the_ends_are_infinite(tools):
     spread = ThresholdSpread(tools.config(threshold_spread=1.0).train)
     scores = torch.linspace(0, 5, 1001)
-    spread.follow(scores, is_fresh=True)
-    assert (spread.threshold(0.0), spread.threshold(1.0)) == (math.inf, -math.inf)
-    for share in (0.003, 0.01, 0.3, 0.77, 0.999, *SHARES[1:-1]):
-        assert float((scores > spread.threshold(share)).float().mean()) == pytest.approx(share, abs=2e-3)
+    spread.follow(torch.cat((scores, torch.full((70,), -math.inf))).roll(30), is_fresh=torch.tensor(True))
+    shares = torch.tensor([0.003, 0.01, 0.3, 0.77, 0.999, *SHARES], dtype=torch.float64)
+    for share, threshold in zip(shares.tolist(), spread.thresholds(shares).tolist(), strict=True):
+        assert float((scores > threshold).float().mean()) == pytest.approx(share, abs=2e-3)
+        if share in (0, 1):
+            assert threshold == (math.inf if share == 0 else -math.inf)
 
 
 def test_rows_of_a_step_are_drawn_together_whatever_the_passes(tools):
@@ -147,17 +149,19 @@ def test_fixed_threshold_holds_for_the_other_rows_once_the_head_is_no_longer_fre
 
     decisions = schedule.decisions(model, 3)
     fresh = decisions.scratchpad_threshold
-    assert isinstance(decisions.trigger, RandomTrigger)
+    assert bool(decisions.trigger.is_first)
+    assert isinstance(decisions.trigger.first, RandomTrigger)
     at_random = RandomTrigger.threshold_at(schedule.target_rate, config.model.patchifier.target_patch_size)
     assert fresh[others].tolist() == [fixed if math.isinf(fixed) else pytest.approx(at_random)] * 2
     for row, share in enumerate(shares):
         assert share is None or float(fresh[row]) == pytest.approx(1 - share)
 
-    schedule.is_fresh = False
-    schedule.spread.follow(torch.linspace(0, 1, 1001), is_fresh=False)
+    schedule.is_fresh = torch.tensor(False)
+    schedule.spread.follow(torch.linspace(0, 1, 1001), is_fresh=schedule.is_fresh)
     decisions = schedule.decisions(model, 3)
     settled = decisions.scratchpad_threshold
-    assert decisions.trigger is model.trigger
+    assert not bool(decisions.trigger.is_first)
+    assert decisions.trigger.second is model.trigger
     assert settled[others].tolist() == [fixed] * 2
     for row, share in enumerate(shares):
         assert share is None or float(settled[row]) == pytest.approx(1 - share, abs=1e-3)

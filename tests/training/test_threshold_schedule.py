@@ -15,12 +15,19 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json
 from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
-from patchpad.patching.triggers import RandomTrigger
+from patchpad.patching.triggers import EntropyTrigger, RandomTrigger
 from patchpad.testing import sharp_model
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
+from patchpad.training.pass_scores import PassScores
 from patchpad.training.threshold_schedule import ThresholdSchedule
 from patchpad.training.thresholds import FollowedThreshold, quantile_for_rate
+
+NOT_FRESH = torch.tensor(False)
+
+
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +114,14 @@ def test_head_is_fresh_until_its_entropies_fall_and_never_again(tools):
     schedule = ThresholdSchedule(config)
     for model, is_fresh in ((untrained, True), (sharp, False), (untrained, False)):
         with torch.no_grad():
-            schedule.observe(model, model(ids))
+            schedule.observe(PassScores.of(model, model(ids)), ids.shape[1] - 1)
         schedule.move(model, step=0, planned_steps=10)
-        assert schedule.is_fresh == is_fresh
-        assert isinstance(schedule.decisions(model, 1).trigger, RandomTrigger) == is_fresh
+        assert bool(schedule.is_fresh) == is_fresh
+        trigger = schedule.decisions(model, 1).trigger
+        facts = model(ids).facts
+        holding = trigger.first if is_fresh else trigger.second
+        assert isinstance(holding, RandomTrigger if is_fresh else EntropyTrigger)
+        assert torch.equal(trigger.scores(facts, facts.document_offset), holding.scores(facts, facts.document_offset))
 
 
 @given(
@@ -120,7 +131,10 @@ def test_head_is_fresh_until_its_entropies_fall_and_never_again(tools):
 )
 def test_quantile_lets_exactly_the_wanted_number_of_scores_fire(scores, rate, num_ends):
     num_bytes = len(scores) + num_ends
-    threshold = quantile_for_rate(torch.tensor(scores), rate, num_bytes)
+    padded = torch.tensor([-math.inf, *scores, -math.inf])
+    threshold = quantile_for_rate(padded, rate, num_bytes)
+    on_device = torch.tensor(rate, dtype=torch.float64)
+    assert float(quantile_for_rate(padded, on_device, num_bytes, most_rate=1.5)) == float(threshold)
     expected = min(round(rate * num_bytes), len(scores))
     assert sum(score > threshold for score in scores) == expected
     if expected == 0:
@@ -132,10 +146,10 @@ def test_quantile_lets_exactly_the_wanted_number_of_scores_fire(scores, rate, nu
 @given(st.floats(allow_nan=False), st.lists(st.floats(0, 6), max_size=60), st.booleans(), st.booleans())
 def test_state_of_the_schedule_survives_its_trip_through_json(threshold, quantiles, begins_fresh, is_fresh):
     schedule = ThresholdSchedule(Config())
-    schedule.is_fresh = is_fresh
-    schedule.scratchpad.follow(threshold, is_fresh=begins_fresh)
+    schedule.is_fresh = torch.tensor(is_fresh)
+    schedule.scratchpad.follow(number(threshold), is_fresh=torch.tensor(begins_fresh))
     for quantile in quantiles:
-        schedule.patch.follow(quantile, is_fresh=False)
+        schedule.patch.follow(number(quantile), is_fresh=NOT_FRESH)
     restored = ThresholdSchedule(Config())
     restored.restore(json.loads(strict_json(schedule.state())))
     assert restored.state() == schedule.state()
@@ -145,19 +159,19 @@ def test_followed_threshold_lies_on_the_line_of_the_last_quarter_of_its_steps_an
     threshold = FollowedThreshold(math.inf)
     quantiles = torch.rand(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
     for step, quantile in enumerate(quantiles, start=1):
-        threshold.follow(quantile, is_fresh=False)
+        threshold.follow(number(quantile), is_fresh=NOT_FRESH)
         count = min(40, 1 + step // 4)
         places, values = np.arange(count), quantiles[step - count : step]
         slope, offset = np.polyfit(places, values, 1) if count > 1 else (0.0, values[0])
-        assert threshold.nats == pytest.approx(slope * (count - 1) + offset, abs=1e-9)
+        assert float(threshold.nats) == pytest.approx(slope * (count - 1) + offset, abs=1e-9)
 
 
 def test_followed_threshold_averages_noise_and_does_not_lag():
     noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).tolist()
     threshold, misses = FollowedThreshold(math.inf), []
     for step, error in enumerate(noise):
-        threshold.follow(5 - 0.01 * step + 0.1 * error, is_fresh=False)
-        misses.append(threshold.nats - (5 - 0.01 * step))
+        threshold.follow(number(5 - 0.01 * step + 0.1 * error), is_fresh=NOT_FRESH)
+        misses.append(float(threshold.nats) - (5 - 0.01 * step))
     settled = torch.tensor(misses[160:])
     assert abs(float(settled.mean())) < 0.01
     assert float(settled.std()) < 0.1 / 2.5
@@ -166,26 +180,38 @@ def test_followed_threshold_averages_noise_and_does_not_lag():
 def test_stored_threshold_is_the_mean_of_the_newer_half_of_the_quantiles_however_often_it_settles():
     threshold = FollowedThreshold(math.inf)
     for step in range(200):
-        threshold.follow(2.0 + (-1) ** step * step / 1000, is_fresh=False)
+        threshold.follow(number(2.0 + (-1) ** step * step / 1000), is_fresh=NOT_FRESH)
     newest = [2.0 + (-1) ** step * step / 1000 for step in range(180, 200)]
     for _ in range(2):
         threshold.settle()
-        assert threshold.nats == pytest.approx(sum(newest) / 20)
+        assert float(threshold.nats) == pytest.approx(sum(newest) / 20)
 
 
 def test_followed_threshold_takes_a_fresh_or_an_infinite_quantile_alone():
     threshold = FollowedThreshold(math.inf)
     for quantile in (1.0, 2.0, 3.0, 4.0, 5.0):
-        threshold.follow(quantile, is_fresh=False)
+        threshold.follow(number(quantile), is_fresh=NOT_FRESH)
     assert threshold.nats == 5.0
-    threshold.follow(9.0, is_fresh=True)
+    threshold.follow(number(9.0), is_fresh=torch.tensor(True))
     assert threshold.nats == 9.0
-    threshold.follow(8.0, is_fresh=False)
+    threshold.follow(number(8.0), is_fresh=NOT_FRESH)
     assert threshold.nats == 8.0, "what a fresh head gave is forgotten"
-    threshold.follow(-math.inf, is_fresh=False)
+    threshold.follow(number(-math.inf), is_fresh=NOT_FRESH)
     assert (threshold.nats, threshold.has_followed) == (-math.inf, False)
-    threshold.follow(2.0, is_fresh=False)
+    threshold.follow(number(2.0), is_fresh=NOT_FRESH)
     assert (threshold.nats, threshold.has_followed) == (2.0, True)
+
+
+def test_frozen_threshold_moves_only_until_it_has_followed_something():
+    threshold = FollowedThreshold(math.inf, several=2)
+    before = torch.tensor([1.0, math.inf], dtype=torch.float64)
+    after = torch.tensor([3.0, 3.0], dtype=torch.float64)
+    threshold.follow(before, is_fresh=NOT_FRESH)
+    for _ in range(2):
+        threshold.follow(after, is_fresh=NOT_FRESH, is_frozen=True)
+        threshold.settle()
+        assert threshold.nats.tolist() == [1.0, 3.0]
+        after = after + 1
 
 
 def test_rate_in_training_is_within_3_percent_of_its_target_at_the_end_of_following(tmp_path, graded, tools):

@@ -62,8 +62,8 @@ def settled_step(config, data, tmp_path):
         run.model.entropy_head.lm_head.weight.mul_(40)
         if run.model.routing is not None:
             run.model.routing.query.weight.copy_(torch.randn(16, 16, generator=torch.Generator().manual_seed(2)))
-    run.schedule.is_fresh = False
-    run.schedule.scratchpad.nats = 2.5
+    run.schedule.is_fresh = torch.tensor(False)
+    run.schedule.scratchpad.nats = torch.tensor(2.5, dtype=torch.float64)
     run.model.store_patch_threshold(2.9)
     sums = StepSums()
     norm = run.train_step(sums)

@@ -6,7 +6,7 @@ trunk output is used as it is.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -105,7 +105,7 @@ def ratio_loss(
     is_byte: ByteMask,
     target_patch_size: int,
     *,
-    num_bytes: int | None = None,
+    num_bytes: Int[Tensor, ""] | None = None,
     boundary_share: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Returns N/(N-1) ((N-1) F G + (1-F)(1-G)), which pulls the share of boundaries towards 1/N.
@@ -120,12 +120,15 @@ def ratio_loss(
         boundary_share: F of all of these; default: of the batch.
     """
     n = target_patch_size
-    p = boundary_probability[is_byte]
-    num_bytes = p.numel() if num_bytes is None else num_bytes
-    if num_bytes == 0:
-        return boundary_probability.sum() * 0 + 1
-    batch_share, mean = p.numel() / num_bytes, p.sum() / num_bytes
+    batch_bytes = is_byte.sum()
+    all_bytes = batch_bytes if num_bytes is None else num_bytes
+    divisor = all_bytes.clamp(min=1)
+    batch_share, mean = batch_bytes / divisor, torch.where(is_byte, boundary_probability, 0).sum() / divisor
     if n == 1:
-        return mean * 0 + batch_share
-    share = (p > BOUNDARY_PROBABILITY).float().mean() if boundary_share is None else boundary_share
-    return n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (batch_share - mean))
+        loss = mean * 0 + batch_share
+    else:
+        share = boundary_share
+        if share is None:
+            share = ((boundary_probability > BOUNDARY_PROBABILITY) & is_byte).sum() / batch_bytes.clamp(min=1)
+        loss = n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (batch_share - mean))
+    return torch.where(all_bytes > 0, loss, mean * 0 + 1)

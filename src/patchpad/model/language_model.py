@@ -153,12 +153,12 @@ class LanguageModel(PreciseBuffers, ABC):
         assert isinstance(self.patchifier, ScoringPatchifier)
         return self.patchifier.scores(output.facts)[output.facts.is_byte]
 
-    def store_threshold(self, threshold: float) -> None:
-        """Makes `threshold` the stored one."""
+    def store_threshold(self, threshold: float | Float[Tensor, ""]) -> None:
+        """Makes `threshold` the stored one; on the model's device, it is not read."""
         self.scratchpad_threshold_nats.fill_(threshold)
 
-    def store_patch_threshold(self, threshold: float) -> None:
-        """Sets the threshold of the `entropy` patchifier."""
+    def store_patch_threshold(self, threshold: float | Float[Tensor, ""]) -> None:
+        """Sets the threshold of the `entropy` patchifier; on the model's device, it is not read."""
         self.patch_threshold_nats.fill_(threshold)
 
     @property

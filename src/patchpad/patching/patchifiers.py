@@ -8,7 +8,7 @@ Both are computed for whole rows by `patch_ends` and for one byte by `step_ends`
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import PatchifierConfig
@@ -38,6 +38,12 @@ class Patchifier(ABC):
 
     def __init__(self, config: PatchifierConfig) -> None:
         self.longest_patch = config.longest_patch
+        """Most bytes that a patch can have, the separator not counted."""
+
+    @property
+    def forced_after(self) -> int | Int[Tensor, ""]:
+        """Bytes after which an open patch is closed by force: at most `longest_patch`."""
+        return self.longest_patch
 
     @abstractmethod
     def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
@@ -52,7 +58,7 @@ class Patchifier(ABC):
         """Returns the patch ends of whole rows, forced ends included."""
         natural = self.natural_ends(facts, threshold)
         open_bytes = bytes_since_end(natural, documents)
-        forced = facts.is_byte & (open_bytes % self.longest_patch == 0)
+        forced = facts.is_byte & (open_bytes % self.forced_after == 0)
         return natural | forced
 
     def step_ends(self, facts: ByteFacts, open_bytes: Tensor, threshold: Float[Tensor, ""]) -> Tensor:
@@ -63,7 +69,7 @@ class Patchifier(ABC):
             open_bytes: bytes of the open patch including it, [batch].
             threshold: as in `natural_ends`.
         """
-        return self.natural_ends(facts, threshold) | (facts.is_byte & (open_bytes >= self.longest_patch))
+        return self.natural_ends(facts, threshold) | (facts.is_byte & (open_bytes >= self.forced_after))
 
 
 class ScoringPatchifier(Patchifier):

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from patchpad.config import NATS_TRIGGERS, PatchifierConfig, TriggerConfig
@@ -59,7 +60,23 @@ class RandomTrigger(Trigger):
     """Fires at random: a counter-based hash of the seed and n - start(n), so any row repeats it."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.salt: int | Int[Tensor, ""] = self.salt_of(seed)
+        """The seed, mixed; added to n - start(n) before that is hashed."""
+
+    @staticmethod
+    def salt_of(seed: int) -> int:
+        """Returns the salt of a seed, below 2^33."""
+        return _mix_integer(seed) + 0x9E3779B9
+
+    @staticmethod
+    def of_salt(salt: Int[Tensor, ""]) -> "RandomTrigger":
+        """Returns the trigger of a salt that lies on the device, in int64.
+
+        A compiled pass takes it as an input, so that it need not be compiled again for another seed.
+        """
+        trigger = RandomTrigger(0)
+        trigger.salt = salt
+        return trigger
 
     @staticmethod
     def threshold_at(scratchpads_per_byte: float, target_patch_size: int) -> float:
@@ -69,7 +86,7 @@ class RandomTrigger(Trigger):
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns uniform numbers in [0, 1) with 24 bits."""
-        mixed = _mix(facts.document_offset + (_mix_integer(self.seed) + 0x9E3779B9))
+        mixed = _mix(facts.document_offset + self.salt)
         return ((mixed >> 8).to(torch.float32) + 0.5) / 2**24
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchpad.config import TrainConfig
+from patchpad.device import moved
 from patchpad.training.thresholds import FollowedThreshold
 
 NUM_SHARES = 17
@@ -25,10 +26,12 @@ FIRST_STREAM = 2**63
 class ThresholdSpread:
     """Which rows of a step have shares of their own, and the thresholds that fire at these shares."""
 
-    def __init__(self, train: TrainConfig) -> None:
+    def __init__(self, train: TrainConfig, device: torch.device | str = "cpu") -> None:
         self.train = train
-        self.quantiles = [FollowedThreshold(math.inf) for _ in SHARES]
+        self.quantiles = FollowedThreshold(math.inf, several=NUM_SHARES, device=device)
         """In nats, for each of `SHARES`; the first and last are the largest and the smallest score."""
+        self.shares = torch.tensor(SHARES, dtype=self.quantiles.nats.dtype, device=device)
+        """`SHARES` on the device."""
 
     def row_shares(self, step: int, pass_number: int) -> list[float | None]:
         """Returns the share of each row of a pass; None for rows that train at the common rate.
@@ -45,8 +48,10 @@ class ThresholdSpread:
         first = pass_number * self.train.batch_rows
         return [shares[row] if row in chosen else None for row in range(first, first + self.train.batch_rows)]
 
-    def row_thresholds(self, step: int, pass_number: int, common: float, *, at_random: bool) -> Float[Tensor, " batch"]:
-        """Returns the threshold of each row of a pass.
+    def row_thresholds(
+        self, step: int, pass_number: int, common: Float[Tensor, ""], *, at_random: Bool[Tensor, ""]
+    ) -> Float[Tensor, " batch"]:
+        """Returns the threshold of each row of a pass, in fp32.
 
         Args:
             step: counted from 0.
@@ -54,35 +59,37 @@ class ThresholdSpread:
             common: threshold of the rows without a share of their own.
             at_random: whether scratchpads fire at random, so that thresholds are those of `RandomTrigger`.
         """
-        own = random_threshold if at_random else self.threshold
-        return torch.tensor(
-            [common if share is None else own(share) for share in self.row_shares(step, pass_number)],
-            dtype=torch.float32,
-        )
+        drawn = [math.nan if share is None else share for share in self.row_shares(step, pass_number)]
+        shares = moved(torch.tensor(drawn, dtype=self.shares.dtype), self.shares.device)
+        own = torch.where(at_random, random_thresholds(shares), self.thresholds(shares))
+        return torch.where(shares.isnan(), common, own).float()
 
-    def threshold(self, share: float) -> float:
-        """Returns the threshold above which about `share` of the eligible scores lie, between running quantiles."""
-        if share <= 0 or share >= 1:
-            return math.inf if share <= 0 else -math.inf
-        return float(np.interp(share, SHARES, [quantile.nats for quantile in self.quantiles]))
+    def thresholds(self, shares: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Returns the thresholds above which about these shares of the eligible scores lie, between the quantiles."""
+        above = (shares[:, None] >= self.shares[1:-1]).sum(dim=1)
+        low, high = self.shares[above], self.shares[above + 1]
+        nats_low, nats_high = self.quantiles.nats[above], self.quantiles.nats[above + 1]
+        between = nats_low + (nats_high - nats_low) / (high - low) * (shares - low)
+        return torch.where(shares <= 0, math.inf, torch.where(shares >= 1, -math.inf, between))
 
-    def follow(self, eligible_scores: Float[Tensor, " eligible"], *, is_fresh: bool) -> None:
-        """Moves the quantiles towards those of the newest scores."""
-        shares = torch.tensor(SHARES, dtype=torch.float64)
-        newest = torch.quantile(eligible_scores.cpu().double(), 1 - shares).tolist()
-        for quantile, nats in zip(self.quantiles, newest, strict=True):
-            quantile.follow(nats, is_fresh=is_fresh)
+    def follow(self, eligible_scores: Float[Tensor, " score"], *, is_fresh: Bool[Tensor, ""]) -> None:
+        """Moves the quantiles towards those of the newest scores; -inf where there is none."""
+        ordered = eligible_scores.sort().values.to(self.shares.dtype)
+        num_scores = (eligible_scores > -math.inf).sum()
+        ranks = (1 - self.shares) * (num_scores - 1)
+        first = len(ordered) - num_scores
+        low, high = (ordered.gather(0, first + rank.long()) for rank in (ranks, ranks.ceil()))
+        self.quantiles.follow(torch.lerp(low, high, ranks - ranks.floor()), is_fresh=is_fresh)
 
     def state(self) -> list[dict[str, Any]]:
         """Returns what a resumed run needs."""
-        return [quantile.state() for quantile in self.quantiles]
+        return self.quantiles.states()
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
+    def restore(self, states: list[dict[str, Any]]) -> None:
         """Takes over `state()` after a trip through JSON."""
-        for quantile, values in zip(self.quantiles, state, strict=True):
-            quantile.restore(values)
+        self.quantiles.restore(states)
 
 
-def random_threshold(share: float) -> float:
-    """Returns the threshold at which `RandomTrigger`, whose scores are uniform, fires at a share of the positions."""
-    return math.inf if share <= 0 else 1 - share
+def random_thresholds(shares: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Returns the thresholds at which `RandomTrigger`, whose scores are uniform, fires at shares of the positions."""
+    return torch.where(shares <= 0, math.inf, 1 - shares)

@@ -1,18 +1,21 @@
 """Which thresholds training uses in a step, and how they move after it."""
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchpad.config import VOCAB_SIZE, Config
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.outputs import ByteLMOutput
 from patchpad.patching import Decisions
+from patchpad.patching.blending import BlendedPatchifier, BlendedTrigger
 from patchpad.patching.patchifiers import FixedPatchifier
 from patchpad.patching.triggers import RandomTrigger
+from patchpad.training.pass_scores import PassScores
 from patchpad.training.spread import ThresholdSpread
 from patchpad.training.thresholds import FollowedThreshold, quantile_for_rate
 
@@ -26,43 +29,39 @@ MOST_CORRECTION = 4.0
 """Factor by which that rate may differ from the target."""
 
 
-@dataclass
-class StepScores:
-    """What the passes of a step leave for the thresholds; tensors stay on the device until the step ends."""
-
-    eligible: list[Tensor] = field(default_factory=list)
-    """The trigger's scores where a scratchpad may fire."""
-    patch_ends: list[Tensor] = field(default_factory=list)
-    """The patchifier's scores at all bytes."""
-    entropies: list[Tensor] = field(default_factory=list)
-    """Entropies at all positions, padding left out."""
-    num_bytes: list[Tensor] = field(default_factory=list)
-    num_commits: list[Tensor] = field(default_factory=list)
-
-
 class ThresholdSchedule:
     """The thresholds that training uses for scratchpads, and for patches where the patchifier is `entropy`.
 
     They move once per optimizer step, by the scores of all its passes. While the entropy head is fresh (entropies near
     ln 257 everywhere), scratchpads fire at random at the target rate, and `entropy` patches are cut as fixed ones.
+
+    All of its state is on the device, and nothing of it is read but by `state`: whether the head is fresh, too.
+
+    Args:
+        config: the whole configuration.
+        device: that of the model.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
         self.config = config
+        self.device = torch.device(device)
         train = config.train
-        self.is_fresh = config.model.reads_entropy
+        self.is_fresh = torch.full((), config.model.reads_entropy, device=self.device)
+        """Whether the entropy head is fresh."""
         self.scratchpad = self._threshold(train.scratchpad_threshold_nats)
-        self.patch = self._threshold(train.patch_threshold_nats)
-        self.patch.takes_mean = True
-        self.patch_rate = 1 / config.model.patchifier.target_patch_size
+        self.patch = self._threshold(train.patch_threshold_nats, takes_mean=True)
+        self.target_patch_rate = 1 / config.model.patchifier.target_patch_size
+        """Patches per byte aimed at."""
+        self.patch_rate = torch.full_like(self.patch.nats, self.target_patch_rate)
         """Natural patch ends per byte that the patch threshold follows."""
-        self.spread = ThresholdSpread(train) if train.threshold_spread > 0 else None
+        self.spread = ThresholdSpread(train, self.device) if train.threshold_spread > 0 else None
         self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
-        self.scores = StepScores()
+        self.passes: list[tuple[PassScores, int]] = []
+        """Scores of the step's passes, each with its number of bytes."""
 
-    @staticmethod
-    def _threshold(fixed: float | None) -> FollowedThreshold:
-        return FollowedThreshold(math.inf) if fixed is None else FollowedThreshold(fixed, is_fixed=True)
+    def _threshold(self, fixed: float | None, *, takes_mean: bool = False) -> FollowedThreshold:
+        nats = math.inf if fixed is None else fixed
+        return FollowedThreshold(nats, is_fixed=fixed is not None, takes_mean=takes_mean, device=self.device)
 
     @property
     def target_rate(self) -> float:
@@ -71,42 +70,43 @@ class ThresholdSchedule:
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
     def decisions(self, model: LanguageModel, step: int, pass_number: int = 0) -> Decisions:
-        """Returns what decides in a pass of a step. With a spread of thresholds, there is one for each row."""
-        own = model.decisions_at(model.scratchpad_threshold_nats)
-        if self.config.model.cuts_by_entropy and self.is_fresh and not self.patch.is_fixed:
-            own = replace(own, patchifier=self.fixed_patchifier)
-        common: float | None = None
-        """The threshold of rows without a rate of their own; None for the stored one."""
-        at_random = isinstance(own.trigger, RandomTrigger)
-        if model.takes_threshold_in_nats:
-            common = self.scratchpad.nats
-            never_follows = self.scratchpad.is_fixed and math.isinf(common)
-            at_random = self.is_fresh and not (never_follows and self.spread is None)
-            if at_random and not never_follows:
-                patch_size = self.config.model.patchifier.target_patch_size
-                common = RandomTrigger.threshold_at(self.target_rate, patch_size)
-        if at_random:
-            own = replace(own, trigger=RandomTrigger(self.config.train.seed * 1_000_003 + step + 1))
-        if self.spread is not None:
-            shared = float(own.scratchpad_threshold) if common is None else common
-            rows = self.spread.row_thresholds(step, pass_number, shared, at_random=at_random)
-            return replace(own, scratchpad_threshold=rows.to(model.device))
-        if common is None:
-            return own
-        return replace(own, scratchpad_threshold=torch.tensor(common, dtype=torch.float32, device=model.device))
+        """Returns what decides in a pass of a step. With a spread of thresholds, there is one for each row.
 
-    def observe(self, model: LanguageModel, output: ByteLMOutput) -> None:
-        """Keeps the scores of a pass until the step ends."""
-        if output.entropy_nats is None:
-            return
-        layout, scores = output.layout, self.scores
-        scores.entropies.append(output.entropy_nats[~layout.documents.is_padding])
-        scores.num_bytes.append(layout.documents.is_byte.sum())
-        scores.num_commits.append(layout.patch_end_mask.sum())
-        if self.config.model.cuts_by_entropy:
-            scores.patch_ends.append(model.patch_end_scores(output))
+        From step to step only tensors differ, so that a compiled pass takes the decisions as an input.
+        """
+        own = model.decisions_at(model.scratchpad_threshold_nats)
+        if self.config.model.cuts_by_entropy and not self.patch.is_fixed:
+            blended = BlendedPatchifier(self.is_fresh, self.fixed_patchifier, own.patchifier)
+            own = replace(own, patchifier=blended)
+        trigger, threshold, at_random = own.trigger, own.scratchpad_threshold, self.is_fresh
         if model.takes_threshold_in_nats:
-            scores.eligible.append(model.eligible_scores(output))
+            fixed, threshold = self.config.train.scratchpad_threshold_nats, self.scratchpad.nats
+            never_follows = fixed is not None and math.isinf(fixed)
+            if not never_follows:
+                patch_size = self.config.model.patchifier.target_patch_size
+                at_target = RandomTrigger.threshold_at(self.target_rate, patch_size)
+                threshold = torch.where(self.is_fresh, at_target, threshold)
+            if not never_follows or self.spread is not None:
+                trigger = BlendedTrigger(self.is_fresh, self._random_trigger(step), own.trigger)
+        elif isinstance(own.trigger, RandomTrigger):
+            trigger, at_random = self._random_trigger(step), torch.full_like(self.is_fresh, True)
+        if self.spread is not None:
+            threshold = self.spread.row_thresholds(step, pass_number, threshold, at_random=at_random)
+        return replace(own, trigger=trigger, scratchpad_threshold=threshold.float())
+
+    def _random_trigger(self, step: int) -> RandomTrigger:
+        salt = RandomTrigger.salt_of(self.config.train.seed * 1_000_003 + step + 1)
+        return RandomTrigger.of_salt(torch.full((), salt, device=self.device))
+
+    def observe(self, scores: PassScores | None, num_bytes: int) -> None:
+        """Keeps the scores of a pass until the step ends.
+
+        Args:
+            scores: of the pass; None for a model without an entropy head, which has no threshold to move.
+            num_bytes: bytes among the pass's ids.
+        """
+        if scores is not None:
+            self.passes.append((scores, num_bytes))
 
     def move(self, model: LanguageModel, step: int, planned_steps: int | float) -> None:
         """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model.
@@ -116,58 +116,81 @@ class ThresholdSchedule:
             step: counted from 0.
             planned_steps: of the whole run; frozen thresholds are the last share of these.
         """
-        scores, self.scores = self.scores, StepScores()
-        if not scores.entropies:
+        passes, self.passes = self.passes, []
+        if not passes:
             return
+        scores, num_bytes = [scores for scores, _ in passes], sum(count for _, count in passes)
         was_fresh = self.is_fresh
-        mean_entropy = float(torch.cat(scores.entropies).mean())
-        self.is_fresh = self.is_fresh and mean_entropy > FRESH_SHARE * math.log(VOCAB_SIZE)
-        frozen = step >= planned_steps * (1 - self.config.train.threshold_frozen_fraction)
-        num_bytes = int(sum(scores.num_bytes))
-        if scores.patch_ends:
-            if not self.patch.is_fixed and not (frozen and self.patch.has_followed):
-                if not was_fresh:
-                    self.correct_patch_rate(int(sum(scores.num_commits)) / num_bytes)
-                newest = quantile_for_rate(torch.cat(scores.patch_ends), self.patch_rate, num_bytes)
-                self.patch.follow(newest, is_fresh=self.is_fresh)
+        mean_entropy = _sum(part.entropy_sum for part in scores) / _sum(part.entropy_count for part in scores)
+        self.is_fresh = was_fresh & (mean_entropy > FRESH_SHARE * math.log(VOCAB_SIZE))
+        is_frozen = step >= planned_steps * (1 - self.config.train.threshold_frozen_fraction)
+        if self.config.model.cuts_by_entropy:
+            if not self.patch.is_fixed:
+                num_commits = _sum(part.num_commits for part in scores)
+                stays = was_fresh | self.patch.has_followed if is_frozen else was_fresh
+                self.correct_patch_rate(num_commits.to(self.patch_rate.dtype) / max(1, num_bytes), stays=stays)
+                self._follow_patches(_joined(part.patch_ends for part in scores), num_bytes, is_frozen=is_frozen)
             model.store_patch_threshold(self.patch.nats)
-        if scores.eligible:
-            eligible = torch.cat(scores.eligible)
-            if self.spread is not None:  # never frozen: it is not stored, and rates are to stay right
-                self.spread.follow(eligible, is_fresh=self.is_fresh)
-            if frozen and self.scratchpad.has_followed:
-                self.scratchpad.settle()
-            elif not self.scratchpad.is_fixed:
-                newest = quantile_for_rate(eligible, self.target_rate, num_bytes)
-                self.scratchpad.follow(newest, is_fresh=self.is_fresh)
+        if model.takes_threshold_in_nats:
+            if self.spread is not None or not self.scratchpad.is_fixed:
+                eligible = _joined(part.eligible for part in scores)
+                self._follow_scratchpads(eligible, num_bytes, is_frozen=is_frozen)
             model.store_threshold(self.scratchpad.nats)
 
-    def correct_patch_rate(self, realised: float) -> None:
+    def _follow_patches(self, patch_ends: Tensor, num_bytes: int, *, is_frozen: bool) -> None:
+        most = self.target_patch_rate * MOST_CORRECTION
+        newest = quantile_for_rate(patch_ends, self.patch_rate, num_bytes, most_rate=most)
+        self.patch.follow(newest, is_fresh=self.is_fresh, is_frozen=is_frozen)
+
+    def _follow_scratchpads(self, eligible: Tensor, num_bytes: int, *, is_frozen: bool) -> None:
+        if self.spread is not None:  # never frozen: it is not stored, and rates are to stay right
+            self.spread.follow(eligible, is_fresh=self.is_fresh)
+        if not self.scratchpad.is_fixed:
+            newest = quantile_for_rate(eligible, self.target_rate, num_bytes)
+            self.scratchpad.follow(newest, is_fresh=self.is_fresh, is_frozen=is_frozen)
+            if is_frozen:
+                self.scratchpad.settle()
+
+    def correct_patch_rate(self, realised: Float[Tensor, ""], *, stays: Bool[Tensor, ""]) -> None:
         """Moves the rate of natural patch ends so that patches have their target size on average.
 
         Forced ends, and entropies that fall faster than the threshold follows, would otherwise shift it.
+
+        Args:
+            realised: patches per byte of the step.
+            stays: whether the rate is left as it is.
         """
-        target = 1 / self.config.model.patchifier.target_patch_size
-        share = min(MOST_CORRECTION_RATE, CORRECTION_PER_MEAN / max(1, len(self.patch.newest)))
-        self.patch_rate += share * (target - realised)
-        self.patch_rate = min(max(self.patch_rate, target / MOST_CORRECTION), target * MOST_CORRECTION)
+        target, steps = self.target_patch_rate, self.patch.num_newest.clamp(min=1).to(self.patch_rate.dtype)
+        share = (CORRECTION_PER_MEAN / steps).clamp(max=MOST_CORRECTION_RATE)
+        corrected = self.patch_rate + share * (target - realised)
+        corrected = corrected.clamp(target / MOST_CORRECTION, target * MOST_CORRECTION)
+        self.patch_rate = torch.where(stays, self.patch_rate, corrected)
 
     def state(self) -> dict[str, Any]:
-        """Returns what a resumed run needs."""
+        """Returns what a resumed run needs: this reads the device."""
         spread = {} if self.spread is None else {"spread": self.spread.state()}
+        (scratchpad,), (patch,) = self.scratchpad.states(), self.patch.states()
         return {
-            "is_fresh": self.is_fresh,
-            "scratchpad": self.scratchpad.state(),
-            "patch": self.patch.state(),
-            "patch_rate": self.patch_rate,
+            "is_fresh": bool(self.is_fresh),
+            "scratchpad": scratchpad,
+            "patch": patch,
+            "patch_rate": float(self.patch_rate),
             **spread,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over `state()` after a trip through JSON."""
-        self.is_fresh = bool(state["is_fresh"])
-        self.scratchpad.restore(state["scratchpad"])
-        self.patch.restore(state["patch"])
-        self.patch_rate = float(state["patch_rate"])
+        self.is_fresh = torch.full_like(self.is_fresh, bool(state["is_fresh"]))
+        self.scratchpad.restore([state["scratchpad"]])
+        self.patch.restore([state["patch"]])
+        self.patch_rate = torch.full_like(self.patch_rate, float(state["patch_rate"]))
         if self.spread is not None:
             self.spread.restore(state["spread"])
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum()
+
+
+def _joined(parts: Iterable[Tensor | None]) -> Float[Tensor, " score"]:
+    return torch.cat([part.flatten() for part in parts if part is not None])

@@ -28,6 +28,7 @@ from patchpad.training import checkpoint as files
 from patchpad.training.budget import Budget, StepBudget
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from patchpad.training.pass_scores import PassScores
 from patchpad.training.progress import LogProgress, Progress
 from patchpad.training.ratio_loss import StepRatioLoss
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
@@ -182,7 +183,7 @@ class Trainer:
         if train_config.activation_checkpointing:
             recompute_trunk(self.model)
         self.optimizer = build_optimizer(self.model, train_config)
-        self.schedule = ThresholdSchedule(config)
+        self.schedule = ThresholdSchedule(config, self.device)
         self.step = 0
         self.planned_steps: int | float = train_config.steps
         """Steps of the whole run as its budget sees it; what the schedules reckon with."""
@@ -255,7 +256,8 @@ class Trainer:
         first = self.step * accumulation
         batches = [self.batches.batch(first + index).to(self.device) for index in range(accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
-        ratio_loss = StepRatioLoss.of_step(self.model, batches)
+        bytes_read = sum(batch.num_bytes_read for batch in batches)
+        ratio_loss = StepRatioLoss.of_step(self.model, [batch.byte_ids for batch in batches], bytes_read)
         self.optimizer.zero_grad(set_to_none=True)
         for pass_number, batch in enumerate(batches):
             self._accumulate(batch, num_targets, sums, pass_number, ratio_loss)
@@ -289,7 +291,7 @@ class Trainer:
         sums.num_commits += int(predicted.num_commits)
         sums.num_scratchpads += int(predicted.num_scratchpads)
         if output is not None:
-            self.schedule.observe(self.model, output)
+            self.schedule.observe(PassScores.of(self.model, output), batch.num_bytes_read)
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
@@ -354,7 +356,7 @@ class Trainer:
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
         load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
-        self.schedule = ThresholdSchedule(self.config)
+        self.schedule = ThresholdSchedule(self.config, self.device)
         self.schedule.restore(state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])

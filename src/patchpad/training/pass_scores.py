@@ -1,0 +1,52 @@
+"""`PassScores`: what a pass leaves for the thresholds, as tensors whose shapes do not depend on what was decided."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchpad.device import wide_dtype
+from patchpad.model.language_model import LanguageModel
+from patchpad.model.outputs import ByteLMOutput
+from patchpad.patching.patchifiers import ScoringPatchifier
+from patchpad.shapes import ByteFloats
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassScores:
+    """What a training pass leaves for the thresholds. A compiled pass may return it."""
+
+    entropy_sum: Float[Tensor, ""]
+    """Entropies in nats at all positions, padding left out; in fp64, or fp32 on MPS."""
+    entropy_count: Int[Tensor, ""]
+    """How many these are."""
+    num_commits: Int[Tensor, ""]
+    eligible: ByteFloats | None
+    """The trigger's scores, -inf where no scratchpad may fire; None for triggers without nats."""
+    patch_ends: ByteFloats | None
+    """The patchifier's scores, -inf off bytes; None unless it is `entropy`."""
+
+    @staticmethod
+    def of(model: LanguageModel, output: ByteLMOutput) -> "PassScores | None":
+        """Collects the scores of a pass; None for a model without an entropy head. Nothing is read from the device."""
+        layout, entropies = output.layout, output.entropy_nats
+        if entropies is None:
+            return None
+        entropies, documents = entropies.detach(), layout.documents
+        eligible = patch_ends = None
+        if model.takes_threshold_in_nats:
+            scores = model.trigger_scores(output).detach()
+            eligible = torch.where(layout.patch_end_mask | documents.is_padding, -math.inf, scores)
+        if model.config.cuts_by_entropy:
+            assert isinstance(model.patchifier, ScoringPatchifier)
+            scores = model.patchifier.scores(output.facts).detach()
+            patch_ends = torch.where(documents.is_byte, scores, -math.inf)
+        return PassScores(
+            entropy_sum=torch.where(documents.is_padding, 0, entropies).sum(dtype=wide_dtype(entropies.device)),
+            entropy_count=(~documents.is_padding).sum(),
+            num_commits=layout.patch_end_mask.sum(),
+            eligible=eligible,
+            patch_ends=patch_ends,
+        )
