@@ -2,24 +2,18 @@
 
 import argparse
 import json
-import platform
-import shlex
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from origin import ROOT, provenance
 
-from patchpad.study.provenance import hardware
+from patchpad.files import write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -106,6 +100,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compiled blocks and steps; on CUDA captured graphs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--gate", type=Path, help="file whose appearance starts the timing, where a benchmark knows it")
     return parser
 
 
@@ -114,23 +109,6 @@ def prepare(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: this torch finds no CUDA device; allowed here: cpu")
-
-
-def provenance(options: argparse.Namespace, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns command, commit, hardware and versions of a measurement."""
-    script = str(Path(sys.argv[0]).resolve().relative_to(ROOT))
-    return {
-        "command": shlex.join(["python", script, *_without_out(sys.argv[1:])]),
-        "commit": _git("rev-parse", "--short=10", "HEAD"),
-        "changes_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "device": options.device,
-        "hardware": hardware(torch.device(options.device)),
-        "threads": options.threads,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "packages": {name: metadata.version(name) for name in packages},
-    }
 
 
 def write_results(
@@ -152,13 +130,11 @@ def write_results(
     Returns:
         Path of the JSON file.
     """
-    origin = provenance(options, packages_used)
+    origin = provenance(options.device, options.threads, packages_used)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = f"{what}{'-compiled' if options.compile else ''}_{origin['device']}_{origin['date']}_{origin['commit']}"
     path = options.out / f"{stem}.json"
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    head = json.dumps(origin, indent=1)
-    path.write_text(f'{{"provenance": {head},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    _write_rows(path, origin, rows)
     versions = ", ".join(
         f"{name} {version}" for name, version in {"torch": origin["torch"], **origin["packages"]}.items()
     )
@@ -172,6 +148,28 @@ def write_results(
     return path
 
 
+def add_to_results(options: argparse.Namespace, what: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Adds rows to `<what>_<device>_<date>_<commit>.json`, which is written anew as a whole; returns its path.
+
+    Several commands may add to one file: its provenance names them all.
+    """
+    origin = provenance(options.device, options.threads)
+    path = options.out / f"{what}_{origin['device']}_{origin['date']}_{origin['commit']}.json"
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        commands = dict.fromkeys((*earlier["provenance"]["command"].split("; "), origin["command"]))
+        origin["command"] = "; ".join(commands)
+        rows = [*earlier["rows"], *rows]
+    options.out.mkdir(parents=True, exist_ok=True)
+    _write_rows(path, origin, rows)
+    return path
+
+
+def _write_rows(path: Path, origin: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    write_atomically(path, f'{{"provenance": {json.dumps(origin, indent=1)},\n"rows": [\n{lines}\n]}}\n')
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table; the first column is text, the others numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -182,19 +180,6 @@ def _nothing() -> None:
     """Is run before tasks that need nothing before them."""
 
 
-def _without_out(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command line without the folder that results went to: it says nothing of them."""
-    kept = [word for word in words if not word.startswith("--out=")]
-    if "--out" in kept:
-        place = kept.index("--out")
-        del kept[place : place + 2]
-    return kept
-
-
 def _synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

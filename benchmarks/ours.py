@@ -12,9 +12,9 @@ from importlib import resources
 from itertools import accumulate, pairwise
 
 import torch
-from sizes import SCRATCHPADS_PER_BYTE, SIZES
+from sizes import PRESET_SIZES, SCRATCHPADS_PER_BYTE, SIZES
 
-from patchpad.config import IGNORED_TARGET, SEPARATOR, Config, ModelConfig, TrainConfig
+from patchpad.config import IGNORED_TARGET, SEPARATOR, Config, ModelConfig, TrainConfig, load_config
 from patchpad.cost import Cost, cost
 from patchpad.data import Batch, open_corpus
 from patchpad.inference.engine import Engine, Request, Row
@@ -40,7 +40,9 @@ Positions = Sequence[range]
 
 
 def config_named(name: str) -> ModelConfig:
-    """Returns one of `SIZES`, or the tiny one."""
+    """Returns one of `SIZES`, the tiny one, or that of a preset with scratchpads."""
+    if name in PRESET_SIZES:
+        return load_config(f"{name}-fixed16-entropy").model
     return {**SIZES, "tiny": TINY}[name]
 
 

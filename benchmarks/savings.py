@@ -8,10 +8,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from measuring import arguments, as_rows, prepare, time_interleaved, write_results
+from gate import Gate
+from measuring import add_to_results, arguments, as_rows, prepare, time_interleaved, write_results
 from ours import Prefill, SteadyGeneration, build, config_named, ragged_lengths
 from savings_report import report
-from sizes import num_params, plain_patches
+from sizes import PRESET_SIZES, num_params, plain_patches
 
 from patchpad.config import ModelConfig
 from patchpad.cost import DTYPE_BYTES, Cost
@@ -19,8 +20,8 @@ from patchpad.model.byte_lm import ByteLM
 
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
 SHORTEST_PROMPT = 20
-PREFILL_BYTES = {1: 1024, 8: 256, 32: 64}
-"""Bytes per row that are read, by batch; elsewhere `OTHER_PREFILL_BYTES`."""
+PREFILL_BYTES = {"cpu": {1: 1024, 8: 256, 32: 64}, "cuda": {1: 8192, 8: 2048, 64: 256}}
+"""Bytes per row that are read, by device and batch; elsewhere `OTHER_PREFILL_BYTES`."""
 OTHER_PREFILL_BYTES = 64
 RUN_BYTES = {1: 64, 8: 64}
 """Bytes per row that a run generates, by batch; elsewhere `OTHER_RUN_BYTES`."""
@@ -39,7 +40,7 @@ def models(config: ModelConfig, device: str, *, compile: bool = False) -> dict[s
 
 def measure_prefill(sides: dict[str, ByteLM], batch_rows: int, options: argparse.Namespace) -> RowList:
     """Times reading prompts of equal length."""
-    bytes_per_row = options.prefill_bytes or PREFILL_BYTES.get(batch_rows, OTHER_PREFILL_BYTES)
+    bytes_per_row = options.prefill_bytes or PREFILL_BYTES[options.device].get(batch_rows, OTHER_PREFILL_BYTES)
     readings = {name: Prefill(model, batch_rows, bytes_per_row) for name, model in sides.items()}
     rows = _timed({name: reading.run for name, reading in readings.items()}, sides, options)
     for row in rows:
@@ -90,18 +91,31 @@ def _cost_facts(costs: Cost) -> dict[str, float]:
 def main() -> None:
     """Measures prefill and generation at each batch."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--size", default="100M", choices=("3M", "20M", "100M", "tiny"))
+    parser.add_argument("--size", default="100M", choices=("3M", "20M", "100M", "tiny", *PRESET_SIZES))
     parser.add_argument("--batches", nargs="+", type=int, default=(1, 8, 32))
     parser.add_argument("--prefill-bytes", type=int, help="bytes per row that are read, at every batch")
     parser.add_argument("--run-bytes", type=int, help="bytes per row that a run generates, at every batch")
+    parser.add_argument(
+        "--day", action="store_true", help="add each batch to the results of gpu_day.sh as soon as it is measured"
+    )
     options = parser.parse_args()
     prepare(options)
     sides = models(config_named(options.size), options.device, compile=options.compile)
+    if options.gate:  # what is compiled for a model stays with it
+        for batch_rows in options.batches:
+            measure_generation(sides, batch_rows, options)
+        Gate(options.gate).wait()
     rows: RowList = []
     for batch_rows in options.batches:
-        rows += measure_prefill(sides, batch_rows, options)
-        rows += measure_generation(sides, batch_rows, options)
-    write_results(options, "savings", rows, report(rows, SCRATCHPADS, PLAIN))
+        new = measure_prefill(sides, batch_rows, options) + measure_generation(sides, batch_rows, options)
+        if options.day:
+            add_to_results(options, "gpu-savings", new)
+        rows += new
+    text = report(rows, SCRATCHPADS, PLAIN)
+    if options.day:
+        print(text)
+    else:
+        write_results(options, "savings", rows, text)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ SIZES = {
         context_lags=1,
     ),
 }
+PRESET_SIZES = ("350m", "1b")
+"""Presets, as they are."""
 
 
 def plain_patches(config: ModelConfig, patch_size: int) -> ModelConfig:

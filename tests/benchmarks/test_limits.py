@@ -110,19 +110,25 @@ def test_mfu_is_over_the_product_and_over_the_data_sheet():
 
 
 def test_what_does_not_fit_into_memory_is_in_the_report():
-    lost = {"preset": "1b", "rows": 1, "out_of_memory": True}
-    rows = [{**lost, "part": part, "arm": arm} for part in ("training", "generation") for arm in presets_gpu.ARMS]
-    assert presets_report.report(rows).count("out of memory") == 4
+    lost = {"preset": "1b", "rows": 1, "compiled": True, "out_of_memory": True}
+    rows = [{**lost, "part": part, "arm": arm} for part in presets_gpu.PARTS for arm in presets_gpu.ARMS]
+    assert presets_report.report(rows).count("out of memory") == 6
 
 
-def test_presets_run_end_to_end_on_a_cpu(monkeypatch, tmp_path):
+def test_presets_run_end_to_end_on_a_cpu(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(machine, "LEAST_FLOPS", {"cpu": 1e6})
+    monkeypatch.setattr(ours, "SEEDS", 20)
     words = ("--device", "cpu", "--presets", "tiny", "--rows", "1", "--batches", "1", "2", "--repeats", "1")
-    rows, report = run_script(presets_gpu, monkeypatch, tmp_path, *words)
-    assert {(row["arm"], row["part"]) for row in rows} == {
-        (arm, part) for arm in presets_gpu.ARMS for part in ("training", "generation")
-    }
-    assert "tiny-fixed16-entropy" in report
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "presets_gpu.py"), *words, "--out", str(tmp_path)])
+    presets_gpu.main()
+    for part in presets_gpu.PARTS:
+        (raw,) = tmp_path.glob(f"gpu-{part}_cpu_*.json")
+        rows = json.loads(raw.read_text())["rows"]
+        assert {row["arm"] for row in rows} == set(presets_gpu.ARMS)
+        assert {row["part"] for row in rows} == {part}
+    printed = capsys.readouterr().out
+    for title in ("Training", "Generation", "Memory of training"):
+        assert f"## {title}" in printed
 
 
 def test_presets_say_that_a_gpu_is_missing(monkeypatch, tmp_path):
