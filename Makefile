@@ -10,7 +10,9 @@ WORKERS ?= auto
 CHECKED := not unchecked
 UNCHECKED := property or compile or unchecked
 
-.PHONY: help setup quickstart test test-all lint format docs
+PRETENDED := (pretended or gpu) and not slow
+
+.PHONY: help setup quickstart test test-cuda test-all lint format docs
 
 help:                              ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,10 +25,15 @@ quickstart: $(VENV)/installed      ## train, evaluate and sample a small model i
 test: lint                         ## style, types, imports and the default tests: what a change must pass
 	$(BIN)/python -m pytest -m "($(CHECKED)) and not slow" -n $(WORKERS) --dist loadfile
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "($(UNCHECKED)) and not slow" -n $(WORKERS) --dist load
+	$(MAKE) --no-print-directory test-cuda
+
+test-cuda: $(VENV)/installed       ## the guards of the CUDA paths, and the tests for GPUs, on a pretended device
+	JAXTYPING_DISABLE=1 PYTHONPATH=tests/cuda $(BIN)/python -m pytest -p pretended_plugin -m "$(PRETENDED)" -n $(WORKERS) --dist load
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
 	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
 	JAXTYPING_DISABLE=1 EXAMPLES=20 $(BIN)/python -m pytest -m "$(UNCHECKED)" -n $(WORKERS) --dist load
+	$(MAKE) --no-print-directory test-cuda PRETENDED="pretended or gpu"
 
 lint: $(VENV)/installed            ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Two ways to run the tests, together in `make test`.
+"""Two ways to run the tests, together in `make test`; `tests/cuda` is a third.
 
 Without JAXTYPING_DISABLE, shapes are checked in every call: the hook is installed before patchpad is imported, and
 stays for lazy imports. Properties are then tried on few examples, since checking takes longer than computing. With

@@ -1,0 +1,40 @@
+"""Generation on the pretended device: every phase is captured as a graph, and gives the same bytes as without."""
+
+import pytest
+from cuda_models import CASES, never_ending, small_config
+
+from patchpad.inference.generator import Generation
+from patchpad.testing import BASELINE_KINDS, sharp_baseline
+
+PROMPTS = [b"abc", b"It is a truth universally", b""]
+
+
+def generated(model, **options) -> list[bytes]:
+    generation = Generation(model, PROMPTS, max_new_bytes=12, **options)
+    for _ in generation:
+        pass
+    return [completion.data for completion in generation.completions()]
+
+
+@pytest.mark.parametrize(("patchifier", "trigger"), CASES[:4])
+def test_all_phases_are_captured_and_generate_the_same_bytes(record, patchifier, trigger):
+    model = never_ending(small_config(patchifier, trigger)).to("cuda")
+    plain = generated(model, temperature=0.0)
+    assert record.graphs_captured == 0
+    assert generated(model, temperature=0.0, compile=True) == plain
+    assert record.graphs_captured >= 3
+    assert min(map(len, plain)) == 12
+    assert not record.oddities
+
+
+def test_sampled_bytes_are_the_same_with_graphs_and_without():
+    model = never_ending(small_config()).to("cuda")
+    options = {"temperature": 0.9, "seed": 3}
+    assert generated(model, compile=True, **options) == generated(model, **options)
+
+
+@pytest.mark.parametrize("kind", BASELINE_KINDS)
+def test_baselines_generate_on_the_device(record, kind):
+    model = sharp_baseline(kind).to("cuda")
+    assert any(generated(model, temperature=0.0))
+    assert not record.oddities
