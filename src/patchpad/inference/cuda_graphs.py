@@ -19,6 +19,7 @@ from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.compilation import first_words
+from patchpad.model.weights import PreciseLinear
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +39,13 @@ def captured_kernels(model: ByteLM) -> Kernels:
 
 
 def half_precision_linears(model: ByteLM) -> ByteLM:
-    """Returns a copy whose linear layers are in bf16; autocast would convert them at every step, to the same values."""
+    """Returns a copy whose linear layers are in bf16, as autocast makes them at every step; `PreciseLinear` stays."""
     fast = copy.deepcopy(model)
     fast.patch_threshold_nats = model.patch_threshold_nats  # shared: it may be stored anew
     if model.routing is not None and fast.routing is not None:
         fast.routing.threshold = model.routing.threshold
     for module in fast.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not isinstance(module, PreciseLinear):
             module.weight.data = module.weight.data.to(torch.bfloat16)
     return fast
 
