@@ -71,6 +71,24 @@ def test_the_ratio_loss_is_finite_at_a_size_of_one_and_without_bytes():
     assert float(ratio_loss(p, torch.zeros(1, 4, dtype=torch.bool), 5)) == 1.0
 
 
+def test_the_ratio_loss_of_parts_sums_to_that_of_the_whole_and_leaves_out_what_is_no_byte():
+    p = torch.rand(4, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    is_byte = torch.ones(4, 30, dtype=torch.bool)
+    is_byte[:, 0] = is_byte[2, 7:] = is_byte[3] = False
+    whole = ratio_loss(p, is_byte, 5)
+    torch.testing.assert_close(whole, ratio_loss(p[is_byte][None], is_byte[is_byte][None], 5))
+    num_bytes, share = is_byte.sum(), (p.detach() > 0.5)[is_byte].float().mean()
+    parts = [
+        ratio_loss(p[rows], is_byte[rows], 5, num_bytes=num_bytes, boundary_share=share)
+        for rows in (slice(0, 1), slice(1, 3), slice(3, 4))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+    (gradient,) = torch.autograd.grad(sum(parts), p)
+    (expected,) = torch.autograd.grad(whole, p)
+    torch.testing.assert_close(gradient, expected)
+    assert torch.equal(gradient != 0, is_byte)
+
+
 def test_the_confidence_is_exactly_one_and_passes_its_gradient():
     p = torch.tensor([[0.1, 0.5, 0.7, 1.0]], requires_grad=True)
     confidence = straight_through_confidence(p)

@@ -1,5 +1,6 @@
 """Which thresholds training uses in a step, and how they move after it."""
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from patchpad.patching.patchifiers import FixedPatchifier
 from patchpad.patching.triggers import RandomTrigger
 from patchpad.training.pass_scores import PassScores
 from patchpad.training.spread import ThresholdSpread
-from patchpad.training.thresholds import FollowedThreshold, quantile_for_rate
+from patchpad.training.thresholds import LAST_CHANGE, FollowedThreshold, num_newest, quantile_for_rate
 
 FRESH_SHARE = 0.8
 """The entropy head is fresh while its mean entropy is above this share of ln 257."""
@@ -54,6 +55,9 @@ class ThresholdSchedule:
         """Patches per byte aimed at."""
         self.patch_rate = torch.full_like(self.patch.nats, self.target_patch_rate)
         """Natural patch ends per byte that the patch threshold follows."""
+        shares = [min(MOST_CORRECTION_RATE, CORRECTION_PER_MEAN / num_newest(n)) for n in range(LAST_CHANGE + 1)]
+        self.correction_shares = torch.tensor(shares, dtype=self.patch_rate.dtype, device=self.device)
+        """By which its error corrects that rate, for each number of steps followed."""
         self.spread = ThresholdSpread(train, self.device) if train.threshold_spread > 0 else None
         self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
         self.passes: list[tuple[PassScores, int]] = []
@@ -160,8 +164,8 @@ class ThresholdSchedule:
             realised: patches per byte of the step.
             stays: whether the rate is left as it is.
         """
-        target, steps = self.target_patch_rate, self.patch.num_newest.clamp(min=1).to(self.patch_rate.dtype)
-        share = (CORRECTION_PER_MEAN / steps).clamp(max=MOST_CORRECTION_RATE)
+        target = self.target_patch_rate
+        share = self.correction_shares[self.patch.num_followed.clamp(max=LAST_CHANGE).view(1)].view(())
         corrected = self.patch_rate + share * (target - realised)
         corrected = corrected.clamp(target / MOST_CORRECTION, target * MOST_CORRECTION)
         self.patch_rate = torch.where(stays, self.patch_rate, corrected)
@@ -189,8 +193,9 @@ class ThresholdSchedule:
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(parts)).sum()
+    return functools.reduce(torch.add, parts)
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Float[Tensor, " score"]:
-    return torch.cat([part.flatten() for part in parts if part is not None])
+    flat = [part.flatten() for part in parts if part is not None]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
