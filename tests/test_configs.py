@@ -10,6 +10,7 @@ import pytest
 from patchpad.config import load_config, preset_names
 from patchpad.quickstart.run import CONFIG
 from patchpad.training import trainer
+from patchpad.training.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 PRESETS = preset_names()
@@ -26,7 +27,7 @@ def test_every_tiny_preset_trains(name, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"line {number} of a text, {number**2}" for number in range(400)))
     run = trainer.train(load_config(name, {"train.steps": "12"}), data=text, out=tmp_path / "run")
-    first, last = (trainer.read_metrics(run.path)[index]["train/bpb"] for index in (0, -1))
+    first, last = (read_metrics(run.path)[index]["train/bpb"] for index in (0, -1))
     assert last < first < math.log2(257) + 0.5
 
 

@@ -9,8 +9,9 @@ from patchpad.config import Config, DataConfig, TrainConfig
 from patchpad.patching.blending import BlendedTrigger
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import set_learning_rate
+from patchpad.training.sums import StepSums
 from patchpad.training.text import RunText
-from patchpad.training.trainer import StepSums, Trainer
+from patchpad.training.trainer import Trainer
 
 PATCH_BYTES = 16
 

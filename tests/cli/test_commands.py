@@ -10,7 +10,7 @@ import patchpad as package
 from patchpad.cli.train import parse_fields
 from patchpad.errors import ConfigError
 from patchpad.training.checkpoint import open_checkpoint
-from patchpad.training.trainer import read_metrics
+from patchpad.training.metrics import read_metrics
 
 POINT_KEYS = {
     "scratchpad_threshold_nats",

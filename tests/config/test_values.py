@@ -38,7 +38,7 @@ WRONG = {
     "object": object(),
 }
 unchecked = pytest.mark.unchecked  # the hook that checks shapes checks these types too, with an error of its own
-TAKES_BOOL = {"compile"}
+TAKES_BOOL = {"compile", "activation_checkpointing"}
 TAKES_TEXT = {"paths", "validation_paths"}
 """Fields of free text; every other one takes a word of a list, or a number."""
 

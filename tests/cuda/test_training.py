@@ -11,7 +11,8 @@ from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.evaluation.calibrate import calibrate
 from patchpad.model.byte_lm import ByteLM
 from patchpad.testing import BASELINE_KINDS, tiny_baseline_config
-from patchpad.training.trainer import read_metrics, train
+from patchpad.training.metrics import read_metrics
+from patchpad.training.trainer import train
 
 STEPS = 3
 CLOSE_NATS = 0.02

@@ -17,7 +17,7 @@ from patchpad.config import ModelConfig
 from patchpad.quickstart import run as job
 from patchpad.quickstart.record import DEFAULT_MINUTES, Request
 from patchpad.testing import random_documents
-from patchpad.training.trainer import read_metrics
+from patchpad.training.metrics import read_metrics
 
 TINY = ModelConfig(byte_dim=16, window_bytes=4, trunk_dim=16, trunk_heads=2, trunk_layers=1, context_bytes=128)
 

@@ -11,7 +11,7 @@ import pytest
 from patchpad.config import Config, ModelConfig, PatchifierConfig, TrainConfig, TriggerConfig
 from patchpad.errors import PatchpadError
 from patchpad.training import trainer
-from patchpad.training.trainer import read_metrics
+from patchpad.training.metrics import read_metrics
 
 
 class Hook:

@@ -113,7 +113,7 @@ def test_a_run_by_the_clock_saves_the_steps_it_made_and_ends_with_low_rates_and_
 
     def pass_time() -> None:
         clock.now += 1.0 if 3 <= run.step < 12 else 0.25
-        frozen.append(run.schedule.scratchpad.nats)
+        frozen.append(float(run.schedule.scratchpad.nats))
         planned.append(run.planned_steps)
 
     original = run.optimizer.step

@@ -16,7 +16,7 @@ from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, write_atomically
 from patchpad.training import checkpoint as files
-from patchpad.training import trainer
+from patchpad.training import metrics, trainer
 from patchpad.training.checkpoint import list_steps, load, open_checkpoint
 
 IDS = torch.tensor([[256, *b"the cat sat on 42 mats", 256, *b"o"]])
@@ -367,7 +367,7 @@ def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path, text, tools, 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer, "write_atomically", full)
+    monkeypatch.setattr(metrics, "write_atomically", full)
     run = trainer.train(tools.config(steps=2), data=text, out=tmp_path / "run", progress=tools.Hook()).path
     assert "cannot write" in caplog.text
     assert [line["step"] for line in tools.losses(run)] == [1, 2]

@@ -16,9 +16,10 @@ from patchpad.training import trainer
 from patchpad.training.checkpoint import load
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.optimizer import build_optimizer, set_learning_rate
+from patchpad.training.sums import StepSums
 from patchpad.training.text import RunText
 from patchpad.training.threshold_schedule import ThresholdSchedule
-from patchpad.training.trainer import StepSums, Trainer
+from patchpad.training.trainer import Trainer
 
 GRADIENT_TOLERANCE = 1e-6
 """Largest difference of two fp32 gradients whose sums are taken in another order, over the largest gradient."""
@@ -26,12 +27,11 @@ GRADIENT_TOLERANCE = 1e-6
 
 def gradients(config, data, tmp_path, steps=1):
     run = Trainer(config, tmp_path / "unused", RunText.open(DataConfig(paths=(str(data),))))
-    norm = math.nan
     sums = StepSums()
     for _ in range(steps):
-        norm = run.train_step(sums)
+        run.train_step(sums)
         run.step += 1
-    return [parameter.grad for parameter in run.model.parameters()], norm, sums, run
+    return [parameter.grad for parameter in run.model.parameters()], run.readings.gradient_norm, sums, run
 
 
 @pytest.mark.parametrize(("rows", "passes"), [(1, 4), (2, 2)])
@@ -66,9 +66,9 @@ def settled_step(config, data, tmp_path):
     run.schedule.scratchpad.nats = torch.tensor(2.5, dtype=torch.float64)
     run.model.store_patch_threshold(2.9)
     sums = StepSums()
-    norm = run.train_step(sums)
+    run.train_step(sums)
     run.step += 1
-    return [parameter.grad for parameter in run.model.parameters()], norm, sums, run
+    return [parameter.grad for parameter in run.model.parameters()], run.readings.gradient_norm, sums, run
 
 
 @pytest.mark.parametrize("patchifier", ["fixed", "entropy", "hnet"])
@@ -287,7 +287,7 @@ def test_device_that_this_machine_lacks_is_an_error_and_leaves_no_folder(tmp_pat
 
 def test_each_pass_takes_the_next_batch_and_each_step_its_learning_rate(tmp_path, text, tools, monkeypatch):
     asked, rates = [], []
-    original, rate = TrainingBatches.batch, trainer.learning_rate
+    original, rate = TrainingBatches.batch, learning_rate
     monkeypatch.setattr(TrainingBatches, "batch", lambda self, index: asked.append(index) or original(self, index))
     config = tools.config(steps=4, accumulation_steps=3, warmup_steps=2)
     run = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))

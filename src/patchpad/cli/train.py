@@ -49,6 +49,7 @@ def train(
         raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
 
     from patchpad.training import trainer
+    from patchpad.training.metrics import read_metrics
     from patchpad.training.progress import progress_for_stderr
 
     with progress_for_stderr() as progress:
@@ -58,7 +59,7 @@ def train(
         else:
             assert out is not None
             run = trainer.train(settings, data=data or None, out=out, progress=progress)
-    last = trainer.read_metrics(run.path)[-1]
+    last = read_metrics(run.path)[-1]
     if json:
         print_json({"run": str(run.path), **last})
     else:

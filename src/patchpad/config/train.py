@@ -90,8 +90,9 @@ class TrainConfig(Section):
     """Newest checkpoints kept; 0: all."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl`."""
-    compile: bool = False
-    """Compile what lies between the attention layers, on a CPU with the C++ compiler that this needs."""
+    compile: bool | None = None
+    """On CUDA the whole pass is compiled, unless this is false. Elsewhere true compiles what lies between the attention
+    layers, on a CPU with the C++ compiler that this needs."""
     activation_checkpointing: bool = False
     """Keep only the input of each trunk block, and compute the rest again in the backward pass: much less memory, and a
     training step makes up to a third more FLOPs."""

@@ -43,6 +43,8 @@ class LanguageModel(PreciseBuffers, ABC):
 
     padding_id = PADDING
     """Fills the ends of rows; the largest id that a full pass reads."""
+    is_one_graph = True
+    """Whether `predict_targets` is a function of tensors alone, which can be compiled as a whole."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

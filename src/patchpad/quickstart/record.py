@@ -19,7 +19,8 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.quickstart.content import Report
 from patchpad.quickstart.measuring import PROMPT, Measured
 from patchpad.training.budget import RECENT_STEPS
-from patchpad.training.trainer import Run, read_metrics
+from patchpad.training.metrics import read_metrics
+from patchpad.training.trainer import Run
 from patchpad.version import __version__
 
 REPORT, RESULT = "report.html", "quickstart.json"

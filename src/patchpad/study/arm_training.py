@@ -17,8 +17,9 @@ from patchpad.study.progress import StudyProgress
 from patchpad.study.provenance import commit
 from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_training
 from patchpad.training import checkpoint as files
+from patchpad.training.metrics import read_metrics
 from patchpad.training.text import RunText
-from patchpad.training.trainer import Trainer, read_metrics
+from patchpad.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """AdamW, and its state as plain tensors for safetensors."""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from patchpad.config import TrainConfig
@@ -37,6 +38,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Sets the next step's learning rate, of which each group takes its own ratio."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["learning_rate_ratio"]
+
+
+def update_if(optimizer: torch.optim.AdamW, condition: Bool[Tensor, ""]) -> None:
+    """Lets the next step change nothing, neither weights nor moments, if a condition on the device is false."""
+    optimizer.found_inf = (~condition).float()  # pyrefly: ignore  # fused AdamW looks for it
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The training loop of one process: a CPU, or one CUDA or MPS device."""
 
-import json
 import logging
 import math
 import time
@@ -10,30 +9,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
-from patchpad.data import Batch, TrainingBatches, cut_windows
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
 from patchpad.evaluation.bits_per_byte import evaluate
-from patchpad.files import strict_json, write_atomically
-from patchpad.model.block import compile_blocks, recompute_trunk
-from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.precision import autocast, trainable
+from patchpad.model.precision import trainable
 from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
 from patchpad.training.budget import Budget, StepBudget
-from patchpad.training.learning_rate import learning_rate
-from patchpad.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
-from patchpad.training.pass_scores import PassScores
+from patchpad.training.metrics import MetricsFile, describe
+from patchpad.training.optimizer import (
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
 from patchpad.training.progress import LogProgress, Progress
-from patchpad.training.ratio_loss import StepRatioLoss
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
+from patchpad.training.steps import TrainingSteps
+from patchpad.training.sums import StepSums
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 from patchpad.training.threshold_schedule import ThresholdSchedule
 
@@ -47,23 +44,6 @@ class Run:
     path: Path
     model: LanguageModel
     config: Config
-
-
-@dataclass
-class StepSums:
-    """Sums over the passes of a step, or over the steps between two lines of metrics."""
-
-    nats: float = 0.0
-    head_nats: float = 0.0
-    num_bytes: int = 0
-    num_scratchpads: int = 0
-    num_commits: int = 0
-    seconds: float = 0.0
-    """Time in training steps alone: no validation, no saving."""
-
-    def bits_per_byte(self, nats: float) -> float:
-        """Returns nats as bits per byte."""
-        return nats / (math.log(2) * max(1, self.num_bytes))
 
 
 def train(
@@ -157,38 +137,21 @@ def _finished(out: Path) -> Run:
     return Run(out, checkpoint.model().to(select_device(config.train.device)), config)
 
 
-class Trainer:
-    """State of a run between two steps."""
+class Trainer(TrainingSteps):
+    """A run: its steps, its folder and its text."""
 
     @trainable()
     def __init__(self, config: Config, out: Path, text: RunText) -> None:
-        self.config = replace(config, data=text.data)
+        super().__init__(replace(config, data=text.data), text.training)
         self.out = out
         self.text = text
-        self.device = select_device(config.train.device)
         self.text_facts: dict[str, Any] | None = None
         """What is stored of the text that the run began with; made by the first step."""
         self.file_states = {path: text.file_states[path] for path in text.mapped_files}
         """Last known state of the files that are read while the run goes on."""
-        model_config, train_config = config.model, config.train
-        self.batches = TrainingBatches(
-            cut_windows(text.training, model_config.context_bytes),
-            row_positions=model_config.context_bytes + 1,
-            batch_rows=train_config.batch_rows,
-            seed=train_config.seed,
-        )
-        self.model = build_model(model_config, seed=train_config.seed).to(self.device)
-        if train_config.compile:
-            compile_blocks(self.model)
-        if train_config.activation_checkpointing:
-            recompute_trunk(self.model)
-        self.optimizer = build_optimizer(self.model, train_config)
-        self.schedule = ThresholdSchedule(config, self.device)
-        self.step = 0
-        self.planned_steps: int | float = train_config.steps
-        """Steps of the whole run as its budget sees it; what the schedules reckon with."""
-        self.bytes_seen = 0
-        self.metrics: list[str] = []
+        self.metrics = MetricsFile(out / files.METRICS)
+        self.line: dict[str, Any] = {}
+        """The newest metrics, as they were last read."""
         self.interval = StepSums()
         """Sums since the last line of metrics; saved, so that a resumed run writes the same lines."""
         self.was_signalled = False
@@ -214,26 +177,29 @@ class Trainer:
         train_config = self.config.train
         budget = budget or StepBudget(train_config.steps)
         watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
-        with signals_noted() as stop:
+        with signals_noted() as stop, self.prefetching():
             is_end = budget.is_over(self.step)
             while not is_end:
                 self.planned_steps = budget.planned_steps(self.step)
                 started, seen = time.perf_counter(), self.bytes_seen
-                gradient_norm = self.train_step(self.interval)
+                self.train_step(self.interval)
+                self.step += 1
+                is_end = budget.is_over(self.step)
+                validates = is_end or _is_due(self.step, train_config.validate_every)
+                has_line = validates or self.step % train_config.log_every == 0
+                if has_line or not self.line:
+                    self.read(self.interval)
                 seconds = time.perf_counter() - started
                 self.interval.seconds += seconds
                 if watch is not None:
                     watch.step(self.bytes_seen - seen, seconds)
-                self.step += 1
-                is_end = budget.is_over(self.step)
-                line = self._describe(self.interval, gradient_norm)
+                line = self._newest_line()
                 if is_end:
                     self.planned_steps = self.step
-                if is_end or self.step % train_config.log_every == 0 or _is_due(self.step, train_config.validate_every):
-                    if is_end or _is_due(self.step, train_config.validate_every):
+                if has_line:
+                    if validates:
                         line["val/bpb"] = self.validate()
-                    self.metrics.append(strict_json(line))
-                    self._write_metrics()
+                    self.metrics.add(line)
                     self.interval = StepSums()
                 with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
                     progress.update(self.step, round(self.planned_steps), line)
@@ -248,69 +214,36 @@ class Trainer:
         self.finish()
         return Run(self.out, self.model.eval(), self.config)
 
-    def train_step(self, sums: StepSums) -> float:
-        """Makes one optimizer step and adds what it saw to `sums`; returns the gradient norm before clipping."""
-        train_config = self.config.train
-        self.model.train()
-        accumulation = train_config.accumulation_steps
-        first = self.step * accumulation
-        batches = [self.batches.batch(first + index).to(self.device) for index in range(accumulation)]
-        num_targets = sum(batch.num_targets for batch in batches)
-        bytes_read = sum(batch.num_bytes_read for batch in batches)
-        ratio_loss = StepRatioLoss.of_step(self.model, [batch.byte_ids for batch in batches], bytes_read)
-        self.optimizer.zero_grad(set_to_none=True)
-        for pass_number, batch in enumerate(batches):
-            self._accumulate(batch, num_targets, sums, pass_number, ratio_loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
-        self._require_finite(float(norm), "gradient")
-        set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
-        self.optimizer.step()
-        self.schedule.move(self.model, self.step, self.planned_steps)
-        return float(norm)
-
-    def _accumulate(
-        self, batch: Batch, num_targets: int, sums: StepSums, pass_number: int, ratio_loss: StepRatioLoss | None
-    ) -> None:
-        """Adds the gradients of one batch, weighted by its share of the step's targets."""
-        decisions = self.schedule.decisions(self.model, self.step, pass_number)
-        with autocast(self.device):
-            predicted = self.model.predict_targets(batch.byte_ids, batch.targets, decisions)
-            nats, head_nats, output = predicted.nats, predicted.entropy_head_nats, predicted.output
-            loss = nats.sum() / num_targets
-            if head_nats is not None:
-                loss = loss + self.config.train.entropy_head_weight * head_nats.sum() / num_targets
-                sums.head_nats += float(head_nats.detach()[batch.is_byte].sum())
-            if output is not None and ratio_loss is not None:
-                loss = loss + self.config.train.ratio_loss_weight * ratio_loss.of_pass(output)
-        self._require_finite(float(loss.detach()), "loss")
-        loss.backward()
-        num_bytes = batch.num_bytes
-        sums.nats += float(nats.detach()[batch.is_byte].sum())
-        sums.num_bytes += num_bytes
-        self.bytes_seen += num_bytes
-        sums.num_commits += int(predicted.num_commits)
-        sums.num_scratchpads += int(predicted.num_scratchpads)
-        if output is not None:
-            self.schedule.observe(PassScores.of(self.model, output), batch.num_bytes_read)
+    def _newest_line(self) -> dict[str, Any]:
+        """Returns the newest metrics; what is still on the device is as it was last read."""
+        if self.unread_sums is None and self.readings is not None:
+            self.line = describe(
+                self.config,
+                self.interval,
+                self.readings,
+                step=self.step,
+                bytes_seen=self.bytes_seen,
+                planned_steps=self.planned_steps,
+            )
+        return {**self.line, "step": self.step, "bytes_seen": self.bytes_seen}
 
     def validate(self) -> float:
         """Returns bits per byte on the held-out text at the stored threshold."""
+        self.checks.finish()
         try:
             point = evaluate(self.model, self.text.validation, limit_bytes=self.config.train.validation_bytes)[0]
         except TrainingError:  # it says nothing of this run
-            self._require_finite(math.nan, "validation loss")
+            self.checks.require_finite(math.nan, "validation loss", self.step)
             raise
         return point.bits_per_byte
 
-    def _require_finite(self, value: float, what: str) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"training has diverged: the {what} is {value} after {self.step} steps",
-                hint=f"Train into a new folder with a train.learning_rate below {self.config.train.learning_rate}.",
-            )
-
     def save(self) -> None:
-        """Saves a step folder, then removes old ones."""
+        """Saves a step folder, then removes old ones.
+
+        Raises:
+            TrainingError: a step that was not checked yet has diverged.
+        """
+        self.checks.finish()
         self._report_changed_files()
         steps = round(self.planned_steps)
         if steps != self.config.train.steps:
@@ -328,7 +261,7 @@ class Trainer:
                 "interval": asdict(self.interval),
                 "text": self.text_facts,
             },
-            metrics="".join(line + "\n" for line in self.metrics),
+            metrics=self.metrics.text,
         )
         files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
 
@@ -360,51 +293,19 @@ class Trainer:
         self.schedule.restore(state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
-        metrics = checkpoint.path / files.METRICS
-        self.metrics = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        self.metrics.restore(checkpoint.path)
         logger.info("resuming %s at step %d", self.out, self.step)
 
     def finish(self) -> None:
         """Writes the run's own files beside its checkpoints."""
         try:
-            files.write_files(self.out, self.model, self.config, "".join(line + "\n" for line in self.metrics))
+            files.write_files(self.out, self.model, self.config, self.metrics.text)
             files.write_manifest(self.out)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot save {self.out}: {error}; its newest checkpoint is intact",
                 hint=f"Free some space, then run: patchpad train --resume {quoted(self.out)}",
             ) from error
-
-    def _describe(self, sums: StepSums, gradient_norm: float) -> dict[str, Any]:
-        num_bytes = max(1, sums.num_bytes)
-        line = {
-            "step": self.step,
-            "bytes_seen": self.bytes_seen,
-            "train/bpb": sums.bits_per_byte(sums.nats),
-            "learning_rate": learning_rate(self.step - 1, self.config.train, self.planned_steps),
-            "gradient_norm": gradient_norm,
-            "scratchpads_per_byte": sums.num_scratchpads / num_bytes,
-            "patches_per_byte": sums.num_commits / num_bytes,
-            "scratchpad_threshold_nats": float(self.model.scratchpad_threshold_nats),
-            "bytes_per_second": sums.num_bytes / sums.seconds,
-        }
-        if self.config.model.cuts_by_entropy:
-            line["patch_threshold_nats"] = float(self.model.patch_threshold_nats)
-        if self.config.model.reads_entropy:
-            line["train/entropy_head_bpb"] = sums.bits_per_byte(sums.head_nats)
-        return line
-
-    def _write_metrics(self) -> None:
-        try:
-            write_atomically(self.out / files.METRICS, "".join(line + "\n" for line in self.metrics))
-        except OSError as error:  # a full disk must not end a run that can still be saved later
-            logger.warning("cannot write %s: %s", self.out / files.METRICS, error)
-
-
-def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's metrics."""
-    path = Path(run) / files.METRICS
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _content(state: FileState | None) -> tuple[int, ...] | None:

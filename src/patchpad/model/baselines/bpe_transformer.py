@@ -29,6 +29,8 @@ class BpeTransformer(PlainTransformer):
     Ids of `forward` and of `patchpad.step` are tokens: 0..255 bytes, 256 the separator, then learned ones.
     """
 
+    is_one_graph = False  # the host finds the tokens
+
     @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config, config.bpe_vocab_size + 1, config.bpe_vocab_size)

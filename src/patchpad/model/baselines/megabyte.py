@@ -109,6 +109,8 @@ class LocalModel(nn.Module):
 class MegaByte(Baseline):
     """MegaByte without its options: no strided inference, no cross-patch attention."""
 
+    is_one_graph = False  # the host counts the patches of the longest row
+
     @plain_defaults()
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(config)

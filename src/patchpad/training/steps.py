@@ -1,0 +1,134 @@
+"""Optimizer steps: batches in, weights and thresholds changed, sums out."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchpad.config import Config
+from patchpad.data import Corpus, PrefetchedBatches, TrainingBatches, cut_windows
+from patchpad.device import select_device
+from patchpad.model.block import recompute_trunk
+from patchpad.model.build import build_model
+from patchpad.model.precision import trainable
+from patchpad.training.learning_rate import learning_rate
+from patchpad.training.metrics import Readings
+from patchpad.training.optimizer import build_optimizer, set_learning_rate, update_if
+from patchpad.training.passes import PassWeights, TrainingPasses
+from patchpad.training.reading import FiniteChecks, is_finite
+from patchpad.training.room import MULTIPLE
+from patchpad.training.sums import StepSums
+from patchpad.training.threshold_schedule import ThresholdSchedule
+
+
+class TrainingSteps:
+    """State of training between two steps.
+
+    Args:
+        config: of the run.
+        training: the text to train on.
+    """
+
+    @trainable()
+    def __init__(self, config: Config, training: Corpus) -> None:
+        self.config = config
+        model_config, train_config = config.model, config.train
+        self.device = select_device(train_config.device)
+        on_cuda, row_positions = self.device.type == "cuda", model_config.context_bytes + 1
+        width = MULTIPLE * math.ceil(row_positions / MULTIPLE) if on_cuda else None
+        self.batches = TrainingBatches(
+            cut_windows(training, model_config.context_bytes),
+            row_positions=row_positions,
+            batch_rows=train_config.batch_rows,
+            seed=train_config.seed,
+            width=width,
+        )
+        self.feed: TrainingBatches | PrefetchedBatches = self.batches
+        """Where the steps take their batches from."""
+        self.model = build_model(model_config, seed=train_config.seed).to(self.device)
+        if train_config.activation_checkpointing:
+            recompute_trunk(self.model)
+        self.passes = TrainingPasses(self.model, config, width)
+        self.optimizer = build_optimizer(self.model, train_config)
+        self.checks = FiniteChecks(late=on_cuda, learning_rate=train_config.learning_rate)
+        self.schedule = ThresholdSchedule(config, self.device)
+        self.step = 0
+        self.planned_steps: int | float = train_config.steps
+        """Steps of the whole run as its budget sees it; what the schedules reckon with."""
+        self.bytes_seen = 0
+        self.unread_sums: Float[Tensor, "4"] | None = None
+        """Sums of passes that are still on the device."""
+        self.gradient_norm: Float[Tensor, ""] | None = None
+        """Of the newest step, before clipping."""
+        self.readings: Readings | None = None
+        """What `read` last found."""
+
+    def train_step(self, sums: StepSums) -> None:
+        """Makes one optimizer step and adds what it saw to `sums`.
+
+        On CUDA nothing is read from the device but the number of slots of each pass: what was summed there is added by
+        `read`, and numbers that are not finite are noticed a step later, while the step itself changes no weights.
+
+        Raises:
+            TrainingError: a loss or the gradient is not finite; see `FiniteChecks`.
+        """
+        train_config = self.config.train
+        self.model.train()
+        first = self.step * train_config.accumulation_steps
+        numbers = range(first, first + train_config.accumulation_steps)
+        batches = [self.feed.batch(number).to(self.device) for number in numbers]
+        weights = PassWeights.of_step(self.model, batches, train_config)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for pass_number, batch in enumerate(batches):
+            decisions = self.schedule.decisions(self.model, self.step, pass_number)
+            result = self.passes.run(batch, decisions, weights)
+            losses.append(result.loss.detach())
+            result.loss.backward()
+            self.unread_sums = result.sums if self.unread_sums is None else self.unread_sums + result.sums
+            sums.num_bytes += batch.num_bytes
+            self.bytes_seen += batch.num_bytes
+            self.schedule.observe(result.scores, batch.num_bytes_read)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
+        self.checks.note(self.step, losses, norm)
+        set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
+        if self.checks.late:
+            update_if(self.optimizer, is_finite(losses, norm))
+        self.optimizer.step()
+        self.schedule.move(self.model, self.step, self.planned_steps)
+        self.gradient_norm = norm
+        if not self.checks.late:
+            self.read(sums)
+
+    def read(self, sums: StepSums) -> None:
+        """Reads what the steps since the last call left on the device: sums, which are added, and `readings`."""
+        if self.unread_sums is None:
+            return
+        model = self.model
+        newest = (self.gradient_norm, model.scratchpad_threshold_nats, model.patch_threshold_nats)
+        wide = [value.to(self.unread_sums.dtype) for value in newest if value is not None]
+        *summed, norm, threshold, patch_threshold = torch.cat((self.unread_sums, torch.stack(wide))).tolist()
+        sums.add(*summed)
+        self.unread_sums = None
+        self.readings = Readings(
+            gradient_norm=norm, scratchpad_threshold_nats=threshold, patch_threshold_nats=patch_threshold
+        )
+
+    @contextmanager
+    def prefetching(self) -> Iterator[None]:
+        """Lets a thread make the batches of the steps inside, where they can be copied while the device computes."""
+        if self.device.type != "cuda":
+            yield
+            return
+        ahead = PrefetchedBatches(
+            lambda index: self.batches.batch(index).pinned(), ahead=max(2, self.config.train.accumulation_steps)
+        )
+        self.feed = ahead
+        try:
+            yield
+        finally:
+            self.feed = self.batches
+            ahead.close()
