@@ -1,11 +1,12 @@
 """Models of the guards: small, but with more bytes than a block of FlexAttention has."""
 
+from dataclasses import replace
 from importlib import resources
 from typing import cast
 
 import torch
 
-from patchpad.config import ModelConfig, PatchifierConfig, PatchifierKind, TriggerConfig, TriggerKind
+from patchpad.config import Config, ModelConfig, PatchifierConfig, PatchifierKind, TriggerConfig, TriggerKind
 from patchpad.model.byte_lm import ByteLM
 
 TEXT = str(resources.files("patchpad") / "data" / "bundled" / "austen_validation.jsonl.xz")
@@ -54,3 +55,14 @@ def never_ending(config: ModelConfig, *, seed: int = 0) -> ByteLM:
         if model.entropy_head is not None:
             model.entropy_head.lm_head.weight.mul_(30)
     return model
+
+
+def run_config(model: ModelConfig, device: str = "cuda", **options) -> Config:
+    """Returns the configuration of a run of three steps, without saving and validating in between."""
+    config = Config(model=model)
+    options = {"batch_rows": 2, "validate_every": 0, "checkpoint_every": 0, "log_every": 1, "steps": 3, **options}
+    return replace(
+        config,
+        train=replace(config.train, device=device, validation_bytes=600, **options),
+        data=replace(config.data, paths=(TEXT,)),
+    )

@@ -17,14 +17,15 @@ RECORD = pytest.StashKey["pretended_cuda.Record"]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ends at once, and well, where no device can be pretended."""
+    config.addinivalue_line("markers", "measures: counts bytes, FLOPs and memory of the pretended device")
     if missing is not None:
         pytest.exit(f"the tests on a pretended CUDA device are skipped: {missing}", returncode=0)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Gives each test a record of its own."""
-    with pretended_cuda.recording() as record:
+    """Gives each test a record of its own; those that ask for bytes, FLOPs or memory are marked `measures`."""
+    with pretended_cuda.recording(measures=item.get_closest_marker("measures") is not None) as record:
         item.stash[RECORD] = record
         try:
             return (yield)

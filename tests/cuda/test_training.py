@@ -4,29 +4,19 @@ import math
 from dataclasses import replace
 
 import pytest
-from cuda_models import CASES, TEXT, small_config
+import torch
+from cuda_models import CASES, run_config, small_config
 
-from patchpad.config import Config
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.evaluation.calibrate import calibrate
+from patchpad.model import flex_attention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.testing import BASELINE_KINDS, tiny_baseline_config
 from patchpad.training.metrics import read_metrics
 from patchpad.training.trainer import train
 
-STEPS = 3
 CLOSE_NATS = 0.02
 """Bits per byte of a run in bf16 and of one in fp32 differ by less, while both have learned little."""
-
-
-def run_config(model, device: str = "cuda", **options) -> Config:
-    config = Config(model=model)
-    options = {"batch_rows": 2, "validate_every": 0, "checkpoint_every": 0, "log_every": 1, **options}
-    return replace(
-        config,
-        train=replace(config.train, device=device, steps=STEPS, validation_bytes=600, **options),
-        data=replace(config.data, paths=(TEXT,)),
-    )
 
 
 @pytest.mark.parametrize(("patchifier", "trigger"), CASES)
@@ -69,3 +59,19 @@ def test_calibration_and_evaluation_run_on_the_device(record, tmp_path):
     assert abs(found[0].bits_per_byte - expected[0].bits_per_byte) < CLOSE_NATS
     calibrate(model, text, limit_bytes=600)
     assert not record.oddities
+
+
+@pytest.mark.parametrize("trigger", ["never", "entropy"])
+def test_a_first_batch_without_slots_trains_and_leaves_attention_as_it_is(trigger):
+    model = ByteLM(small_config(trigger=trigger)).to("cuda")
+    ids = torch.tensor([[256, 65, 66]]).to("cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        predicted = model.predict_targets(
+            ids, torch.tensor([[65, 66, 256]]).to("cuda"), model.decisions(math.inf, batch=1)
+        )
+    assert int(predicted.num_commits) == int(predicted.num_scratchpads) == 0
+    predicted.nats.sum().backward()
+    assert not flex_attention.has_given_up()
+    found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert found
+    assert all(bool(gradient.isfinite().all()) for gradient in found)

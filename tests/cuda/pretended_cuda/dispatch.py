@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from pretended_cuda.record import device_of, has_values, line_of_package, size_of
-from pretended_cuda.tensor import CudaTensor, Device, OnThisThread
+from pretended_cuda.tensor import CudaTensor, Device, OnThisThread, placed
 
 NO_KERNEL = {
     *("_unsafe_view", "_reshape_alias", "reshape", "lift_fresh", "is_same_size", "sym_size", "sym_stride", "sym_numel"),
@@ -79,13 +79,18 @@ class Arguments:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.on_device: list[CudaTensor] = []
         self.on_host: list[Tensor] = []
+        self.lacks_values = False
+        """Whether some tensors have shapes alone."""
         self.args = tuple(self._real(value) for value in args)
         self.kwargs = {key: self._real(value) for key, value in kwargs.items()}
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, CudaTensor):
             self.on_device.append(value)
-            return value.host
+            host = value.host
+            if host.is_meta:
+                self.lacks_values = True
+            return host
         if isinstance(value, Tensor):
             self.on_host.append(value)
         elif isinstance(value, list | tuple) and value and not isinstance(value[0], int | float):
@@ -116,7 +121,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _note_waits(facts.name, given, target)
     if to_device:
         given.kwargs["device"] = torch.device("cpu")
-    if not all(has_values(tensor) for tensor in given.tensors()):
+    if given.lacks_values:
         if facts.name == "_local_scalar_dense":
             return 1.0 if on_device[0].dtype.is_floating_point else 0
         _forget_values(facts, given)
@@ -228,7 +233,10 @@ def _note_kernel(name: str, func: Any, given: Arguments, made: Any) -> None:
         count = flop_registry.get(getattr(func, "overloadpacket", None))
         return count(*given.args, **given.kwargs, out_val=made) if count is not None else 0
 
-    Device.record.kernel(name, moved, flops)
+    if Device.record.measures:
+        Device.record.kernel(name, moved(), flops())
+    else:
+        Device.record.kernel(name)
 
 
 def _forget_values(facts: Facts, given: Arguments) -> None:
@@ -268,8 +276,7 @@ def _wrapped(
 
 def _wrap(made: Any) -> Any:
     if isinstance(made, Tensor):
-        Device.record.hold(made)
-        return CudaTensor(made)
+        return placed(made)
     if isinstance(made, list | tuple):
         return type(made)(_wrap(part) for part in made)
     return made

@@ -1,5 +1,6 @@
 """FlexAttention on the pretended device: one kernel each way, which computes only the blocks that the mask lists."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import AuxOutput
 
 from pretended_cuda.record import bytes_of, has_values
-from pretended_cuda.tensor import CudaTensor, Device
+from pretended_cuda.tensor import CudaTensor, Device, one_kernel
 
 BLOCK = 128
 
@@ -53,30 +54,24 @@ class _Flex(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Parts | None, scale: float, flops: int
     ) -> tuple[Tensor, Tensor]:
-        Device.record.kernel("flex_attention", bytes_of(query, query, key, value), flops)
-        mixed, log_sum = (_on_device(made) for made in _attend(*_hosts(query, key, value), parts, scale))
+        attend = functools.partial(_attend, parts=parts, scale=scale)
+        moved = bytes_of(query, query, key, value)
+        mixed, log_sum = one_kernel("flex_attention", attend, query, key, value, moved=moved, flops=flops)
         ctx.save_for_backward(query, key, value, mixed, log_sum)
-        ctx.parts, ctx.scale, ctx.flops = parts, scale, flops
+        ctx.attend, ctx.flops = attend, flops
         return mixed, log_sum
 
     @staticmethod
-    def backward(ctx: Any, of_mixed: Tensor, of_log_sum: Tensor) -> tuple[Any, ...]:  # pyrefly: ignore
+    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Any, ...]:  # pyrefly: ignore
+        def gradients(query: Tensor, key: Tensor, value: Tensor, *of_outputs: Tensor) -> tuple[Tensor, ...]:
+            with torch.inference_mode(False), torch.enable_grad():
+                inputs = [part.detach().requires_grad_() for part in (query, key, value)]
+                return torch.autograd.grad(ctx.attend(*inputs), inputs, of_outputs, materialize_grads=True)
+
         query, key, value, *_ = ctx.saved_tensors
-        Device.record.kernel("flex_attention_backward", 2 * bytes_of(query, query, key, value), ctx.flops * 5 // 2)
-        with torch.enable_grad():
-            copies = [part.detach().requires_grad_() for part in _hosts(query, key, value)]
-            made = _attend(*copies, ctx.parts, ctx.scale)
-        gradients = torch.autograd.grad(made, copies, _hosts(of_mixed, of_log_sum), materialize_grads=True)
-        return (*(_on_device(gradient) for gradient in gradients), None, None, None)
-
-
-def _hosts(*tensors: Any) -> list[Tensor]:
-    return [tensor.host for tensor in tensors]
-
-
-def _on_device(made: Tensor) -> CudaTensor:
-    Device.record.hold(made)
-    return CudaTensor(made)
+        counts = {"moved": 2 * bytes_of(query, query, key, value), "flops": ctx.flops * 5 // 2}
+        made = one_kernel("flex_attention_backward", gradients, query, key, value, *of_outputs, **counts)
+        return (*made, None, None, None)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, parts: Parts | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -107,7 +102,7 @@ def _listed(block_mask: Any, query: Tensor, key: Tensor) -> tuple[Parts | None, 
         lists.append((block_mask.full_kv_num_blocks, block_mask.full_kv_indices))
     if not all(has_values(counts.host) for counts, _ in lists):
         return None, 0
-    listed = [_is_listed(*_hosts(counts, blocks), key.shape[2] // BLOCK) for counts, blocks in lists]
+    listed = [_is_listed(counts.host, blocks.host, key.shape[2] // BLOCK) for counts, blocks in lists]
     num_blocks = sum(int(counts.host.sum()) for counts, _ in lists)
     if not has_values(query.host):
         return None, num_blocks

@@ -10,41 +10,47 @@ from torch.nn.attention import flex_attention as flex
 
 from pretended_cuda import flex_kernel
 from pretended_cuda.record import bytes_of
-from pretended_cuda.tensor import CudaTensor, Device
+from pretended_cuda.tensor import CudaTensor, Device, one_kernel
+
+TORCHS_SILU = F.silu
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        with Device.record.one_kernel("fused_rms_norm", 2 * bytes_of(states)):
-            inverse = torch.rsqrt(states.square().mean(-1, keepdim=True) + epsilon)
-            normed = states * inverse * weight
-        ctx.save_for_backward(states, weight, inverse)
-        return normed
+        ctx.save_for_backward(states, weight)
+        ctx.epsilon = epsilon
+
+        def norm(states: Tensor, weight: Tensor) -> Tensor:
+            return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + epsilon) * weight
+
+        return one_kernel("fused_rms_norm", norm, states, weight, moved=2 * bytes_of(states))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # pyrefly: ignore
-        states, weight, inverse = ctx.saved_tensors
-        with Device.record.one_kernel("fused_rms_norm_backward", 5 * bytes_of(states)):
+        def gradients(gradient: Tensor, states: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+            inverse = torch.rsqrt(states.square().mean(-1, keepdim=True) + ctx.epsilon)
             normed, weighted = states * inverse, gradient * weight
             of_states = inverse * (weighted - normed * (weighted * normed).mean(-1, keepdim=True))
-            of_weight = (gradient * normed).flatten(0, -2).sum(0)
-        return of_states, of_weight, None
+            return of_states, (gradient * normed).flatten(0, -2).sum(0)
+
+        moved = 5 * bytes_of(gradient)
+        return *one_kernel("fused_rms_norm_backward", gradients, gradient, *ctx.saved_tensors, moved=moved), None
 
 
 class _Silu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor) -> Tensor:
         ctx.save_for_backward(states)
-        with Device.record.one_kernel("silu", 2 * bytes_of(states)):
-            return states * torch.sigmoid(states)
+        return one_kernel("silu", TORCHS_SILU, states, moved=2 * bytes_of(states))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (states,) = ctx.saved_tensors
-        with Device.record.one_kernel("silu_backward", 3 * bytes_of(states)):
+        def of_states(gradient: Tensor, states: Tensor) -> Tensor:
             share = torch.sigmoid(states)
             return gradient * share * (1 + states * (1 - share))
+
+        return one_kernel("silu_backward", of_states, gradient, *ctx.saved_tensors, moved=3 * bytes_of(gradient))
 
 
 def _scaled_dot_product_attention(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -65,8 +71,16 @@ def _scaled_dot_product_attention(plain: Callable[..., Tensor]) -> Callable[...,
             Device.record.odd("SDPA takes its many small kernels: a last stride is not 1")
         flops = 4 * query[..., 0].numel() * key.shape[-2] * query.shape[-1]
         moved = bytes_of(query, query, key, value)
-        with Device.record.one_kernel("sdpa" if is_fused else "sdpa_math", moved, flops):
-            return plain(query, key, value, attn_mask, *args, **kwargs)
+        name = "sdpa" if is_fused else "sdpa_math"
+        if torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value)):
+            with Device.record.one_kernel(name, moved, flops):
+                return plain(query, key, value, attn_mask, *args, **kwargs)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor) -> Tensor:
+            return plain(query, key, value, mask[0] if mask else None, *args, **kwargs)
+
+        masks = [] if attn_mask is None else [attn_mask]
+        return one_kernel(name, attend, query, key, value, *masks, moved=moved, flops=flops)
 
     return scaled_dot_product_attention
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from pretended_cuda.tensor import Device
+from pretended_cuda.tensor import Device, no_modes
 
 
 class Graph:
@@ -23,13 +22,11 @@ class Graph:
         record = Device.record
         record.kernel("graph replay")
         record.replayed[record.phase] += self.num_kernels
-        for func, args, kwargs, made, mutates in self.tape:
-            again = func(*args, **kwargs)
-            if mutates:
-                continue
-            for before, after in zip(_tensors(made), _tensors(again), strict=True):
-                if before.numel() and before.untyped_storage()._cdata != after.untyped_storage()._cdata:
-                    before.copy_(after)
+        with no_modes():
+            for func, args, kwargs, made, mutates in self.tape:
+                again = func(*args, **kwargs)
+                if not mutates:
+                    _overwrite(made, again)
 
     def reset(self) -> None:
         """Forgets what was captured."""
@@ -40,8 +37,14 @@ class Graph:
         return (0, 0)
 
 
-def _tensors(made: Any) -> list[Tensor]:
-    return [part for part in tree_leaves(made) if isinstance(part, Tensor)]
+def _overwrite(made: Any, again: Any) -> None:
+    """Puts what an operation has made this time where it was put when it was captured."""
+    if isinstance(made, Tensor):
+        if made.numel() and made.untyped_storage()._cdata != again.untyped_storage()._cdata:
+            made.copy_(again)
+    elif isinstance(made, list | tuple):
+        for before, after in zip(made, again, strict=True):
+            _overwrite(before, after)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,9 +24,13 @@ class Record:
 
     A wait is whatever makes the host stand still until the device has caught up: reading a value, a copy that is not
     `non_blocking` or not to or from pinned memory, a shape that follows from values, an event.
+
+    Args:
+        measures: count bytes, FLOPs and memory too, which takes a third of the time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, measures: bool = True) -> None:
+        self.measures = measures
         self.waits: Counter[tuple[str, str, str]] = Counter()
         """By phase, line of the package, and reason."""
         self.kernels: Counter[tuple[str, str]] = Counter()
@@ -68,6 +72,10 @@ class Record:
         finally:
             self._phase = before
 
+    def begin_phase(self, name: str) -> None:
+        """Counts what comes next under a name."""
+        self._phase = name
+
     def num_waits(self, phase: str) -> int:
         """Returns how often the host has waited."""
         return sum(count for (of, *_), count in self.waits.items() if of == phase)
@@ -107,14 +115,15 @@ class Record:
         if not self._muted:
             self.oddities[line_of_package(), what] += 1
 
-    def kernel(self, name: str, moved: int | Callable[[], int] = 0, flops: int | Callable[[], int] = 0) -> None:
+    def kernel(self, name: str, moved: int = 0, flops: int = 0) -> None:
         """Notes a kernel, the bytes that it moves, and its FLOPs."""
         if self._muted:
             return
         key = self.phase, name
         self.kernels[key] += 1
-        self.bytes_moved[key] += moved() if callable(moved) else moved
-        self.flops[key] += flops() if callable(flops) else flops
+        if self.measures:
+            self.bytes_moved[key] += moved
+            self.flops[key] += flops
         if self.notes_lines:
             self.kernel_lines[key[0], line_of_package()] += 1
 
@@ -136,6 +145,8 @@ class Record:
 
     def hold(self, host: Tensor) -> None:
         """Counts a tensor's memory until it is freed."""
+        if not self.measures:
+            return
         storage = host.untyped_storage()
         key = storage._cdata
         if key in self._storages:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as no_modes
 
 from pretended_cuda.record import Record
 from pretended_cuda.transfers import Transfers
@@ -35,9 +36,9 @@ class Device:
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[Record]:
-    """Counts what runs inside in a record of its own."""
-    before, Device.record = Device.record, Record()
+def recording(*, measures: bool = True) -> Iterator[Record]:
+    """Counts what runs inside in a record of its own; see `Record`."""
+    before, Device.record = Device.record, Record(measures=measures)
     try:
         yield Device.record
     finally:
@@ -119,3 +120,28 @@ class OnThisThread(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled here, and each call would pay for it
+
+
+def placed(made: Tensor) -> CudaTensor:
+    """Returns a tensor of the device with these values, and counts its memory."""
+    Device.record.hold(made)
+    return CudaTensor(made)
+
+
+def one_kernel(name: str, function: Callable[..., Any], *tensors: Any, moved: int, flops: int = 0) -> Any:
+    """Runs a function of many operations on what lies behind tensors of the device, as one kernel of it.
+
+    Args:
+        name: of the kernel.
+        function: takes and returns tensors of the CPU; without gradients.
+        tensors: of the device.
+        moved: bytes that the kernel reads and writes.
+        flops: of the kernel.
+    """
+    Device.record.kernel(name, moved, flops)
+    hosts = [tensor.host for tensor in tensors]
+    with no_modes():
+        made = function(*hosts)
+    if Device.tape is not None:
+        Device.tape.append((function, hosts, {}, made, False))
+    return placed(made) if isinstance(made, Tensor) else tuple(map(placed, made))
