@@ -46,22 +46,30 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" else torch.float32
 
 
-def products(shapes: Sequence[Shape], device: str) -> dict[str, Work]:
-    """Returns matrix products of the given shapes, by a name that begins with `PRODUCT`."""
-    return {f"{PRODUCT} {' x '.join(map(str, shape))}": _product(shape, device) for shape in shapes}
+def products(shapes: Sequence[Shape], device: str, least_flops: float | None = None) -> dict[str, Work]:
+    """Returns matrix products of the given shapes, by a name that begins with `PRODUCT`.
+
+    Args:
+        shapes: of the products.
+        device: "cpu" or "cuda".
+        least_flops: a timed product is repeated until it has done as much; default: by the device.
+    """
+    least_flops = LEAST_FLOPS[device] if least_flops is None else least_flops
+    return {f"{PRODUCT} {' x '.join(map(str, shape))}": _product(shape, device, least_flops) for shape in shapes}
 
 
-def _product(shape: Shape, device: str) -> Work:
+def _product(shape: Shape, device: str, least_flops: float) -> Work:
     rows, inner, columns = shape
     options = {"device": device, "dtype": compute_dtype(device)}
     left, right = torch.randn(rows, inner, **options), torch.randn(inner, columns, **options)
-    out = torch.empty(rows, columns, **options)
     flops = 2 * rows * inner * columns
-    repeats = math.ceil(LEAST_FLOPS[device] / flops)
+    repeats = math.ceil(least_flops / flops)
+    # A CPU would fetch new memory for each result; on CUDA torch keeps it at hand.
+    given = {} if device == "cuda" else {"out": torch.empty(rows, columns, **options)}
 
     def task() -> None:
         for _ in range(repeats):
-            torch.mm(left, right, out=out)
+            torch.mm(left, right, **given)
 
     return Work(task, flops=repeats * flops)
 

@@ -35,9 +35,10 @@ WARM_STEPS = 2
 """Steps before the timed ones: the first compiles and makes the optimizer's state."""
 SECONDS_TO_RETRY = 3
 """Until a step that found too little memory beside other processes is tried again."""
-PRODUCT_SIDE = {"cuda": 8192, "cpu": 512}
-PROMPT_BYTES = {"cuda": 512, "cpu": 32}
-RUN_BYTES = {"cuda": 64, "cpu": 16}
+TINY = "tiny"
+PRODUCT_SIDE, TINY_PRODUCT_SIDE, TINY_PRODUCT_FLOPS = 8192, 256, 1e6
+PROMPT_BYTES, TINY_PROMPT_BYTES = 512, 10
+RUN_BYTES, TINY_RUN_BYTES = 64, 6
 """Bytes per row that a run generates."""
 
 RowList = list[dict[str, Any]]
@@ -87,8 +88,8 @@ def _training_rows(name: str, arm: str, batch_rows: int, options: argparse.Names
     warm(steps, gate)
     gate.wait()
     forget_peak(options.device)
-    side = PRODUCT_SIDE[options.device]
-    products = machine.products([(side, side, side)], options.device)
+    side, least_flops = (TINY_PRODUCT_SIDE, TINY_PRODUCT_FLOPS) if name == TINY else (PRODUCT_SIDE, None)
+    products = machine.products([(side, side, side)], options.device, least_flops)
     graphs = graphs_compiled()
     costs, num_bytes, model = steps.cost(), steps.bytes_per_step, steps.trainer.config.model
     timed, *others = work_rows(
@@ -127,26 +128,29 @@ def measure_generation(model: ByteLM, name: str, arm: str, batch_rows: int, opti
     for compile in (True, False) if options.compile else (False,):
         facts = {"part": "generation", "preset": name, "arm": arm, "rows": batch_rows, "compiled": compile}
         try:
-            rows.append(facts | _generation_row(model, batch_rows, compile, options))
+            sizes = (TINY_PROMPT_BYTES, TINY_RUN_BYTES) if name == TINY else (PROMPT_BYTES, RUN_BYTES)
+            rows.append(facts | _generation_row(model, batch_rows, compile, *sizes, options))
         except torch.OutOfMemoryError:
             rows.append(facts | {"out_of_memory": True})
         release()
     return rows
 
 
-def _generation_row(model: ByteLM, batch_rows: int, compile: bool, options: argparse.Namespace) -> dict[str, Any]:
+def _generation_row(
+    model: ByteLM, batch_rows: int, compile: bool, prompt_bytes: int, run_bytes: int, options: argparse.Namespace
+) -> dict[str, Any]:
     forget_peak(options.device)
     generation = SteadyGeneration(
         model,
-        ragged_lengths(batch_rows, PROMPT_BYTES[options.device]),
-        bytes_per_row=RUN_BYTES[options.device],
+        ragged_lengths(batch_rows, prompt_bytes),
+        bytes_per_row=run_bytes,
         runs=1 + options.repeats + RUNS_AFTER,
         compile=compile,
     )
     (row,) = work_rows({"generation": Work(generation.run)}, repeats=options.repeats, device=options.device)
     counts = generation.counts[1:]  # the first run was the warm-up
     row |= {key: [run[key] for run in counts] for key in counts[0]}
-    row |= {"num_params": num_params(model.config), "prompt_bytes": PROMPT_BYTES[options.device]}
+    row |= {"num_params": num_params(model.config), "prompt_bytes": prompt_bytes}
     row["peak_bytes"] = peak_bytes(options.device)
     row |= {"syncs": num_syncs(generation.run), "profile": kernels_of(generation.run)}
     return row | {"counts_after": generation.counts[-RUNS_AFTER:]}  # of the two runs that were not timed

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from gpu_estimates import estimated_generation, estimated_pass
 from machine import PRODUCT
 from measuring import markdown_table, median
 from rows import Row, chosen, digits, rate, rate_cell, rate_ratio, values
@@ -46,14 +47,14 @@ def training_table(rows: Sequence[Row]) -> str:
     ]
     header = ["preset", "M parameters", "rows x bytes", "bytes/s", "trunk calls per byte", "TFLOP/s"]
     header += ["product TFLOP/s", "MFU by the product", "MFU by the data sheet", "peak GiB", "kernels", "busy", "waits"]
-    header += ["first step, s"]
+    header += ["first step, s", "MFU estimated", "time over the estimate"]
     return (
         "## Training\n\n"
         "Whole steps of the trainer: loader, one pass, clipping, AdamW. FLOPs are 3 x the forward pass, by "
         "`patchpad.cost`. MFU is over a large matrix product in the type that the model computes in, measured in turn "
         "with the steps, and over the card's data sheet. The last columns are of one step more: its kernels, the share "
-        "of the median step in which they ran, and how often the host waited for the device.\n\n"
-        + markdown_table(header, lines)
+        "of the median step in which they ran, and how often the host waited for the device. Estimates are those of "
+        "docs/speed.md, of a pass alone, without AdamW.\n\n" + markdown_table(header, lines)
     )
 
 
@@ -61,11 +62,14 @@ def _training_line(group: Sequence[Row]) -> list[str]:
     row = group[-1]
     name = f"{row['preset']}-{row['arm']}{'' if row['compiled'] else ', not compiled'}"
     if row.get("out_of_memory"):
-        return [name, NO_MEMORY, *[""] * 12]
+        return [name, NO_MEMORY, *[""] * 14]
     product, step = group[-1], group[-2]  # of the newest run
     of_data_sheet = share_of_data_sheet(step)
     profile = step["profile"]
-    busy = profile and profile["seconds"] / median([run["wall"] for run in step["seconds"]])
+    seconds = median([run["wall"] for run in step["seconds"]])
+    busy = profile and profile["seconds"] / seconds
+    is_estimated = step["compiled"] and step["arm"] != PLAIN_ARM
+    estimate = estimated_pass(step["preset"], step["rows"]) if is_estimated else None
     return [
         name,
         digits(step["num_params"] / 1e6),
@@ -81,6 +85,7 @@ def _training_line(group: Sequence[Row]) -> list[str]:
         _or_unknown(busy and f"{busy:.0%}"),
         _or_unknown(step["syncs_per_step"]),
         f"{step['first_step_seconds']:.0f}",
+        *(("", "") if estimate is None else (f"{estimate[1]:.3f}", f"{seconds / step['passes'] / estimate[0]:.2f}")),
     ]
 
 
@@ -90,10 +95,11 @@ def generation_table(rows: Sequence[Row]) -> str:
     for row in rows:
         name = f"{row['preset']}-{row['arm']}, {row['rows']} rows{', compiled' if row['compiled'] else ''}"
         if row.get("out_of_memory"):
-            lines.append([name, NO_MEMORY, *[""] * 6])
+            lines.append([name, NO_MEMORY, *[""] * 7])
             continue
         counted, profiled = row["counts_after"]
         profile, syncs = row["profile"], row["syncs"]
+        estimate = estimated_generation(row) if row["compiled"] and row["arm"] != PLAIN_ARM else None
         lines.append(
             [
                 name,
@@ -106,15 +112,16 @@ def generation_table(rows: Sequence[Row]) -> str:
                 _or_unknown(profile and digits(profile["kernels"] / profiled["bytes"] * row["rows"])),
                 _or_unknown(syncs is not None and digits(syncs / counted["bytes"] * row["rows"])),
                 digits(row["peak_bytes"] / GIB),
+                "" if estimate is None else f"{sum(run['wall'] for run in row['seconds']) / estimate:.2f}",
             ]
         )
     header = ["preset", "bytes/s", "trunk calls per byte", "over not compiled", f"over {PLAIN_ARM}"]
-    header += ["kernels per byte and row's step", "waits per step", "peak GiB"]
+    header += ["kernels per step", "waits per step", "peak GiB", "time over the estimate"]
     return (
         "## Generation\n\n"
         "Greedy, without end; prompts are 7 bytes apart in length and not timed. Bytes of all rows are counted. "
         "Scratchpads are forced at 3/16 per byte, the entropy head runs. Kernels and waits are of a step in which each "
-        "row gets a byte.\n\n" + markdown_table(header, lines)
+        "row gets a byte. Estimates are those of docs/speed.md.\n\n" + markdown_table(header, lines)
     )
 
 

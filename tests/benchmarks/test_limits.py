@@ -116,7 +116,6 @@ def test_what_does_not_fit_into_memory_is_in_the_report():
 
 
 def test_presets_run_end_to_end_on_a_cpu(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(machine, "LEAST_FLOPS", {"cpu": 1e6})
     monkeypatch.setattr(ours, "SEEDS", 20)
     words = ("--device", "cpu", "--presets", "tiny", "--rows", "1", "--batches", "1", "2", "--repeats", "1")
     monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "presets_gpu.py"), *words, "--out", str(tmp_path)])
