@@ -11,6 +11,7 @@ CHECKED := not unchecked
 UNCHECKED := property or compile or unchecked
 
 PRETENDED := (pretended or gpu) and not slow
+FOR_GPUS = $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
 .PHONY: help setup quickstart test test-cuda test-all lint format docs
 
@@ -28,7 +29,7 @@ test: lint                         ## style, types, imports and the default test
 	$(MAKE) --no-print-directory test-cuda
 
 test-cuda: $(VENV)/installed       ## the guards of the CUDA paths, and the tests for GPUs, on a pretended device
-	JAXTYPING_DISABLE=1 PYTHONPATH=tests/cuda $(BIN)/python -m pytest -p pretended_plugin -m "$(PRETENDED)" -n $(WORKERS) --dist load
+	JAXTYPING_DISABLE=1 PYTHONPATH=tests/cuda $(BIN)/python -m pytest -p pretended_plugin -m "$(PRETENDED)" -n $(WORKERS) --dist load tests/cuda $(FOR_GPUS)
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
 	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
