@@ -11,7 +11,7 @@ CHECKED := not unchecked
 UNCHECKED := property or compile or unchecked
 
 PRETENDED := (pretended or gpu) and not slow
-FOR_GPUS = $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
+FOR_GPUS = $(shell grep -rl --include='test_*.py' '^@pytest.mark.gpu' tests)
 
 .PHONY: help setup quickstart test test-cuda test-all lint format docs
 

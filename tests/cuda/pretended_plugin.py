@@ -17,15 +17,16 @@ RECORD = pytest.StashKey["pretended_cuda.Record"]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ends at once, and well, where no device can be pretended."""
-    config.addinivalue_line("markers", "measures: counts bytes, FLOPs and memory of the pretended device")
+    config.addinivalue_line("markers", "unmeasured: asks for no bytes, FLOPs or memory of the device, and is quicker")
     if missing is not None:
         pytest.exit(f"the tests on a pretended CUDA device are skipped: {missing}", returncode=0)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Gives each test a record of its own; those that ask for bytes, FLOPs or memory are marked `measures`."""
-    with pretended_cuda.recording(measures=item.get_closest_marker("measures") is not None) as record:
+    """Gives each test a record of its own."""
+    measures = item.get_closest_marker("unmeasured") is None and item.get_closest_marker("gpu") is None
+    with pretended_cuda.recording(measures=measures) as record:
         item.stash[RECORD] = record
         try:
             return (yield)

@@ -8,6 +8,8 @@ from patchpad.inference.stepping import prefill, step
 from patchpad.model.byte_lm import ByteLM
 from patchpad.testing import as_row, batch_of, random_documents
 
+pytestmark = pytest.mark.unmeasured
+
 ENTROPY_MARGIN_NATS = 0.05
 """By which an entropy of a pass and of a step may differ in bf16; seen: 0.02, with entropies from 0.2 to 3.8 nats."""
 PROBABILITY_MARGIN = 0.002

@@ -6,6 +6,8 @@ from cuda_models import CASES, never_ending, small_config
 from patchpad.inference.generator import Generation
 from patchpad.testing import BASELINE_KINDS, sharp_baseline
 
+pytestmark = pytest.mark.unmeasured
+
 PROMPTS = [b"abc", b"It is a truth universally", b""]
 
 

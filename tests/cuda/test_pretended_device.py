@@ -143,7 +143,6 @@ def test_the_host_may_not_wait_in_a_capture_nor_in_compiled_code():
     assert not torch.compiler.is_compiling()
 
 
-@pytest.mark.measures
 def test_kernels_bytes_flops_and_memory_are_counted(record):
     left, right = on_cuda(4, 8), on_cuda(8, 2)
     held = record.live_bytes
@@ -159,7 +158,6 @@ def test_kernels_bytes_flops_and_memory_are_counted(record):
     assert record.peak_bytes == held + 4 * 4 * 2
 
 
-@pytest.mark.measures
 def test_without_values_shapes_and_counts_are_the_same(record):
     states = CudaTensor(torch.empty(3, 5, device="meta"), requires_grad=True)
     (F.silu(states) @ CudaTensor(torch.empty(5, 2, device="meta"))).sum().backward()

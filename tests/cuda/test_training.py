@@ -15,6 +15,8 @@ from patchpad.testing import BASELINE_KINDS, tiny_baseline_config
 from patchpad.training.metrics import read_metrics
 from patchpad.training.trainer import train
 
+pytestmark = pytest.mark.unmeasured
+
 CLOSE_NATS = 0.02
 """Bits per byte of a run in bf16 and of one in fp32 differ by less, while both have learned little."""
 

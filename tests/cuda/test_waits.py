@@ -7,6 +7,8 @@ from patchpad.inference.generator import Generation
 from patchpad.testing import tiny_baseline_config
 from patchpad.training.trainer import train
 
+pytestmark = pytest.mark.unmeasured
+
 WAITS_PER_TRAINING_STEP = 4
 WAITS_PER_BYTE = 1
 STEPS = 4
