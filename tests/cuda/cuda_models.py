@@ -5,6 +5,7 @@ from importlib import resources
 from typing import cast
 
 import torch
+from pretended_cuda import Record
 
 from patchpad.config import Config, ModelConfig, PatchifierConfig, PatchifierKind, TriggerConfig, TriggerKind
 from patchpad.model.byte_lm import ByteLM
@@ -66,3 +67,13 @@ def run_config(model: ModelConfig, device: str = "cuda", **options) -> Config:
         train=replace(config.train, device=device, validation_bytes=600, **options),
         data=replace(config.data, paths=(TEXT,)),
     )
+
+
+class PhasePerStep:
+    """Progress that counts each step of a run apart."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def update(self, step: int, total: int, line: dict[str, object]) -> None:
+        self.record.begin_phase(f"step {step + 1}")

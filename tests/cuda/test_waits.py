@@ -1,7 +1,7 @@
 """How often the host waits for the device: a GPU that waits for Python has nothing to do."""
 
 import pytest
-from cuda_models import CASES, never_ending, run_config, small_config
+from cuda_models import CASES, PhasePerStep, never_ending, run_config, small_config
 
 from patchpad.inference.generator import Generation
 from patchpad.testing import tiny_baseline_config
@@ -12,16 +12,6 @@ pytestmark = pytest.mark.unmeasured
 WAITS_PER_TRAINING_STEP = 4
 WAITS_PER_BYTE = 1
 STEPS = 4
-
-
-class PhasePerStep:
-    """Progress that counts each step of a run apart."""
-
-    def __init__(self, record) -> None:
-        self.record = record
-
-    def update(self, step: int, total: int, line) -> None:
-        self.record.begin_phase(f"step {step + 1}")
 
 
 CONFIGS = {

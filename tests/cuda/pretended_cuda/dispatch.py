@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -128,7 +129,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if facts.name in COPIES and (copied_later := _copies_later(facts, given, target)) is not None:
         return copied_later
     captures = Device.tape is not None and facts.mutates  # a capture notes what changes anything, and does not run it
-    compute = _in_fp32(func) if facts.name in PRODUCTS else func
+    compute = _in_fp32(func) if facts.name in PRODUCTS else SUBSTITUTES.get(facts.name, func)
     made = given.args[0] if captures else compute(*given.args, **given.kwargs)
     if Device.tape is not None:
         Device.tape.append((compute, given.args, given.kwargs, made, facts.mutates))
@@ -152,6 +153,21 @@ def _in_fp32(func: Any) -> Any:
         return func(*(factor.float() for factor in factors), **kwargs).to(torch.bfloat16)
 
     return product
+
+
+def _efficient_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *_: object, scale: float | None = None
+) -> tuple[Tensor, ...]:
+    """Computes what CUDA's kernel does, without what it keeps for gradients."""
+    assert query.dtype == key.dtype == value.dtype, (query.dtype, key.dtype, value.dtype)
+    assert bias is None or bias.dtype == query.dtype, bias.dtype
+    floats = (part if part is None else part.float() for part in (query, key, value, bias))
+    mixed = F.scaled_dot_product_attention(*floats, scale=scale).to(query.dtype)
+    return mixed, *(query.new_empty(0) for _ in range(3))
+
+
+SUBSTITUTES = {"_scaled_dot_product_efficient_attention": _efficient_attention}
+"""Operations of CUDA alone."""
 
 
 def _is_for_inference(on_device: list[CudaTensor], on_host: list[Tensor]) -> bool:

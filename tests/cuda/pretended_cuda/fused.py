@@ -77,7 +77,9 @@ def _scaled_dot_product_attention(plain: Callable[..., Tensor]) -> Callable[...,
                 return plain(query, key, value, attn_mask, *args, **kwargs)
 
         def attend(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor) -> Tensor:
-            return plain(query, key, value, mask[0] if mask else None, *args, **kwargs)
+            floats = [part.float() for part in (query, key, value)]
+            biases = [part if part.dtype == torch.bool else part.float() for part in mask] or [None]
+            return plain(*floats, *biases, *args, **kwargs).to(value.dtype)
 
         masks = [] if attn_mask is None else [attn_mask]
         return one_kernel(name, attend, query, key, value, *masks, moved=moved, flops=flops)
