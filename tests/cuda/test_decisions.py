@@ -22,7 +22,7 @@ PROMPT_BYTES = 20
 @pytest.mark.parametrize(("patchifier", "trigger"), CASES[:4])
 def test_a_pass_and_steps_decide_alike_within_the_margin(patchifier, trigger):
     model = never_ending(small_config(patchifier, trigger)).to("cuda")
-    documents = random_documents(1, [64] * 6)
+    documents = random_documents(1, [46] * 8)
     ids = batch_of([as_row(document) for document in documents]).to("cuda")
     place_thresholds_among_scores(model, ids)
     with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):

@@ -1,10 +1,11 @@
 """The pretended device refuses and notes what a real one would."""
 
+import sys
 import threading
 
 import pytest
 import torch
-from pretended_cuda import CudaTensor, WaitInGraphError
+from pretended_cuda import CudaTensor, WaitInGraphError, hooks
 from pretended_cuda.dispatch import DeviceMixError
 from pretended_cuda.transfers import OverwrittenEarlyError
 from torch.nn import functional as F
@@ -199,3 +200,14 @@ def test_fused_kernels_give_the_values_and_gradients_of_their_definition(record,
     kernels = {kernel for (_, kernel) in record.kernels}
     expected = {"rms_norm": "fused_rms_norm"}.get(name, name)
     assert {expected, f"{expected}_backward"} <= kernels
+
+
+def test_where_no_device_can_be_pretended_the_reason_is_named(monkeypatch):
+    assert "imported before" in hooks.what_is_missing()
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.shutil, "which", lambda name: None)
+        assert "needs g++" in hooks.what_is_missing()
+    monkeypatch.delitem(sys.modules, "torch")
+    assert hooks.what_is_missing() is None
+    monkeypatch.setattr(hooks.importlib.metadata, "version", lambda name: "2.11.0+cpu")
+    assert "2.13 or newer, and this is 2.11.0+cpu" in hooks.what_is_missing()

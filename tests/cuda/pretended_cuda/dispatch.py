@@ -82,8 +82,8 @@ class Arguments:
         self.on_host: list[Tensor] = []
         self.lacks_values = False
         """Whether some tensors have shapes alone."""
-        self.args = tuple(self._real(value) for value in args)
-        self.kwargs = {key: self._real(value) for key, value in kwargs.items()}
+        self.args = tuple([self._real(value) for value in args])
+        self.kwargs = {key: self._real(value) for key, value in kwargs.items()} if kwargs else {}
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, CudaTensor):
@@ -134,7 +134,10 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if Device.tape is not None:
         Device.tape.append((compute, given.args, given.kwargs, made, facts.mutates))
     if facts.starts_kernel:
-        _note_kernel(facts.name, func, given, made)
+        if Device.record.measures:
+            _measure_kernel(facts.name, func, given, made)
+        else:
+            Device.record.kernel(facts.name)
     if facts.name == "_to_copy" and target is not None and target.type == "cpu":
         return made
     return _wrapped(func, facts, args, kwargs, made, on_device)
@@ -231,28 +234,21 @@ def _copies_later(facts: Facts, given: Arguments, target: torch.device | None) -
     return None
 
 
-def _note_kernel(name: str, func: Any, given: Arguments, made: Any) -> None:
+def _measure_kernel(name: str, func: Any, given: Arguments, made: Any) -> None:
     made_tensors = [part for part in (made if isinstance(made, list | tuple) else (made,)) if isinstance(part, Tensor)]
-
-    def moved() -> int:
-        written = sum(part.numel() * part.element_size() for part in made_tensors)
-        read = given.tensors()
-        if name in READS_SOME:
-            return 2 * written + sum(size_of(part) for part in read[1:])
-        if name in ("fill_", "zero_"):
-            return written
-        once = {(part.untyped_storage()._cdata, part.storage_offset(), part.shape): part for part in read}
-        both = written + sum(size_of(part) for part in once.values())
-        return 2 * both if name in INDEXED else both  # it sorts the places, and reads through them
-
-    def flops() -> int:
-        count = flop_registry.get(getattr(func, "overloadpacket", None))
-        return count(*given.args, **given.kwargs, out_val=made) if count is not None else 0
-
-    if Device.record.measures:
-        Device.record.kernel(name, moved(), flops())
+    written, read = sum(part.numel() * part.element_size() for part in made_tensors), given.tensors()
+    if name in READS_SOME:
+        moved = 2 * written + sum(size_of(part) for part in read[1:])
+    elif name in ("fill_", "zero_"):
+        moved = written
     else:
-        Device.record.kernel(name)
+        once = {(part.untyped_storage()._cdata, part.storage_offset(), part.shape): part for part in read}
+        moved = written + sum(size_of(part) for part in once.values())
+        if name in INDEXED:
+            moved *= 2  # it sorts the places, and reads through them
+    count = flop_registry.get(getattr(func, "overloadpacket", None))
+    flops = count(*given.args, **given.kwargs, out_val=made) if count is not None else 0
+    Device.record.kernel(name, moved, flops)
 
 
 def _forget_values(facts: Facts, given: Arguments) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("guard.cpp")
+OLDEST_TORCH = (2, 13)
+"""The hooks and the dispatcher use what torch keeps to itself, and have not been tried with older ones."""
 
 
 class CannotPretendError(RuntimeError):
@@ -37,6 +40,11 @@ def what_is_missing() -> str | None:
         return "pretending a CUDA device needs g++, which is not installed"
     if "torch" in sys.modules:
         return "torch was imported before the hooks of the pretended device"
+    version = importlib.metadata.version("torch")
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_TORCH:
+        return (
+            f"a CUDA device is pretended with torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is {version}"
+        )
     if (_torch_folder() / "lib" / "libtorch_cuda.so").exists():
         return "this torch is built for CUDA; a device can be pretended only for one that is not"
     return None

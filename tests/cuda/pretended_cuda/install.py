@@ -12,6 +12,7 @@ import torch.utils._foreach_utils
 from torch import nn
 
 from pretended_cuda import dispatch, fused, graphs
+from pretended_cuda.record import OTHER_THREADS
 from pretended_cuda.tensor import CudaTensor, Device, OnThisThread
 
 NAME = "pretended CUDA device"
@@ -31,8 +32,12 @@ def install() -> None:
     begin = threading.Thread._bootstrap_inner  # what a thread does, in subclasses of it too
 
     def begin_on_device(thread: threading.Thread) -> None:
-        with OnThisThread():
-            begin(thread)
+        OTHER_THREADS.add(threading.get_ident())
+        try:
+            with OnThisThread():
+                begin(thread)
+        finally:
+            OTHER_THREADS.discard(threading.get_ident())
 
     threading.Thread._bootstrap_inner = begin_on_device
 

@@ -14,6 +14,9 @@ from torch import Tensor
 PACKAGES = ("/src/patchpad/", "/benchmarks/")
 """Parts of the paths of files whose lines are named; the rest is torch, or a test."""
 
+OTHER_THREADS: set[int] = set()
+"""Threads that the program has started and that are running; those of the backward pass are none of them."""
+
 
 class WaitInGraphError(RuntimeError):
     """The host waits for the device inside of a CUDA graph's capture, or inside of compiled code."""
@@ -58,10 +61,8 @@ class Record:
 
     @property
     def phase(self) -> str:
-        """What is counted now; work of other threads is a phase of its own."""
-        thread = threading.current_thread()
-        is_programs_own = thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread)
-        return "other threads" if is_programs_own else self._phase
+        """What is counted now; work of threads that the program has started is a phase of its own."""
+        return "other threads" if OTHER_THREADS and threading.get_ident() in OTHER_THREADS else self._phase
 
     @contextlib.contextmanager
     def in_phase(self, name: str) -> Iterator[None]:
