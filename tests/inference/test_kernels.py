@@ -1,22 +1,18 @@
-"""Every fast way to step gives what the plain one gives: compiled kernels, and those that run padded."""
+"""Compiled steps give what plain ones give."""
 
 import logging
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch._inductor.exc import InvalidCxxCompiler
 
 from patchpad.config import TriggerConfig
 from patchpad.inference.compiled import compiled_kernels
-from patchpad.inference.cuda_graphs import GraphRunner, PaddedKernel, copy_all, half_precision_linears, padded_rows
 from patchpad.inference.engine import Engine, Request
-from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_stepper import PatchStepper
 from patchpad.inference.sampling import Sampling
-from patchpad.inference.steppers import fast_kernels, stepper_for
+from patchpad.inference.steppers import stepper_for
 from patchpad.model.block import Block, compile_blocks
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.patching.triggers import build_trigger, initial_threshold
@@ -48,11 +44,6 @@ COMPILED = [
     pytest.param("spacebyte", "entropy_jump", ALL_OPTIONS, id="spacebyte-all options"),
     pytest.param("hnet", "stride", {}),
     pytest.param("entropy", "random", {}),
-]
-PADDED = [
-    pytest.param("entropy", "entropy", ALL_OPTIONS, id="entropy-all options"),
-    pytest.param("hnet", "random", {}),
-    pytest.param("fixed", "always", {}),
 ]
 
 
@@ -177,54 +168,3 @@ def test_a_baseline_has_no_compiled_kernels_and_says_so(caplog):
 
     stepper_for(sharp_baseline("byte"), compile=True)
     assert "only patch models have compiled kernels; `byte` runs without" in caplog.text
-
-
-@pytest.mark.unchecked
-@settings(max_examples=3)
-@given(seed=st.integers(0, 99), lengths=st.lists(st.integers(0, 30), min_size=2, max_size=4))
-@pytest.mark.parametrize(("patchifier", "trigger", "options"), PADDED)
-def test_kernels_that_run_padded_give_what_they_give_otherwise(patchifier, trigger, options, seed, lengths):
-    model = sharp_model(tiny_model_config(patchifier, trigger, **options))
-    sizes = []
-
-    def noting(plain):
-        def run(model, state, rows, *inputs):
-            sizes.append((len(rows), len(state.ints)))
-            return plain(model, state, rows, *inputs)
-
-        return PaddedKernel(run)
-
-    kernels = Kernels(read=noting(PLAIN.read), refresh=noting(PLAIN.refresh), predict=noting(PLAIN.predict))
-    rows, first = ragged_packed_rows(seed, lengths)
-    for threshold in thresholds_to_try(model, batch_of(rows)):
-        assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, PatchStepper(model, kernels))
-    assert all(count in (1, 2, 4, batch - 1, batch) for count, batch in sizes)
-
-
-def test_rows_are_padded_to_powers_of_two_and_never_beyond_the_batch():
-    assert [padded_rows(count, 7) for count in range(1, 8)] == [1, 2, 4, 4, 6, 6, 7]
-
-
-def test_values_are_copied_into_buffers_type_by_type():
-    values = [torch.tensor([[1, 2]]), torch.tensor([0.5]), torch.tensor([7]), torch.zeros(3, 0)]
-    buffers = [torch.zeros_like(value) for value in values]
-    copy_all(buffers, values)
-    assert all(torch.equal(buffer, value) for buffer, value in zip(buffers, values, strict=True))
-
-
-def test_half_precision_copy_leaves_the_model_as_it_is():
-    model = sharp_model(tiny_model_config("fixed", "entropy"))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    fast = half_precision_linears(model)
-    assert fast.trunk.stack.blocks[0].ffn_down.weight.dtype == torch.bfloat16
-    assert fast.trunk.norm.weight.dtype == fast.trunk.stack.rotary.frequencies.dtype == torch.float32
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items() if "nats" not in name)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize(("patchifier", "trigger", "options"), COMPILED)
-def test_captured_graphs_give_what_plain_kernels_give_on_cuda(patchifier, trigger, options):
-    model = sharp_model(tiny_model_config(patchifier, trigger, **options)).cuda()
-    assert isinstance(fast_kernels(model).read.run.__self__, GraphRunner)
-    assert generated(model, compile=True) == generated(model, compile=False)

@@ -3,7 +3,7 @@
 Each cache also is the attention back end that reads it (`patchpad.model.attention.Attend`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ Layers = list[Tensor]
 """Keys or values, one tensor per layer, rows first: compiled code writes into these in place, but not into a stack."""
 GROWTH = 64
 """Places by which a trunk cache grows."""
+ALIGNMENT = 8
+"""Features of a head, and places of a cache, come in multiples of this where attention is one kernel on CUDA."""
 GATHER_SHARE = 3
 """The trunk attends for all rows of a batch where more than one in so many needs it; else for copies of those."""
 
@@ -34,6 +36,12 @@ def attend_one(
         bias: 0 where a place is visible, -inf elsewhere.
     """
     groups = query.unflatten(1, (keys.shape[1], -1))
+    if torch.compiler.is_compiling() and query.is_cuda and keys.shape[2] % ALIGNMENT == keys.shape[3] % ALIGNMENT == 0:
+        # What `scaled_dot_product_attention` takes there too. Named here, it stays one kernel whatever device compiles.
+        seen = bias.expand(*groups.shape[:3], -1)
+        return torch.ops.aten._scaled_dot_product_efficient_attention(groups, keys, values, seen, False)[0].flatten(
+            1, 2
+        )
     return F.scaled_dot_product_attention(groups, keys, values, attn_mask=bias).flatten(1, 2)
 
 
@@ -87,6 +95,10 @@ class LocalCache:
         return LocalCache(
             join_layers([cache.keys for cache in caches]), join_layers([cache.values for cache in caches])
         )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "LocalCache":
+        """Returns a cache of what `change` makes of each layer's keys and values."""
+        return LocalCache(*([change(layer) for layer in part] for part in (self.keys, self.values)))
 
     def clone(self) -> "LocalCache":
         """Returns an independent copy."""
@@ -175,6 +187,10 @@ class TrunkCache:
     def with_room(self, num_patches: int) -> "TrunkCache":
         """Returns a cache with the same entries that holds so many patches and one more slot in every row."""
         return TrunkCache(*(_with_capacity(part, _capacity(num_patches)) for part in (self.keys, self.values)))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TrunkCache":
+        """Returns a cache of what `change` makes of each layer's keys and values."""
+        return TrunkCache(*([change(layer) for layer in part] for part in (self.keys, self.values)))
 
     def clone(self) -> "TrunkCache":
         """Returns an independent copy."""

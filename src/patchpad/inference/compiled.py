@@ -3,7 +3,7 @@
 Small models spend most of a step on starting operations, not on computing: compiled kernels start few.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,22 +30,38 @@ def kernels_compiled_for(model: ByteLM) -> Kernels:
 def compiled_kernels(backend: str = "inductor") -> Kernels:
     """Returns kernels that compile themselves when they are first called. They belong to one model.
 
-    They check little before they run: hundreds of checks whether the model is still the same, which `torch.compile`
-    makes by default, take longer than the work.
-
     Args:
         backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
     """
-    options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
-    if backend == "inductor":
-        options["cpp_wrapper"] = True
     effect = "generation goes on without, at about half the speed for small models"
     return Kernels(
         **{
-            field.name: Compiled(getattr(PLAIN, field.name), effect=effect, backend=backend, options=options)
+            field.name: compiled_function(
+                getattr(PLAIN, field.name), effect=effect, backend=backend, cpp_wrapper=backend == "inductor"
+            )
             for field in fields(Kernels)
         }
     )
+
+
+def compiled_function(
+    plain: Callable[..., Any], *, effect: str, backend: str = "inductor", cpp_wrapper: bool = False
+) -> Compiled:
+    """Returns a function of a model and a state that compiles itself when it is first called. It belongs to one model.
+
+    It checks little before it runs: hundreds of checks whether the model is still the same, which `torch.compile` makes
+    by default, take longer than the work.
+
+    Args:
+        plain: the function, whose first argument is called `model`.
+        effect: what the warning says that comes of going on without.
+        backend: of `torch.compile`.
+        cpp_wrapper: start the kernels from C++.
+    """
+    options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
+    if cpp_wrapper:
+        options["cpp_wrapper"] = True
+    return Compiled(plain, effect=effect, backend=backend, options=options)
 
 
 def _guards_to_keep(guards: Sequence[Any]) -> list[bool]:

@@ -1,146 +1,167 @@
-"""Kernels of a step as CUDA graphs: one launch for each, however many operations it has.
+"""Steps as CUDA graphs: one launch for each kernel, however many operations it has.
 
-A graph works on fixed addresses and a fixed number of rows. So there is one for each power of two of rows, the last row
-being repeated to fill it up, and all are captured anew when caches of the state have moved: when rows join or leave,
-and when the trunk's cache grows. The state's values, which every step replaces, are copied in and out.
+What is made for a model stays as long as the model does: a copy of its linear layers in bf16, the kernels that
+`torch.compile` has made of it, and buffers with the graphs that work on them. So a generation captures only what none
+before it has: rows are rounded up to a power of two, and places of the trunk's cache to a few sizes.
 """
 
-import copy
 import logging
 from collections.abc import Callable
-from dataclasses import fields
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from patchpad.inference.kernels import PLAIN, Kernels
-from patchpad.inference.row_state import RowState
+from patchpad.inference import whole_batch
+from patchpad.inference.buffers import BufferPool, Buffers
+from patchpad.inference.compiled import compiled_function
+from patchpad.inference.half_precision import HalfPrecisionCopy
+from patchpad.inference.kernels import Kernels
+from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.compilation import first_words
-from patchpad.model.weights import PreciseLinear
 
 logger = logging.getLogger(__name__)
 
-Results = tuple[Tensor | None, ...]
-Run = Callable[..., Results]
+FAILURES_ARE_ERRORS = False
+"""Whether a graph that cannot be captured is an error, as in tests; else one warning, and steps go on without."""
+COMPILE_EFFECT = "steps are captured uncompiled, with about five times the kernels"
+
+_KEPT: "WeakKeyDictionary[ByteLM, CapturedSteps]" = WeakKeyDictionary()
 
 
 def captured_kernels(model: ByteLM) -> Kernels:
-    """Returns kernels for a model on CUDA, captured when they are first called.
+    """Returns kernels for a model on CUDA, captured when they are first called; call it once for each generation.
 
-    They read a copy of the linear layers in the type that CUDA computes in, so that a step does not convert them.
+    They read the weights that the model has now.
     """
-    fast = half_precision_linears(model)
-    return Kernels(
-        **{field.name: PaddedKernel(GraphRunner(getattr(PLAIN, field.name), fast).run) for field in fields(Kernels)}
-    )
+    kept = _KEPT.get(model)
+    if kept is None or not kept.half.shares_tensors_with(model):
+        kept = _KEPT[model] = CapturedSteps(model)
+    kept.half.refresh(model)
+    return Kernels(read=kept.read, refresh=kept.refresh, predict=kept.predict)
 
 
-def half_precision_linears(model: ByteLM) -> ByteLM:
-    """Returns a copy whose linear layers are in bf16, as autocast makes them at every step; `PreciseLinear` stays."""
-    fast = copy.deepcopy(model)
-    fast.patch_threshold_nats = model.patch_threshold_nats  # shared: it may be stored anew
-    if model.routing is not None and fast.routing is not None:
-        fast.routing.threshold = model.routing.threshold
-    for module in fast.modules():
-        if isinstance(module, nn.Linear) and not isinstance(module, PreciseLinear):
-            module.weight.data = module.weight.data.to(torch.bfloat16)
-    return fast
+class CapturedSteps:
+    """The kernels of a model, compiled and captured, and the buffers they work on.
 
-
-class PaddedKernel:
-    """A kernel that only ever runs for powers of two of rows, for all, or for all but one.
-
-    The last row is repeated. Kernels write the same values for it each time, so nothing changes but the shapes.
+    Args:
+        model: the original; what is kept does not refer to it.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, model: ByteLM) -> None:
+        self.half = HalfPrecisionCopy(model)
+        self.pool = BufferPool()
+        self.run_one: dict[str, Callable[..., Tensor | None]] = {
+            name: compiled_function(plain, effect=COMPILE_EFFECT)
+            for name, plain in (
+                ("read", whole_batch.read_all),
+                ("refresh", whole_batch.refresh_all),
+                ("predict", whole_batch.predict_all),
+            )
+        }
+        self.captures = True
+        """False once a graph could not be captured."""
+        self._lock = Lock()
 
-    def __call__(self, model: ByteLM, state: RowState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Results:
-        """Runs the kernel; returns its results, the first of them for the given rows."""
-        count = len(rows)
-        spare = padded_rows(count, len(state.ints)) - count
-        padded = [torch.cat((part, part[-1:].expand(spare))) if spare else part for part in (rows, *inputs)]
-        for_rows, *values = self.run(model, state, *padded)
-        return (None if for_rows is None else for_rows[:count], *values)
+    def read(
+        self,
+        model: ByteLM,
+        state: DecodingState,
+        rows: Int[Tensor, " row"],
+        ids: Int[Tensor, " row"],
+        threshold: Float[Tensor, " row"],
+    ) -> tuple[Bool[Tensor, " row"], Tensor, Tensor]:
+        """Does what `kernels.read` does."""
+        buffers = self._ready(model, state, "read")
+        if len(rows) < buffers.rows:
+            buffers.ids.fill_(whole_batch.NOT_DUE)
+        buffers.ids.index_copy_(0, rows, ids)
+        buffers.threshold.index_copy_(0, rows, threshold)
+        needs_trunk = self._run("read", buffers)
+        assert needs_trunk is not None
+        count = len(state.ints)
+        return needs_trunk[rows], buffers.hand_out("ints", count), buffers.hand_out("floats", count)
 
+    def refresh(self, model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[None, Tensor]:
+        """Does what `kernels.refresh` does."""
+        buffers = self._ready(model, state, "refresh")
+        buffers.is_due.zero_().index_fill_(0, rows, True)
+        self._run("refresh", buffers)
+        return None, buffers.hand_out("ints", len(state.ints))
 
-def padded_rows(count: int, batch: int) -> int:
-    """Returns the next power of two of rows; but never the whole batch, which stands for each row once."""
-    return count if count == batch else min(batch - 1, 1 << (count - 1).bit_length())
+    def predict(self, model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[Tensor]:
+        """Does what `kernels.predict` does."""
+        buffers = self._ready(model, state, "predict")
+        logits = self._run("predict", buffers)
+        assert logits is not None
+        return (logits[rows],)
 
+    def _ready(self, model: ByteLM, state: DecodingState, name: str) -> Buffers:
+        """Returns the buffers of a state with its values in them, and with a graph of the kernel."""
+        self._follow(model)
+        with self._lock:
+            buffers = self.pool.buffers_of(state)
+            buffers.load_values(state)
+            if self.captures and name not in buffers.graphs:
+                self._capture(name, buffers)
+        return buffers
 
-class GraphRunner:
-    """Captures a kernel for each number of rows and replays it; if that fails, runs it as it is."""
-
-    def __init__(self, plain: Run, fast: ByteLM) -> None:
-        self.plain = plain
-        self.fast = fast
-        self.captured_for: Any = None
-        """What the graphs depend on: addresses and shapes of the caches, and what decides patches and scratchpads."""
-        self.held_state: RowState | None = None
-        """The caches of the state, and values at fixed addresses."""
-        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[Tensor], Results]] = {}
-        self.failed = False
-
-    def run(self, model: ByteLM, state: RowState, *inputs: Tensor) -> Results:
-        """Runs the kernel on the state; `model` is the original one, whose trigger and patchifier count."""
-        if self.failed:
-            return self.plain(model, state, *inputs)
-        self.fast.trigger, self.fast.patchifier = model.trigger, model.patchifier
-        depends_on = (
-            [(part.data_ptr(), part.shape) for part in state.cache_tensors()],
-            id(model.trigger),
-            id(model.patchifier),
-            model.patch_threshold.data_ptr(),
-        )
-        if depends_on != self.captured_for:
-            self.captured_for = None
-            self.graphs.clear()
-            self.held_state = state.draft()
-            self.held_state.ints, self.held_state.floats = (part.clone() for part in state.values())
-            self.captured_for = depends_on
-        held_state = self.held_state
-        assert held_state is not None
-        count = len(inputs[0])
-        if count not in self.graphs:
-            try:
-                self.graphs[count] = self._capture(held_state, inputs)
-            except RuntimeError as error:
-                logger.warning(
-                    "cannot capture a CUDA graph (%s); generation goes on without, slower for small models",
-                    first_words(error),
-                )
-                self.failed = True
-                return self.plain(model, state, *inputs)
-        graph, held, result = self.graphs[count]
-        copy_all(held_state.values() + held, state.values() + list(inputs))
+    def _run(self, name: str, buffers: Buffers) -> Tensor | None:
+        """Runs a kernel on the buffers."""
+        if name not in buffers.graphs:
+            return self._run_uncaptured(name, buffers)
+        graph, result = buffers.graphs[name]
         graph.replay()
-        return tuple(None if part is None else part.clone() for part in result)
+        return result
 
-    def _capture(
-        self, state: RowState, inputs: tuple[Tensor, ...]
-    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Results]:
-        """Records the kernel without running it on the state: it is warmed up on a copy."""
-        held = [part.clone() for part in inputs]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            trial = state.clone()
-            for _ in range(2):
-                self.plain(self.fast, trial, *held)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self.plain(self.fast, state, *held)
-        return graph, held, result
+    def _run_uncaptured(self, name: str, buffers: Buffers) -> Tensor | None:
+        inputs = {"read": (buffers.ids, buffers.threshold), "refresh": (buffers.is_due,), "predict": ()}
+        return self.run_one[name](self.half.model, buffers.state, *inputs[name])
+
+    def _capture(self, name: str, buffers: Buffers) -> None:
+        """Records a kernel; before that it runs twice, which compiles it. No row is due meanwhile."""
+        buffers.ids.fill_(whole_batch.NOT_DUE)
+        buffers.is_due.zero_()
+        try:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    self._run_uncaptured(name, buffers)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                result = self._run_uncaptured(name, buffers)
+            buffers.graphs[name] = (graph, result)
+        except RuntimeError as error:
+            if FAILURES_ARE_ERRORS or isinstance(error, torch.OutOfMemoryError):
+                raise
+            logger.warning(
+                "cannot capture a CUDA graph (%s); generation goes on without, slower for small models; weights stay "
+                "in bf16",
+                first_words(error),
+            )
+            self.captures = False
+
+    def _follow(self, model: ByteLM) -> None:
+        """Drops the graphs where what decides patches and scratchpads has been replaced in the model."""
+        half = self.half.model
+        decides: list[tuple[Any, Any]] = [
+            (half.trigger, model.trigger),
+            (half.patchifier, model.patchifier),
+            (half.patch_threshold, model.patch_threshold),
+        ]
+        if any(ours is not theirs for ours, theirs in decides):
+            half.trigger, half.patchifier = model.trigger, model.patchifier
+            half.patch_threshold_nats = model.patch_threshold_nats
+            if half.routing is not None and model.routing is not None:
+                half.routing.threshold = model.routing.threshold
+            for buffers in self.pool.sets:
+                buffers.graphs.clear()
 
 
-def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
-    """Copies tensors into buffers, in one launch for those of one type."""
-    for dtype in {buffer.dtype for buffer in buffers}:
-        alike = [number for number, buffer in enumerate(buffers) if buffer.dtype == dtype]
-        torch._foreach_copy_([buffers[number] for number in alike], [values[number] for number in alike])
+__all__ = ["CapturedSteps", "captured_kernels"]

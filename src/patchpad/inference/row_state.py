@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchpad.device import moved
 from patchpad.errors import InputError
 from patchpad.inference.cache import TrunkCache
+
+NOT_CACHES = ("ints", "floats", "most_patches", "lease")
+"""Parts of a state that are not its caches."""
 
 
 class Counts(NamedTuple):
@@ -23,6 +27,13 @@ class Counts(NamedTuple):
     """Entries of the document in the trunk's cache."""
     trunk_calls: Int[Tensor, " row"]
     """Positions that the trunk computed since the prefill began."""
+
+
+class Lease:
+    """Held by every state whose caches are views of buffers that are lent: as long as one does, no other gets them."""
+
+    def __init__(self, buffers: Any) -> None:
+        self.buffers = buffers
 
 
 @dataclass
@@ -45,6 +56,8 @@ class RowState:
     most_patches: int
     """No row has more; known without asking the device."""
     trunk: TrunkCache
+    lease: Lease | None = field(default=None, init=False, repr=False, compare=False)
+    """Of the buffers that the caches are views of; see `patchpad.inference.buffers`. Copies have none."""
 
     @property
     def counts(self) -> Counts:
@@ -74,7 +87,7 @@ class RowState:
         """Returns the tensors that a step writes into."""
         found: list[Any] = []
         for name, part in vars(self).items():
-            if name in ("ints", "floats", "most_patches"):
+            if name in NOT_CACHES:
                 continue
             for value in [part] if isinstance(part, Tensor) or part is None else vars(part).values():
                 found += value if isinstance(value, list) else [value]
@@ -122,12 +135,13 @@ class RowState:
         """
         batch = len(self.position)
         index = integers(rows)
+        index = None if index is None else index.cpu()
         if index is None or index.dim() != 1 or bool(((index < 0) | (index >= batch)).any()):
             raise InputError(
                 f"rows is {rows!r}; allowed: a list of places from 0 to {batch - 1}",
                 hint="Of a mask, mask.nonzero().flatten() gives the places.",
             )
-        index = index.to(self.position.device)
+        index = moved(index, self.position.device)
         return self._map(lambda part: part[index] if isinstance(part, Tensor) else part.select(index))
 
     @classmethod
@@ -135,22 +149,41 @@ class RowState:
     def join(cls, states: Sequence["RowState"]) -> "RowState":
         """Returns one state with the rows of all, in order; all must be of the same model."""
         joined: dict[str, Any] = {}
-        for field in fields(cls):
-            parts = [getattr(state, field.name) for state in states]
+        for name in _names(cls):
+            parts = [getattr(state, name) for state in states]
             if isinstance(parts[0], Tensor):
-                joined[field.name] = torch.cat(parts)
+                joined[name] = torch.cat(parts)
             elif isinstance(parts[0], int):
-                joined[field.name] = max(parts)
+                joined[name] = max(parts)
             else:
-                joined[field.name] = None if parts[0] is None else type(parts[0]).join(parts)
+                joined[name] = None if parts[0] is None else type(parts[0]).join(parts)
         return cls(**joined)
+
+    def first_rows(self, count: int) -> "RowState":
+        """Returns a state whose tensors are views of the first rows."""
+        return self._map(lambda part: part[:count] if isinstance(part, Tensor) else part.map(lambda one: one[:count]))
+
+    def blank(self, rows: int, capacity: int) -> "RowState":
+        """Returns a state of zeros with the same types and sizes, but of other rows and places in the trunk's cache."""
+
+        def zeros(part: Tensor) -> Tensor:
+            return part.new_zeros(rows, *part.shape[1:])
+
+        blank = self._map(lambda part: zeros(part) if isinstance(part, Tensor) else part.map(zeros))
+        blank.trunk = self.trunk.map(lambda part: part.new_zeros(rows, part.shape[1], capacity, part.shape[3]))
+        return blank
 
     def _map(self, change: Callable[[Any], Any]) -> "RowState":
         values: dict[str, Any] = {}
-        for field in fields(self):
-            part = getattr(self, field.name)
-            values[field.name] = part if part is None or isinstance(part, int) else change(part)
+        for name in _names(type(self)):
+            part = getattr(self, name)
+            values[name] = part if part is None or isinstance(part, int) else change(part)
         return type(self)(**values)
+
+
+def _names(kind: type[RowState]) -> list[str]:
+    """Returns the names of what a state consists of."""
+    return [field.name for field in fields(kind) if field.init]
 
 
 def put(

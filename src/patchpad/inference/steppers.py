@@ -21,7 +21,7 @@ def stepper_for(model: LanguageModel, *, compile: bool = False) -> Stepper:
 
     Args:
         model: of any kind, used in eval mode.
-        compile: run the fastest kernels: on a CPU they are compiled, on CUDA captured as graphs. Only patch models have
+        compile: run the fastest kernels: they are compiled, and on CUDA captured as graphs too. Only patch models have
             them; for others a warning says so.
     """
     if isinstance(model, ByteLM):

@@ -17,6 +17,8 @@ from patchpad.config import (
     TriggerConfig,
     TriggerKind,
 )
+from patchpad.inference.cache import LocalCache, TrunkCache
+from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, longest_slot
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.patching.patchifiers import ScoringPatchifier
@@ -133,6 +135,43 @@ def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
     with torch.no_grad():
         scores = model.eligible_scores(model(byte_ids, math.inf))
     return [safe_threshold(scores, 0.4), math.inf, -math.inf]
+
+
+def blank_state(model: ByteLM, rows: int, capacity: int) -> DecodingState:
+    """Returns a state of zeros on the model's device, with the types that a prefill gives it.
+
+    Args:
+        model: gives sizes and device.
+        rows: of the state.
+        capacity: places of a row in the trunk's cache.
+    """
+    config, device = model.config, model.device
+    product = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    def zeros(*shape: int, dtype: torch.dtype = product) -> Tensor:
+        return torch.zeros(rows, *shape, dtype=dtype, device=device)
+
+    def local(layers: int, window: int) -> LocalCache:
+        shape = (window, config.byte_heads, config.byte_dim // config.byte_heads)
+        return LocalCache(*([zeros(*shape) for _ in range(layers)] for _ in range(2)))
+
+    num_recent = 0 if model.local_encoder.ngrams is None else model.local_encoder.ngrams.num_recent
+    num_floats = (model.entropy_head is not None) + (model.routing is not None)
+    trunk_heads = config.trunk_kv_heads or config.trunk_heads
+    trunk_shape = (trunk_heads, capacity, config.trunk_dim // config.trunk_heads)
+    has_head_layers = model.entropy_head is not None and config.entropy_head_layers > 0
+    return DecodingState(
+        ints=zeros(NUM_COUNTS + num_recent, dtype=torch.int64),
+        floats=zeros(num_floats, dtype=torch.float32),
+        most_patches=0,
+        trunk=TrunkCache(*([zeros(*trunk_shape) for _ in range(config.trunk_layers)] for _ in range(2))),
+        encoder=local(config.encoder_layers, config.encoder_window),
+        entropy_head=local(config.entropy_head_layers, config.entropy_head_window) if has_head_layers else None,
+        decoder=local(config.decoder_layers, config.decoder_window),
+        byte_states=zeros(longest_slot(model) + 1, config.byte_dim, dtype=torch.float32),
+        contexts=zeros(2, model.context_to_bytes.num_additions, config.byte_dim),
+        smoothed=None if model.routing is None else zeros(2, config.trunk_dim, dtype=torch.float32),
+    )
 
 
 def state_bytes(state: RowState) -> tuple[int, int]:
