@@ -62,7 +62,7 @@ def test_flops_of_local_windows_in_short_documents_are_those_of_the_mask():
             pairs[name] += int(seen[~documents.is_padding].sum())
         found = (predicted.num_commits, predicted.num_scratchpads, predicted.trunk_pairs, predicted.pooled_positions)
         for key, value in zip(slots, (*found, predicted.num_positions), strict=True):
-            slots[key] += value
+            slots[key] += int(value)
     num_slots = slots["commits"] + slots["scratchpads"]
     rates: dict[str, Any] = {
         "patches_per_byte": slots["commits"] / num_bytes,

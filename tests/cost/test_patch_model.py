@@ -113,7 +113,7 @@ def measured_cost(config: ModelConfig, output: ByteLMOutput, **measured: Any) ->
         config,
         context_bytes=length,
         patches_per_byte=num_commits / num_bytes,
-        scratchpads_per_byte=(output.layout.num_slots - num_commits) / num_bytes,
+        scratchpads_per_byte=(output.layout.room.slots - num_commits) / num_bytes,
         positions_per_byte=length / (length - 1),
         **measured,
     )
@@ -129,7 +129,7 @@ def visible_window_pairs(output: ByteLMOutput, window_bytes: int) -> int:
 def visible_trunk_pairs(output: ByteLMOutput) -> int:
     """Query-key pairs that one trunk layer sees in the whole batch, counted in its mask, each slot itself included."""
     layout = output.layout
-    return layout.num_slots + sum(int(visible_commits(layout, i).sum()) for i in range(len(layout.block_commits)))
+    return layout.room.slots + sum(int(visible_commits(layout, i).sum()) for i in range(len(layout.rows.block_commits)))
 
 
 def counted_flops(config: ModelConfig) -> tuple[ByteLMOutput, dict[str, tuple[int, int]]]:
@@ -184,18 +184,18 @@ def test_attention_flops_are_those_that_pytorch_counts_for_the_computed_pairs(na
     layout = output.layout
     batch, length = layout.patch_index.shape
     has_scratchpads = name != "never"
-    assert (layout.num_slots > int(layout.slot_is_commit.sum())) == has_scratchpads
-    assert (len(layout.block_commits) > 1) == (name in ("always", "hnet, entropy"))
+    assert (layout.room.slots > int(layout.slot_is_commit.sum())) == has_scratchpads
+    assert (len(layout.rows.block_commits) > 1) == (name in ("always", "hnet, entropy"))
 
     # The trunk multiplies each block of slots with the range of commits that it needs; the slot itself is elementwise.
-    width = layout.padded_slots.shape[1]
+    width = layout.rows.slots.shape[1]
     rows = [min(TRUNK_BLOCK, width - first) for first in range(0, width, TRUNK_BLOCK)]
-    ranges = [high - low for low, high in layout.block_commits]
+    ranges = [high - low for low, high in layout.rows.block_commits]
     trunk_pairs = batch * sum(slots * commits for slots, commits in zip(rows, ranges, strict=True))
     costs = measured_cost(
         config,
         output,
-        trunk_pairs_per_slot=trunk_pairs / layout.num_slots,
+        trunk_pairs_per_slot=trunk_pairs / layout.room.slots,
         pooled_bytes_per_slot=float(layout.longest_slot),
     )
     # A local layer multiplies whole blocks of queries with the keys that any of them sees.
@@ -247,7 +247,7 @@ def test_default_pairs_are_exact_for_whole_patches_and_a_stride_that_divides_the
         patches_per_byte=patches_per_byte,
         scratchpads_per_byte=scratchpads_per_byte,
     )
-    assert costs.trunk_calls_per_byte * 2 * NUM_BYTES == layout.num_slots
+    assert costs.trunk_calls_per_byte * 2 * NUM_BYTES == layout.room.slots
     trunk_flops = 4 * config.trunk_layers * visible_trunk_pairs(output) * config.trunk_dim
     assert costs.parts["trunk"].attention_flops_per_byte * 2 * NUM_BYTES == pytest.approx(trunk_flops, rel=1e-9)
     pooling_flops = 4 * config.pooling_heads * int(layout.slot_num_bytes.sum()) * config.byte_dim
@@ -264,8 +264,8 @@ def test_default_pairs_come_close_to_those_of_irregular_layouts(name: str) -> No
     measured = measured_cost(
         RUNS[name],
         output,
-        trunk_pairs_per_slot=visible_trunk_pairs(output) / layout.num_slots,
-        pooled_bytes_per_slot=int(layout.slot_num_bytes.sum()) / layout.num_slots,
+        trunk_pairs_per_slot=visible_trunk_pairs(output) / layout.room.slots,
+        pooled_bytes_per_slot=int(layout.slot_num_bytes.sum()) / layout.room.slots,
     )
     trunk = assumed.parts["trunk"].attention_flops_per_byte / measured.parts["trunk"].attention_flops_per_byte
     assert trunk == pytest.approx(1, abs=0.05)
