@@ -289,16 +289,11 @@ class Engine:
         rows = self._sent(batch.ready, device)
         thresholds = self._sent([batch.rows[place].threshold for place in batch.ready], device, torch.float32)
         needs_trunk = self.stepper.read(state, rows, chosen.ids, thresholds)
-        packed = torch.cat((chosen.ids, chosen.is_number, needs_trunk, state.slot_counts.flatten())).tolist()
-        counts = packed[3 * count :]
-        found = _Found(
-            ids=packed[:count],
-            is_number=packed[count : 2 * count],
-            needs_trunk=packed[2 * count : 3 * count],
-            num_patches=counts[::2],
-            trunk_calls=counts[1::2],
-        )
-        return state, found
+        packed = torch.cat((chosen.ids, chosen.is_number, needs_trunk, state.trunk_calls, state.num_patches)).tolist()
+        values = iter(packed)
+        of_ready = [list(itertools.islice(values, count)) for _ in range(3)]
+        of_rows = [list(itertools.islice(values, len(batch.rows))) for _ in range(2)]
+        return state, _Found(*of_ready, *of_rows)
 
     def _choose(self, batch: Batch) -> Chosen:
         """Chooses the next id of each ready row."""
@@ -351,8 +346,8 @@ class _Found(NamedTuple):
     ids: list[int]
     is_number: list[int]
     needs_trunk: list[int]
-    num_patches: list[int]
     trunk_calls: list[int]
+    num_patches: list[int]
 
 
 def _appended(row: Row, new_bytes: bytes | None) -> tuple[Progress, NewBytes | None]:

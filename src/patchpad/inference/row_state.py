@@ -79,13 +79,6 @@ class RowState:
         """Positions that the trunk computed for each row since the prefill began."""
         return self.counts.trunk_calls
 
-    @property
-    def slot_counts(self) -> Int[Tensor, "batch count"]:
-        """`num_patches` and `trunk_calls` of each row, side by side."""
-        first = Counts._fields.index("num_patches")
-        assert Counts._fields[first + 1] == "trunk_calls"
-        return self.ints[:, first : first + 2]
-
     def values(self) -> list[Tensor]:
         """Returns what a step replaces and never writes into."""
         return [self.ints, self.floats]

@@ -67,14 +67,15 @@ def room_ladder(config: Config, rows: int, width: int) -> list[SlotRoom]:
         width: positions of a row.
     """
     positions, patchifier = rows * width, config.model.patchifier
-    most_commits = positions
+    row_bytes = min(width - 1, config.model.context_bytes)  # rates are per byte: separators and padding need no room
+    num_bytes, most_commits = rows * row_bytes, positions
     if patchifier.kind == "fixed":
-        most_commits = rows * (width // patchifier.target_patch_size)
+        most_commits = rows * (row_bytes // patchifier.target_patch_size)
     patches, scratchpads = scheduled_rates(config)
     ladder = [
         SlotRoom(
-            commits=_rounded_up(max(1, min(most_commits, factor * patches * positions))),
-            scratchpads=_rounded_up(min(positions, factor * scratchpads * positions)),
+            commits=_rounded_up(max(1, min(most_commits, factor * patches * num_bytes))),
+            scratchpads=_rounded_up(min(positions, factor * scratchpads * num_bytes)),
         )
         for factor in FACTORS
     ]
