@@ -95,5 +95,5 @@ def scheduled_rates(config: Config) -> tuple[float, float]:
     return patches, (1 - spread) * scratchpads + spread * (1 - patches) / 2
 
 
-def _rounded_up(places: float) -> int:
+def _rounded_up(places: int | float) -> int:
     return MULTIPLE * math.ceil(places / MULTIPLE)
