@@ -112,7 +112,8 @@ def training_graphs(config: Config, shape: TrainingShape) -> list[Graph]:
         if config.train.activation_checkpointing:
             recompute_trunk(model)
         ids = torch.zeros(shape.rows, shape.width, dtype=torch.int64, device="cuda")
-        decisions = ThresholdSchedule(config, "cuda").decisions(model, step=1)
+        with mock.patch.object(torch, "tensor", _on_card):
+            decisions = ThresholdSchedule(config, "cuda").decisions(model, step=1)
         weights = PassWeights(
             num_targets=torch.ones((), device="cuda"),
             entropy_head=config.train.entropy_head_weight,
@@ -122,6 +123,15 @@ def training_graphs(config: Config, shape: TrainingShape) -> list[Graph]:
         return compiled_graphs(
             training_pass, model, ids, ids.clone(), decisions, weights, shape.room, blocks=shape.blocks
         )
+
+
+_TENSOR = torch.tensor
+
+
+def _on_card(values: Any, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """Stands for `torch.tensor`, which would ask a real card: there, values are left out."""
+    made = _TENSOR(values, dtype=dtype)
+    return made if torch.device(device).type == "cpu" else torch.empty_like(made, device=device)
 
 
 def trunk_graphs(config: ModelConfig, shape: TrainingShape) -> list[Graph]:
