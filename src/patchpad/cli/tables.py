@@ -106,3 +106,26 @@ def print_cost(cost: dict[str, Any]) -> None:
         f"\nper byte of a {cost['context_bytes']:,}-byte context, {cost['patches_per_byte']:.4g} patches and "
         f"{cost['scratchpads_per_byte']:.4g} scratchpads; caches in {cost['cache_dtype']}"
     )
+    for line in memory_lines(cost["training_memory"], cost["context_bytes"]):
+        console.print(line)
+
+
+def memory_lines(memory: dict[str, Any], context_bytes: int) -> list[str]:
+    """Returns what is said of the memory of training."""
+
+    def gib(key: str) -> str:
+        return f"{memory[key] / 2**30:.2f}"
+
+    recomputed = ", trunk blocks computed again" if memory["activation_checkpointing"] else ""
+    lines = [
+        f"\nTraining on CUDA, {memory['batch_rows']} rows of {context_bytes:,} bytes at a time{recomputed}: "
+        f"{gib('peak_bytes')} GiB at most; weights {gib('weights_bytes')}, gradients {gib('gradients_bytes')}, "
+        f"AdamW {gib('optimizer_bytes')}, activations {gib('activations_bytes')}"
+    ]
+    if memory["fits"]:
+        return lines
+    settings = memory["fits_with"]
+    if settings is None:
+        return [*lines, f"Too much for a GPU of {memory['gpu_gib']:g} GiB, even one row at a time."]
+    options = " ".join(f"--train.{key} {str(value).lower()}" for key, value in settings.items())
+    return [*lines, f"Too much for a GPU of {memory['gpu_gib']:g} GiB; it fits with {options}"]

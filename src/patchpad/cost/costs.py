@@ -73,6 +73,11 @@ class Cost:
         return 3 * self.flops_per_byte
 
     @property
+    def checkpointed_training_flops_per_byte(self) -> float:
+        """The same where `train.activation_checkpointing` lets the trunk compute its forward pass again."""
+        return self.training_flops_per_byte + self.parts["trunk"].flops_per_byte
+
+    @property
     def trunk_calls_per_byte(self) -> float:
         """Patches and scratchpads per byte."""
         return self.patches_per_byte + self.scratchpads_per_byte
@@ -98,6 +103,7 @@ class Cost:
             "linear_flops_per_byte": self.linear_flops_per_byte,
             "attention_flops_per_byte": self.attention_flops_per_byte,
             "training_flops_per_byte": self.training_flops_per_byte,
+            "checkpointed_training_flops_per_byte": self.checkpointed_training_flops_per_byte,
             "trunk_cache_bytes_per_byte": self.trunk_cache_bytes_per_byte,
             "local_cache_bytes": self.local_cache_bytes,
             "cache_dtype": self.cache_dtype,

@@ -77,7 +77,7 @@ def patch_costs(
     # The byte states of the open patch, with the separator before a document's first patch.
     local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
     # What the newest slot adds to bytes: one vector for each lag, and one for each further decoder layer.
-    local_cache["context_to_bytes"] = _num_additions(config) * dim * item_bytes
+    local_cache["context_to_bytes"] = num_additions(config) * dim * item_bytes
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
     slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
     trunk_cache = {"trunk": patches * slot_cache}
@@ -110,12 +110,12 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "routing": 2 * dim * dim if is_hnet else 0,
         "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
         "trunk": config.trunk_layers * trunk_block,
-        "context_to_bytes": trunk_dim * _num_additions(config) * dim,
+        "context_to_bytes": trunk_dim * num_additions(config) * dim,
         "local_decoder": config.decoder_layers * local_block + lm_head,
     }
 
 
-def _num_additions(config: ModelConfig) -> int:
+def num_additions(config: ModelConfig) -> int:
     """Vectors of the local width that each slot is projected to."""
     return config.num_context_lags + config.decoder_layers - 1
 
