@@ -66,7 +66,9 @@ class _Flex(torch.autograd.Function):
         def gradients(query: Tensor, key: Tensor, value: Tensor, *of_outputs: Tensor) -> tuple[Tensor, ...]:
             with torch.inference_mode(False), torch.enable_grad():
                 inputs = [part.detach().requires_grad_() for part in (query, key, value)]
-                return torch.autograd.grad(ctx.attend(*inputs), inputs, of_outputs, materialize_grads=True)
+                # The gradient of an output that nothing used has values, even where the others have shapes alone.
+                alike = [part.to(query.device) for part in of_outputs]
+                return torch.autograd.grad(ctx.attend(*inputs), inputs, alike, materialize_grads=True)
 
         query, key, value, *_ = ctx.saved_tensors
         counts = {"moved": 2 * bytes_of(query, query, key, value), "flops": ctx.flops * 5 // 2}
