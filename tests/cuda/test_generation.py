@@ -35,6 +35,29 @@ def test_sampled_bytes_are_the_same_with_graphs_and_without():
     assert generated(model, compile=True, **options) == generated(model, **options)
 
 
+def test_what_was_captured_for_a_model_is_kept(record):
+    model = never_ending(small_config()).to("cuda")
+    first = generated(model, temperature=0.0, compile=True)
+    captured = record.graphs_captured
+    assert generated(model, temperature=0.0, compile=True) == first
+    assert record.graphs_captured == captured
+
+
+def test_two_generations_at_once_do_not_disturb_each_other():
+    model = never_ending(small_config()).to("cuda")
+    options = {"max_new_bytes": 12, "temperature": 0.0}
+    together = [Generation(model, [prompt] * 2, compile=True, **options) for prompt in (b"abc", b"xyz")]
+    while not all(generation.engine.is_done for generation in together):
+        for generation in together:
+            if not generation.engine.is_done:
+                generation.engine.advance()
+    for prompt, generation in zip((b"abc", b"xyz"), together, strict=True):
+        alone = Generation(model, [prompt] * 2, **options)
+        for _ in alone:
+            pass
+        assert [row.data for row in generation.rows] == [row.data for row in alone.rows]
+
+
 @pytest.mark.parametrize("kind", BASELINE_KINDS)
 def test_baselines_generate_on_the_device(record, kind):
     model = sharp_baseline(kind).to("cuda")

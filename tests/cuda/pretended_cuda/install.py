@@ -60,7 +60,6 @@ def _install_cuda() -> None:
         "manual_seed": None,
         "manual_seed_all": None,
         "graph_pool_handle": (0, 0),
-        "is_current_stream_capturing": None,
     }
     for name, answer in answers.items():
         setattr(cuda, name, functools.partial(_answer, answer))
