@@ -1,9 +1,11 @@
 """What a GPU tells of a piece of work: memory, waits of the host for it, kernels and how long they ran."""
 
+import contextlib
 import gc
+import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import machine
@@ -34,6 +36,20 @@ def forget_peak(device: str) -> None:
 def peak_bytes(device: str) -> int:
     """Returns the most memory of the device that tensors have had; on a CPU, that of the process."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else machine.peak_resident_bytes()
+
+
+@contextlib.contextmanager
+def warnings_of_patchpad() -> Iterator[list[str]]:
+    """Yields a list that takes up what patchpad warns of inside: above all of what it goes on without."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("patchpad")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def num_syncs(task: Callable[[], object]) -> int | None:

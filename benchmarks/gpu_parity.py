@@ -176,11 +176,11 @@ def check_training(device: str, *, compile: bool, num_steps: int) -> Facts:
 @cache
 def losses(device: str, compile: bool, num_steps: int) -> list[float]:
     """Returns the nats of each of the first steps of training."""
-    steps = TrainerSteps(preset("tiny", "fixed16-entropy"), device, batch_rows=1, compile=compile)
     nats = [0.0]
-    for _ in range(num_steps):
-        steps.run()
-        nats.append(steps.sums.nats)
+    with TrainerSteps(preset("tiny", "fixed16-entropy"), device, batch_rows=1, compile=compile) as steps:
+        for _ in range(num_steps):
+            steps.run()
+            nats.append(steps.read().nats)
     return [after - before for before, after in pairwise(nats)]
 
 

@@ -13,7 +13,15 @@ from typing import Any
 
 import machine
 import torch
-from device_facts import forget_peak, graphs_compiled, kernels_of, num_syncs, peak_bytes, release
+from device_facts import (
+    forget_peak,
+    graphs_compiled,
+    kernels_of,
+    num_syncs,
+    peak_bytes,
+    release,
+    warnings_of_patchpad,
+)
 from gate import Gate
 from machine import Work, work_rows
 from measuring import add_to_results, arguments, prepare
@@ -84,14 +92,23 @@ def measure_training(name: str, arm: str, options: argparse.Namespace) -> RowLis
 
 def _training_rows(name: str, arm: str, batch_rows: int, options: argparse.Namespace) -> RowList:
     gate = Gate(options.gate)
-    steps = steps_of(name, arm, batch_rows, options, compile=options.compile)
-    warm(steps, gate)
+    with (
+        warnings_of_patchpad() as warned,
+        steps_of(name, arm, batch_rows, options, compile=options.compile) as steps,
+    ):
+        warm(steps, gate)
+        rows = _timed_rows(name, arm, batch_rows, steps, options)
+    return [row | {"warnings": warned} for row in rows]
+
+
+def _timed_rows(name: str, arm: str, batch_rows: int, steps: TrainerSteps, options: argparse.Namespace) -> RowList:
+    gate = Gate(options.gate)
     gate.wait()
     forget_peak(options.device)
     side, least_flops = (TINY_PRODUCT_SIDE, TINY_PRODUCT_FLOPS) if name == TINY else (PRODUCT_SIDE, None)
     products = machine.products([(side, side, side)], options.device, least_flops)
     graphs = graphs_compiled()
-    costs, num_bytes, model = steps.cost(), steps.bytes_per_step, steps.trainer.config.model
+    costs, num_bytes, model = steps.cost(), steps.bytes_per_step(), steps.config.model
     timed, *others = work_rows(
         {"step": Work(steps.run, flops=costs.training_flops_per_byte * num_bytes), **products},
         repeats=options.repeats,
@@ -117,7 +134,7 @@ def _training_rows(name: str, arm: str, batch_rows: int, options: argparse.Names
         "peak_bytes": peak_bytes(options.device),
         "syncs_per_step": num_syncs(steps.run),
         "profile": kernels_of(steps.run),
-        "bits_per_byte": steps.bits_per_byte,
+        "bits_per_byte": steps.sums.bits_per_byte(steps.read().nats),
     }
     return [timed, *others]
 
@@ -129,7 +146,9 @@ def measure_generation(model: ByteLM, name: str, arm: str, batch_rows: int, opti
         facts = {"part": "generation", "preset": name, "arm": arm, "rows": batch_rows, "compiled": compile}
         try:
             sizes = (TINY_PROMPT_BYTES, TINY_RUN_BYTES) if name == TINY else (PROMPT_BYTES, RUN_BYTES)
-            rows.append(facts | _generation_row(model, batch_rows, compile, *sizes, options))
+            with warnings_of_patchpad() as warned:
+                row = _generation_row(model, batch_rows, compile, *sizes, options)
+            rows.append(facts | row | {"warnings": warned})
         except torch.OutOfMemoryError:
             rows.append(facts | {"out_of_memory": True})
         release()
@@ -163,8 +182,8 @@ def measure_memory(name: str, arm: str, options: argparse.Namespace) -> RowList:
     facts = {"part": "memory", "preset": name, "arm": arm, "rows": batch_rows}
     forget_peak(options.device)
     try:
-        steps = steps_of(name, arm, batch_rows, options, compile=False)
-        warm(steps, Gate(None))
+        with steps_of(name, arm, batch_rows, options, compile=False) as steps:
+            warm(steps, Gate(None))
     except torch.OutOfMemoryError:
         return [facts | {"out_of_memory": True}]
     return [

@@ -16,10 +16,12 @@ from measured_blocks import fill_block  # noqa: E402
 from peer_report import ratio  # noqa: E402
 from rows import chosen, only, values  # noqa: E402
 from savings_report import speed_ratio  # noqa: E402
+from sm90_report import decoding_table, training_table  # noqa: E402
 
 from patchpad.files import write_atomically  # noqa: E402
 
 BEGIN = "<!-- measured: written by recipes/speed_page.py -->"
+ESTIMATED = "<!-- estimated: written by recipes/speed_page.py -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
 SIZES = ("3M", "20M")
 SHAPES = ("4 x 1,024", "1 x 4,096")
@@ -155,12 +157,26 @@ def short_table() -> str:
     return "\n".join(["| what | measured |", "|---|---:|", *rows]) + "\n"
 
 
+def estimates() -> str:
+    """Returns what was compiled for a GPU without one."""
+    rows = newest("sm90-estimates")
+    tables = (training_table(chosen(rows, part="training")), decoding_table(chosen(rows, part="decoding")))
+    return "\n".join(tables)
+
+
 def filled(page: Path) -> str:
-    """Returns a page with its table made anew."""
-    return fill_block(page.read_text(encoding="utf-8"), BEGIN, TABLES[page]())
+    """Returns a page with its tables made anew."""
+    content = page.read_text(encoding="utf-8")
+    for begin, make in TABLES[page].items():
+        content = fill_block(content, begin, make())
+    return content
 
 
-TABLES = {ROOT / "docs" / "speed.md": table, ROOT / "README.md": short_table}
+TABLES = {
+    ROOT / "docs" / "speed.md": {BEGIN: table, ESTIMATED: estimates},
+    ROOT / "README.md": {BEGIN: short_table},
+}
+"""What stands behind which line of a page."""
 
 
 def main() -> None:

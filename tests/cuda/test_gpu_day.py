@@ -43,6 +43,14 @@ def part(monkeypatch, tmp_path):
 TRAINING = ("--presets", "tiny", "--arms", "fixed16-entropy", "--rows", "1", "--repeats", "1")
 
 
+def test_training_is_compiled_where_that_is_asked_for(part, record):
+    step, product = part(presets_gpu, "gpu-training", "--parts", "training", *TRAINING, "--compile")
+    assert step["compiled"]
+    assert record.compiled["training_pass"] == 5  # two warm steps, one more before the timed one, one counted, and it
+    assert step["bytes"] > 0
+    assert product["moved_bytes"] == 0
+
+
 def test_training_is_not_compiled_otherwise_and_memory_is_that_of_the_device(part, record):
     (row,) = part(presets_gpu, "gpu-memory", "--parts", "memory", *TRAINING)
     assert not record.compiled["training_pass"]
