@@ -40,7 +40,11 @@ BLOCK = 128
 
 
 def compiled_graphs(
-    function: Callable[..., Any], *arguments: Any, blocks: Blocks | None = None, dynamic: bool | None = False
+    function: Callable[..., Any],
+    *arguments: Any,
+    blocks: Blocks | None = None,
+    dynamic: bool | None = False,
+    options: dict[str, Any] | None = None,
 ) -> list[Graph]:
     """Compiles a function as one graph, with its backward pass if there is one.
 
@@ -49,6 +53,7 @@ def compiled_graphs(
         *arguments: its arguments.
         blocks: what FlexAttention visits, by shape; needed where the function attends with it.
         dynamic: of `torch.compile`; None where sizes of the arguments are marked as dynamic.
+        options: of `torch.compile`.
 
     Returns:
         The forward graph, then the backward one.
@@ -56,7 +61,7 @@ def compiled_graphs(
     graphs: list[Graph] = []
     torch._dynamo.reset()
     with _collecting(graphs, {} if blocks is None else blocks), contextlib.suppress(NothingRunsError):
-        torch.compile(function, fullgraph=True, dynamic=dynamic)(*arguments)
+        torch.compile(function, fullgraph=True, dynamic=dynamic, options=options)(*arguments)
     return graphs
 
 

@@ -17,6 +17,7 @@ from patchpad.config import PADDING, Config, ModelConfig
 from patchpad.cost import cost
 from patchpad.data import Batch
 from patchpad.inference.buffers import Buffers
+from patchpad.inference.compiled import compiled_function
 from patchpad.inference.whole_batch import predict_all, read_all, refresh_all
 from patchpad.model import byte_lm
 from patchpad.model.block import recompute_trunk
@@ -175,6 +176,13 @@ def decoding_graphs(config: ModelConfig, rows: int, capacity: int) -> dict[str, 
         arguments = {"read": (buffers.ids, buffers.threshold), "refresh": (buffers.is_due,), "predict": ()}
         kernels = {"read": read_all, "refresh": refresh_all, "predict": predict_all}
         return {
-            phase: compiled_graphs(kernels[phase], model, buffers.state, *arguments[phase], dynamic=None)
+            phase: compiled_graphs(
+                kernels[phase],
+                model,
+                buffers.state,
+                *arguments[phase],
+                dynamic=None,
+                options=compiled_function(kernels[phase], effect="", fuses_any=True).options["options"],
+            )
             for phase in PHASES
         }

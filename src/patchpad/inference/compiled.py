@@ -45,7 +45,12 @@ def compiled_kernels(backend: str = "inductor") -> Kernels:
 
 
 def compiled_function(
-    plain: Callable[..., Any], *, effect: str, backend: str = "inductor", cpp_wrapper: bool = False
+    plain: Callable[..., Any],
+    *,
+    effect: str,
+    backend: str = "inductor",
+    cpp_wrapper: bool = False,
+    fuses_any: bool = False,
 ) -> Compiled:
     """Returns a function of a model and a state that compiles itself when it is first called. It belongs to one model.
 
@@ -57,10 +62,14 @@ def compiled_function(
         effect: what the warning says that comes of going on without.
         backend: of `torch.compile`.
         cpp_wrapper: start the kernels from C++.
+        fuses_any: make one kernel of operations that share any data. By default they must share 10 bytes, and those of
+            a single row share one integer: a trunk call would have two more kernels in each layer.
     """
     options: dict[str, Any] = {"guard_filter_fn": _guards_to_keep}
     if cpp_wrapper:
         options["cpp_wrapper"] = True
+    if fuses_any:
+        options["score_fusion_memory_threshold"] = 1
     return Compiled(plain, effect=effect, backend=backend, options=options)
 
 

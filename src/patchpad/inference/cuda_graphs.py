@@ -56,7 +56,7 @@ class CapturedSteps:
         self.half = HalfPrecisionCopy(model)
         self.pool = BufferPool()
         self.run_one: dict[str, Callable[..., Tensor | None]] = {
-            name: compiled_function(plain, effect=COMPILE_EFFECT)
+            name: compiled_function(plain, effect=COMPILE_EFFECT, fuses_any=True)
             for name, plain in (
                 ("read", whole_batch.read_all),
                 ("refresh", whole_batch.refresh_all),
