@@ -1,5 +1,6 @@
 """Training and evaluation on the pretended device: no mix of devices or dtypes, and few waits."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,13 +8,14 @@ import pytest
 import torch
 from cuda_models import CASES, run_config, small_config
 
+from patchpad.errors import TrainingError
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.evaluation.calibrate import calibrate
 from patchpad.model import flex_attention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.testing import BASELINE_KINDS, tiny_baseline_config
 from patchpad.training.metrics import read_metrics
-from patchpad.training.trainer import train
+from patchpad.training.trainer import Trainer, train
 
 pytestmark = pytest.mark.unmeasured
 
@@ -49,6 +51,31 @@ def test_options_of_training_run_on_the_device(tmp_path, record, options):
     train(run_config(small_config(), **options), out=tmp_path / "run")
     assert all(math.isfinite(line["train/bpb"]) for line in read_metrics(tmp_path / "run"))
     assert not record.oddities
+
+
+def test_a_checkpoint_between_two_lines_of_metrics_has_the_sums_of_its_steps(tmp_path):
+    train(run_config(small_config(), steps=4, log_every=4, checkpoint_every=3), out=tmp_path / "run")
+    (saved,) = (tmp_path / "run" / "checkpoints").glob("step-*3/trainer.json")
+    interval = json.loads(saved.read_text(encoding="utf-8"))["interval"]
+    bits_per_byte = interval["nats"] / (math.log(2) * interval["num_bytes"])
+    assert abs(bits_per_byte - read_metrics(tmp_path / "run")[-1]["train/bpb"]) < 0.1
+    assert interval["num_commits"] > 0.1 * interval["num_bytes"]
+
+
+@pytest.mark.parametrize("options", [{}, {"threshold_spread": 0.25}], ids=str)
+def test_divergence_is_told_before_its_line_of_metrics_is_written(tmp_path, monkeypatch, options):
+    plain_step = Trainer.train_step
+
+    def step(trainer, sums):
+        if trainer.step == 1:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(math.nan)
+        plain_step(trainer, sums)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(TrainingError, match="the loss is nan after 1 steps"):
+        train(run_config(small_config(), **options), out=tmp_path / "run")
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1]
 
 
 def test_calibration_and_evaluation_run_on_the_device(record, tmp_path):

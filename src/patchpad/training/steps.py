@@ -104,7 +104,14 @@ class TrainingSteps:
             self.read(sums)
 
     def read(self, sums: StepSums) -> None:
-        """Reads what the steps since the last call left on the device: sums, which are added, and `readings`."""
+        """Reads what the steps since the last call left on the device: sums, which are added, and `readings`.
+
+        It waits for the newest step, so that is checked too.
+
+        Raises:
+            TrainingError: a step that was not checked yet has diverged; nothing is added then.
+        """
+        self.checks.finish()
         if self.unread_sums is None:
             return
         model = self.model

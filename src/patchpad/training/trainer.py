@@ -243,7 +243,7 @@ class Trainer(TrainingSteps):
         Raises:
             TrainingError: a step that was not checked yet has diverged.
         """
-        self.checks.finish()
+        self.read(self.interval)
         self._report_changed_files()
         steps = round(self.planned_steps)
         if steps != self.config.train.steps:
