@@ -171,3 +171,9 @@ def test_fixed_threshold_holds_for_the_other_rows_once_the_head_is_no_longer_fre
 def test_trigger_without_a_rate_takes_no_spread(tools, trigger):
     with pytest.raises(ConfigError, match=r"train.threshold_spread is 0\.5 with the trigger"):
         tools.config(trigger, threshold_spread=0.5)
+
+
+def test_scores_of_a_diverged_step_are_followed_without_an_index_out_of_bounds(tools):
+    schedule = ThresholdSchedule(tools.config("entropy", threshold_spread=0.5))
+    schedule.spread.follow(torch.full((8,), math.nan), is_fresh=torch.tensor(False))
+    assert not schedule.spread.quantiles.nats.isfinite().any()

@@ -73,12 +73,17 @@ class ThresholdSpread:
         return torch.where(shares <= 0, math.inf, torch.where(shares >= 1, -math.inf, between))
 
     def follow(self, eligible_scores: Float[Tensor, " score"], *, is_fresh: Bool[Tensor, ""]) -> None:
-        """Moves the quantiles towards those of the newest scores; -inf where there is none."""
+        """Moves the quantiles towards those of the newest scores; -inf where there is none.
+
+        Of a step that has diverged there may be no score that is a number: then they mean nothing, but nothing fails,
+        as an index out of bounds would on a GPU.
+        """
         ordered = eligible_scores.sort().values.to(self.shares.dtype)
         num_scores = (eligible_scores > -math.inf).sum()
         ranks = (1 - self.shares) * (num_scores - 1)
         first = len(ordered) - num_scores
-        low, high = (ordered.gather(0, first + rank.long()) for rank in (ranks, ranks.ceil()))
+        places = ((first + rank.long()).clamp(max=len(ordered) - 1) for rank in (ranks, ranks.ceil()))
+        low, high = (ordered.gather(0, place) for place in places)
         self.quantiles.follow(torch.lerp(low, high, ranks - ranks.floor()), is_fresh=is_fresh)
 
     def state(self) -> list[dict[str, Any]]:
