@@ -12,6 +12,7 @@ import torch
 
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
+from patchpad.device import wide_dtype
 from patchpad.errors import InputError, TrainingError, integer_or_none
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.outputs import Predicted
@@ -67,15 +68,14 @@ class Tally:
     num_positions: int = 0
 
     def add(self, batch: Batch, predicted: Predicted) -> None:
-        """Adds a batch."""
-        is_byte = batch.is_byte
-        self.nats += float(predicted.nats[is_byte].cpu().double().sum())
-        self.num_bytes += int(is_byte.sum())
-        self.num_commits += int(predicted.num_commits)
-        self.num_scratchpads += int(predicted.num_scratchpads)
-        self.trunk_pairs += int(predicted.trunk_pairs)
-        self.pooled_positions += int(predicted.pooled_positions)
-        self.num_positions += int(predicted.num_positions)
+        """Adds a batch; two reads from the device."""
+        nats = torch.where(batch.is_byte, predicted.nats, 0)
+        self.nats += float(nats.sum(dtype=wide_dtype(nats.device)))
+        self.num_bytes += batch.num_bytes
+        names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions", "num_positions")
+        counts = torch.stack([getattr(predicted, name) for name in names]).tolist()
+        for name, count in zip(names, counts, strict=True):
+            setattr(self, name, getattr(self, name) + count)
 
     def point(self, model: LanguageModel, threshold: float, windows: Windows) -> Point:
         """Turns the tally into rates, as `Point` defines them.
@@ -227,7 +227,7 @@ def predictions(
             # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
             with torch.no_grad(), autocast(model.device):
                 predicted = predict(batch.byte_ids, batch.targets, decisions)
-            if not bool(predicted.nats[batch.is_byte].isfinite().all()):
+            if not bool(torch.where(batch.is_byte, predicted.nats, 0).isfinite().all()):
                 raise TrainingError(
                     "the model predicts nan or inf in place of probabilities; its weights, or what they compute, are "
                     "not finite",
