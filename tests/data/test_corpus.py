@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -103,3 +104,36 @@ def test_fingerprint_of_a_large_text_samples_both_its_ends():
         assert Corpus((text[:99], text[99:]), ("a", "b")).fingerprint() != before
         text[place] = 0
     assert Corpus((text[:99], text[99:-1]), ("a", "b")).fingerprint() != before
+
+
+class UnreadDocuments(Sequence):
+    """Says of its documents that they are longer than they are: who measures them finds out."""
+
+    lengths = np.array([3, 4], dtype=np.int64)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return np.zeros(1, dtype=np.uint8)
+
+
+def test_lengths_of_documents_that_know_them_are_found_without_reading_any():
+    corpus = Corpus(UnreadDocuments(), ("a", "b"))
+    assert corpus.lengths.tolist() == [3, 4]
+    assert corpus.num_bytes == 7
+    assert corpus_of(b"abc", b"de").lengths.tolist() == [3, 2]
+
+
+def test_chosen_documents_keep_their_names_and_prompts():
+    documents = corpus_of(b"abc", b"de", b"fghi").documents
+    chosen = Corpus(documents, ("a", "b", "c"), np.array([1, 0, 2])).select([2, 0])
+    assert texts(chosen) == [b"fghi", b"abc"]
+    assert chosen.names == ("c", "a")
+    assert chosen.prompt_bytes.tolist() == [2, 1]
+
+
+def test_fingerprint_tells_apart_prompts():
+    documents = corpus_of(b"abc", b"de").documents
+    prompts = (None, np.array([0, 1]), np.array([1, 0]))
+    assert len({Corpus(documents, ("a", "b"), prompt).fingerprint() for prompt in prompts}) == 3

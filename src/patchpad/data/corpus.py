@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,40 @@ FINGERPRINT_SAMPLES, FINGERPRINT_SAMPLE_BYTES = 1024, 4096
 class Corpus:
     """Documents as arrays of uint8, none of them empty."""
 
-    documents: tuple[np.ndarray, ...]
-    names: tuple[str, ...]
+    documents: Sequence[np.ndarray]
+    """In order. A sequence with an attribute `lengths`, [document] of int64, need not have read its documents: one may
+    be read from a file whenever it is asked for, so nobody goes through all of them to learn their sizes."""
+    names: Sequence[str]
     """File of each document, with the line for JSONL."""
+    prompt_bytes: np.ndarray | None = None
+    """Bytes at the start of each document that are read as context, and neither trained on nor counted, [document] of
+    int64, below `lengths`; None: of no document."""
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document, [document] of int64; reads none of them."""
+        known = getattr(self.documents, "lengths", None)
+        if known is not None:
+            return known
+        return np.fromiter(map(len, self.documents), dtype=np.int64, count=len(self.documents))
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all documents."""
-        return sum(len(document) for document in self.documents)
+        """Bytes of all documents, prompts included."""
+        return int(self.lengths.sum())
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Corpus":
+        """Returns the documents at `indices`, in that order."""
+        prompt_bytes = self.prompt_bytes
+        return Corpus(
+            tuple(self.documents[index] for index in indices),
+            tuple(self.names[index] for index in indices),
+            None if prompt_bytes is None else prompt_bytes[np.asarray(indices, dtype=np.int64)],
+        )
 
     def checksum(self) -> str:
         """SHA-256 over document lengths and every byte."""
-        digest = hashlib.sha256(self._lengths().tobytes())
+        digest = self._digest_of_lengths()
         for document in self.documents:
             digest.update(np.ascontiguousarray(document).data)
         return digest.hexdigest()
@@ -45,8 +68,8 @@ class Corpus:
         """
         if self.num_bytes <= FINGERPRINT_SAMPLES * FINGERPRINT_SAMPLE_BYTES:
             return self.checksum()
-        lengths = self._lengths()
-        digest = hashlib.sha256(lengths.tobytes())
+        lengths = self.lengths
+        digest = self._digest_of_lengths()
         ends = lengths.cumsum()
         for place in np.linspace(0, ends[-1] - 1, FINGERPRINT_SAMPLES).astype(np.int64):
             index = int(np.searchsorted(ends, place, side="right"))
@@ -54,8 +77,12 @@ class Corpus:
             digest.update(self.documents[index][begin : begin + FINGERPRINT_SAMPLE_BYTES].tobytes())
         return digest.hexdigest()
 
-    def _lengths(self) -> np.ndarray:
-        return np.array([len(document) for document in self.documents], dtype="<i8")
+    def _digest_of_lengths(self) -> "hashlib._Hash":
+        """Returns SHA-256 over the lengths of documents and, where there are any, of their prompts."""
+        digest = hashlib.sha256(self.lengths.astype("<i8", copy=False).data)
+        if self.prompt_bytes is not None:
+            digest.update(self.prompt_bytes.astype("<i8", copy=False).data)
+        return digest
 
 
 def open_corpus(paths: Sequence[str | Path] | str | Path) -> Corpus:

@@ -77,5 +77,4 @@ def _place_to_cut(document: np.ndarray, name: str, share: float) -> int:
 
 
 def _select(corpus: Corpus, is_chosen: Sequence[bool]) -> Corpus:
-    chosen = [index for index, chooses in enumerate(is_chosen) if chooses]
-    return Corpus(tuple(corpus.documents[i] for i in chosen), tuple(corpus.names[i] for i in chosen))
+    return corpus.select([index for index, chooses in enumerate(is_chosen) if chooses])

@@ -96,7 +96,7 @@ def cut_windows(corpus: Corpus, context_bytes: int, overlap_bytes: int = 0) -> W
         raise ConfigError(
             f"overlap is {overlap_bytes} with windows of {context_bytes} bytes; allowed: 0 to below the window"
         )
-    lengths = np.array([len(document) for document in corpus.documents], dtype=np.int64)
+    lengths = corpus.lengths
     stride = context_bytes - overlap_bytes
     counts = 1 + -(-np.maximum(lengths - context_bytes, 0) // stride)
     document = np.repeat(np.arange(len(lengths)), counts)

@@ -150,7 +150,7 @@ def _without_equals(training: Corpus, held_out: Corpus, data: DataConfig) -> Cor
     logger.warning(
         "%d document(s) equal held-out ones, byte for byte, and are therefore not trained on", len(firsts) - len(left)
     )
-    return Corpus(tuple(training.documents[i] for i in left), tuple(training.names[i] for i in left))
+    return training.select(left)
 
 
 def _all_held_out(data: DataConfig) -> DataError:
