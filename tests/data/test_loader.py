@@ -1,5 +1,6 @@
 """Batches: every window once an epoch, in an order that follows from seed and number alone."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -110,6 +111,26 @@ def test_each_epoch_covers_every_window_exactly_once(lengths, batch_rows, seed):
         chosen = range(epoch * per_epoch, (epoch + 1) * per_epoch)
         seen = sum((windows_in(Batch.of(rows[number], targets[number])) for number in chosen), Counter())
         assert seen == all_windows(windows)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 6), max_size=4),
+    st.sampled_from([None, 128]),
+)
+def test_ranks_share_the_rows_of_a_batch_at_one_width_and_know_its_counts(lengths, batch_rows, cuts, width):
+    batches = TrainingBatches(windows_of(lengths), row_positions=17, batch_rows=batch_rows, seed=0, width=width)
+    bounds = [0, *sorted(min(cut, batch_rows) for cut in cuts), batch_rows]
+    for index in range(3):
+        whole, counts = batches.batch(index), batches.counts(index)
+        parts = [batches.batch(index, range(a, b)) for a, b in itertools.pairwise(bounds)]
+        assert torch.equal(torch.cat([part.byte_ids for part in parts]), whole.byte_ids)
+        assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+        assert counts.num_targets == whole.num_targets == sum(part.num_targets for part in parts)
+        assert counts.num_bytes == whole.num_bytes == sum(part.num_bytes for part in parts)
+        assert counts.num_bytes_read == whole.num_bytes_read == sum(part.num_bytes_read for part in parts)
+        assert counts.num_positions == whole.byte_ids.numel()
 
 
 def test_batch_follows_from_its_number_alone():

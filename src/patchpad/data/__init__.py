@@ -1,13 +1,14 @@
 """Text: reading files into documents, splitting, cutting into windows, and batches."""
 
 from patchpad.data.corpus import Corpus, open_corpus
-from patchpad.data.loader import Batch, TrainingBatches, evaluation_batches
+from patchpad.data.loader import Batch, BatchCounts, TrainingBatches, evaluation_batches
 from patchpad.data.prefetch import PrefetchedBatches
 from patchpad.data.split import split_corpus
 from patchpad.data.windows import Windows, cut_windows
 
 __all__ = [
     "Batch",
+    "BatchCounts",
     "Corpus",
     "PrefetchedBatches",
     "TrainingBatches",

@@ -52,6 +52,20 @@ class Batch:
         return replace(self, byte_ids=self.byte_ids.pin_memory(), targets=self.targets.pin_memory())
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchCounts:
+    """What is in a whole batch, known from the lengths of its windows, however many ranks share its rows."""
+
+    num_targets: int
+    """Predictions that are trained on, ends of documents included."""
+    num_bytes: int
+    """Predicted bytes, the unit of bits per byte."""
+    num_bytes_read: int
+    """Ids that are bytes: neither separators nor padding."""
+    num_positions: int
+    """Rows times width, padding included."""
+
+
 def counted(targets: ByteIds) -> ByteMask:
     """Returns where a target is a byte that counts: neither ignored nor the end of a document."""
     return (targets != IGNORED_TARGET) & (targets != SEPARATOR)
@@ -65,7 +79,7 @@ def make_batch(windows: Windows, rows: list[np.ndarray], width: int | None = Non
         rows: indices of windows.
         width: positions of a row; None for those of the longest one.
     """
-    width = width or max(int(windows.num_positions[row].sum()) for row in rows)
+    width = width or longest_row(windows, rows)
     ids = np.full((len(rows), width), PADDING, dtype=np.int64)
     targets = np.full((len(rows), width), IGNORED_TARGET, dtype=np.int64)
     for number, row in enumerate(rows):
@@ -76,6 +90,11 @@ def make_batch(windows: Windows, rows: list[np.ndarray], width: int | None = Non
             targets[number, place : place + len(window_ids)] = window_targets
             place += len(window_ids)
     return Batch.of(torch.from_numpy(ids), torch.from_numpy(targets))
+
+
+def longest_row(windows: Windows, rows: list[np.ndarray]) -> int:
+    """Returns the positions of the longest of some rows."""
+    return max(int(windows.num_positions[row].sum()) for row in rows)
 
 
 def pack_rows(num_positions: np.ndarray, order: np.ndarray, row_positions: int) -> list[np.ndarray]:
@@ -115,11 +134,33 @@ class TrainingBatches:
         self.width = width
         self._epoch_order = lru_cache(maxsize=2)(self._shuffle_epoch)
 
-    def batch(self, index: int) -> Batch:
-        """Returns the batch number `index`, counted from 0 over all epochs."""
+    def batch(self, index: int, rows: range | None = None) -> Batch:
+        """Returns the batch number `index`, counted from 0 over all epochs.
+
+        Args:
+            index: of the batch.
+            rows: those of its rows to return, from 0 to below `batch_rows`, possibly none; None for all. They are as
+                wide as the whole batch, so that all ranks that share it have the same width.
+        """
+        chosen = self._rows(index)
+        width = self.width or longest_row(self.windows, chosen)
+        return make_batch(self.windows, chosen if rows is None else chosen[rows.start : rows.stop], width)
+
+    def counts(self, index: int) -> BatchCounts:
+        """Returns what is in the whole batch number `index`; reads no text."""
+        rows = self._rows(index)
+        chosen = self.windows.select(np.concatenate(rows))
+        num_bytes = int(chosen.num_counted_bytes.sum())
+        return BatchCounts(
+            num_targets=num_bytes + int(chosen.is_last.sum()),
+            num_bytes=num_bytes,
+            num_bytes_read=int(chosen.num_positions.sum()) - len(chosen),
+            num_positions=len(rows) * (self.width or longest_row(self.windows, rows)),
+        )
+
+    def _rows(self, index: int) -> list[np.ndarray]:
         first = index * self.batch_rows
-        rows = [self._row(number) for number in range(first, first + self.batch_rows)]
-        return make_batch(self.windows, rows, self.width)
+        return [self._row(number) for number in range(first, first + self.batch_rows)]
 
     def _row(self, number: int) -> np.ndarray:
         epoch, place = divmod(number, len(self.rows))
