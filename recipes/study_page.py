@@ -148,11 +148,16 @@ def runs(findings: Findings) -> str:
         f"{model['decoder_layers']} decoder layer(s) of width {model['byte_dim']} with windows of "
         f"{model['window_bytes']} bytes; {len(model['ngram_sizes'])} tables of {model['ngram_vocab_size']:,} n-grams; "
         f"documents in windows of {model['context_bytes']:,} bytes, {train['batch_rows']} rows a step, learning rate "
-        f"{train['learning_rate']:g}, of the trunk {train['learning_rate'] * train['trunk_learning_rate_ratio']:g}."
+        f"{train['learning_rate']:g}, of the trunk {train['learning_rate'] * trunk_ratio(train):g}."
     )
     missing = missing_line(findings.results.study["arms"], findings.comparisons)
     lines = (sizes, provenance_line(findings.results), missing)
     return "\n\n".join(line for line in lines if line)
+
+
+def trunk_ratio(train: dict[str, Any]) -> float:
+    """Returns the trunk's learning rate over `learning_rate`; results of 2026-11 have an older key for it."""
+    return train.get("trunk_learning_rate_ratio") or train["learning_rate_ratios"].get("trunk", 1)
 
 
 def short_table(findings: Findings) -> str:

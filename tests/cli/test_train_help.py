@@ -6,6 +6,7 @@ import re
 import pytest
 
 from patchpad.config import Config, load_config
+from patchpad.config.checks import field_types
 from patchpad.config.field_texts import SECTIONS, field_texts
 
 
@@ -33,7 +34,8 @@ def test_help_of_other_commands_does_not_list_the_keys(patchpad):
 def test_no_field_is_without_its_text_and_defaults_are_those_of_the_configuration():
     texts = field_texts()
     for section in SECTIONS:
-        named = [item.name for item in dataclasses.fields(section) if item.default is not dataclasses.MISSING]
+        kinds = field_types(section)
+        named = [name for name, kind in kinds.items() if not dataclasses.is_dataclass(kind)]
         assert [key.name for key in texts[section.SECTION]] == named
         for key in texts[section.SECTION]:
             assert re.match(r"[A-Z`].*[.`)]$", key.text), key

@@ -222,8 +222,11 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (TrainConfig, {"seed": 2**63}, f"seed is {2**63}"),
         (TrainConfig, {"learning_rate": math.nan}, "learning_rate is nan"),
         (TrainConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
-        (TrainConfig, {"trunk_learning_rate_ratio": 0.0}, "trunk_learning_rate_ratio is 0.0"),
-        (TrainConfig, {"trunk_learning_rate_ratio": math.inf}, "trunk_learning_rate_ratio is inf"),
+        (TrainConfig, {"learning_rate_ratios": {"trunk": 0.0}}, "learning_rate_ratios.trunk is 0.0"),
+        (TrainConfig, {"learning_rate_ratios": {"trunk": math.inf}}, "learning_rate_ratios.trunk is inf"),
+        (TrainConfig, {"learning_rate_ratios": {"trnk": 0.5}}, "learning_rate_ratios names `trnk`; allowed: local_enc"),
+        (TrainConfig, {"frozen": ("trnk",)}, "frozen names `trnk`; allowed: local_encoder, entropy_head, routing, "),
+        (TrainConfig, {"decay_fraction": 1.5}, "decay_fraction is 1.5"),
         (TrainConfig, {"beta2": 1.0}, "beta2 is 1.0"),
         (TrainConfig, {"threshold_frozen_fraction": 1.1}, "threshold_frozen_fraction is 1.1"),
         (TrainConfig, {"threshold_spread": 1.1}, "threshold_spread is 1.1"),
@@ -241,9 +244,25 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (Config, {"format_version": 1}, "format_version is 1"),
         (
             Config,
-            {"model": ModelConfig(kind="byte"), "train": TrainConfig(trunk_learning_rate_ratio=0.5)},
-            "train.trunk_learning_rate_ratio is 0.5 with model.kind byte",
+            {"model": ModelConfig(kind="byte"), "train": TrainConfig(learning_rate_ratios={"trunk": 0.5})},
+            "train.learning_rate_ratios is {'trunk': 0.5} with model.kind byte",
         ),
+        (
+            Config,
+            {"model": ModelConfig(kind="byte"), "train": TrainConfig(frozen=("trunk",))},
+            "train.frozen is ['trunk'] with model.kind byte",
+        ),
+        (
+            Config,
+            {"train": TrainConfig(frozen=("routing",))},
+            "train.frozen names `routing`; allowed: local_encoder, entropy_head, patch_pooling, trunk",
+        ),
+        (
+            Config,
+            {"train": TrainConfig(learning_rate_ratios={"routing": 2.0})},
+            "train.learning_rate_ratios names `routing`; allowed: local_encoder, entropy_head, patch_pooling, trunk",
+        ),
+        (Config, {"train": TrainConfig(frozen=ModelConfig().parts)}, "train.frozen names all parts of the model"),
         (
             Config,
             {

@@ -74,7 +74,7 @@ def result(name: str, seed: int, bits: dict[str, float], *, text="books", tier=1
         "format_version": 1,
         **{"arm": name, "seed": seed, "text": text, "tier": tier, "exploratory": tier > 1},
         "provenance": provenance | {"date": "2026-11-25T10:00:00"},
-        "config": Config(train=TrainConfig(trunk_learning_rate_ratio=0.5)).to_dict(),
+        "config": Config(train=TrainConfig(learning_rate_ratios={"trunk": 0.5})).to_dict(),
         "data": {"training": facts, "validation": facts, "evaluated": facts},
         "evaluation": {"bytes": 1000, "scratchpads_per_byte": [0.1875]},
         "parameters": {"trunk": 2_000_000, "entropy_head": 100_000 if len(bits) > 1 else 0},

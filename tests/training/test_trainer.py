@@ -326,9 +326,24 @@ def test_weight_decay_touches_parameters_of_two_dimensions_alone(tools):
     assert {name for name in named if not name.endswith("weight")} == {"patch_pooling.distance_bias"}
 
 
-def test_the_trunk_has_its_own_share_of_the_learning_rate(tools):
+def test_wsd_stays_at_the_peak_and_falls_in_a_straight_line_to_its_floor(tools):
+    values = {"steps": 100, "warmup_steps": 10, "learning_rate": 1.0, "final_learning_rate_ratio": 0.1}
+    config = tools.config(**values, schedule="wsd", decay_fraction=0.2).train
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[:10] == [learning_rate(step, tools.config(**values).train) for step in range(10)]
+    assert rates[10:81] == [1.0] * 71
+    assert rates[80:] == pytest.approx(np.linspace(1.0, 0.1, 21))
+    assert learning_rate(170, config, 200) == pytest.approx(0.775), "the decay follows the steps that are planned"
+    at_once = tools.config(**values, schedule="wsd", decay_fraction=1.0).train
+    assert [learning_rate(step, at_once) for step in range(10, 101)] == pytest.approx(np.linspace(1.0, 0.1, 91))
+    never = tools.config(**values, schedule="wsd", decay_fraction=0.0).train
+    assert [learning_rate(step, never) for step in range(10, 100)] == [1.0] * 90
+
+
+def test_a_part_has_its_own_share_of_the_learning_rate(tools):
     model = ByteLM(tools.config().model)
-    optimizer = build_optimizer(model, tools.config(trunk_learning_rate_ratio=0.25).train)
+    ratios = {"patch_pooling": 0.25, "trunk": 0.25, "context_to_bytes": 0.25}
+    optimizer = build_optimizer(model, tools.config(learning_rate_ratios=ratios).train)
     set_learning_rate(optimizer, 8.0)
     rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():

@@ -36,10 +36,11 @@ def field_texts() -> dict[str, list[FieldText]]:
 def _texts_of(section: Any) -> Iterator[FieldText]:
     texts = _docstrings(section)
     for item in dataclasses.fields(section):
-        if item.default is not dataclasses.MISSING:  # a section of its own has a factory
-            kind = field_types(section)[item.name]
+        kind = field_types(section)[item.name]
+        if not dataclasses.is_dataclass(kind):  # a section of its own
+            default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
             words = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-            yield FieldText(name=item.name, default=_as_yaml(item.default), text=texts[item.name], words=words)
+            yield FieldText(name=item.name, default=_as_yaml(default), text=texts[item.name], words=words)
 
 
 def _docstrings(section: type) -> dict[str, str]:

@@ -33,6 +33,8 @@ NATS_TRIGGERS = ("entropy", "entropy_jump")
 """Triggers whose threshold is an entropy (difference) in nats."""
 
 
+PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
+"""Parts of the patch model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 PATCH_MODEL_OPTIONS = (
     "trunk_kv_heads",
     "ngram_vocab_size",
@@ -214,6 +216,14 @@ class ModelConfig(Section):
             f"trunk_dim is {self.trunk_dim} with target_patch_size {patchifier.target_patch_size}",
             "for megabyte, a trunk_dim that is a multiple of the patch size (each byte takes an equal part of it)",
         )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of `PARTS` that the model has: none for a baseline."""
+        absent = set() if self.reads_entropy else {"entropy_head"}
+        if self.patchifier.kind != "hnet":
+            absent.add("routing")
+        return tuple(part for part in PARTS if part not in absent) if self.kind == "patch" else ()
 
     @property
     def reads_entropy(self) -> bool:

@@ -37,12 +37,7 @@ class Config(Section):
         self.require(
             version == FORMAT_VERSION, f"format_version is {version}", f"{FORMAT_VERSION} in this version of patchpad"
         )
-        ratio, kind = self.train.trunk_learning_rate_ratio, self.model.kind
-        self.require(
-            ratio == 1 or kind == "patch",
-            f"train.trunk_learning_rate_ratio is {ratio} with model.kind {kind}",
-            "1: baselines have one learning rate",
-        )
+        self._check_parts()
         rate, trigger = self.train.scratchpads_per_byte, self.model.trigger
         self.require(
             trigger.kind != "random" or rate in (None, TrainConfig.scratchpads_per_byte, trigger.scratchpads_per_byte),
@@ -55,6 +50,28 @@ class Config(Section):
             spread == 0 or trigger.kind in (*NATS_TRIGGERS, "random"),
             f"train.threshold_spread is {spread} with the trigger `{trigger.kind}`",
             f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
+        )
+
+    def _check_parts(self) -> None:
+        """Checks that the parts with a learning rate of their own, and those that are frozen, exist."""
+        train, kind, parts = self.train, self.model.kind, self.model.parts
+        ratios = {part: ratio for part, ratio in train.learning_rate_ratios.items() if ratio != 1}
+        self.require(
+            kind == "patch" or not ratios,
+            f"train.learning_rate_ratios is {ratios} with model.kind {kind}",
+            "1 for each: baselines have one learning rate",
+        )
+        self.require(
+            kind == "patch" or not train.frozen,
+            f"train.frozen is {list(train.frozen)} with model.kind {kind}",
+            "[]: baselines have no parts",
+        )
+        train.require_parts("learning_rate_ratios", ratios, parts)
+        train.require_parts("frozen", train.frozen, parts)
+        self.require(
+            kind != "patch" or not set(parts) <= set(train.frozen),
+            "train.frozen names all parts of the model",
+            "at least one part is left out",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Configuration of text and training."""
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 from patchpad.config.checks import (
     AboveZero,
@@ -15,6 +16,9 @@ from patchpad.config.checks import (
     ShareBelowOne,
 )
 from patchpad.config.conversion import Range
+from patchpad.config.model import PARTS
+
+Schedule = Literal["cosine", "wsd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,19 @@ class TrainConfig(Section):
     accumulation_steps: Positive = 1
     """Forward passes per optimizer step, weighted by their target bytes."""
     learning_rate: AboveZero = 2e-3
-    """Peak of the cosine schedule."""
-    trunk_learning_rate_ratio: AboveZero = 1.0
-    """Learning rate of patch pooling, trunk and context projection over that of the local parts; baselines: 1."""
+    """Peak of the schedule."""
+    schedule: Schedule = "cosine"
+    """Of the learning rate after warm-up: `cosine` falls from the first step to the last, `wsd` (warm-up, stable,
+    decay) stays at the peak and then falls in a straight line."""
+    decay_fraction: Share = 0.2
+    """For `wsd`: the last share of the steps, in which the learning rate falls."""
     final_learning_rate_ratio: Share = 0.1
-    """Learning rate that the cosine approaches, over the peak; it would reach it one step after the last."""
+    """Learning rate that the schedule approaches, over the peak; it would reach it one step after the last."""
+    learning_rate_ratios: dict[str, AboveZero] = field(default_factory=dict)
+    """Learning rate of single parts over `learning_rate`, such as {trunk: 0.5}. Parts of the patch model are
+    local_encoder, entropy_head, routing, patch_pooling, trunk, context_to_bytes and local_decoder."""
+    frozen: tuple[str, ...] = ()
+    """Parts whose weights stay as they are, such as [trunk]; parts before them still learn through them."""
     warmup_steps: NotNegative = 50
     """Steps of linear warm-up."""
     weight_decay: AtLeastZero = 0.1
@@ -106,9 +118,25 @@ class TrainConfig(Section):
             f"device is {self.device!r}",
             "auto, cpu, cuda, cuda:N or mps",
         )
+        self.require_parts("learning_rate_ratios", self.learning_rate_ratios, PARTS)
+        self.require_parts("frozen", self.frozen, PARTS)
         rate, threshold = self.scratchpads_per_byte, self.scratchpad_threshold_nats
         self.require(
             (rate is None) != (threshold is None),
             f"scratchpads_per_byte is {rate} and train.scratchpad_threshold_nats is {threshold}",
             "exactly one of the two; set the other to null",
         )
+
+    def require_parts(self, name: str, parts: Iterable[str], allowed: tuple[str, ...]) -> None:
+        """Requires that a field names parts of a model.
+
+        Args:
+            name: of the field.
+            parts: what it names.
+            allowed: the parts that there are.
+
+        Raises:
+            ConfigError: another name.
+        """
+        unknown = next((part for part in parts if part not in allowed), None)
+        self.require(unknown is None, f"{name} names `{unknown}`", ", ".join(allowed))

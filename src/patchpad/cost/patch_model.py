@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
-from patchpad.config import NUM_INPUT_IDS, VOCAB_SIZE, ModelConfig
+from patchpad.config import NUM_INPUT_IDS, PARTS, VOCAB_SIZE, ModelConfig
 from patchpad.cost.attention import mean_pairs, window_pairs
 from patchpad.cost.costs import DTYPE_BYTES, PartCost
 
-PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
-"""Parts of the model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 ID_BYTES = 8
 """Of an id that n-gram embeddings keep."""
 

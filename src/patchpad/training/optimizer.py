@@ -7,20 +7,19 @@ from torch import Tensor, nn
 from patchpad.config import TrainConfig
 from patchpad.errors import CheckpointError
 from patchpad.model.compilation import leave_unwritable_cache
-
-TRUNK_PARTS = ("patch_pooling.", "trunk.", "context_to_bytes.")
-"""Parts of the patch model that run once per slot, not once per byte."""
+from patchpad.training.parts import part_of, trained_parameters
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Returns AdamW that decays parameters of two or more dimensions, and no norms or single vectors.
 
-    Those are the matrices of linear layers, embeddings, and one bias: that of patch pooling, [head, distance].
+    Those are the matrices of linear layers, embeddings, and one bias: that of patch pooling, [head, distance]. Frozen
+    parameters are left out, and cost no memory for moments.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model).items():
         decay = config.weight_decay if parameter.dim() >= 2 else 0.0
-        ratio = config.trunk_learning_rate_ratio if name.startswith(TRUNK_PARTS) else 1.0
+        ratio = config.learning_rate_ratios.get(part_of(name), 1.0)
         groups.setdefault((decay, ratio), []).append(parameter)
     leave_unwritable_cache()
     return torch.optim.AdamW(
@@ -49,7 +48,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     """Returns the optimizer's state as `<parameter name>/<state name>` -> tensor."""
     return {
         f"{name}/{key}": value.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
@@ -64,7 +63,7 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
     for name, value in tensors.items():
         parameter_name, _, key = name.rpartition("/")
         states.setdefault(parameter_name, {})[key] = value
-    parameters = dict(model.named_parameters())
+    parameters = trained_parameters(model)
     if tensors and states.keys() != parameters.keys():
         odd = sorted(states.keys() ^ parameters.keys())[0]
         raise CheckpointError(f"the optimizer's state does not fit the model: {odd}", hint="Use another checkpoint.")

@@ -17,6 +17,7 @@ from patchpad.model.precision import trainable
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.metrics import Readings
 from patchpad.training.optimizer import build_optimizer, set_learning_rate, update_if
+from patchpad.training.parts import freeze
 from patchpad.training.passes import PassWeights, TrainingPasses
 from patchpad.training.reading import FiniteChecks, is_finite
 from patchpad.training.room import MULTIPLE
@@ -49,6 +50,7 @@ class TrainingSteps:
         self.feed: TrainingBatches | PrefetchedBatches = self.batches
         """Where the steps take their batches from."""
         self.model = build_model(model_config, seed=train_config.seed).to(self.device)
+        freeze(self.model, train_config.frozen)
         if train_config.activation_checkpointing:
             recompute_trunk(self.model)
         self.passes = TrainingPasses(self.model, config, width)
