@@ -11,6 +11,7 @@ from patchpad.config import Config, DataConfig
 from patchpad.errors import TrainingError
 from patchpad.patching import SlotRoom
 from patchpad.training import passes
+from patchpad.training import steps as steps_module
 from patchpad.training.room import Rooms, room_ladder
 from patchpad.training.sums import StepSums
 from patchpad.training.text import RunText
@@ -100,7 +101,7 @@ def test_a_step_that_diverges_changes_no_weights_and_is_noticed_a_step_later_and
         nan = torch.full((), math.nan, device="cuda")
         monkeypatch.setattr(passes.PassWeights, "of_step", lambda *_: replace(weights_of(run), num_targets=nan))
     else:
-        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, _: spoiled(list(parameters)))
+        monkeypatch.setattr(steps_module, "tensor_norms", spoiled)
     steps(run, 1)
     for name, weights in run.model.named_parameters():
         assert torch.equal(weights.cpu(), before[name]), name
@@ -131,10 +132,10 @@ def weights_of(run: Trainer) -> passes.PassWeights:
     )
 
 
-def spoiled(parameters):
-    for parameter in parameters:
-        parameter.grad.fill_(math.nan)
-    return torch.full((), math.nan, device="cuda")
+def spoiled(gradients):
+    for gradient in gradients:
+        gradient.fill_(math.nan)
+    return torch.full((len(gradients),), math.nan, device="cuda")
 
 
 def test_a_thread_makes_the_batches_and_a_resumed_run_is_the_same(tmp_path, record):

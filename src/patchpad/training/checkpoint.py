@@ -28,16 +28,11 @@ from patchpad.errors import CheckpointError, ConfigError, quoted
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
+from patchpad.training.metrics import METRICS
 
 logger = logging.getLogger(__name__)
 
-CONFIG, MODEL, CALIBRATION, METRICS, MANIFEST = (
-    "config.json",
-    "model.safetensors",
-    "calibration.json",
-    "metrics.jsonl",
-    "manifest.json",
-)
+CONFIG, MODEL, CALIBRATION, MANIFEST = "config.json", "model.safetensors", "calibration.json", "manifest.json"
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 EXTRA_FILES = ("tokenizer.json",)
 """What a kind of model keeps beside its weights; see `LanguageModel.extra_files`."""

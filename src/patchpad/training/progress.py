@@ -20,14 +20,34 @@ class Progress(Protocol):
         ...
 
 
+class TimeLeft:
+    """Expects the time that a run still takes by how fast it was of late, with all that goes on between steps."""
+
+    def __init__(self) -> None:
+        self.earlier: deque[tuple[float, int]] = deque(maxlen=6)
+        """Times and steps of when this began to look, then of the last few calls of `note`."""
+
+    def note(self, step: int) -> None:
+        """Takes note of a step from which on the speed is of interest."""
+        self.earlier.append((time.monotonic(), step))
+
+    def seconds(self, step: int, total_steps: int | float) -> float | None:
+        """Returns the seconds left after a step; None before there is a speed."""
+        if step >= total_steps:
+            return 0.0
+        if not self.earlier or step <= self.earlier[0][1]:
+            return None
+        began, first = self.earlier[0]
+        return (total_steps - step) * (time.monotonic() - began) / (step - first)
+
+
 class LogProgress:
     """Logs a line at most every `seconds`, with the time left as the last few lines let expect."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.last = time.monotonic()
-        self.earlier: deque[tuple[float, int]] = deque(maxlen=6)
-        """Times and steps of the first step that was seen here, then of the last lines."""
+        self.time_left = TimeLeft()
 
     def __enter__(self) -> "LogProgress":
         return self
@@ -40,19 +60,14 @@ class LogProgress:
     def update(self, step: int, total_steps: int, metrics: dict[str, Any]) -> None:
         """Logs the step when the last line is old enough."""
         now = time.monotonic()
-        if not self.earlier:
-            self.earlier.append((now, step))
+        if not self.time_left.earlier:
+            self.time_left.note(step)
         if now - self.last >= self.seconds or step == total_steps:
             self.last = now
-            left = self._time_left(now, step, total_steps)
+            seconds = self.time_left.seconds(step, total_steps)
+            left = f"  {duration(seconds)} left" if seconds else ""
             logger.info("step %s/%s  %s%s", f"{step:,}", f"{total_steps:,}", describe(metrics), left)
-            self.earlier.append((now, step))
-
-    def _time_left(self, now: float, step: int, total_steps: int) -> str:
-        began, first = self.earlier[0]
-        if step <= first or step >= total_steps:
-            return ""
-        return f"  {duration((total_steps - step) * (now - began) / (step - first))} left"
+            self.time_left.note(step)
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from patchpad.device import select_device
 from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
 from patchpad.model.precision import trainable
+from patchpad.training.gradient_norms import part_names, part_norms, tensor_norms
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.metrics import Readings
 from patchpad.training.optimizer import build_optimizer, set_learning_rate, update_if
@@ -63,8 +64,8 @@ class TrainingSteps:
         self.bytes_seen = 0
         self.unread_sums: Float[Tensor, "4"] | None = None
         """Sums of passes that are still on the device."""
-        self.gradient_norm: Float[Tensor, ""] | None = None
-        """Of the newest step, before clipping."""
+        self.gradient_norms: tuple[Float[Tensor, ""], list[str], Float[Tensor, " tensors"]] | None = None
+        """Of the newest step, before clipping: of all gradients, their parameters' names, and of each gradient."""
         self.readings: Readings | None = None
         """What `read` last found."""
 
@@ -94,16 +95,25 @@ class TrainingSteps:
             sums.num_bytes += batch.num_bytes
             self.bytes_seen += batch.num_bytes
             self.schedule.observe(result.scores, batch.num_bytes_read)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train_config.max_grad_norm)
+        norm = self._clip_gradients()
         self.checks.note(self.step, losses, norm)
         set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
         if self.checks.late:
             update_if(self.optimizer, is_finite(losses, norm))
         self.optimizer.step()
         self.schedule.move(self.model, self.step, self.planned_steps)
-        self.gradient_norm = norm
         if not self.checks.late:
             self.read(sums)
+
+    def _clip_gradients(self) -> Float[Tensor, ""]:
+        """Returns the norm of all gradients, to which they are then clipped; it is not waited for."""
+        parameters = dict(self.model.named_parameters())
+        gradients = {name: each.grad for name, each in parameters.items() if each.grad is not None}
+        norms = tensor_norms(list(gradients.values()))
+        norm = torch.linalg.vector_norm(norms)
+        torch.nn.utils.clip_grads_with_norm_(parameters.values(), self.config.train.max_grad_norm, norm)
+        self.gradient_norms = norm, list(gradients), norms
+        return norm
 
     def read(self, sums: StepSums) -> None:
         """Reads what the steps since the last call left on the device: sums, which are added, and `readings`.
@@ -114,16 +124,20 @@ class TrainingSteps:
             TrainingError: a step that was not checked yet has diverged; nothing is added then.
         """
         self.checks.finish()
-        if self.unread_sums is None:
+        if self.unread_sums is None or self.gradient_norms is None:
             return
-        model = self.model
-        newest = (self.gradient_norm, model.scratchpad_threshold_nats, model.patch_threshold_nats)
-        wide = [value.to(self.unread_sums.dtype) for value in newest if value is not None]
-        *summed, norm, threshold, patch_threshold = torch.cat((self.unread_sums, torch.stack(wide))).tolist()
-        sums.add(*summed)
+        norm, names, norms = self.gradient_norms
+        newest = torch.stack((norm, self.model.scratchpad_threshold_nats, self.model.patch_threshold_nats))
+        on_device = (self.unread_sums, newest, part_norms(names, norms))
+        values = torch.cat([part.to(self.unread_sums.dtype) for part in on_device]).tolist()  # one wait for all
+        num_sums = len(self.unread_sums)
+        sums.add(*values[:num_sums])
         self.unread_sums = None
         self.readings = Readings(
-            gradient_norm=norm, scratchpad_threshold_nats=threshold, patch_threshold_nats=patch_threshold
+            gradient_norm=values[num_sums],
+            scratchpad_threshold_nats=values[num_sums + 1],
+            patch_threshold_nats=values[num_sums + 2],
+            part_gradient_norms=dict(zip(part_names(names), values[num_sums + 3 :], strict=True)),
         )
 
     @contextmanager

@@ -25,7 +25,7 @@ from patchpad.training.optimizer import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from patchpad.training.progress import LogProgress, Progress
+from patchpad.training.progress import LogProgress, Progress, TimeLeft
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
@@ -33,6 +33,7 @@ from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 from patchpad.training.threshold_schedule import ThresholdSchedule
+from patchpad.training.usage import usage
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +177,8 @@ class Trainer(TrainingSteps):
             ) from error
         train_config = self.config.train
         budget = budget or StepBudget(train_config.steps)
+        time_left = TimeLeft()
+        time_left.note(self.step)
         watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
         with signals_noted() as stop, self.prefetching():
             is_end = budget.is_over(self.step)
@@ -199,6 +202,9 @@ class Trainer(TrainingSteps):
                 if has_line:
                     if validates:
                         line["val/bpb"] = self.validate()
+                    line |= usage(self.config, line, self.device)
+                    line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
+                    time_left.note(self.step)
                     self.metrics.add(line)
                     self.interval = StepSums()
                 with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
@@ -224,6 +230,7 @@ class Trainer(TrainingSteps):
                 step=self.step,
                 bytes_seen=self.bytes_seen,
                 planned_steps=self.planned_steps,
+                seconds_before=self.metrics.newest.get("seconds", 0.0),
             )
         return {**self.line, "step": self.step, "bytes_seen": self.bytes_seen}
 
