@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,23 @@ def test_the_configuration_of_a_run_trains_the_same_model_without_data(patchpad,
     assert patchpad("train", "--config", finished / "config.json", "--out", out).code == 0
     assert (out / "config.json").read_bytes() == (finished / "config.json").read_bytes()
     assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
+def test_training_starts_from_a_run_whose_model_fills_in_what_is_not_set(patchpad, fails, tmp_path, finished, text):
+    out = tmp_path / "new"
+    options = ("--init-from", finished, "--data", text, "--train.device", "cpu", "--train.steps", "2")
+    called = patchpad("train", *options, "--model.trigger.kind", "never", "--train.frozen", "[trunk]", "--out", out)
+    assert called.code == 0
+    model, new = (open_checkpoint(run).config.model for run in (finished, out))
+    assert new == replace(model, trigger=replace(model.trigger, kind="never"))
+    twice = ("--train.init_from", finished, "--out", tmp_path / "other")
+    assert "--init-from and --train.init_from were both given" in fails(2, "train", *options, *twice)
+    said = fails(2, "train", *options, "--model.trunk_dim", "64", "--out", tmp_path / "other")
+    assert f"model.trunk_dim is 64, and 32 in {finished}" in said
+    assert "--resume RUN alone" in fails(2, "train", "--resume", out, "--init-from", finished)
+    missing = ("--init-from", tmp_path / "none", "--data", text, "--out", tmp_path / "other")
+    assert f"no run is at {tmp_path / 'none'}, which" in fails(2, "train", *missing)
+    assert not (tmp_path / "other").exists()
 
 
 def test_data_takes_the_place_of_the_paths_of_a_configuration(patchpad, tmp_path, finished):

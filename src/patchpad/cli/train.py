@@ -1,18 +1,22 @@
 """`patchpad train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
 from patchpad.cli.streams import print_json, print_text, refuse_stdin
-from patchpad.config import Config, load_config
+from patchpad.config import Config, ModelConfig, load_config
 from patchpad.config.model import NATS_TRIGGERS
 from patchpad.errors import ConfigError, near_matches, quoted
+from patchpad.files import strict_json
+
+if TYPE_CHECKING:
+    from patchpad.training.init_from import Source
 
 SECTIONS = ("model", "data", "train")
-OWN_OPTIONS = ("--config", "--data", "--out", "--resume", "--device", "--json", "--help")
+OWN_OPTIONS = ("--config", "--data", "--out", "--init-from", "--resume", "--device", "--json", "--help")
 
 
 def train(
@@ -30,6 +34,13 @@ def train(
         ),
     ] = None,
     out: Annotated[Path | None, Parameter(help="Run directory to make; must be absent or empty.")] = None,
+    init_from: Annotated[
+        str | None,
+        Parameter(
+            help="Run, step folder, or `bundled` (the model that ships with patchpad) whose weights to start from. "
+            "Keys of the model that are not set are that run's."
+        ),
+    ] = None,
     resume: Annotated[Path | None, Parameter(help="Run to go on with; needs nothing else.")] = None,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     json: Json = False,
@@ -41,11 +52,11 @@ def train(
     Ctrl-C saves and says how to go on.
     """
     overrides = parse_fields(fields)
-    settings = None
+    settings = source = None
     refuse_stdin(data)
     if resume is None:
-        settings = new_settings(config, overrides, data, out, device)
-    elif config or data or out or overrides or device:
+        settings, source = new_settings(config, overrides, data, out, init_from, device)
+    elif config or data or out or init_from or overrides or device:
         raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
 
     from patchpad.training import trainer
@@ -58,7 +69,7 @@ def train(
             run = trainer.resume(resume, progress=progress)
         else:
             assert out is not None
-            run = trainer.train(settings, data=data or None, out=out, progress=progress)
+            run = trainer.train(settings, data=data or None, out=out, init_from=source, progress=progress)
     last = read_metrics(run.path)[-1]
     if json:
         print_json({"run": str(run.path), **last})
@@ -72,24 +83,45 @@ def train(
 
 
 def new_settings(
-    config: str | None, overrides: dict[str, str], data: list[str] | None, out: Path | None, device: str | None
-) -> Config:
-    """Returns the configuration of a new run.
+    config: str | None,
+    overrides: dict[str, str],
+    data: list[str] | None,
+    out: Path | None,
+    init_from: str | None,
+    device: str | None,
+) -> "tuple[Config, Source | None]":
+    """Returns the configuration of a new run, and the model that it starts from.
 
     Raises:
         ConfigError: it is wrong, has no text to train on where `data` names none, or `out` is missing.
+        CheckpointError: no model is where it is to start from.
     """
-    for option, key, value in (("--device", "train.device", device), ("--data", "data.paths", data)):
+    given = (
+        ("--device", "train.device", device),
+        ("--data", "data.paths", data),
+        ("--init-from", "train.init_from", init_from),
+    )
+    for option, key, value in given:
         if value and key in overrides:
             raise ConfigError(f"{option} and --{key} were both given; they set the same", hint="Leave one of them out.")
     if device is not None:
         overrides = {**overrides, "train.device": device}
-    settings = load_config(config, overrides)
-    given = (("--data", data or settings.data.paths), ("--out", out))
-    missing = " and ".join(name for name, value in given if not value)
+    if init_from is not None:
+        overrides = {**overrides, "train.init_from": strict_json(init_from)}
+    sources = []
+
+    def model_of(name: str) -> ModelConfig:
+        from patchpad.training.init_from import Source
+
+        sources.append(Source.open(name))
+        return sources[0].model_config
+
+    settings = load_config(config, overrides, model_of=model_of)
+    needed = (("--data", data or settings.data.paths), ("--out", out))
+    missing = " and ".join(name for name, value in needed if not value)
     if missing:
         raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")
-    return settings
+    return settings, sources[0] if sources else None
 
 
 def parse_fields(tokens: tuple[str, ...]) -> dict[str, str]:

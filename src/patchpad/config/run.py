@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,20 @@ class Config(Section):
         return build_section(Config, values, source)
 
 
-def load_config(config: str | Path | None, overrides: dict[str, str] | None = None) -> Config:
+def load_config(
+    config: str | Path | None,
+    overrides: dict[str, str] | None = None,
+    *,
+    model_of: Callable[[str], ModelConfig] | None = None,
+) -> Config:
     """Reads a preset or a YAML file and applies command-line overrides.
 
     Args:
         config: name of a preset, such as `tiny-fixed16-entropy`; or the path of a YAML file with sections `model`,
             `data`, `train`; None for the defaults alone.
         overrides: dotted key to YAML text, as in `{"train.steps": "200"}`.
+        model_of: returns the model of the run that `train.init_from` names, where it names one: keys of `model` that
+            are set nowhere are that model's, instead of the defaults.
 
     Raises:
         ConfigError: the name is unknown, the file is missing or not YAML, or a key or value is wrong.
@@ -113,7 +121,20 @@ def load_config(config: str | Path | None, overrides: dict[str, str] | None = No
             if not isinstance(target, dict):
                 raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
         target[name] = _override_value(key, text)
+    train = values.get("train")
+    init_from = train.get("init_from") if isinstance(train, dict) else None
+    if model_of is not None and isinstance(init_from, str):
+        values = merged({"model": dataclasses.asdict(model_of(init_from))}, values)
     return Config.from_dict(values, source=f"{source} and the command line" if overrides else source)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns both of two configurations as plain values, sections merged key by key, `above` winning."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _path_of(key: str) -> list[str]:

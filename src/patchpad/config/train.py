@@ -45,6 +45,9 @@ class TrainConfig(Section):
 
     seed: NotNegative = 0
     """Sets initialisation and data order."""
+    init_from: str | None = None
+    """Run or step folder whose weights training starts from, or `bundled` for the model that ships with patchpad;
+    `--init-from` sets it. None: weights are drawn from the seed."""
     steps: Positive = 1000
     """Optimizer steps."""
     batch_rows: Positive = 4
@@ -118,6 +121,7 @@ class TrainConfig(Section):
             f"device is {self.device!r}",
             "auto, cpu, cuda, cuda:N or mps",
         )
+        self.require(self.init_from != "", "init_from is empty", "a run, a step folder, `bundled` or null")
         self.require_parts("learning_rate_ratios", self.learning_rate_ratios, PARTS)
         self.require_parts("frozen", self.frozen, PARTS)
         rate, threshold = self.scratchpads_per_byte, self.scratchpad_threshold_nats

@@ -17,6 +17,7 @@ from patchpad.study.progress import StudyProgress
 from patchpad.study.provenance import commit
 from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_training
 from patchpad.training import checkpoint as files
+from patchpad.training.init_from import Source
 from patchpad.training.metrics import read_metrics
 from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer
@@ -88,8 +89,9 @@ def train_arm(
     """
     if files.is_finished(folder):
         return files.load(folder, device=config.train.device)
-    trainer = Trainer(config, folder, text)
-    if files.list_steps(folder):
+    is_begun = bool(files.list_steps(folder))
+    trainer = Trainer(config, folder, text, source=None if is_begun else Source.of(config))
+    if is_begun:
         trainer.restore(files.open_checkpoint(folder, for_resume=True))
     record = TrainingRecord(run, folder, facts, progress)
     try:

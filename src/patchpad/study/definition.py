@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.config import Config, DataConfig, build_section, read_preset_or_file, read_yaml
+from patchpad.config.run import merged
 from patchpad.errors import ConfigError, near_matches, quoted
 
 BUNDLED = "bundled"
@@ -213,7 +214,7 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
     values: dict[str, Any] = {}
     source = f"{path}: arm `{arm.name}`"
     for layer in layers:
-        values = _merged(values, layer)
+        values = merged(values, layer)
     for key, reason in (("seed", "seeds"), ("steps", "bytes_seen")):
         if key in {**base.train, **arm.train}:
             raise ConfigError(f"{source}: `train.{key}` is set", hint=f"Leave it out: it follows from `{reason}`.")
@@ -224,15 +225,6 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
         raise ConfigError(named, hint=error.hint) from error
     num_bytes = fields.bytes_seen if arm.bytes_seen is None else arm.bytes_seen
     return replace(config, train=replace(config.train, steps=math.ceil(num_bytes / bytes_per_step(config))))
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both, sections merged key by key, `above` winning."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
 
 
 def choose_runs(study: Study, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> tuple[ArmRun, ...]:

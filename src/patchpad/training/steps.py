@@ -15,6 +15,7 @@ from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
 from patchpad.model.precision import trainable
 from patchpad.training.gradient_norms import part_names, part_norms, tensor_norms
+from patchpad.training.init_from import Source
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.metrics import Readings
 from patchpad.training.optimizer import build_optimizer, set_learning_rate, update_if
@@ -32,10 +33,11 @@ class TrainingSteps:
     Args:
         config: of the run.
         training: the text to train on.
+        source: whose weights to start from; None to draw them, or where a checkpoint's take their place.
     """
 
     @trainable()
-    def __init__(self, config: Config, training: Corpus) -> None:
+    def __init__(self, config: Config, training: Corpus, source: Source | None = None) -> None:
         self.config = config
         model_config, train_config = config.model, config.train
         self.device = select_device(train_config.device)
@@ -50,7 +52,10 @@ class TrainingSteps:
         )
         self.feed: TrainingBatches | PrefetchedBatches = self.batches
         """Where the steps take their batches from."""
-        self.model = build_model(model_config, seed=train_config.seed).to(self.device)
+        self.model = build_model(model_config, seed=train_config.seed)
+        if source is not None:
+            source.start(self.model)
+        self.model.to(self.device)
         freeze(self.model, train_config.frozen)
         if train_config.activation_checkpointing:
             recompute_trunk(self.model)

@@ -20,6 +20,7 @@ from patchpad.model.precision import trainable
 from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
 from patchpad.training.budget import Budget, StepBudget
+from patchpad.training.init_from import Source
 from patchpad.training.metrics import MetricsFile, describe
 from patchpad.training.optimizer import (
     load_optimizer_tensors,
@@ -52,6 +53,7 @@ def train(
     *,
     data: str | Path | Sequence[str | Path] | None = None,
     out: str | Path,
+    init_from: str | Path | Source | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Trains a model into a new run directory.
@@ -60,12 +62,13 @@ def train(
         config: the whole configuration.
         data: files, globs or directories; None for `config.data.paths`.
         out: run directory; must be absent or empty.
+        init_from: run, step folder or `bundled` whose weights to start from; None for `config.train.init_from`.
         progress: receives every step; default: log lines.
 
     Raises:
-        ConfigError: `out` is not empty, or the device is absent.
+        ConfigError: `out` is not empty, the device is absent, or the model cannot start from the other one.
         DataError: text that is missing, unreadable or too little.
-        CheckpointError: the run cannot be saved; earlier checkpoints are intact.
+        CheckpointError: no model to start from, or the run cannot be saved; earlier checkpoints are intact.
         RunInUseError: another process trains in `out`.
         TrainingInterrupted: stopped by a signal after saving.
     """
@@ -74,8 +77,15 @@ def train(
         paths = [data] if isinstance(data, str | Path) else list(data)
         config = replace(config, data=replace(config.data, paths=tuple(map(str, paths))))
     config = replace(config, data=with_absolute_paths(config.data))
+    if init_from is not None:
+        source = init_from if isinstance(init_from, Source) else Source.open(init_from)
+        source.require_fits(config.model)
+    else:
+        source = Source.of(config)
+    if source is not None:
+        config = replace(config, train=replace(config.train, init_from=source.name))
     with new_run(Path(out), config, "patchpad train") as text:
-        return Trainer(config, Path(out), text).run(progress or LogProgress())
+        return Trainer(config, Path(out), text, source=source).run(progress or LogProgress())
 
 
 @contextmanager
@@ -142,8 +152,10 @@ class Trainer(TrainingSteps):
     """A run: its steps, its folder and its text."""
 
     @trainable()
-    def __init__(self, config: Config, out: Path, text: RunText) -> None:
-        super().__init__(replace(config, data=text.data), text.training)
+    def __init__(self, config: Config, out: Path, text: RunText, *, source: Source | None = None) -> None:
+        super().__init__(replace(config, data=text.data), text.training, source)
+        self.source_facts = None if source is None else source.facts()
+        """What is stored of the model whose weights the run began with."""
         self.out = out
         self.text = text
         self.text_facts: dict[str, Any] | None = None
@@ -267,6 +279,7 @@ class Trainer(TrainingSteps):
                 "schedule": self.schedule.state(),
                 "interval": asdict(self.interval),
                 "text": self.text_facts,
+                "init_from": self.source_facts,
             },
             metrics=self.metrics.text,
         )
@@ -292,6 +305,7 @@ class Trainer(TrainingSteps):
         state = checkpoint.trainer_state()
         self.text.require_same(state["text"])
         self.text_facts = {**state["text"], "files": self.text.file_states}
+        self.source_facts = state["init_from"]
         files.remove_unfinished_steps(self.out)
         self.model.load_state_dict(checkpoint.model().state_dict())
         self.model.read_extra_files(checkpoint.path)
