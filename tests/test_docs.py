@@ -42,7 +42,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["python", "generation", "tour", "troubleshooting"])
+@pytest.mark.parametrize("name", ["python", "generation", "tour", "troubleshooting", "continuing"])
 def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
     code = blocks(ROOT / "docs" / f"{name}.md", "python")
     assert code
@@ -51,7 +51,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(workplace, name):
         exec(compile(block, f"docs/{name}.md", "exec"), namespace)
 
 
-SLOW_PAGES = [pytest.param(name, marks=pytest.mark.slow) for name in ("evaluation", "studies", "tour")]
+SLOW_PAGES = [pytest.param(name, marks=pytest.mark.slow) for name in ("continuing", "evaluation", "studies", "tour")]
 
 
 @pytest.mark.parametrize("name", ["generation", *SLOW_PAGES])

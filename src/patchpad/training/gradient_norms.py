@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpad.training.parts import part_of
+
 
 def tensor_norms(tensors: Sequence[Tensor]) -> Float[Tensor, " tensors"]:
     """Returns the norm of each tensor; an empty sequence gives none.
@@ -14,11 +16,6 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Float[Tensor, " tensors"]:
     The norm of these is that of all tensors together, to the bit what `torch.nn.utils.clip_grad_norm_` returns.
     """
     return torch.stack(torch._foreach_norm(list(tensors))) if tensors else torch.zeros(0)
-
-
-def part_of(parameter_name: str) -> str:
-    """Returns the part of the model that a parameter belongs to: the name of the model's own submodule."""
-    return parameter_name.partition(".")[0]
 
 
 def part_names(parameter_names: Sequence[str]) -> list[str]:
