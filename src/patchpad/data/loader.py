@@ -1,6 +1,6 @@
-"""Batches: windows packed into rows, in an order that follows from the seed and the step number alone."""
+"""Batches: rows of packed windows, in an order that follows from the seed and the step number alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -8,9 +8,17 @@ import numpy as np
 import torch
 
 from patchpad.config import PADDING, SEPARATOR
-from patchpad.data.windows import IGNORED_TARGET, Windows
+from patchpad.data.corpus import Corpus
+from patchpad.data.mixture import Joined, Quotas, Source
+from patchpad.data.packing import pack_in_order
+from patchpad.data.rows import SourceRows
+from patchpad.data.windows import IGNORED_TARGET, Bounds, Windows
 from patchpad.device import moved
 from patchpad.shapes import ByteIds, ByteMask
+
+
+WINDOWS_AT_ONCE = 1 << 16
+"""Windows that an evaluation packs at once, so that their number costs no memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +71,9 @@ class BatchCounts:
     num_bytes_read: int
     """Ids that are bytes: neither separators nor padding."""
     num_positions: int
-    """Rows times width, padding included."""
+    """Rows times width."""
+    num_padding: int
+    """Positions that hold nothing."""
 
 
 def counted(targets: ByteIds) -> ByteMask:
@@ -71,68 +81,80 @@ def counted(targets: ByteIds) -> ByteMask:
     return (targets != IGNORED_TARGET) & (targets != SEPARATOR)
 
 
-def make_batch(windows: Windows, rows: list[np.ndarray], width: int | None = None) -> Batch:
-    """Builds a batch whose row i holds the windows at indices `rows[i]`, padded at its end.
+@dataclass(frozen=True, kw_only=True)
+class PackedRows:
+    """Rows of windows, as they are known before any text is read."""
 
-    Args:
-        windows: to choose from.
-        rows: indices of windows.
-        width: positions of a row; None for those of the longest one.
-    """
-    width = width or longest_row(windows, rows)
-    ids = np.full((len(rows), width), PADDING, dtype=np.int64)
-    targets = np.full((len(rows), width), IGNORED_TARGET, dtype=np.int64)
-    for number, row in enumerate(rows):
-        place = 0
-        for index in row.tolist():
-            window_ids, window_targets = windows.ids_and_targets(index)
-            ids[number, place : place + len(window_ids)] = window_ids
-            targets[number, place : place + len(window_ids)] = window_targets
-            place += len(window_ids)
-    return Batch.of(torch.from_numpy(ids), torch.from_numpy(targets))
+    documents: Sequence[np.ndarray]
+    bounds: Bounds
+    """Of the windows, row after row."""
+    ends: np.ndarray
+    """Windows in all rows up to and including each, [row]."""
 
+    @property
+    def width(self) -> int:
+        """Positions of the longest row."""
+        return int(np.add.reduceat(self.bounds.num_positions, [0, *self.ends[:-1]]).max())
 
-def longest_row(windows: Windows, rows: list[np.ndarray]) -> int:
-    """Returns the positions of the longest of some rows."""
-    return max(int(windows.num_positions[row].sum()) for row in rows)
+    def counts(self, width: int) -> BatchCounts:
+        """Returns what is in the rows, each with `width` positions."""
+        num_bytes = int(self.bounds.num_counted_bytes.sum())
+        num_filled, num_positions = int(self.bounds.num_positions.sum()), len(self.ends) * width
+        return BatchCounts(
+            num_targets=num_bytes + int(self.bounds.is_last.sum()),
+            num_bytes=num_bytes,
+            num_bytes_read=num_filled - len(self.bounds),
+            num_positions=num_positions,
+            num_padding=num_positions - num_filled,
+        )
 
-
-def pack_rows(num_positions: np.ndarray, order: np.ndarray, row_positions: int) -> list[np.ndarray]:
-    """Packs windows, in the given order, into rows of at most `row_positions`; returns each row's window indices."""
-    ends = num_positions[order].cumsum()
-    rows = []
-    first = 0
-    while first < len(order):
-        used = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, used + row_positions, side="right")))
-        rows.append(order[first:last])
-        first = last
-    return rows
+    def batch(self, rows: range, width: int) -> Batch:
+        """Reads some of the rows, each padded at its end to `width` positions."""
+        shape = (len(rows), width)
+        ids, targets = np.full(shape, PADDING, dtype=np.int64), np.full(shape, IGNORED_TARGET, dtype=np.int64)
+        documents, sizes = self.bounds.document.tolist(), self.bounds.num_positions.tolist()
+        for number, row in enumerate(rows):
+            place = 0
+            for window in range(self.ends[row - 1] if row else 0, self.ends[row]):
+                end = place + sizes[window]
+                text = self.documents[documents[window]]
+                self.bounds.fill(window, text, ids[number, place:end], targets[number, place:end])
+                place = end
+        return Batch.of(torch.from_numpy(ids), torch.from_numpy(targets))
 
 
 class TrainingBatches:
-    """Batches for training. Row r of the run is found from (seed, r), so that resuming needs the step number only.
+    """Batches for training. Row r of the run follows from (seed, r) alone, whoever reads it.
 
-    Windows are packed once, in an order shuffled by the seed; every epoch visits all rows in an order of its own.
+    So a run goes on from the number of its steps, on any number of ranks, and skips and repeats nothing.
 
     Args:
-        windows: all of them are visited.
-        row_positions: that a row may take at most.
+        sources: texts that share the rows by their weights, or a corpus alone; each has epochs of its own, in which
+            all its windows are visited once.
+        context_bytes: most bytes of a window; a row has one position more.
         batch_rows: of a batch.
         seed: of the order.
         width: positions of each row, padding included; None for those of a batch's longest row.
     """
 
     def __init__(
-        self, windows: Windows, *, row_positions: int, batch_rows: int, seed: int, width: int | None = None
+        self,
+        sources: Corpus | Sequence[Source],
+        *,
+        context_bytes: int,
+        batch_rows: int,
+        seed: int,
+        width: int | None = None,
     ) -> None:
-        order = self._generator(seed, 0).permutation(len(windows))
-        self.windows = windows
-        self.rows = pack_rows(windows.num_positions, order, row_positions)
+        self.sources = [Source(corpus=sources)] if isinstance(sources, Corpus) else list(sources)
+        self.rows = [SourceRows(part.corpus, context_bytes, seed=seed, name=part.name) for part in self.sources]
+        """Of each source."""
         self.batch_rows = batch_rows
-        self.seed = seed
         self.width = width
-        self._epoch_order = lru_cache(maxsize=2)(self._shuffle_epoch)
+        self._quotas = Quotas([part.weight for part in self.sources], seed=seed)
+        self._documents = Joined([part.corpus.documents for part in self.sources])
+        self._begins = np.cumsum([0, *(len(part.corpus.documents) for part in self.sources)])
+        self._packed = lru_cache(maxsize=64)(self._pack)
 
     def batch(self, index: int, rows: range | None = None) -> Batch:
         """Returns the batch number `index`, counted from 0 over all epochs.
@@ -142,40 +164,54 @@ class TrainingBatches:
             rows: those of its rows to return, from 0 to below `batch_rows`, possibly none; None for all. They are as
                 wide as the whole batch, so that all ranks that share it have the same width.
         """
-        chosen = self._rows(index)
-        width = self.width or longest_row(self.windows, chosen)
-        return make_batch(self.windows, chosen if rows is None else chosen[rows.start : rows.stop], width)
+        packed = self._packed(index)
+        return packed.batch(range(self.batch_rows) if rows is None else rows, self.width or packed.width)
 
     def counts(self, index: int) -> BatchCounts:
         """Returns what is in the whole batch number `index`; reads no text."""
-        rows = self._rows(index)
-        chosen = self.windows.select(np.concatenate(rows))
-        num_bytes = int(chosen.num_counted_bytes.sum())
-        return BatchCounts(
-            num_targets=num_bytes + int(chosen.is_last.sum()),
-            num_bytes=num_bytes,
-            num_bytes_read=int(chosen.num_positions.sum()) - len(chosen),
-            num_positions=len(rows) * (self.width or longest_row(self.windows, rows)),
-        )
+        packed = self._packed(index)
+        return packed.counts(self.width or packed.width)
 
-    def _rows(self, index: int) -> list[np.ndarray]:
+    def epochs(self, num_batches: int) -> dict[str, float]:
+        """Returns how often each source has been visited in the first batches, by its name."""
+        taken = self._quotas.taken(num_batches * self.batch_rows)
+        return {
+            part.name: count / rows.num_rows for part, count, rows in zip(self.sources, taken, self.rows, strict=True)
+        }
+
+    def _pack(self, index: int) -> PackedRows:
         first = index * self.batch_rows
-        return [self._row(number) for number in range(first, first + self.batch_rows)]
-
-    def _row(self, number: int) -> np.ndarray:
-        epoch, place = divmod(number, len(self.rows))
-        return self.rows[self._epoch_order(epoch)[place]]
-
-    def _shuffle_epoch(self, epoch: int) -> np.ndarray:
-        return self._generator(self.seed, epoch + 1).permutation(len(self.rows))
-
-    @staticmethod
-    def _generator(seed: int, stream: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+        source_of_row, taken = self._quotas.sources(first, self.batch_rows), self._quotas.taken(first)
+        parts, rows_of_windows = [], []
+        for source in np.unique(source_of_row).tolist():
+            rows = np.flatnonzero(source_of_row == source)
+            visited = self.rows[source].visited(taken[source] + np.arange(len(rows)))
+            documents, ordinals = zip(*map(self.rows[source].windows, visited.tolist()), strict=True)
+            rows_of_windows.append(np.repeat(rows, [len(part) for part in documents]))
+            bounds = self.rows[source].cutting.bounds(np.concatenate(documents), np.concatenate(ordinals))
+            parts.append(replace(bounds, document=bounds.document + self._begins[source]))
+        row_of_window = np.concatenate(rows_of_windows)
+        ends = np.bincount(row_of_window, minlength=self.batch_rows).cumsum()
+        bounds = Bounds.joined(parts).select(np.argsort(row_of_window, kind="stable"))
+        return PackedRows(documents=self._documents, bounds=bounds, ends=ends)
 
 
 def evaluation_batches(windows: Windows, *, row_positions: int, batch_rows: int) -> Iterator[Batch]:
     """Yields every window once, in document order, packed into rows."""
-    rows = pack_rows(windows.num_positions, np.arange(len(windows)), row_positions)
-    for first in range(0, len(rows), batch_rows):
-        yield make_batch(windows, rows[first : first + batch_rows])
+    most_windows = max(WINDOWS_AT_ONCE, (batch_rows + 1) * row_positions)
+    first = 0
+    while first < len(windows):
+        chosen = np.arange(first, min(first + most_windows, len(windows)))
+        bounds = windows.select(chosen).bounds
+        ends = pack_in_order(bounds.num_positions, row_positions)
+        if first + len(chosen) < len(windows):  # the last row may hold more, and the last batch more rows
+            ends = ends[: (len(ends) - 1) // batch_rows * batch_rows]
+        for row in range(0, len(ends), batch_rows):
+            begin, batch_ends = (ends[row - 1] if row else 0), ends[row : row + batch_rows]
+            packed = PackedRows(
+                documents=windows.corpus.documents,
+                bounds=bounds.select(np.arange(begin, batch_ends[-1])),
+                ends=batch_ends - begin,
+            )
+            yield packed.batch(range(len(batch_ends)), packed.width)
+        first += int(ends[-1])
