@@ -52,7 +52,7 @@ def short_documents(num: int = 40, context_bytes: int = 1024):
 def test_flops_of_local_windows_in_short_documents_are_those_of_the_mask():
     model, windows = build_model(SMALL), short_documents()
     (point,) = evaluate(model, windows, scratchpad_threshold_nats=1.5, limit_bytes=0)
-    num_bytes, pairs = int(windows.num_bytes.sum()), {"encoder": 0, "others": 0}
+    num_bytes, pairs = int(windows.bounds.num_bytes.sum()), {"encoder": 0, "others": 0}
     slots = {"commits": 0, "scratchpads": 0, "pairs": 0, "pooled": 0, "positions": 0}
     for batch, predicted in predictions(model, windows, 1.5):
         documents = Documents.locate(batch.byte_ids)
@@ -95,11 +95,11 @@ def test_measure_and_inspect_count_as_evaluate_does():
 def test_megabyte_counts_the_pairs_of_the_patches_of_short_documents():
     config, windows = replace(BASELINE, kind="megabyte", decoder_layers=2), short_documents()
     (point,) = evaluate(build_model(config), windows, limit_bytes=0)
-    lengths = windows.num_positions.tolist()
+    lengths = windows.bounds.num_positions.tolist()
     rates: dict[str, Any] = {"patches_per_byte": point.patches_per_byte, "scratchpads_per_byte": 0.0}
-    rates["positions_per_byte"] = sum(lengths) / int(windows.num_bytes.sum())
+    rates["positions_per_byte"] = sum(lengths) / int(windows.bounds.num_bytes.sum())
     exact = cost(config, context_bytes=1024, document_positions=lengths, **rates)
-    pairs = sum(n % 8 + 1 for length in lengths for n in range(length)) / int(windows.num_bytes.sum())
+    pairs = sum(n % 8 + 1 for length in lengths for n in range(length)) / int(windows.bounds.num_bytes.sum())
     assert exact.parts["local_model"].attention_flops_per_byte == pytest.approx(4 * 2 * pairs * 32)
     trunk = exact.parts["trunk"].attention_flops_per_byte
     assert 0 < point.flops_per_byte - (exact.flops_per_byte - trunk) < trunk

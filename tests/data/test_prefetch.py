@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from patchpad.data import Corpus, PrefetchedBatches, TrainingBatches, cut_windows
+from patchpad.data import Corpus, PrefetchedBatches, TrainingBatches
 from patchpad.errors import DataError
 
 
 @pytest.fixture
 def batches():
     data = np.arange(2000, dtype=np.int64).astype(np.uint8)
-    return TrainingBatches(cut_windows(Corpus((data,), ("text",)), 16), row_positions=17, batch_rows=2, seed=0)
+    return TrainingBatches(Corpus((data,), ("text",)), context_bytes=16, batch_rows=2, seed=0)
 
 
 @pytest.fixture

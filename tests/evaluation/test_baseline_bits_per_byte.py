@@ -44,9 +44,9 @@ def test_rates_are_those_of_the_windows(model):
     windows = cut_windows(corpus_of(DOCUMENTS), 64)
     size, calls = model.config.patchifier.target_patch_size, 0
     for index in range(len(windows)):
-        document, begin = DOCUMENTS[windows.document[index]], int(windows.begin[index])
-        data = document[begin : begin + int(windows.num_bytes[index])]
-        ids = ids_of(model, data)[: None if windows.is_last[index] else -1]
+        document, begin = DOCUMENTS[windows.bounds.document[index]], int(windows.bounds.begin[index])
+        data = document[begin : begin + int(windows.bounds.num_bytes[index])]
+        ids = ids_of(model, data)[: None if windows.bounds.is_last[index] else -1]
         calls += len(ids) if model.config.kind != "megabyte" else (len(ids) - 1) // size + 1
     assert point.scratchpad_threshold_nats == math.inf
     assert point.scratchpads_per_byte == 0

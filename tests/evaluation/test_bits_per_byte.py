@@ -191,7 +191,7 @@ def test_limit_takes_windows_from_all_documents(model, monkeypatch):
     original = bits_per_byte.evaluation_batches
 
     def spy(windows, **options):
-        seen.update(windows.document.tolist())
+        seen.update(windows.bounds.document.tolist())
         return original(windows, **options)
 
     monkeypatch.setattr(bits_per_byte, "evaluation_batches", spy)

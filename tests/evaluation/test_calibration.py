@@ -53,7 +53,7 @@ def test_rows_run_from_no_scratchpads_to_one_at_every_byte(table, model, windows
     calls = [row["trunk_calls_per_byte"] for row in table.rows]
     assert calls == sorted(calls)
     assert table.rows[0]["scratchpads_per_byte"] == 0
-    assert calls[-1] >= 1 - len(windows) / windows.num_bytes.sum()
+    assert calls[-1] >= 1 - len(windows) / windows.bounds.num_bytes.sum()
     assert table.least_compute == calls[0] == table.rows[0]["patches_per_byte"]
     assert table.text_sha256 == windows.corpus.fingerprint()
     for row in table.rows:

@@ -63,7 +63,7 @@ def run_by(tmp_path, monkeypatch):
             return 1.0
 
         def pass_over(windows, cost):
-            clock.work(cost * PASS_STEPS * int(windows.num_bytes.sum()) / EVALUATED_BYTES)
+            clock.work(cost * PASS_STEPS * int(windows.bounds.num_bytes.sum()) / EVALUATED_BYTES)
 
         def slow_predictions(model, windows, threshold, **options):
             pass_over(windows, 0.4 if math.isinf(threshold) and threshold > 0 else 1.0)
@@ -165,4 +165,4 @@ def test_without_time_one_part_is_measured_at_the_three_thresholds_that_matter(m
         float(model.scratchpad_threshold_nats),
         float("-inf"),
     ]
-    assert 0 < measured.points[0].num_bytes <= 1 + int(windows.num_bytes.sum()) // 4
+    assert 0 < measured.points[0].num_bytes <= 1 + int(windows.bounds.num_bytes.sum()) // 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patchpad.config import Config
-from patchpad.data import TrainingBatches, cut_windows, open_corpus
+from patchpad.data import TrainingBatches, open_corpus
 from patchpad.data.bundled_text import bundled_novels
 from patchpad.model.back_ends import attention_back_end
 from patchpad.patching import SlotRoom
@@ -32,8 +32,8 @@ def test_20_batches_of_differing_text_and_all_phases_of_thresholds_are_one_graph
     """The head is fresh at first, then thresholds follow, then they are frozen. Kernels are left out."""
     config = Config(model=tiny_model_config(patchifier, trigger, **ONE_LAYER_EACH))
     config = replace(config, train=replace(config.train, steps=STEPS, threshold_frozen_fraction=0.3))
-    windows = cut_windows(open_corpus(bundled_novels().validation_paths), config.model.context_bytes)
-    batches = TrainingBatches(windows, row_positions=config.model.context_bytes + 1, batch_rows=2, seed=0, width=128)
+    corpus, context_bytes = open_corpus(bundled_novels().validation_paths), config.model.context_bytes
+    batches = TrainingBatches(corpus, context_bytes=context_bytes, batch_rows=2, seed=0, width=128)
     model, schedule = sharp_model(config.model).train(), ThresholdSchedule(config)
     graphs, fresh, numbers_of_slots = [], set(), set()
 

@@ -2,7 +2,7 @@
 
 from patchpad.data.corpus import Corpus, open_corpus
 from patchpad.data.loader import Batch, BatchCounts, TrainingBatches, evaluation_batches
-from patchpad.data.mixture import Source
+from patchpad.data.mixture import TextSource
 from patchpad.data.prefetch import PrefetchedBatches
 from patchpad.data.split import split_corpus
 from patchpad.data.windows import Windows, cut_windows
@@ -12,7 +12,7 @@ __all__ = [
     "BatchCounts",
     "Corpus",
     "PrefetchedBatches",
-    "Source",
+    "TextSource",
     "TrainingBatches",
     "Windows",
     "cut_windows",

@@ -9,13 +9,12 @@ import torch
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.data.corpus import Corpus
-from patchpad.data.mixture import Joined, Quotas, Source
+from patchpad.data.mixture import Quotas, TextSource, joined
 from patchpad.data.packing import pack_in_order
 from patchpad.data.rows import SourceRows
 from patchpad.data.windows import IGNORED_TARGET, Bounds, Windows
 from patchpad.device import moved
 from patchpad.shapes import ByteIds, ByteMask
-
 
 WINDOWS_AT_ONCE = 1 << 16
 """Windows that an evaluation packs at once, so that their number costs no memory."""
@@ -139,20 +138,20 @@ class TrainingBatches:
 
     def __init__(
         self,
-        sources: Corpus | Sequence[Source],
+        sources: Corpus | Sequence[TextSource],
         *,
         context_bytes: int,
         batch_rows: int,
         seed: int,
         width: int | None = None,
     ) -> None:
-        self.sources = [Source(corpus=sources)] if isinstance(sources, Corpus) else list(sources)
+        self.sources = [TextSource(corpus=sources)] if isinstance(sources, Corpus) else list(sources)
         self.rows = [SourceRows(part.corpus, context_bytes, seed=seed, name=part.name) for part in self.sources]
         """Of each source."""
         self.batch_rows = batch_rows
         self.width = width
         self._quotas = Quotas([part.weight for part in self.sources], seed=seed)
-        self._documents = Joined([part.corpus.documents for part in self.sources])
+        self._documents = joined([part.corpus.documents for part in self.sources])
         self._begins = np.cumsum([0, *(len(part.corpus.documents) for part in self.sources)])
         self._packed = lru_cache(maxsize=64)(self._pack)
 
@@ -185,10 +184,10 @@ class TrainingBatches:
         parts, rows_of_windows = [], []
         for source in np.unique(source_of_row).tolist():
             rows = np.flatnonzero(source_of_row == source)
-            visited = self.rows[source].visited(taken[source] + np.arange(len(rows)))
-            documents, ordinals = zip(*map(self.rows[source].windows, visited.tolist()), strict=True)
-            rows_of_windows.append(np.repeat(rows, [len(part) for part in documents]))
-            bounds = self.rows[source].cutting.bounds(np.concatenate(documents), np.concatenate(ordinals))
+            visited = self.rows[source].visited(taken[source], len(rows))
+            document, ordinal, sizes = self.rows[source].windows(visited)
+            rows_of_windows.append(np.repeat(rows, sizes))
+            bounds = self.rows[source].cutting.bounds(document, ordinal)
             parts.append(replace(bounds, document=bounds.document + self._begins[source]))
         row_of_window = np.concatenate(rows_of_windows)
         ends = np.bincount(row_of_window, minlength=self.batch_rows).cumsum()

@@ -4,11 +4,13 @@ import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from patchpad.data.corpus import Corpus
+
+Item = TypeVar("Item")
 
 QUOTA_ROWS = 1 << 20
 """Rows over which quotas are exact, wherever one begins to count."""
@@ -17,7 +19,7 @@ STRIDE = 648_055
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class TextSource:
     """A text of a mixture."""
 
     corpus: Corpus
@@ -73,12 +75,13 @@ def _floor_sum(count: int, start: int) -> int:
     return total
 
 
-class Joined[Item](Sequence[Item]):
-    """Sequences one after the other; no item is read before it is asked for.
+def joined(parts: Sequence[Sequence[Item]]) -> Sequence[Item]:
+    """Returns sequences one after the other, as one; no item is read before it is asked for."""
+    return parts[0] if len(parts) == 1 else Joined(parts)
 
-    Args:
-        parts: the sequences.
-    """
+
+class Joined(Sequence[Item]):
+    """See `joined`."""
 
     def __init__(self, parts: Sequence[Sequence[Item]]) -> None:
         self._parts = parts

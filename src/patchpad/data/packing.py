@@ -15,9 +15,9 @@ class Packing(NamedTuple):
 
 
 def pack_tightly(sizes: np.ndarray, row_positions: int) -> Packing:
-    """Packs items into few rows: each row takes, again and again, the largest item left that fits (first fit decreasing).
+    """Packs items into few rows: each row takes, again and again, the largest item left that fits.
 
-    Items of one size are taken in the order in which they are given.
+    This is "first fit decreasing". Items of one size are taken in the order in which they are given.
 
     Args:
         sizes: positions of each item, from 1 to `row_positions`, [item].

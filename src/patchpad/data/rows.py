@@ -6,6 +6,7 @@ how the blocks that were packed last are packed.
 """
 
 import hashlib
+from bisect import bisect_right
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,8 @@ PACKED_BLOCK_ROWS = 256
 MOST_BLOCK_DOCUMENTS = 65_536
 KEPT_DOCUMENTS = 1 << 22
 """Documents whose packing is kept; that of others is found again, in about a millisecond a row."""
+ORDERED_AT_ONCE = 4096
+"""Places of an epoch's order that are computed together."""
 OPENED_AT_ONCE = 1 << 20
 """Documents whose lengths are read at once when the rows are counted; whole blocks."""
 
@@ -46,47 +49,51 @@ class SourceRows:
             counts = self._num_full(documents)
             full_counts.append(np.add.reduceat(counts, np.arange(0, len(counts), FULL_BLOCK)))
             packed_positions += int(self._packed_positions(documents).sum())
-        self._full_ends = np.concatenate(full_counts).cumsum()
+        self._full_ends = np.concatenate(full_counts).cumsum().tolist()
         documents_per_row = num_documents * (context_bytes + 1) / packed_positions
         self._block_documents = min(MOST_BLOCK_DOCUMENTS, round(PACKED_BLOCK_ROWS * documents_per_row))
         self._document_order = Shuffle(num_documents, *self._key, 0)
         self._full_block = lru_cache(maxsize=FULL_BLOCK)(self._count_full_block)
         self._packed_block = lru_cache(maxsize=max(1, KEPT_DOCUMENTS // self._block_documents))(self._pack_block)
-        self._epoch_order = lru_cache(maxsize=4)(self._shuffle_epoch)
+        self._ordered = lru_cache(maxsize=8)(self._order_chunk)
         num_blocks = -(-num_documents // self._block_documents)
         packed_counts = [len(self._packed_block(block).ends) for block in range(num_blocks)]
-        self._packed_ends = np.cumsum(packed_counts)
-        self.num_full = int(self._full_ends[-1])
+        self._packed_ends = np.cumsum(packed_counts).tolist()
+        self.num_full = self._full_ends[-1]
         """Rows that one window fills; those of packed windows follow."""
-        self.num_rows = self.num_full + int(self._packed_ends[-1])
+        self.num_rows = self.num_full + self._packed_ends[-1]
 
-    def visited(self, places: np.ndarray) -> np.ndarray:
-        """Returns which rows are visited at places of the run, which are counted from 0 over all epochs, [place]."""
-        epochs, in_epoch = places // self.num_rows, places % self.num_rows
-        found = np.empty_like(places)
-        for epoch in np.unique(epochs).tolist():
-            chosen = epochs == epoch
-            found[chosen] = self._epoch_order(epoch).at(in_epoch[chosen])
-        return found
+    def visited(self, first: int, count: int) -> np.ndarray:
+        """Returns the rows at `count` places of the run, from place `first` on, counted from 0 over all epochs."""
+        found: list[np.ndarray] = []
+        while count:
+            epoch, place = divmod(first, self.num_rows)
+            chunk, begin = divmod(place, ORDERED_AT_ONCE)
+            found.append(self._ordered(epoch, chunk)[begin : begin + count])
+            first, count = first + len(found[-1]), count - len(found[-1])
+        return np.concatenate(found)
 
-    def windows(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns documents and ordinals of the windows in a row, each [window]."""
-        if row < self.num_full:
-            block = int(np.searchsorted(self._full_ends, row, side="right"))
-            return self._full_window(block, row - (int(self._full_ends[block - 1]) if block else 0))
-        row -= self.num_full
-        block = int(np.searchsorted(self._packed_ends, row, side="right"))
-        row -= int(self._packed_ends[block - 1]) if block else 0
-        documents, ends = self._packed_block(block)
-        chosen = documents[ends[row - 1] if row else 0 : ends[row]]
-        return chosen, self.cutting.ordinals(chosen)[1]
-
-    def _full_window(self, block: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        ends = self._full_block(block)
-        place = int(np.searchsorted(ends, row, side="right"))
-        document = np.array([block * FULL_BLOCK + place])
+    def windows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns documents and ordinals of the windows in some rows, each [window], and their number, [row]."""
+        documents, before_last = zip(*map(self._windows, rows.tolist()), strict=True)
+        document = np.concatenate(documents)
+        sizes = np.array([len(part) for part in documents])
         _, last = self.cutting.ordinals(document)
-        return document, last - (int(ends[place]) - row)
+        return document, last - np.repeat(before_last, sizes), sizes
+
+    def _windows(self, row: int) -> tuple[np.ndarray, int]:
+        """Returns the documents of a row's windows, and how many windows of its document follow a lone one."""
+        if row < self.num_full:
+            block = bisect_right(self._full_ends, row)
+            row -= self._full_ends[block - 1] if block else 0
+            ends = self._full_block(block)
+            place = int(ends.searchsorted(row, side="right"))
+            return np.array([block * FULL_BLOCK + place]), int(ends[place]) - row
+        row -= self.num_full
+        block = bisect_right(self._packed_ends, row)
+        row -= self._packed_ends[block - 1] if block else 0
+        documents, ends = self._packed_block(block)
+        return documents[ends[row - 1] if row else 0 : ends[row]], 0
 
     def _num_full(self, documents: np.ndarray) -> np.ndarray:
         first, last = self.cutting.ordinals(documents)
@@ -108,5 +115,8 @@ class SourceRows:
         order, ends = pack_tightly(self._packed_positions(documents), self.cutting.context_bytes + 1)
         return Packing(documents[order], ends)
 
-    def _shuffle_epoch(self, epoch: int) -> Shuffle:
-        return Shuffle(self.num_rows, *self._key, 1 + epoch)
+    def _order_chunk(self, epoch: int, chunk: int) -> np.ndarray:
+        """Returns the rows at `ORDERED_AT_ONCE` places of an epoch, fewer at its end."""
+        begin = chunk * ORDERED_AT_ONCE
+        places = np.arange(begin, min(begin + ORDERED_AT_ONCE, self.num_rows))
+        return Shuffle(self.num_rows, *self._key, 1 + epoch).at(places)

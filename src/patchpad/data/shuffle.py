@@ -12,7 +12,7 @@ class Shuffle:
     """A bijection of 0 to below `size` that looks random and follows from its key alone.
 
     A number is written as two digits, each of which is moved in turn by a hash of the other (a Feistel network over a
-    rectangle of digits). The few numbers at the rectangle's end that lie outside are mapped again until they fall inside.
+    rectangle of digits). The few numbers of the rectangle that lie outside are mapped again until they fall inside.
 
     Args:
         size: how many numbers.

@@ -65,7 +65,7 @@ class Bounds:
     begin: np.ndarray
     num_bytes: np.ndarray
     num_ignored: np.ndarray
-    """Bytes at the window's start that are context alone: the window before has counted them, or they are of a prompt."""
+    """Bytes at the window's start that are context alone: counted in the window before, or part of a prompt."""
     is_last: np.ndarray
 
     def __len__(self) -> int:

@@ -85,7 +85,7 @@ class Tally:
             threshold: recorded as it is.
             windows: what was read. Bytes that overlap are read again and count again.
         """
-        window_bytes = int(windows.num_bytes.sum())
+        window_bytes = int(windows.bounds.num_bytes.sum())
         slots = self.num_commits + self.num_scratchpads
         patches_per_byte, scratchpads_per_byte = self.num_commits / window_bytes, self.num_scratchpads / window_bytes
         costs = cost(
@@ -96,7 +96,7 @@ class Tally:
             trunk_pairs_per_slot=self.trunk_pairs / slots if slots else 0.0,
             pooled_bytes_per_slot=self.pooled_positions / slots if slots else 0.0,
             positions_per_byte=self.num_positions / window_bytes,
-            document_positions=windows.num_positions.tolist(),
+            document_positions=windows.bounds.num_positions.tolist(),
         )
         return Point(
             scratchpad_threshold_nats=threshold,

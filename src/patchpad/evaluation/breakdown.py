@@ -193,7 +193,7 @@ def measure(model: LanguageModel, windows: Windows, scratchpads_per_byte: Sequen
         (point,) = evaluate(model, windows, limit_bytes=0)
         fields = ("entropy_head_bits_per_byte", "null_context_bits_per_byte", "without_scratchpads", "stored")
         return {"points": [{"at": "stored", **point.to_dict()}], **dict.fromkeys(fields)}
-    num_bytes = int(windows.num_bytes.sum())
+    num_bytes = int(windows.bounds.num_bytes.sum())
     stored_nats = float(model.scratchpad_threshold_nats)
     without = break_down(model, windows, math.inf)
     points: list[tuple[str, Point]] = []

@@ -91,4 +91,4 @@ def eligible_scores(model: LanguageModel, windows: Windows) -> tuple[np.ndarray,
     for _, predicted in predictions(model, windows, math.inf):
         assert predicted.output is not None
         pieces.append(model.eligible_scores(predicted.output).cpu().numpy())
-    return np.concatenate(pieces), int(windows.num_bytes.sum())
+    return np.concatenate(pieces), int(windows.bounds.num_bytes.sum())

@@ -267,9 +267,9 @@ def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, A
     """Sorts the values of positions into those of bytes and those of separators."""
     is_separator = positions["offset"] == 0
     window = is_separator.cumsum() - 1
-    byte_of_position = np.where(is_separator, SEPARATOR_SLOT, windows.begin[window] + positions["offset"] - 1)
+    byte_of_position = np.where(is_separator, SEPARATOR_SLOT, windows.bounds.begin[window] + positions["offset"] - 1)
     read = byte_of_position[~is_separator]
-    num_bytes = int(windows.num_bytes.sum())
+    num_bytes = int(windows.bounds.num_bytes.sum())
 
     def spread(values: np.ndarray, missing: int | float | bool) -> np.ndarray:
         result = np.full(num_bytes, missing, dtype=values.dtype)
@@ -287,8 +287,8 @@ def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, A
         "patch_lag": spread(positions["patch_lag"], -1),
         "slot_byte": spread(slots, NOT_READ),
         "windows": WindowStarts(
-            first_byte=windows.begin,
-            num_bytes=windows.num_bytes,
+            first_byte=windows.bounds.begin,
+            num_bytes=windows.bounds.num_bytes,
             entropy_nats=None if entropies is None else entropies[is_separator],
             score=positions["score"][is_separator],
             scratchpad=positions["scratchpad"][is_separator],

@@ -120,7 +120,7 @@ def time_text(request: Request, course: Course, steps_made: int) -> str:
 
 def measured_text(measured: Measured, course: Course) -> str:
     """Returns how much was measured, and whether time cut it short."""
-    num_bytes = int(measured.windows.num_bytes.sum())
+    num_bytes = int(measured.windows.bounds.num_bytes.sum())
     text = f"{num_bytes:,} held-out bytes at {len(measured.points)} thresholds"
     if num_bytes < course.bytes_to_measure:
         return f"{text}; there was no time for all {course.bytes_to_measure:,} bytes"
@@ -160,7 +160,7 @@ def write_result(
             "steps_made": result.run.config.train.steps,
             "training_seconds": course.training_seconds,
             "bytes_to_measure": course.bytes_to_measure,
-            "bytes_measured": int(measured.windows.num_bytes.sum()),
+            "bytes_measured": int(measured.windows.bounds.num_bytes.sum()),
             "sample_bytes": len(result.completion.data),
         },
         "facts": dict(facts),

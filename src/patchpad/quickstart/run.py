@@ -101,7 +101,7 @@ def quickstart(
         course = Course(
             training_seconds=clock() - training_began,
             first_plan=None if budget is None else budget.first_plan,
-            bytes_to_measure=int(windows.num_bytes.sum()),
+            bytes_to_measure=int(windows.bounds.num_bytes.sum()),
         )
         logger.info("measuring held-out text along the threshold")
         measured = measure(model, windows, _seconds_left(budget, STEPS_AFTER_MEASURING))

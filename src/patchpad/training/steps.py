@@ -1,7 +1,7 @@
 """Optimizer steps: batches in, weights and thresholds changed, sums out."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import Config
-from patchpad.data import Corpus, PrefetchedBatches, TrainingBatches, cut_windows
+from patchpad.data import Corpus, PrefetchedBatches, TextSource, TrainingBatches
 from patchpad.device import select_device
 from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
@@ -32,20 +32,20 @@ class TrainingSteps:
 
     Args:
         config: of the run.
-        training: the text to train on.
+        training: the text to train on, or several with their weights.
         source: whose weights to start from; None to draw them, or where a checkpoint's take their place.
     """
 
     @trainable()
-    def __init__(self, config: Config, training: Corpus, source: Source | None = None) -> None:
+    def __init__(self, config: Config, training: Corpus | Sequence[TextSource], source: Source | None = None) -> None:
         self.config = config
         model_config, train_config = config.model, config.train
         self.device = select_device(train_config.device)
         on_cuda, row_positions = self.device.type == "cuda", model_config.context_bytes + 1
         width = MULTIPLE * math.ceil(row_positions / MULTIPLE) if on_cuda else None
         self.batches = TrainingBatches(
-            cut_windows(training, model_config.context_bytes),
-            row_positions=row_positions,
+            training,
+            context_bytes=model_config.context_bytes,
             batch_rows=train_config.batch_rows,
             seed=train_config.seed,
             width=width,

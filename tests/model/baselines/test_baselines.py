@@ -234,8 +234,11 @@ def test_nats_of_a_token_stand_on_its_last_byte_and_every_byte_belongs_to_one_to
     windows = cut_windows(corpus_of(text), 64, overlap)
     for index in range(len(windows)):
         (batch,) = evaluation_batches(windows.select(np.array([index])), row_positions=65, batch_rows=1)
-        begin = int(windows.begin[index])
-        data, repeated = text[begin : begin + int(windows.num_bytes[index])], int(windows.num_repeated[index])
+        begin = int(windows.bounds.begin[index])
+        data, repeated = (
+            text[begin : begin + int(windows.bounds.num_bytes[index])],
+            int(windows.bounds.num_ignored[index]),
+        )
         first, rest = model.tokens.encode(data[:repeated]), model.tokens.encode(data[repeated:])
         with torch.no_grad():
             logits = model(torch.tensor([[SEPARATOR, *first, *rest]])).logits[0].log_softmax(-1)
@@ -246,7 +249,7 @@ def test_nats_of_a_token_stand_on_its_last_byte_and_every_byte_belongs_to_one_to
             place += len(model.tokens.bytes_of[token])
             expected[place - 1] = -logits[number, token]
         assert place == len(data)
-        if windows.is_last[index]:
+        if windows.bounds.is_last[index]:
             expected[-1] = -logits[-1, SEPARATOR]
         assert torch.allclose(found, expected, atol=1e-4)
 
