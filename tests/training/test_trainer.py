@@ -91,8 +91,9 @@ def test_a_step_of_four_passes_is_the_step_of_one(tmp_path, documents, tools, pa
         assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
     expected, found = (run.schedule.state() for run in (big_run, small_run))
     assert found["scratchpad"]["nats"] == pytest.approx(expected["scratchpad"]["nats"], rel=1e-6)
+    # Entropies of logits that are forty times as large are rounded by as much, however small they are.
     assert [part["nats"] for part in found["spread"]] == pytest.approx(
-        [part["nats"] for part in expected["spread"]], rel=1e-6
+        [part["nats"] for part in expected["spread"]], rel=1e-6, abs=2e-6
     )
     assert found["patch_rate"] == pytest.approx(expected["patch_rate"], rel=1e-9)
 
