@@ -60,7 +60,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/all-extras: $(VENV)/installed
-	$(INSTALL) ".[dev,bpe,bench]"
+	$(INSTALL) ".[dev,bpe,bench,plot]"
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/installed

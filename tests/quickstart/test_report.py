@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from patchpad.pages.curves import smoothed
 from patchpad.pages.marked_text import visible_units
 from patchpad.quickstart.content import Report
-from patchpad.quickstart.plots import smoothed
 from patchpad.quickstart.report import render_report, write_report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

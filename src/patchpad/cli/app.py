@@ -16,6 +16,7 @@ COMMANDS = {
     "quickstart": "train, evaluate and sample a small model on bundled text, in five minutes on a laptop",
     "train": "train a model on your own text, or resume a run",
     "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
+    "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
     "evaluate": "bits per byte and compute at each threshold",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",

@@ -18,6 +18,10 @@ from patchpad.pages.svg import (
 )
 from patchpad.pages.ticks import nice_log_ticks, nice_ticks, tick_texts
 
+FAINT = 0.3
+"""Opacity of faint lines."""
+LEGEND_GAP = 12
+
 
 @dataclass(frozen=True)
 class Series:
@@ -37,6 +41,8 @@ class Series:
     """Whether a line joins the points; False makes a scatter plot."""
     deviations: Sequence[Number | None] | None = None
     """For each point how far a vertical bar reaches above and below it; None: it has none."""
+    faint: bool = False
+    """Whether the line is a pale one, behind one that matters."""
     look: int | None = None
     """Number of its colour and marker, so that it keeps them from plot to plot; None: its place in the list."""
 
@@ -197,7 +203,8 @@ class _Shown:
             return []
         path = " ".join("{:.1f},{:.1f}".format(*frame.at(point)) for point in self.points)
         dash = ' stroke-dasharray="6 5"' if self.series.dashed else ""
-        return [f'<polyline class="plot-line" style="stroke:{self.colour}"{dash} points="{path}"/>']
+        pale = f";opacity:{FAINT}" if self.series.faint else ""
+        return [f'<polyline class="plot-line" style="stroke:{self.colour}{pale}"{dash} points="{path}"/>']
 
     def marker_elements(self, frame: _Frame, x_label: str, y_label: str) -> list[str]:
         if not self.has_markers:
@@ -230,14 +237,29 @@ def _heading(shown: Sequence[_Shown], title: str, y_label: str, width: int) -> t
     if len(named) > 1:
         x, y = 2.0, y + 22
         for one in named:
-            room = 34 + CHARACTER_WIDTH * len(one.series.label)
+            room = _legend_room(one.series.label)
             if x > 2 and x + room > width:
                 x, y = 2.0, y + 20
             elements += _legend_entry(one, x, y)
-            x += room + 12
+            x += room + LEGEND_GAP
     y += 26
     elements.append(text_element(2, y - 2, y_label))
     return elements, y + 17
+
+
+def _legend_room(label: str) -> float:
+    return 34 + CHARACTER_WIDTH * len(label)
+
+
+def legend_lines(labels: Sequence[str], width: int) -> int:
+    """Returns how many lines the legend of a standalone plot takes, so that a long one does not squeeze the plot."""
+    lines, x = 1, 2.0
+    for label in labels:
+        room = _legend_room(label)
+        if x > 2 and x + room > width - 2 * STANDALONE_PADDING:
+            lines, x = lines + 1, 2.0
+        x += room + LEGEND_GAP
+    return lines
 
 
 def _legend_entry(one: _Shown, x: float, y: float) -> list[str]:

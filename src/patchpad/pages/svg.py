@@ -67,6 +67,12 @@ def svg_element(
     )
 
 
+def light_colours() -> dict[str, str]:
+    """Returns variable -> colour on light paper."""
+    pairs = (pair.partition(":") for pair in _LIGHT.split(";"))
+    return {name: colour for name, _, colour in pairs}
+
+
 def colour_of(look: int) -> str:
     """Returns the CSS colour of a series."""
     return f"var(--plot-{look % NUM_COLOURS + 1})"

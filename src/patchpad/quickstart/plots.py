@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchpad.files import json_float
+from patchpad.pages.curves import smoothed
 from patchpad.pages.line_plot import Series, line_plot
 from patchpad.pages.numbers import Number, compact_number
 from patchpad.pages.svg import escape_text
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 330  # narrow, so that text stays readable when a phone shrinks the plot
-MAX_CURVE_POINTS = 400
 
 
 def tradeoff_figure(
@@ -82,21 +82,6 @@ def training_figure(training: Sequence[dict[str, Any]]) -> str:
         element_id="plot-training",
     )
     return _figure(plot, f"Training: the mean of {window} neighbouring steps." if window > 1 else "")
-
-
-def smoothed(pairs: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Returns (x, mean of the y values of `window` neighbours), with fewer neighbours at both ends.
-
-    At most about twice `MAX_CURVE_POINTS` pairs come back, evenly spaced, the last one included.
-    """
-    half = window // 2
-    kept = list(range(len(pairs) - 1, -1, -max(1, len(pairs) // MAX_CURVE_POINTS)))[::-1]
-    result = []
-    for index in kept:
-        reach = min(half, index, len(pairs) - 1 - index)  # symmetric, so that a falling curve is not shifted
-        near = [y for _, y in pairs[index - reach : index + reach + 1]]
-        result.append((pairs[index][0], sum(near) / len(near)))
-    return result
 
 
 def _finite_pairs(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:

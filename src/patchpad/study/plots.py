@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from patchpad.pages.bars import Bars, bar_plot
-from patchpad.pages.line_plot import Series, line_plot
-from patchpad.pages.svg import CHARACTER_WIDTH, NUM_COLOURS
+from patchpad.pages.line_plot import Series, legend_lines, line_plot
+from patchpad.pages.svg import NUM_COLOURS
 from patchpad.study.summary import Arm, Comparison
 
 WIDTH, HEIGHT = 720, 360
@@ -162,18 +162,7 @@ def _plot(series: Sequence[Series], title: str, x_label: str, element_id: str, *
         y_label="bits per byte",
         log_x=log_x,
         width=WIDTH,
-        height=HEIGHT + 20 * _legend_lines([one.label for one in series if one.points]),
+        height=HEIGHT + 20 * legend_lines([one.label for one in series if one.points], WIDTH),
         element_id=element_id,
         standalone=True,
     )
-
-
-def _legend_lines(labels: Sequence[str]) -> int:
-    """Returns about how many lines a legend takes, so that a long one does not squeeze the plot."""
-    lines, x = 1, 0.0
-    for label in labels:
-        room = 54 + CHARACTER_WIDTH * len(label)
-        if x and x + room > WIDTH - 28:
-            lines, x = lines + 1, 0.0
-        x += room
-    return lines

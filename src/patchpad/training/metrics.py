@@ -132,10 +132,14 @@ def _is_nan(value: Any) -> bool:
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics, be it finished or not: a last line that is half-written is left out.
 
+    Args:
+        run: its folder, one of its steps, or a file of metrics.
+
     Raises:
         CheckpointError: there is no such file, or a line before its last is not one of ours.
     """
-    path = Path(run) / METRICS
+    path = Path(run)
+    path = path if path.is_file() else path / METRICS
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except OSError as error:

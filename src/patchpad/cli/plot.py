@@ -1,0 +1,50 @@
+"""`patchpad plot`. Imports no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Json
+from patchpad.cli.streams import print_json, print_text
+from patchpad.errors import ConfigError
+from patchpad.files import write_atomically
+from patchpad.pages.png import png_of, require_png
+from patchpad.training.run_plot import XKey, run_plot
+
+ENDINGS = (".svg", ".png")
+
+
+def plot(
+    *runs: Annotated[Path, Parameter(name="RUN", help="Run, finished or not; one of its steps; or a file of metrics.")],
+    out: Annotated[Path, Parameter(help="File to write; it ends in .svg or .png.")],
+    key: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            help="Key of metrics.jsonl, such as train/bpb; several of one unit: the flag again. Default: val/bpb, or "
+            "train/bpb where no run has been validated yet.",
+        ),
+    ] = None,
+    x: Annotated[XKey, Parameter(help="Horizontal axis.")] = "bytes_seen",
+    smooth: Annotated[int, Parameter(help="Draw means of so many neighbouring lines of metrics.")] = 1,
+    log_x: Annotated[bool, Parameter(negative=(), help="Logarithmic horizontal axis.")] = False,
+    json: Json = False,
+) -> None:
+    """Draw metrics of several runs over one another, as SVG or PNG; runs that still go on too.
+
+    PNG needs the extra: pip install "patchpad[plot]"
+    """
+    if not runs:
+        raise ConfigError("no RUN is given; allowed: one or more", hint="Write: patchpad plot RUN --out FILE.svg")
+    ending = out.suffix.lower()
+    if ending not in ENDINGS:
+        raise ConfigError(f"--out is {out}; allowed: a name that ends in {' or '.join(ENDINGS)}")
+    if ending == ".png":
+        require_png()
+    drawn = run_plot(runs, key or (), x=x, smooth=smooth, log_x=log_x)
+    write_atomically(out, png_of(drawn) if ending == ".png" else drawn + "\n")
+    if json:
+        print_json({"out": str(out)})
+    else:
+        print_text(str(out))
