@@ -31,8 +31,8 @@ SMALL = ModelConfig(
 )  # fmt: skip
 KEYS = {
     "num_params", "flops_per_byte", "linear_flops_per_byte", "attention_flops_per_byte", "training_flops_per_byte",
-    "trunk_cache_bytes_per_byte", "local_cache_bytes", "cache_dtype", "patches_per_byte", "scratchpads_per_byte",
-    "trunk_calls_per_byte", "context_bytes", "parts", "checkpointed_training_flops_per_byte",
+    "trunk_cache_bytes_per_byte", "local_cache_bytes", "row_cache_bytes", "cache_dtype", "patches_per_byte",
+    "scratchpads_per_byte", "trunk_calls_per_byte", "context_bytes", "parts", "checkpointed_training_flops_per_byte",
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", BASELINE_KINDS)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from patchpad.config import Config, load_config, preset_names
-from patchpad.cost import TrainingMemory, cost, default_rates, fitted, training_memory
+from patchpad.cost import Devices, TrainingMemory, cost, count_parameters, default_rates, training_memory
+from patchpad.cost.fitting import fewest_devices, fitted
 from patchpad.errors import ConfigError
 from patchpad.testing import BASELINE_KINDS, tiny_baseline_config, tiny_model_config
 
@@ -13,21 +14,26 @@ STEP_BYTES = 64 * 8192
 """Bytes of an optimizer step in every large preset, however many passes they are read in."""
 LARGE = [name for name in preset_names() if name.startswith(("100m-", "350m-", "1b-", "2b-"))]
 GIVEN = {"patches_per_byte": 0.3}
+GIB = 2**30
 
 
 def with_train(config: Config, **values) -> Config:
     return replace(config, train=replace(config.train, **values))
 
 
+def gpu(gib: float, count: int = 1, **values) -> Devices:
+    return Devices(count=count, memory_gib=gib, **values)
+
+
 @pytest.mark.parametrize("name", LARGE)
 def test_every_large_preset_fits_a_gpu_with_the_passes_that_cost_chooses(name):
     config = load_config(name)
     assert training_memory(config).fits()
-    assert fitted(config) == config
+    assert fitted(config).config == config
     train = config.train
     assert train.batch_rows * train.accumulation_steps * config.model.context_bytes == STEP_BYTES
     largest = with_train(config, batch_rows=train.batch_rows * train.accumulation_steps, accumulation_steps=1)
-    assert fitted(largest).train.batch_rows >= train.batch_rows
+    assert fitted(largest).config.train.batch_rows >= train.batch_rows
 
 
 def test_the_byte_models_did_not_fit_with_the_rows_of_the_other_arms():
@@ -45,9 +51,11 @@ KINDS = {
 @pytest.mark.parametrize("model", KINDS.values(), ids=KINDS)
 def test_memory_rises_with_rows_and_context_and_falls_with_checkpointing(model):
     model = replace(model, trunk_layers=8)
-    config = with_train(Config(model=model), batch_rows=64)
+    config = with_train(Config(model=model), batch_rows=64, accumulation_steps=1)
     memory = training_memory(config, **GIVEN)
-    assert memory.peak_bytes == sum((memory.weights, memory.gradients, memory.optimizer, memory.activations))
+    assert memory.peak_bytes == memory.weights + memory.optimizer + memory.activations  # gradients come as these go
+    several = training_memory(with_train(config, accumulation_steps=2), **GIVEN)
+    assert several.peak_bytes == memory.peak_bytes + memory.gradients
     assert memory.weights == memory.gradients == memory.optimizer // 2
     more = training_memory(with_train(config, batch_rows=128), **GIVEN)
     assert more.activations == pytest.approx(2 * memory.activations, rel=0.1)
@@ -56,7 +64,8 @@ def test_memory_rises_with_rows_and_context_and_falls_with_checkpointing(model):
     assert training_memory(longer, **GIVEN).activations > 2 * memory.activations
     checkpointed = training_memory(with_train(config, activation_checkpointing=True), **GIVEN)
     assert checkpointed.activations < memory.activations
-    assert replace(checkpointed, activations=memory.activations) == memory
+    unchanged = {"activations": memory.activations, "peak_bytes": memory.peak_bytes}
+    assert replace(checkpointed, **unchanged) == memory
 
 
 def test_more_slots_take_more_and_their_rates_may_be_given():
@@ -76,21 +85,110 @@ def test_passes_become_smaller_then_checkpointed_then_nothing_fits():
     config = load_config("1b-fixed1-never")
     step_rows = config.train.batch_rows * config.train.accumulation_steps
     one_pass = with_train(config, batch_rows=step_rows, accumulation_steps=1)
-    found = {gib: fitted(one_pass, gib) for gib in (80.0, 40.0, 24.0)}
-    for gib, chosen in found.items():
-        assert chosen is not None
-        assert training_memory(chosen).fits(gib)
-        assert chosen.train.batch_rows * chosen.train.accumulation_steps == step_rows
-    assert [chosen.train.activation_checkpointing for chosen in found.values()] == [False, False, True]
-    assert found[80.0].train.batch_rows > found[40.0].train.batch_rows
-    assert fitted(config, 16.0) is None
+    found = [fitted(one_pass, gpu(gib)) for gib in (80.0, 40.0, 24.0)]
+    for plan in found:
+        assert plan is not None
+        assert plan.fits
+        assert plan.config.train.batch_rows * plan.config.train.accumulation_steps == step_rows
+    assert [plan.config.train.activation_checkpointing for plan in found] == [False, False, True]
+    assert found[0].config.train.batch_rows > found[1].config.train.batch_rows
+    assert fitted(config, gpu(16.0)) is None
     assert fitted(with_train(config, batch_rows=2**62, accumulation_steps=1)) is not None
 
 
 def test_few_slots_are_checkpointed_before_passes_become_smaller_still():
     config = load_config("2b-fixed16-never")
     at_least = with_train(config, batch_rows=16)
-    assert fitted(at_least, 76.0).train == replace(config.train, activation_checkpointing=True)
+    found = fitted(at_least, gpu(76.0)).config.train
+    assert found == replace(config.train, activation_checkpointing=True)
+
+
+def test_fsdp_holds_a_shard_of_everything_and_ddp_all_of_it():
+    config = with_train(load_config("2b-fixed16-entropy"), batch_rows=8 * 64)
+    one = training_memory(with_train(config, batch_rows=8))
+    ddp, fsdp, hsdp = (
+        training_memory(config, gpu(80, 64, parallel=way, shard_ranks=8 if way == "hsdp" else None))
+        for way in ("ddp", "fsdp", "hsdp")
+    )
+    assert (ddp.weights, ddp.gradients, ddp.optimizer) == (one.weights, one.gradients, one.optimizer)
+    assert ddp.activations == one.activations  # the same rows on each
+    for sharded, ranks in ((fsdp, 64), (hsdp, 8)):
+        for kept, whole in ((sharded.weights, one.weights), (sharded.optimizer, one.optimizer)):
+            assert kept == pytest.approx(whole / ranks, rel=1e-6)
+        assert sharded.activations < one.activations  # weights are gathered in bf16, and not copied in addition
+        assert 0 < sharded.gathered < one.weights
+    assert fsdp.peak_bytes < hsdp.peak_bytes < ddp.peak_bytes
+    one_pass = with_train(config, accumulation_steps=1)
+    assert (
+        training_memory(one_pass, gpu(80, 64, parallel="ddp")).peak_bytes == ddp.peak_bytes
+    )  # buckets are always there
+    assert training_memory(one_pass, gpu(80, 64, parallel="fsdp")).peak_bytes < fsdp.peak_bytes
+
+
+def test_small_models_are_replicated_and_large_ones_sharded():
+    devices = gpu(80, 8)
+    ways = {}
+    for name in ("100m-fixed16-entropy", "2b-fixed16-entropy"):
+        parameters = sum(count_parameters(load_config(name).model).values())
+        ways[name] = [devices.way(parameters), gpu(60, 8).way(parameters), gpu(80).way(parameters)]
+    assert list(ways.values()) == [["ddp", "ddp", None], ["ddp", "fsdp", None]]
+
+
+def test_a_device_counts_the_rows_of_its_share():
+    config = with_train(load_config("350m-fixed16-entropy"), batch_rows=9)
+    assert (
+        training_memory(config, gpu(80, 4)).activations == training_memory(with_train(config, batch_rows=3)).activations
+    )
+    assert (
+        training_memory(config, gpu(80, 64)).activations
+        == training_memory(with_train(config, batch_rows=1)).activations
+    )
+
+
+def test_several_devices_take_a_steps_rows_in_as_few_passes_as_fit():
+    config = load_config("2b-fixed1-never")
+    step_rows = config.train.batch_rows * config.train.accumulation_steps
+    found = fitted(config, gpu(80, 64))
+    assert (found.config.train.batch_rows, found.config.train.accumulation_steps) == (step_rows, 1)
+    assert found.way == "ddp"
+    smaller = fitted(config, gpu(40, 64, parallel="ddp"))
+    assert smaller.way == "fsdp"  # where a whole model on each device is too much
+    assert smaller.fits
+
+
+def test_fewest_devices_are_named_where_a_model_does_not_fit_the_given_ones():
+    config = load_config("2b-fixed1-never")
+    count = fewest_devices(config, gpu(12.0))
+    assert count is not None
+    one_row_each = with_train(config, batch_rows=count, accumulation_steps=1)
+    assert fitted(one_row_each, gpu(12.0, count, parallel="fsdp")) is not None
+    assert fitted(with_train(config, batch_rows=count // 2, accumulation_steps=1), gpu(12.0, count // 2)) is None
+    assert fewest_devices(config, gpu(0.1)) is None
+
+
+def test_a_cpu_counts_in_fp32():
+    config = with_train(load_config("100m-fixed16-entropy"), accumulation_steps=2)
+    cpu, cuda = (training_memory(config, Devices(kind=kind)) for kind in ("cpu", "cuda"))
+    assert (cpu.weights, cpu.optimizer) == (cuda.weights, cuda.optimizer)
+    assert cpu.activations > 1.3 * cuda.activations
+    assert not cpu.fits(Devices(kind="cpu"))
+    assert cpu.fits(Devices(kind="cpu", memory_gib=80))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "devices is 0"),
+        ({"memory_gib": 0.0}, r"device_memory_gib is 0\.0"),
+        ({"memory_gib": float("nan")}, "device_memory_gib is nan"),
+        ({"parallel": "zero"}, "parallel is 'zero'"),
+        ({"count": 8, "parallel": "hsdp"}, "shard_ranks is None for 8 devices"),
+        ({"count": 8, "parallel": "hsdp", "shard_ranks": 3}, "shard_ranks is 3 for 8 devices"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Devices(**values)
 
 
 def test_checkpointing_adds_the_trunks_forward_pass():
@@ -102,7 +200,7 @@ def test_checkpointing_adds_the_trunks_forward_pass():
 
 
 def test_memory_fits_up_to_a_share_of_the_gpu():
-    memory = TrainingMemory(weights=9 * 2**30, gradients=9 * 2**30, optimizer=18 * 2**30, activations=36 * 2**30)
+    memory = TrainingMemory(weights=0, gradients=0, optimizer=0, activations=0, gathered=0, peak_bytes=72 * GIB)
     assert memory.peak_gib == 72
-    assert memory.fits(80.0)
-    assert not memory.fits(79.9)
+    assert memory.fits(gpu(80.0))
+    assert not memory.fits(gpu(79.9))

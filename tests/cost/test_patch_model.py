@@ -356,8 +356,9 @@ def test_json_has_the_promised_keys_and_parts_add_up() -> None:
     values = json.loads(json.dumps(costs.to_dict(), allow_nan=False))
     assert set(values) == {
         "num_params", "flops_per_byte", "linear_flops_per_byte", "attention_flops_per_byte", "training_flops_per_byte",
-        "trunk_cache_bytes_per_byte", "local_cache_bytes", "cache_dtype", "patches_per_byte", "scratchpads_per_byte",
-        "trunk_calls_per_byte", "context_bytes", "parts", "checkpointed_training_flops_per_byte",
+        "trunk_cache_bytes_per_byte", "local_cache_bytes", "row_cache_bytes", "cache_dtype", "patches_per_byte",
+        "scratchpads_per_byte", "trunk_calls_per_byte", "context_bytes", "parts",
+        "checkpointed_training_flops_per_byte",
     }  # fmt: skip
     assert tuple(values["parts"]) == PARTS
     for key in ("num_params", "flops_per_byte", "linear_flops_per_byte", "attention_flops_per_byte"):

@@ -1,16 +1,17 @@
 """`patchpad cost`. Imports no torch."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from patchpad.cli.options import Json
 from patchpad.cli.streams import print_json
 from patchpad.config import Config, load_config
+from patchpad.cost import Devices, Plan, default_rates, fewest_devices, fitted, plan
 from patchpad.cost import cost as compute_cost
-from patchpad.cost import default_rates, fitted, training_memory
-from patchpad.cost.memory import GPU_GIB
+from patchpad.cost.devices import Parallel
+from patchpad.cost.memory import device_rows
 from patchpad.errors import ConfigError
 
 
@@ -21,9 +22,20 @@ def cost(
     mean_patch_size: Annotated[float | None, Parameter(help="Bytes per patch; default: the target.")] = None,
     scratchpads_per_byte: Annotated[float | None, Parameter(help="Default: what training aims at.")] = None,
     dtype: Annotated[str, Parameter(help="Of the caches: float32, bfloat16 or float16.")] = "float32",
+    devices: Annotated[int, Parameter(help="Devices to train on, one rank each.")] = 1,
+    device: Annotated[
+        Literal["cuda", "cpu"] | None, Parameter(help="Default: the configuration's; cuda where that is auto.")
+    ] = None,
+    device_memory_gib: Annotated[
+        float | None, Parameter(help="Of each device; default: 80 on CUDA, 16 on a CPU.")
+    ] = None,
+    parallel: Annotated[
+        Parallel, Parameter(help="ddp: a whole model on each device; fsdp: a shard; hsdp: a shard of a copy.")
+    ] = "auto",
+    shard_ranks: Annotated[int | None, Parameter(help="With hsdp: devices that share one copy.")] = None,
     json: Json = False,
 ) -> None:
-    """Parameters, FLOPs per byte, cache bytes and training memory, from a configuration alone; nothing is allocated."""
+    """Parameters, FLOPs, caches, and the memory of training on one device or many; nothing is allocated."""
     settings = load_config(config)
     if mean_patch_size is not None and not mean_patch_size >= 1:
         raise ConfigError(f"--mean-patch-size is {mean_patch_size}; allowed: a number of at least 1")
@@ -41,7 +53,14 @@ def cost(
     ).to_dict()
     if context is not None:
         settings = replace(settings, model=replace(settings.model, context_bytes=context))
-    result["training_memory"] = describe_memory(settings, patches, scratchpads)
+    several = Devices(
+        kind=device or ("cpu" if settings.train.device == "cpu" else "cuda"),
+        count=devices,
+        memory_gib=device_memory_gib,
+        parallel=parallel,
+        shard_ranks=shard_ranks,
+    )
+    result["training_memory"] = describe_memory(settings, several, patches, scratchpads)
     if json:
         print_json(result)
         return
@@ -50,19 +69,36 @@ def cost(
     print_cost(result)
 
 
-def describe_memory(config: Config, patches: float, scratchpads: float) -> dict[str, Any]:
-    """Returns what training takes on CUDA, and which passes fit a GPU of 80 GiB; None where none do."""
+def describe_memory(config: Config, devices: Devices, patches: float, scratchpads: float) -> dict[str, Any]:
+    """Returns what training takes on each device, and what fits; None where nothing does."""
     rates = {"patches_per_byte": patches, "scratchpads_per_byte": scratchpads}
-    memory, found = training_memory(config, **rates), fitted(config, **rates)
+    planned, found = plan(config, devices, **rates), fitted(config, devices, **rates)
     return {
-        **memory.to_dict(),
-        **_passes(config),
-        "gpu_gib": GPU_GIB,
-        "fits": memory.fits(),
-        "fits_with": found and _passes(found),
+        **planned.memory.to_dict(),
+        **planned.settings(),
+        "device": devices.kind,
+        "devices": devices.count,
+        "device_memory_gib": devices.device_gib,
+        "parallel": planned.way,
+        "shard_ranks": devices.shard_ranks,
+        "device_rows": device_rows(config, devices),
+        "fits": planned.fits,
+        "checkpointing": [_with_checkpointing(config, devices, rates, recomputes) for recomputes in (False, True)],
+        "fits_with": found and _described(found),
+        "fewest_devices": None if found else fewest_devices(config, devices, **rates),
     }
 
 
-def _passes(config: Config) -> dict[str, Any]:
-    keys = ("batch_rows", "accumulation_steps", "activation_checkpointing")
-    return {key: getattr(config.train, key) for key in keys}
+def _with_checkpointing(config: Config, devices: Devices, rates: dict[str, float], recomputes: bool) -> dict[str, Any]:
+    chosen = replace(config, train=replace(config.train, activation_checkpointing=recomputes))
+    planned = plan(chosen, devices, **rates)
+    return {"activation_checkpointing": recomputes, **planned.memory.to_dict(), "fits": planned.fits}
+
+
+def _described(found: Plan) -> dict[str, Any]:
+    return {
+        **found.settings(),
+        "parallel": found.way,
+        "device_rows": device_rows(found.config, found.devices),
+        "peak_bytes": found.memory.peak_bytes,
+    }

@@ -104,28 +104,70 @@ def print_cost(cost: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"\nper byte of a {cost['context_bytes']:,}-byte context, {cost['patches_per_byte']:.4g} patches and "
-        f"{cost['scratchpads_per_byte']:.4g} scratchpads; caches in {cost['cache_dtype']}"
+        f"{cost['scratchpads_per_byte']:.4g} scratchpads; caches in {cost['cache_dtype']}. All caches of a row at the "
+        f"end of its context: {cost['row_cache_bytes']:,.0f} bytes"
     )
-    for line in memory_lines(cost["training_memory"], cost["context_bytes"]):
+    memory = cost["training_memory"]
+    console.print(f"\n{_memory_heading(memory, cost['context_bytes'])}")
+    console.print(_memory_table(memory))
+    for line in memory_lines(memory):
         console.print(line)
 
 
-def memory_lines(memory: dict[str, Any], context_bytes: int) -> list[str]:
-    """Returns what is said of the memory of training."""
+SIZES = {
+    "weights_bytes": "weights",
+    "gradients_bytes": "gradients",
+    "optimizer_bytes": "AdamW's moments",
+    "activations_bytes": "activations",
+    "gathered_bytes": "gathered and sent",
+    "peak_bytes": "at most at once",
+}
+"""What is said of the memory of training, by its key in the JSON."""
 
-    def gib(key: str) -> str:
-        return f"{memory[key] / 2**30:.2f}"
 
-    recomputed = ", trunk blocks computed again" if memory["activation_checkpointing"] else ""
-    lines = [
-        f"\nTraining on CUDA, {memory['batch_rows']} rows of {context_bytes:,} bytes at a time{recomputed}: "
-        f"{gib('peak_bytes')} GiB at most; weights {gib('weights_bytes')}, gradients {gib('gradients_bytes')}, "
-        f"AdamW {gib('optimizer_bytes')}, activations {gib('activations_bytes')}"
-    ]
-    if memory["fits"]:
-        return lines
+def _memory_heading(memory: dict[str, Any], context_bytes: int) -> str:
+    count, kind = memory["devices"], {"cuda": "CUDA", "cpu": "CPU"}[memory["device"]]
+    rows = f"{memory['batch_rows']} rows of {context_bytes:,} bytes at a time"
+    if count == 1:
+        return f"Training on {kind}, {rows}:"
+    shards = f", {memory['shard_ranks']} for a copy" if memory["parallel"] == "hsdp" else ""
+    return (
+        f"Training on {count:,} {kind} devices ({memory['parallel']}{shards}), {rows}, {memory['device_rows']} of them "
+        "on a device. Each device:"
+    )
+
+
+def _memory_table(memory: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("GiB")
+    table.add_column("without activation\ncheckpointing", justify="right")
+    table.add_column("with it", justify="right")
+    for key, name in SIZES.items():
+        if key != "gathered_bytes" or memory["devices"] > 1:
+            table.add_row(name, *(f"{case[key] / 2**30:,.2f}" for case in memory["checkpointing"]))
+    return table
+
+
+def memory_lines(memory: dict[str, Any]) -> list[str]:
+    """Returns what is said of settings that fit."""
+    gib = f"{memory['device_memory_gib']:g} GiB"
+    one = memory["devices"] == 1
+    what = f"one device of {gib}" if one else f"each of {memory['devices']:,} devices of {gib}"
+    asked = "with train.activation_checkpointing" if memory["activation_checkpointing"] else "as configured"
+    lines = [f"\nThis fits {what}, {asked}." if memory["fits"] else f"\nToo much for {what}, {asked}."]
+    if memory["devices"] > memory["batch_rows"]:
+        idle = memory["devices"] - memory["batch_rows"]
+        lines.append(f"{idle:,} devices have no row of a pass: raise train.batch_rows.")
     settings = memory["fits_with"]
     if settings is None:
-        return [*lines, f"Too much for a GPU of {memory['gpu_gib']:g} GiB, even one row at a time."]
-    options = " ".join(f"--train.{key} {str(value).lower()}" for key, value in settings.items())
-    return [*lines, f"Too much for a GPU of {memory['gpu_gib']:g} GiB; it fits with {options}"]
+        count = memory["fewest_devices"]
+        needed = "no number of them" if count is None else f"{count:,} of them, with fsdp and one row each,"
+        return [*lines, f"Not even one row at a time fits; {needed} would."]
+    keys = ("batch_rows", "accumulation_steps", "activation_checkpointing")
+    options = " ".join(f"--train.{key} {str(settings[key]).lower()}" for key in keys)
+    changed = any(settings[key] != memory[key] for key in keys) or settings["parallel"] != memory["parallel"]
+    if not memory["fits"] or (not one and changed):
+        way = "" if one else f" ({settings['parallel']}, {settings['device_rows']} rows on a device)"
+        verb = "It fits with" if not memory["fits"] else "The same rows in fewer passes fit with"
+        lines.append(f"{verb} {options}{way}: {settings['peak_bytes'] / 2**30:.1f} GiB.")
+    return lines

@@ -2,7 +2,9 @@
 
 from patchpad.config import PARTS
 from patchpad.cost.costs import DTYPE_BYTES, Cost, PartCost
-from patchpad.cost.memory import TrainingMemory, fitted, training_memory
+from patchpad.cost.devices import Devices
+from patchpad.cost.fitting import Plan, fewest_devices, fitted, plan
+from patchpad.cost.memory import TrainingMemory, training_memory
 from patchpad.cost.rates import default_rates
 from patchpad.cost.whole_model import cost, count_parameters
 
@@ -10,11 +12,15 @@ __all__ = [
     "DTYPE_BYTES",
     "PARTS",
     "Cost",
+    "Devices",
     "PartCost",
+    "Plan",
     "TrainingMemory",
     "cost",
     "count_parameters",
     "default_rates",
+    "fewest_devices",
     "fitted",
+    "plan",
     "training_memory",
 ]

@@ -95,6 +95,11 @@ class Cost:
         """
         return sum(part.local_cache_bytes for part in self.parts.values())
 
+    @property
+    def row_cache_bytes(self) -> int | float:
+        """All caches of a row whose document has filled its context."""
+        return self.trunk_cache_bytes_per_byte * self.context_bytes + self.local_cache_bytes
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON of `patchpad cost`."""
         return {
@@ -106,6 +111,7 @@ class Cost:
             "checkpointed_training_flops_per_byte": self.checkpointed_training_flops_per_byte,
             "trunk_cache_bytes_per_byte": self.trunk_cache_bytes_per_byte,
             "local_cache_bytes": self.local_cache_bytes,
+            "row_cache_bytes": self.row_cache_bytes,
             "cache_dtype": self.cache_dtype,
             "patches_per_byte": self.patches_per_byte,
             "scratchpads_per_byte": self.scratchpads_per_byte,
