@@ -165,12 +165,12 @@ def test_output_folder_that_is_not_empty(fails, config, text, run):
 
 @pytest.mark.parametrize("option", [[], ["--debug"]])
 def test_full_disk(patchpad, config, text, tmp_path, monkeypatch, option):
-    from patchpad.training import checkpoint
+    import safetensors.torch
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save", full)
     called = patchpad("train", "--config", config, "--data", text, "--out", tmp_path / "new", *option)
     assert called.code == 1
     assert "No space left on device" in called.err
@@ -340,7 +340,7 @@ def test_errors_of_the_system_are_shown_in_two_lines(fails, finished, text, monk
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "model.safetensors")
 
-    monkeypatch.setattr("patchpad.training.checkpoint.sha256_of", refuse)
+    monkeypatch.setattr("patchpad.training.manifest.sha256_of", refuse)
     message = fails(1, "evaluate", finished, "--data", text)
     assert "Permission denied: 'model.safetensors'" in message
     assert "permissions" in message
@@ -350,7 +350,7 @@ def test_interruption_is_one_line_and_130(fails, finished, text, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("patchpad.training.checkpoint.sha256_of", interrupt)
+    monkeypatch.setattr("patchpad.training.manifest.sha256_of", interrupt)
     assert fails(130, "evaluate", finished, "--data", text) == "patchpad: interrupted\n"
 
 

@@ -11,7 +11,7 @@ from patchpad.config import Config
 from patchpad.errors import CheckpointError, InputError, TrainingError
 from patchpad.files import sha256_of
 from patchpad.testing.models import sharp_model, tiny_model_config
-from patchpad.training.checkpoint import save
+from patchpad.training.release import save
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from patchpad.files import sha256_of
 from patchpad.model.baselines import BpeTokens
 from patchpad.testing import BASELINE_KINDS
 from patchpad.training import trainer
-from patchpad.training.checkpoint import load, save
+from patchpad.training.checkpoint import load
+from patchpad.training.release import save
 from patchpad.training.text import RunText
 
 every_kind = pytest.mark.parametrize("kind", BASELINE_KINDS)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.files import sha256_of, write_atomically
-from patchpad.training import checkpoint as files
-from patchpad.training import metrics, trainer
+from patchpad.training import checkpoint, manifest, metrics, release, step_folders, tensor_folders, trainer
 from patchpad.training.checkpoint import list_steps, load, open_checkpoint
+from patchpad.training.tensor_folders import FIRST_SHARD
 
 IDS = torch.tensor([[256, *b"the cat sat on 42 mats", 256, *b"o"]])
 RUN_FILES = {"config.json", "model.safetensors", "metrics.jsonl", "manifest.json"}
-STEP_FILES = RUN_FILES | {"optimizer.safetensors", "trainer.json"}
+PLAIN_STEP_FILES = {"config.json", "metrics.jsonl", "trainer.json", "manifest.json"}
+STEP_FILES = PLAIN_STEP_FILES | {f"{folder}/{FIRST_SHARD}" for folder in ("weights", "optimizer")}
 
 
 @pytest.fixture
@@ -33,13 +35,15 @@ def run(tmp_path, finished) -> Path:
 
 def sign_again(folder: Path) -> None:
     """Writes the manifest anew, as someone who alters a checkpoint on purpose would."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = {name: sha256_of(folder / name) for name in manifest["files"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    content = json.loads((folder / "manifest.json").read_text())
+    content["files"] = {name: sha256_of(folder / name) for name in content["files"]}
+    (folder / "manifest.json").write_text(json.dumps(content))
 
 
 def names(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir() if file.is_file()}
+    """Files below a folder, but for those of a run's steps."""
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    return {name for name in files if not name.startswith("checkpoints/")}
 
 
 def test_run_and_step_folders_hold_the_files_promised(finished):
@@ -48,9 +52,10 @@ def test_run_and_step_folders_hold_the_files_promised(finished):
     assert [step.name for step in steps] == ["step-3", "step-6"]
     for step in steps:
         assert names(step) == STEP_FILES
-        manifest = json.loads((step / "manifest.json").read_text())
-        assert set(manifest["files"]) == STEP_FILES - {"manifest.json"}
-        assert manifest["files"]["config.json"] == sha256_of(step / "config.json")
+        digests = json.loads((step / "manifest.json").read_text())["files"]
+        assert set(digests) == STEP_FILES - {"manifest.json"}
+        for name, digest in digests.items():
+            assert digest == sha256_of(step / name)
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-3", "step-6"]
 
 
@@ -106,15 +111,15 @@ def test_one_flipped_byte_in_any_file_of_a_run_is_found_at_load(run, name, place
 
 @pytest.mark.parametrize("name", sorted(STEP_FILES))
 def test_one_flipped_byte_in_any_file_of_a_step_is_found_at_load_and_at_resuming(run, name, tools):
-    file = list_steps(run)[-1] / name
-    content = bytearray(file.read_bytes())
+    step = list_steps(run)[-1]
+    content = bytearray((step / name).read_bytes())
     content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    (step / name).write_bytes(content)
     (run / "manifest.json").unlink()  # as if it had not finished
-    for attempt in (lambda: load(file.parent), lambda: trainer.resume(run, progress=tools.Hook())):
+    for attempt in (lambda: load(step), lambda: trainer.resume(run, progress=tools.Hook())):
         with pytest.raises(CheckpointError) as caught:
             attempt()
-        assert str(file.parent) in caught.value.message
+        assert str(step if name == "manifest.json" else step / name) in caught.value.message
 
 
 def test_no_single_flipped_bit_of_a_manifest_goes_unnoticed(run):
@@ -125,6 +130,15 @@ def test_no_single_flipped_bit_of_a_manifest_goes_unnoticed(run):
         (run / "manifest.json").write_bytes(changed)
         with pytest.raises(CheckpointError):
             open_checkpoint(run)
+
+
+def test_a_shard_of_another_checkpoint_is_not_read(run):
+    step = list_steps(run)[-1]
+    other = step / "weights" / "shard-00002-model-00001-of-00001.safetensors"
+    shutil.copy(step / "weights" / FIRST_SHARD, other)
+    with pytest.raises(CheckpointError, match=r"is not in manifest\.json: it belongs to another checkpoint") as caught:
+        load(step)
+    assert str(other) in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "metrics.jsonl"])
@@ -151,7 +165,7 @@ def test_foreign_folders_files_and_nothing_at_all_are_errors(tmp_path):
     save_file({"weight": torch.zeros(2)}, foreign / "model.safetensors")
     with pytest.raises(CheckpointError, match="is not a patchpad checkpoint"):
         load(foreign)
-    for content in ("[]", "{", '"text"', "{}", '{"format_version": 2}', '{"format_version": 2, "files": {}}'):
+    for content in ("[]", "{", '"text"', "{}", '{"format_version": 3}', '{"format_version": 3, "files": {}}'):
         (foreign / "manifest.json").write_text(content)
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
             load(foreign)
@@ -180,7 +194,7 @@ def test_weights_of_another_size_do_not_fit(run):
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 3), ("licence", "MIT")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", 4), ("licence", "MIT")])
 def test_config_of_another_version_is_said_to_be_one(run, key, value):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, key: value}))
@@ -194,16 +208,16 @@ def test_config_of_another_version_is_said_to_be_one(run, key, value):
 @pytest.mark.parametrize(
     ("version", "hint"),
     [
-        (1, "Use the version of patchpad that wrote it, or train again with this one."),
-        (3, "Install a newer version of patchpad."),
+        (2, "Use the version of patchpad that wrote it, or train again with this one."),
+        (4, "Install a newer version of patchpad."),
         (None, "Use another checkpoint of the run, or copy it again."),
     ],
 )
 def test_manifest_of_another_version_says_what_to_do(run, version, hint):
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "format_version": version}))
+    content = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**content, "format_version": version}))
     with pytest.raises(
-        CheckpointError, match=f"has the format_version {version}; this version of patchpad reads 2"
+        CheckpointError, match=f"has the format_version {version}; this version of patchpad reads 3"
     ) as caught:
         load(run)
     assert caught.value.hint == hint
@@ -213,11 +227,11 @@ def test_optimizer_state_of_another_model_is_refused(run, tools):
     shutil.rmtree(run / "checkpoints" / "step-6")
     (run / "manifest.json").unlink()
     step = list_steps(run)[-1]
-    tensors = load_file(step / "optimizer.safetensors")
-    tensors = {name: tensor for name, tensor in tensors.items() if "trunk" not in name}
-    save_file(tensors, step / "optimizer.safetensors")
+    shard = step / "optimizer" / FIRST_SHARD
+    tensors = {name: tensor for name, tensor in load_file(shard).items() if "trunk" not in name}
+    save_file(tensors, shard)
     sign_again(step)
-    with pytest.raises(CheckpointError, match="the optimizer's state does not fit the model: trunk"):
+    with pytest.raises(CheckpointError, match=r"cannot load .*optimizer: `trunk.*` is missing"):
         trainer.resume(run, progress=tools.Hook())
 
 
@@ -228,14 +242,16 @@ def test_weights_are_read_where_files_cannot_be_mapped(run, monkeypatch):
     def refuse(path):
         raise OSError(errno.ENODEV, "No such device")
 
-    monkeypatch.setattr(files, "load_file", refuse)
-    found = load(run).state_dict()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    monkeypatch.setattr(checkpoint, "load_file", refuse)
+    monkeypatch.setattr(tensor_folders.mmap, "mmap", lambda *_, **__: refuse(""))
+    for folder in (run, list_steps(run)[-1]):
+        found = load(folder).state_dict()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_files_that_others_put_beside_a_run_may_change(run):
     (run / "notes.txt").write_text("first")
-    files.write_manifest(run)
+    manifest.sign(run)
     (run / "notes.txt").write_text("second")
     load(run)
 
@@ -262,7 +278,7 @@ def test_full_disk_leaves_the_checkpoint_before_and_says_how_to_go_on(tmp_path, 
         def full(*_, **__):
             raise error
 
-        monkeypatch.setattr(files, "save_file", full)
+        monkeypatch.setattr(safetensors.torch, "save", full)
 
     caught = tools.train_until_error(config, tools.Hook(5, fill_the_disk), CheckpointError, data=text, out=out)
     assert "No space left on device" in caught.message
@@ -279,7 +295,7 @@ def test_full_disk_at_the_first_checkpoint_does_not_promise_a_resume(tmp_path, t
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save", full)
     caught = tools.train_until_error(
         tools.config(steps=2), tools.Hook(), CheckpointError, data=text, out=tmp_path / "run"
     )
@@ -292,7 +308,7 @@ def test_any_error_while_saving_leaves_no_temporary_folder(tmp_path, text, tools
     def stop(*_, **__):
         raise error
 
-    monkeypatch.setattr(files, "write_manifest", stop)
+    monkeypatch.setattr(step_folders, "write_manifest", stop)
     tools.train_until_error(tools.config(steps=2), tools.Hook(), type(error), data=text, out=tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
@@ -306,7 +322,7 @@ def test_every_file_of_a_run_follows_the_umask(tmp_path, text, tools, mask, mode
     finally:
         os.umask(before)
     found = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    assert found == dict.fromkeys(STEP_FILES, mode)
+    assert found == dict.fromkeys({Path(name).name for name in STEP_FILES | RUN_FILES}, mode)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the name of an open file is read from /proc")
@@ -335,9 +351,12 @@ def test_a_step_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_
     config = tools.config(steps=2, checkpoint_every=1, keep_checkpoints=1)
     trainer.train(config, data=text, out=tmp_path / "run", progress=tools.Hook())
     renamed = events.index(("rename", "step-2"))
-    for name in STEP_FILES:
+    for name in PLAIN_STEP_FILES:
         synced = [place for place, event in enumerate(events[:renamed]) if event == ("sync", name)]
         assert ("rename", name) in events[synced[-1] : renamed]
+    since_the_step_before = events[events.index(("rename", "step-1")) : renamed]
+    assert since_the_step_before.count(("sync", FIRST_SHARD)) == 2
+    assert {("sync", "weights"), ("sync", "optimizer")} <= set(since_the_step_before)
     assert events[renamed - 1] == ("sync", "step-2"), "the folder, when all its files have their names"
     assert events[renamed + 1] == ("sync", "checkpoints")
     assert events.index(("remove", "step-1")) > renamed + 1
@@ -345,14 +364,14 @@ def test_a_step_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_
 
 
 def test_full_disk_at_the_very_end_is_an_error_too(tmp_path, text, tools, monkeypatch):
-    original = files.save_file
+    original = release.save_file
 
     def full_for_the_run_itself(tensors, path):
         if Path(path).parent == tmp_path / "run":
             raise OSError(errno.ENOSPC, "No space left on device")
         original(tensors, path)
 
-    monkeypatch.setattr(files, "save_file", full_for_the_run_itself)
+    monkeypatch.setattr(release, "save_file", full_for_the_run_itself)
     config = tools.config(steps=2)
     caught = tools.train_until_error(config, tools.Hook(), CheckpointError, data=text, out=tmp_path / "run")
     assert "its newest checkpoint is intact" in caught.message
@@ -381,7 +400,7 @@ def test_a_calibration_that_stops_anywhere_leaves_a_run_that_loads_and_can_be_ca
     shutil.copytree(finished, run)
     row = dict.fromkeys(ROW_KEYS, 0.5)
     table = Calibration(rows=(row,), text_sha256="x")
-    files.store_calibration(run, table)
+    release.store_calibration(run, table)
     left = [writes_before_it_fails]
 
     def write(path, content):
@@ -391,13 +410,14 @@ def test_a_calibration_that_stops_anywhere_leaves_a_run_that_loads_and_can_be_ca
         write_atomically(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write_atomically", write)
+        for module in (release, manifest):
+            patched.setattr(module, "write_atomically", write)
         with pytest.raises(OSError, match="No space left"):
-            files.store_calibration(run, Calibration(rows=(row,), text_sha256="y"))
+            release.store_calibration(run, Calibration(rows=(row,), text_sha256="y"))
     found = load(run).calibration
     assert found is not None
     assert found.text_sha256 == ("y" if writes_before_it_fails == 2 else "x")
-    files.store_calibration(open_checkpoint(run).path, table)
+    release.store_calibration(open_checkpoint(run).path, table)
     assert load(run).calibration == table
 
 

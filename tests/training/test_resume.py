@@ -15,6 +15,7 @@ from patchpad.files import sha256_of
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training import trainer
 from patchpad.training.checkpoint import list_steps, load
+from patchpad.training.tensor_folders import FIRST_SHARD
 from patchpad.training.text import RunText
 
 
@@ -79,8 +80,8 @@ def test_damaged_newest_step_names_the_way_back_to_the_one_before(tmp_path, text
     losses = tools.losses(tmp_path / "straight")
     stop_at(tools, 4, config, data=text, out=run)
     newest = list_steps(run)[-1]
-    (newest / "optimizer.safetensors").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors was altered") as caught:
+    (newest / "optimizer" / FIRST_SHARD).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=rf"optimizer/{FIRST_SHARD} was altered") as caught:
         trainer.resume(run)
     assert caught.value.hint == (
         f"Move {newest} to another place; then this goes on from step-2: patchpad train --resume {run}"
@@ -94,8 +95,8 @@ def test_damaged_only_step_sends_to_a_new_folder(tmp_path, text, tools):
     run = tmp_path / "run"
     stop_at(tools, 2, tools.config(), data=text, out=run)
     (newest,) = list_steps(run)
-    (newest / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing") as caught:
+    (newest / "weights" / FIRST_SHARD).unlink()
+    with pytest.raises(CheckpointError, match=rf"weights/{FIRST_SHARD} is missing") as caught:
         trainer.resume(run)
     assert caught.value.hint == "Train again into a new folder: there is no earlier checkpoint."
 

@@ -28,7 +28,7 @@ def test_run_that_is_being_trained_is_neither_trained_again_nor_resumed_nor_cali
             assert main(["calibrate", str(path), "--data", str(text)]) == 1
             refused.append(capsys.readouterr().err.splitlines()[0].removeprefix("patchpad: "))
 
-    config = tools.config(steps=4, checkpoint_every=2)
+    config = tools.config(steps=4, checkpoint_every=2, checkpoint_async=False)
     trainer.train(config, data=text, out=tmp_path / "straight", progress=tools.Hook())
     for step in (1, 3):
         trainer.train(config, data=text, out=run, progress=tools.Hook(step, others_try))

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "bits per byte and compute at each threshold",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
+    "release": "write the model of any step into a folder of its own",
     "inspect": "a text's bytes with their entropies, patches and scratchpads, in the terminal or as a page",
     "configs": "the presets: configurations that --config takes by name",
     "cost": "parameters, FLOPs per byte and cache bytes of a configuration",

@@ -23,7 +23,8 @@ def calibrate(
     from patchpad.device import select_device
     from patchpad.evaluation import calibrate as calibration
     from patchpad.run_lock import run_lock, run_of
-    from patchpad.training.checkpoint import open_checkpoint, require_run, store_calibration
+    from patchpad.training.checkpoint import open_checkpoint, require_run
+    from patchpad.training.release import store_calibration
 
     require_run(run)
     with run_lock(run_of(run), "patchpad calibrate"):

@@ -17,6 +17,7 @@ NotNegative = Annotated[int, Range("an integer of at least 0, below 2^63", lambd
 AboveZero = Annotated[float, Range("a number above 0", lambda value: 0 < value < math.inf)]
 AtLeastZero = Annotated[float, Range("a number of at least 0", lambda value: 0 <= value < math.inf)]
 Share = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
+BetweenZeroAndOne = Annotated[float, Range("a number between 0 and 1, both excluded", lambda value: 0 < value < 1)]
 ShareBelowOne = Annotated[float, Range("a number from 0 to below 1", lambda value: 0 <= value < 1)]
 Nats = Annotated[
     float,

@@ -16,7 +16,7 @@ from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.errors import ConfigError
 from patchpad.files import without_infinities
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from patchpad.config.checks import (
     AboveZero,
     AtLeastZero,
+    BetweenZeroAndOne,
     Nats,
     NotNegative,
     Positive,
@@ -15,7 +16,6 @@ from patchpad.config.checks import (
     Share,
     ShareBelowOne,
 )
-from patchpad.config.conversion import Range
 from patchpad.config.model import PARTS
 
 Schedule = Literal["cosine", "wsd"]
@@ -31,9 +31,7 @@ class DataConfig(Section):
     """Files, globs or directories to train on; `--data` replaces them."""
     validation_paths: tuple[str, ...] = ()
     """Held-out files; empty: a part of `paths`, see `split_corpus`."""
-    validation_fraction: Annotated[
-        float, Range("a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
-    ] = 0.1
+    validation_fraction: BetweenZeroAndOne = 0.1
     """Share of the bytes held out when `validation_paths` is empty."""
 
 
@@ -103,6 +101,14 @@ class TrainConfig(Section):
     """Steps between checkpoints; 0: only at the end and on interruption."""
     keep_checkpoints: NotNegative = 2
     """Newest checkpoints kept; 0: all."""
+    keep_every: NotNegative = 0
+    """Checkpoints of steps that are multiples of this are kept too, for ever; 0: none. A multiple of
+    `checkpoint_every`."""
+    checkpoint_async: bool = True
+    """Checkpoints are copied into host memory and written while training goes on. Else training waits."""
+    averaged_decay: BetweenZeroAndOne | None = None
+    """A moving average of the weights is kept, of which each step leaves this share (0.999, say), and saved beside the
+    weights; `patchpad release --averaged` takes it. None: no average."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl`."""
     compile: bool | None = None
@@ -129,6 +135,12 @@ class TrainConfig(Section):
             (rate is None) != (threshold is None),
             f"scratchpads_per_byte is {rate} and train.scratchpad_threshold_nats is {threshold}",
             "exactly one of the two; set the other to null",
+        )
+        every, kept = self.checkpoint_every, self.keep_every
+        self.require(
+            kept == 0 or (every > 0 and kept % every == 0),
+            f"keep_every is {kept} and train.checkpoint_every is {every}",
+            "0, or a multiple of train.checkpoint_every",
         )
 
     def require_parts(self, name: str, parts: Iterable[str], allowed: tuple[str, ...]) -> None:

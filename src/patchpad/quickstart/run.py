@@ -28,8 +28,8 @@ from patchpad.quickstart.record import (
 )
 from patchpad.quickstart.report import write_report
 from patchpad.training.budget import ClockBudget
-from patchpad.training.checkpoint import store_calibration
 from patchpad.training.progress import Progress
+from patchpad.training.release import store_calibration
 from patchpad.training.run_folder import require_one_process
 from patchpad.training.text import RunText, absolute_paths
 from patchpad.training.trainer import Trainer, new_run

@@ -18,6 +18,8 @@ NOT_PART_OF_AN_ARM = (
     "validation_bytes",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_every",
+    "checkpoint_async",
     "log_every",
 )
 """Fields of `train` that change what is shown or kept, not what is learned."""

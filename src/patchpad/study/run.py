@@ -33,7 +33,7 @@ from patchpad.study.results import (
     read_result,
     write_study,
 )
-from patchpad.training.checkpoint import CHECKPOINTS
+from patchpad.training.manifest import CHECKPOINTS
 from patchpad.training.run_folder import require_one_process, require_outside
 from patchpad.training.text import RunText
 

@@ -1,13 +1,15 @@
-"""AdamW, and its state as plain tensors for safetensors."""
+"""AdamW, and its state as named tensors."""
+
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from patchpad.config import TrainConfig
-from patchpad.errors import CheckpointError
 from patchpad.model.compilation import leave_unwritable_cache
 from patchpad.training.parts import part_of, trained_parameters
+from patchpad.training.tensor_folders import load_tensors
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -45,29 +47,29 @@ def update_if(optimizer: torch.optim.AdamW, condition: Bool[Tensor, ""]) -> None
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns the optimizer's state as `<parameter name>/<state name>` -> tensor."""
+    """Returns the optimizer's own state as `<parameter name>/<state name>` -> tensor, sharded as the parameters are."""
     return {
-        f"{name}/{key}": value.detach().cpu().contiguous()
+        f"{name}/{key}": value.detach()
         for name, parameter in trained_parameters(model).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restores what `optimizer_tensors` returned.
+def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Reads the state of an optimizer that has not stepped yet. Weights keep their values, but not the sign of a zero.
+
+    Args:
+        folder: of `optimizer_tensors`, saved by any number of ranks.
+        model: whose parameters it trains; may be sharded.
+        optimizer: of this run.
 
     Raises:
-        CheckpointError: a tensor that belongs to no parameter, or a parameter without state.
+        CheckpointError: it does not fit the model, or cannot be read.
     """
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        parameter_name, _, key = name.rpartition("/")
-        states.setdefault(parameter_name, {})[key] = value
-    parameters = trained_parameters(model)
-    if tensors and states.keys() != parameters.keys():
-        odd = sorted(states.keys() ^ parameters.keys())[0]
-        raise CheckpointError(f"the optimizer's state does not fit the model: {odd}", hint="Use another checkpoint.")
-    for name, state in states.items():
-        parameter = parameters[name]
-        device = parameter.device
-        optimizer.state[parameter] = {key: value.to(device) for key, value in state.items()}
+    set_learning_rate(optimizer, 0.0)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes the state
+    optimizer.zero_grad(set_to_none=True)
+    load_tensors(folder, optimizer_tensors(model, optimizer))

@@ -8,7 +8,20 @@ from patchpad.config import DataConfig
 from patchpad.data.file_search import kind_of, linked_folders, part_matches, split_pattern, walk
 from patchpad.errors import ConfigError, quoted
 from patchpad.run_lock import LOCK, require_free
-from patchpad.training import checkpoint as files
+from patchpad.training.checkpoint import list_steps
+from patchpad.training.manifest import (
+    CALIBRATION,
+    CHECKPOINTS,
+    CONFIG,
+    EXTRA_FILES,
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    TRAINER,
+    WEIGHTS,
+)
+from patchpad.training.metrics import METRICS
+from patchpad.training.tensor_folders import FIRST_SHARD
 
 
 def require_new(folder: Path) -> None:
@@ -23,9 +36,9 @@ def require_new(folder: Path) -> None:
     require_free(folder)
     message = f"{folder} exists and is not empty; a run needs a new folder"
     hint = "Choose another --out."
-    if files.list_steps(folder):
+    if list_steps(folder):
         hint = f"Choose another --out, or go on with: patchpad train --resume {quoted(folder)}"
-    elif (folder / files.CHECKPOINTS).is_dir() and not (folder / files.MANIFEST).exists():
+    elif (folder / CHECKPOINTS).is_dir() and not (folder / MANIFEST).exists():
         message = f"{folder} holds a run that stopped before its first checkpoint; a run needs a new folder"
         hint = "Choose another --out, or move that folder away."
     raise ConfigError(message, hint=hint)
@@ -36,7 +49,7 @@ def _is_new(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     inside = [path for path in folder.iterdir() if path.name != LOCK]
-    return not inside or (inside == [folder / files.CHECKPOINTS] and not any(inside[0].iterdir()))
+    return not inside or (inside == [folder / CHECKPOINTS] and not any(inside[0].iterdir()))
 
 
 def require_one_process() -> None:
@@ -84,11 +97,11 @@ def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence
 
 def _files_of_run(out: Path, steps: int, beside: Sequence[str]) -> Iterator[Path]:
     """Yields what a run writes; of its step folders the last, which stands for all."""
-    kept = (files.CONFIG, files.MODEL, files.CALIBRATION, files.METRICS, files.MANIFEST, *files.EXTRA_FILES)
-    for name in (*kept, *beside):
+    kept = (CONFIG, CALIBRATION, METRICS, MANIFEST, *EXTRA_FILES)
+    for name in (*kept, MODEL, *beside):
         yield out / name
-    for name in (*kept, files.OPTIMIZER, files.TRAINER):
-        yield out / files.CHECKPOINTS / f"step-{steps}" / name
+    for name in (*kept, TRAINER, f"{WEIGHTS}/{FIRST_SHARD}", f"{OPTIMIZER}/{FIRST_SHARD}"):
+        yield out / CHECKPOINTS / f"step-{steps}" / name
 
 
 def glob_matches(pattern: Path, file: Path) -> bool:

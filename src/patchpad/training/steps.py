@@ -14,6 +14,7 @@ from patchpad.device import select_device
 from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
 from patchpad.model.precision import trainable
+from patchpad.training.averaging import AveragedWeights
 from patchpad.training.gradient_norms import part_names, part_norms, tensor_norms
 from patchpad.training.init_from import Source
 from patchpad.training.learning_rate import learning_rate
@@ -61,6 +62,8 @@ class TrainingSteps:
             recompute_trunk(self.model)
         self.passes = TrainingPasses(self.model, config, width)
         self.optimizer = build_optimizer(self.model, train_config)
+        decay = train_config.averaged_decay
+        self.averaged = None if decay is None else AveragedWeights(self.model, decay)
         self.checks = FiniteChecks(late=on_cuda, learning_rate=train_config.learning_rate)
         self.schedule = ThresholdSchedule(config, self.device)
         self.step = 0
@@ -106,6 +109,8 @@ class TrainingSteps:
         if self.checks.late:
             update_if(self.optimizer, is_finite(losses, norm))
         self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update(self.step)
         self.schedule.move(self.model, self.step, self.planned_steps)
         if not self.checks.late:
             self.read(sums)

@@ -15,21 +15,23 @@ from patchpad.config import Config
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
 from patchpad.evaluation.bits_per_byte import evaluate
+from patchpad.files import strict_json
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import trainable
 from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
+from patchpad.training import manifest
 from patchpad.training.budget import Budget, StepBudget
 from patchpad.training.init_from import Source
 from patchpad.training.metrics import MetricsFile, describe
-from patchpad.training.optimizer import (
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from patchpad.training.optimizer import load_optimizer, optimizer_tensors
 from patchpad.training.progress import LogProgress, Progress, TimeLeft
+from patchpad.training.release import write_run_files
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
+from patchpad.training.saver import StepSaver
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
+from patchpad.training.step_folders import StepContent, remove_unfinished_steps
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
@@ -131,7 +133,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         checkpoint = files.open_checkpoint(out, for_resume=True)
         if checkpoint.path == out:
             raise CheckpointError(
-                f"{out} has no checkpoints to go on from; allowed: a run with its folder `{files.CHECKPOINTS}`",
+                f"{out} has no checkpoints to go on from; allowed: a run with its folder `{manifest.CHECKPOINTS}`",
                 hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
             )
         config = checkpoint.config
@@ -162,7 +164,8 @@ class Trainer(TrainingSteps):
         """What is stored of the text that the run began with; made by the first step."""
         self.file_states = {path: text.file_states[path] for path in text.mapped_files}
         """Last known state of the files that are read while the run goes on."""
-        self.metrics = MetricsFile(out / files.METRICS)
+        self.metrics = MetricsFile(out / manifest.METRICS)
+        self.saver = StepSaver(out, config.train, self.device)
         self.line: dict[str, Any] = {}
         """The newest metrics, as they were last read."""
         self.interval = StepSums()
@@ -182,7 +185,7 @@ class Trainer(TrainingSteps):
         self.text_facts = self.text_facts or self.text.facts()
         self.model.prepare(self.text.training.documents)
         try:
-            (self.out / files.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            (self.out / manifest.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"cannot make the run directory {self.out}: {error}", hint="Choose another --out."
@@ -192,7 +195,7 @@ class Trainer(TrainingSteps):
         time_left = TimeLeft()
         time_left.note(self.step)
         watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
-        with signals_noted() as stop, self.prefetching():
+        with signals_noted() as stop, self.saver, self.prefetching():
             is_end = budget.is_over(self.step)
             while not is_end:
                 self.planned_steps = budget.planned_steps(self.step)
@@ -221,9 +224,12 @@ class Trainer(TrainingSteps):
                     self.interval = StepSums()
                 with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
                     progress.update(self.step, round(self.planned_steps), line)
+                if self.saver.has_failed:
+                    self.saver.wait()
                 if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
                     self.save()
                 if stop.is_set() and not is_end:
+                    self.saver.wait()
                     raise TrainingInterrupted(
                         f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
                         hint=f"Go on with: patchpad train --resume {quoted(self.out)}",
@@ -257,33 +263,41 @@ class Trainer(TrainingSteps):
         return point.bits_per_byte
 
     def save(self) -> None:
-        """Saves a step folder, then removes old ones.
+        """Saves a step folder, in the background where that is configured, and removes old ones.
 
         Raises:
             TrainingError: a step that was not checked yet has diverged.
+            CheckpointError: this step, or the one before, could not be written.
         """
         self.read(self.interval)
         self._report_changed_files()
         steps = round(self.planned_steps)
         if steps != self.config.train.steps:
             self.config = replace(self.config, train=replace(self.config.train, steps=steps))
-        files.save_step(
-            self.out,
-            self.step,
-            model=self.model,
-            config=self.config,
-            optimizer_tensors=optimizer_tensors(self.model, self.optimizer),
-            trainer_state={
-                "step": self.step,
-                "bytes_seen": self.bytes_seen,
-                "schedule": self.schedule.state(),
-                "interval": asdict(self.interval),
-                "text": self.text_facts,
-                "init_from": self.source_facts,
-            },
-            metrics=self.metrics.text,
+        trainer_state = {
+            "step": self.step,
+            "bytes_seen": self.bytes_seen,
+            "schedule": self.schedule.state(),
+            "interval": asdict(self.interval),
+            "text": self.text_facts,
+            "init_from": self.source_facts,
+        }
+        self.saver.save(
+            StepContent(
+                step=self.step,
+                tensors={
+                    manifest.WEIGHTS: self.model.state_dict(),
+                    manifest.OPTIMIZER: optimizer_tensors(self.model, self.optimizer),
+                    manifest.AVERAGED: {} if self.averaged is None else self.averaged.tensors,
+                },
+                files={
+                    manifest.CONFIG: strict_json(self.config.to_dict(), indent=1),
+                    manifest.TRAINER: strict_json(trainer_state, indent=1),
+                    manifest.METRICS: self.metrics.text,
+                    **self.model.extra_files(),
+                },
+            )
         )
-        files.remove_old_steps(self.out, self.config.train.keep_checkpoints)
 
     def _report_changed_files(self) -> None:
         states = file_states(self.file_states)
@@ -306,10 +320,12 @@ class Trainer(TrainingSteps):
         self.text.require_same(state["text"])
         self.text_facts = {**state["text"], "files": self.text.file_states}
         self.source_facts = state["init_from"]
-        files.remove_unfinished_steps(self.out)
-        self.model.load_state_dict(checkpoint.model().state_dict())
+        remove_unfinished_steps(self.out)
+        load_optimizer(checkpoint.path / manifest.OPTIMIZER, self.model, self.optimizer)
+        checkpoint.load_weights(self.model)
         self.model.read_extra_files(checkpoint.path)
-        load_optimizer_tensors(self.model, self.optimizer, checkpoint.optimizer_tensors())
+        if self.averaged is not None:
+            checkpoint.load_averaged(self.averaged.tensors)
         self.schedule = ThresholdSchedule(self.config, self.device)
         self.schedule.restore(state["schedule"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
@@ -320,8 +336,7 @@ class Trainer(TrainingSteps):
     def finish(self) -> None:
         """Writes the run's own files beside its checkpoints."""
         try:
-            files.write_files(self.out, self.model, self.config, self.metrics.text)
-            files.write_manifest(self.out)
+            write_run_files(self.out, files.Checkpoint(files.list_steps(self.out)[-1], self.config))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot save {self.out}: {error}; its newest checkpoint is intact",
