@@ -61,7 +61,7 @@ class TestWrongText:
         ("model: {trunk_layers: 0}", ("trunk_layers is 0; allowed: an integer of at least 1",)),
         ("model: {trigger: {scratchpad_threshold_nats: .nan}}", ("scratchpad_threshold_nats is nan",)),
         ("model: {trigger: {kind: entropi}}", ("`model.trigger.kind` is 'entropi'", "Did you mean `entropy`")),
-        ("format_version: 9", ("format_version is 9; allowed: 2",)),
+        ("format_version: 9", ("format_version is 9; allowed: 3",)),
         ("model: {", ("wrong.yaml is not valid YAML",)),
         ("- 1", ("wrong.yaml holds a list; allowed: sections",)),
     ],
