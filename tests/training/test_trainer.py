@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from patchpad.config import SEPARATOR, DataConfig
-from patchpad.data import TrainingBatches
+from patchpad.data import PrefetchedBatches, TrainingBatches
 from patchpad.errors import ConfigError, DataError, TrainingError
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.model.byte_lm import ByteLM
@@ -288,8 +288,8 @@ def test_device_that_this_machine_lacks_is_an_error_and_leaves_no_folder(tmp_pat
 
 def test_each_pass_takes_the_next_batch_and_each_step_its_learning_rate(tmp_path, text, tools, monkeypatch):
     asked, rates = [], []
-    original, rate = TrainingBatches.batch, learning_rate
-    monkeypatch.setattr(TrainingBatches, "batch", lambda self, index: asked.append(index) or original(self, index))
+    original, rate = PrefetchedBatches.batch, learning_rate
+    monkeypatch.setattr(PrefetchedBatches, "batch", lambda self, index: asked.append(index) or original(self, index))
     config = tools.config(steps=4, accumulation_steps=3, warmup_steps=2)
     run = Trainer(config, tmp_path / "run", RunText.open(DataConfig(paths=(str(text),))))
     original_step = run.optimizer.step

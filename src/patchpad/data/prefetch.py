@@ -1,4 +1,4 @@
-"""Batches that are made, in pinned memory, while the GPU computes."""
+"""Batches that are made while the device computes."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,11 +28,16 @@ class PrefetchedBatches:
 
     def batch(self, index: int) -> Batch:
         """Returns the batch number `index`, waiting for it if it is not ready; an error in making it is raised here."""
-        for number in range(index, index + self.ahead + 1):
-            if number not in self._made:
-                self._made[number] = self._thread.submit(self.make, number)
-        self._made = {number: made for number, made in self._made.items() if number >= index}
-        return self._made.pop(index).result()
+        batch = self._begun(index).result()  # first, as a thread that is woken up may take the interpreter
+        self._made = {number: made for number, made in self._made.items() if number > index}
+        for number in range(index + 1, index + self.ahead + 1):
+            self._begun(number)
+        return batch
+
+    def _begun(self, number: int) -> Future[Batch]:
+        if number not in self._made:
+            self._made[number] = self._thread.submit(self.make, number)
+        return self._made[number]
 
     def close(self) -> None:
         """Ends the thread; batches that it has not begun are not made."""

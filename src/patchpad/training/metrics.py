@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 CLOCK_KEYS = (
     "bytes_per_second",
+    "data_wait_share",
     "seconds",
     "seconds_left",
     "flops_per_second",
@@ -77,6 +78,8 @@ def describe(
         "scratchpad_threshold_nats": readings.scratchpad_threshold_nats,
         "bytes_per_second": sums.num_bytes / sums.seconds,
         "seconds": seconds_before + sums.seconds,
+        "data_wait_share": sums.data_wait_seconds / sums.seconds,
+        "padding_share": sums.num_padding / max(1, sums.num_positions),
     }
     if config.model.cuts_by_entropy:
         line["patch_threshold_nats"] = readings.patch_threshold_nats

@@ -1,6 +1,7 @@
 """Optimizer steps: batches in, weights and thresholds changed, sums out."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import Config
-from patchpad.data import Corpus, PrefetchedBatches, TextSource, TrainingBatches
+from patchpad.data import Batch, Corpus, PrefetchedBatches, TextSource, TrainingBatches
 from patchpad.device import select_device
 from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
@@ -90,7 +91,13 @@ class TrainingSteps:
         self.model.train()
         first = self.step * train_config.accumulation_steps
         numbers = range(first, first + train_config.accumulation_steps)
+        started = time.perf_counter()
         batches = [self.feed.batch(number).to(self.device) for number in numbers]
+        sums.data_wait_seconds += time.perf_counter() - started
+        for number in numbers:
+            counts = self.batches.counts(number)
+            sums.num_positions += counts.num_positions
+            sums.num_padding += counts.num_padding
         weights = PassWeights.of_step(self.model, batches, train_config)
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
@@ -150,15 +157,23 @@ class TrainingSteps:
             part_gradient_norms=dict(zip(part_names(names), values[num_sums + 3 :], strict=True)),
         )
 
+    def epochs(self) -> dict[str, float]:
+        """Returns how often the text has been gone through, as metrics: of a mixture, each of its sources."""
+        epochs = self.batches.epochs(self.step * self.config.train.accumulation_steps)
+        return {f"epoch/{name}" if name else "epoch": count for name, count in epochs.items()}
+
     @contextmanager
     def prefetching(self) -> Iterator[None]:
-        """Lets a thread make the batches of the steps inside, where they can be copied while the device computes."""
-        if self.device.type != "cuda":
-            yield
-            return
-        ahead = PrefetchedBatches(
-            lambda index: self.batches.batch(index).pinned(), ahead=max(2, self.config.train.accumulation_steps)
-        )
+        """Lets a thread make the batches of the steps inside, so that they are read and cut while the device computes.
+
+        For CUDA they lie where they can be copied meanwhile, too.
+        """
+
+        def make(index: int) -> Batch:
+            batch = self.batches.batch(index)
+            return batch.pinned() if self.device.type == "cuda" else batch
+
+        ahead = PrefetchedBatches(make, ahead=max(2, self.config.train.accumulation_steps))
         self.feed = ahead
         try:
             yield

@@ -13,8 +13,13 @@ class StepSums:
     num_bytes: int = 0
     num_scratchpads: int = 0
     num_commits: int = 0
+    num_positions: int = 0
+    """Of rows, padding included."""
+    num_padding: int = 0
     seconds: float = 0.0
     """Time in training steps alone: no validation, no saving."""
+    data_wait_seconds: float = 0.0
+    """Time of `seconds` in which the steps waited for their batches."""
 
     def add(self, nats: float, head_nats: float, num_commits: float, num_scratchpads: float) -> None:
         """Adds what passes have summed; see `PassResult.sums`."""

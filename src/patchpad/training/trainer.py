@@ -217,6 +217,7 @@ class Trainer(TrainingSteps):
                 if has_line:
                     if validates:
                         line["val/bpb"] = self.validate()
+                    line |= self.epochs()
                     line |= usage(self.config, line, self.device)
                     line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
                     time_left.note(self.step)
