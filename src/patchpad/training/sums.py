@@ -1,7 +1,7 @@
 """Sums over training passes, as the host has read them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -18,7 +18,7 @@ class StepSums:
     num_padding: int = 0
     seconds: float = 0.0
     """Time in training steps alone: no validation, no saving."""
-    data_wait_seconds: float = 0.0
+    data_wait_seconds: float = field(default=0.0, compare=False)
     """Time of `seconds` in which the steps waited for their batches."""
 
     def add(self, nats: float, head_nats: float, num_commits: float, num_scratchpads: float) -> None:
