@@ -117,7 +117,7 @@ def new_settings(
         return sources[0].model_config
 
     settings = load_config(config, overrides, model_of=model_of)
-    needed = (("--data", data or settings.data.paths), ("--out", out))
+    needed = (("--data", data or settings.data.all_paths), ("--out", out))
     missing = " and ".join(name for name, value in needed if not value)
     if missing:
         raise ConfigError(f"{missing} is missing", hint="Write: patchpad train --config FILE --data PATH --out RUN")

@@ -22,7 +22,7 @@ from patchpad.config.model import (
 from patchpad.config.plain_values import build_section, read_yaml
 from patchpad.config.presets import preset_names, preset_text, read_preset_or_file
 from patchpad.config.run import FORMAT_VERSION, Config, load_config
-from patchpad.config.train import DataConfig, TrainConfig
+from patchpad.config.train import DataConfig, SourceConfig, TextConfig, TrainConfig
 
 __all__ = [
     "FORMAT_VERSION",
@@ -40,6 +40,8 @@ __all__ = [
     "ModelKind",
     "PatchifierConfig",
     "PatchifierKind",
+    "SourceConfig",
+    "TextConfig",
     "TrainConfig",
     "TriggerConfig",
     "TriggerKind",

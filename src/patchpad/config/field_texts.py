@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
 from patchpad.config.checks import field_types
@@ -34,10 +34,10 @@ def field_texts() -> dict[str, list[FieldText]]:
 
 
 def _texts_of(section: Any) -> Iterator[FieldText]:
-    texts = _docstrings(section)
+    texts = {key: text for base in section.__mro__ if is_dataclass(base) for key, text in _docstrings(base).items()}
     for item in dataclasses.fields(section):
         kind = field_types(section)[item.name]
-        if not dataclasses.is_dataclass(kind):  # a section of its own
+        if not is_dataclass(kind):  # a section of its own
             default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
             words = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
             yield FieldText(name=item.name, default=_as_yaml(default), text=texts[item.name], words=words)

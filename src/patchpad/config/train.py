@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from patchpad.config.checks import (
@@ -15,17 +15,17 @@ from patchpad.config.checks import (
     Section,
     Share,
     ShareBelowOne,
+    field_types,
 )
+from patchpad.config.conversion import shown
 from patchpad.config.model import PARTS
 
 Schedule = Literal["cosine", "wsd"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Section):
-    """Which text, and how it is split."""
-
-    SECTION: ClassVar[str] = "data"
+class TextConfig(Section):
+    """Where a text lies, how it is read, and how it is split."""
 
     paths: tuple[str, ...] = ()
     """Files, globs or directories to train on; `--data` replaces them."""
@@ -33,6 +33,58 @@ class DataConfig(Section):
     """Held-out files; empty: a part of `paths`, see `split_corpus`."""
     validation_fraction: BetweenZeroAndOne = 0.1
     """Share of the bytes held out when `validation_paths` is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(TextConfig):
+    """One text of a mixture."""
+
+    SECTION: ClassVar[str] = "data.sources.NAME"
+
+    weight: AboveZero = 1.0
+    """Share of the rows that are taken from this text, in relation to the weights of the others."""
+
+    def check(self) -> None:
+        """Checks that there is a text."""
+        self.require(bool(self.paths), "paths is empty", "files, globs or directories")
+
+    @property
+    def alone(self) -> "DataConfig":
+        """The same text as that of a run."""
+        return DataConfig(**{name: getattr(self, name) for name in field_types(TextConfig)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(TextConfig):
+    """The text of a run: one, or a mixture of several."""
+
+    SECTION: ClassVar[str] = "data"
+
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Texts that are trained on together, by name, in place of the keys above. Each has these keys of its own, and
+    `weight`: its share of the rows, in relation to the weights of the others (1 if not set)."""
+
+    def check(self) -> None:
+        """Checks that a mixture is described by its sources alone, and their names."""
+        for item in fields(TextConfig):
+            name, default, value = item.name, item.default, getattr(self, item.name)
+            self.require(
+                not self.sources or value == default,
+                f"{name} is {shown(value)} beside data.sources",
+                "one of the two; give each source its own keys",
+            )
+        for name in self.sources:
+            self.require(
+                re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
+                f"sources has the name {shown(name)}",
+                "letters, digits, - and _",
+            )
+
+    @property
+    def all_paths(self) -> tuple[str, ...]:
+        """Paths of everything that is read: to train on, and held out."""
+        texts = (self, *self.sources.values())
+        return tuple(path for text in texts for path in (*text.paths, *text.validation_paths))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,21 @@ def joined(parts: Sequence[Sequence[Item]]) -> Sequence[Item]:
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
+def joined_corpus(corpora: Sequence[Corpus]) -> Corpus:
+    """Returns the documents of several corpora as those of one."""
+    if len(corpora) == 1:
+        return corpora[0]
+    prompts = None
+    if any(corpus.prompt_bytes is not None for corpus in corpora):
+        known = [
+            np.zeros(len(corpus.documents), dtype=np.int64) if corpus.prompt_bytes is None else corpus.prompt_bytes
+            for corpus in corpora
+        ]
+        prompts = np.concatenate(known)
+    documents, names = joined([part.documents for part in corpora]), joined([part.names for part in corpora])
+    return Corpus(documents, names, prompts)
+
+
 class Joined(Sequence[Item]):
     """See `joined`."""
 

@@ -79,7 +79,7 @@ def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence
         ConfigError: it lies there.
     """
     place = out.resolve()
-    for path in map(Path, (*data.paths, *data.validation_paths)):
+    for path in map(Path, data.all_paths):
         kind = kind_of(path)
         if kind == "directory" and any(place.is_relative_to(folder.resolve()) for folder, _ in walk(path)):
             raise ConfigError(

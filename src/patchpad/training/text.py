@@ -1,17 +1,18 @@
 """The text of a run, opened once: what is trained on, what is held out, and whether it is still the same."""
 
 import logging
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from patchpad.config import DataConfig
-from patchpad.data import Corpus, split_corpus
+from patchpad.config import DataConfig, TextConfig
+from patchpad.data import Corpus, TextSource, joined_corpus, split_corpus
 from patchpad.data.corpus import read_corpus
 from patchpad.data.file_search import find_files, require_path
 from patchpad.data.split import first_equals
@@ -19,6 +20,7 @@ from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+Text = TypeVar("Text", bound=TextConfig)
 FileState = tuple[int, int, int]
 """Size in bytes, time of the last change of the content, and of anything about the file, both in nanoseconds."""
 
@@ -33,6 +35,8 @@ class RunText:
     validation: Corpus
     file_states: dict[str, FileState | None]
     """State of each file just before it was read; None for one that was gone."""
+    sources: "Mapping[str, RunText]" = field(default_factory=dict)
+    """The texts of a mixture, by name. `training` and `validation` are then those of all, one after the other."""
 
     @classmethod
     def open(cls, data: DataConfig) -> "RunText":
@@ -42,6 +46,8 @@ class RunText:
             DataError: text that is missing, unreadable or too little.
         """
         data = with_absolute_paths(data)
+        if data.sources:
+            return _open_mixture(data)
         training, held_out = _find(data)
         states = file_states(str(file) for file in (*training, *held_out))
         corpus = read_corpus(training)
@@ -51,6 +57,30 @@ class RunText:
         else:
             corpus, validation = split_corpus(corpus, data.validation_fraction)
         return cls(data=data, training=corpus, validation=validation, file_states=states)
+
+    @property
+    def mixture(self) -> list[TextSource]:
+        """What is trained on, by source."""
+        if not self.sources:
+            return [TextSource(corpus=self.training)]
+        weights = {name: source.weight for name, source in self.data.sources.items()}
+        return [
+            TextSource(corpus=text.training, name=name, weight=weights[name]) for name, text in self.sources.items()
+        ]
+
+    def held_out(self, limit_bytes: int) -> list[tuple[str, Corpus, int]]:
+        """Returns the name, the held-out text and a limit of each source; one text has the empty name.
+
+        Args:
+            limit_bytes: of all, shared by weight; 0 for no limit.
+        """
+        if not self.sources:
+            return [("", self.validation, limit_bytes)]
+        total = sum(source.weight for source in self.mixture)
+        shares = [math.ceil(limit_bytes * source.weight / total) for source in self.mixture]
+        return [
+            (name, text.validation, share) for (name, text), share in zip(self.sources.items(), shares, strict=True)
+        ]
 
     @cached_property
     def checksums(self) -> dict[str, str]:
@@ -95,7 +125,12 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
     Raises:
         DataError: an empty path, which would be the working folder.
     """
-    return replace(data, paths=absolute_paths(data.paths), validation_paths=absolute_paths(data.validation_paths))
+    sources = {name: _with_absolute_paths(source) for name, source in data.sources.items()}
+    return replace(_with_absolute_paths(data), sources=sources)
+
+
+def _with_absolute_paths(text: Text) -> Text:
+    return replace(text, paths=absolute_paths(text.paths), validation_paths=absolute_paths(text.validation_paths))
 
 
 def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -107,6 +142,23 @@ def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
     for path in paths:
         require_path(path)
     return tuple(str(Path(path).absolute()) for path in paths)
+
+
+def _open_mixture(data: DataConfig) -> RunText:
+    """Opens the texts of a mixture; what one of them holds out is trained on in none."""
+    opened = {name: RunText.open(source.alone) for name, source in data.sources.items()}
+    validation = joined_corpus([text.validation for text in opened.values()])
+    sources = {
+        name: replace(text, training=_without_equals(text.training, validation, text.data))
+        for name, text in opened.items()
+    }
+    return RunText(
+        data=data,
+        training=joined_corpus([text.training for text in sources.values()]),
+        validation=validation,
+        file_states={file: state for text in sources.values() for file, state in text.file_states.items()},
+        sources=sources,
+    )
 
 
 def _find(data: DataConfig) -> tuple[list[Path], list[Path]]:

@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from patchpad.config import Config
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
-from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.files import strict_json
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import trainable
@@ -37,6 +36,7 @@ from patchpad.training.sums import StepSums
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 from patchpad.training.threshold_schedule import ThresholdSchedule
 from patchpad.training.usage import usage
+from patchpad.training.validation import validation_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Trainer(TrainingSteps):
 
     @trainable()
     def __init__(self, config: Config, out: Path, text: RunText, *, source: Source | None = None) -> None:
-        super().__init__(replace(config, data=text.data), text.training, source)
+        super().__init__(replace(config, data=text.data), text.mixture, source)
         self.source_facts = None if source is None else source.facts()
         """What is stored of the model whose weights the run began with."""
         self.out = out
@@ -216,7 +216,7 @@ class Trainer(TrainingSteps):
                     self.planned_steps = self.step
                 if has_line:
                     if validates:
-                        line["val/bpb"] = self.validate()
+                        line |= self.validate()
                     line |= self.epochs()
                     line |= usage(self.config, line, self.device)
                     line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
@@ -253,15 +253,14 @@ class Trainer(TrainingSteps):
             )
         return {**self.line, "step": self.step, "bytes_seen": self.bytes_seen}
 
-    def validate(self) -> float:
-        """Returns bits per byte on the held-out text at the stored threshold."""
+    def validate(self) -> dict[str, float]:
+        """Returns bits per byte on the held-out text at the stored threshold, by source too: see `validation_metrics`."""
         self.checks.finish()
         try:
-            point = evaluate(self.model, self.text.validation, limit_bytes=self.config.train.validation_bytes)[0]
+            return validation_metrics(self.model, self.text, self.config.train.validation_bytes)
         except TrainingError:  # it says nothing of this run
             self.checks.require_finite(math.nan, "validation loss", self.step)
             raise
-        return point.bits_per_byte
 
     def save(self) -> None:
         """Saves a step folder, in the background where that is configured, and removes old ones.
