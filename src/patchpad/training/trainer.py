@@ -254,7 +254,7 @@ class Trainer(TrainingSteps):
         return {**self.line, "step": self.step, "bytes_seen": self.bytes_seen}
 
     def validate(self) -> dict[str, float]:
-        """Returns bits per byte on the held-out text at the stored threshold, by source too: see `validation_metrics`."""
+        """Returns bits per byte on the held-out text at the stored threshold; see `validation_metrics`."""
         self.checks.finish()
         try:
             return validation_metrics(self.model, self.text, self.config.train.validation_bytes)
