@@ -60,7 +60,7 @@ class DataConfig(TextConfig):
 
     SECTION: ClassVar[str] = "data"
 
-    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] = field(default_factory=dict, hash=False)
     """Texts that are trained on together, by name, in place of the keys above. Each has these keys of its own, and
     `weight`: its share of the rows, in relation to the weights of the others (1 if not set)."""
 
@@ -113,7 +113,7 @@ class TrainConfig(Section):
     """For `wsd`: the last share of the steps, in which the learning rate falls."""
     final_learning_rate_ratio: Share = 0.1
     """Learning rate that the schedule approaches, over the peak; it would reach it one step after the last."""
-    learning_rate_ratios: dict[str, AboveZero] = field(default_factory=dict)
+    learning_rate_ratios: dict[str, AboveZero] = field(default_factory=dict, hash=False)
     """Learning rate of single parts over `learning_rate`, such as {trunk: 0.5}. Parts of the patch model are
     local_encoder, entropy_head, routing, patch_pooling, trunk, context_to_bytes and local_decoder."""
     frozen: tuple[str, ...] = ()
