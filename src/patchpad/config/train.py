@@ -35,6 +35,10 @@ class TextConfig(Section):
     """Share of the bytes held out when `validation_paths` is empty."""
 
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""What `train.trackers` may name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(TextConfig):
     """One text of a mixture."""
@@ -163,6 +167,14 @@ class TrainConfig(Section):
     weights; `patchpad release --averaged` takes it. None: no average."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl`."""
+    trackers: tuple[str, ...] = ()
+    """Libraries that are told each line of metrics and each sample too: `tensorboard`, `wandb`, `trackio`."""
+    sample_every: NotNegative = 0
+    """Steps between samples of what the model writes, in `samples.jsonl` and for trackers; 0: none."""
+    sample_prompt: str = ""
+    """What samples go on with; empty: they begin a document."""
+    sample_bytes: Positive = 200
+    """Most bytes of a sample."""
     compile: bool | None = None
     """On CUDA the whole pass is compiled, unless this is false. Elsewhere true compiles what lies between the attention
     layers, on a CPU with the C++ compiler that this needs."""
@@ -179,6 +191,8 @@ class TrainConfig(Section):
             f"device is {self.device!r}",
             "auto, cpu, cuda, cuda:N or mps",
         )
+        unknown = next((name for name in self.trackers if name not in TRACKERS), None)
+        self.require(unknown is None, f"trackers names {unknown!r}", ", ".join(TRACKERS))
         self.require(self.init_from != "", "init_from is empty", "a run, a step folder, `bundled` or null")
         self.require_parts("learning_rate_ratios", self.learning_rate_ratios, PARTS)
         self.require_parts("frozen", self.frozen, PARTS)

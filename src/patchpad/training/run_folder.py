@@ -21,6 +21,7 @@ from patchpad.training.manifest import (
     WEIGHTS,
 )
 from patchpad.training.metrics import METRICS
+from patchpad.training.samples import SAMPLES
 from patchpad.training.tensor_folders import FIRST_SHARD
 
 
@@ -98,7 +99,7 @@ def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence
 def _files_of_run(out: Path, steps: int, beside: Sequence[str]) -> Iterator[Path]:
     """Yields what a run writes; of its step folders the last, which stands for all."""
     kept = (CONFIG, CALIBRATION, METRICS, MANIFEST, *EXTRA_FILES)
-    for name in (*kept, MODEL, *beside):
+    for name in (*kept, MODEL, SAMPLES, *beside):
         yield out / name
     for name in (*kept, TRAINER, f"{WEIGHTS}/{FIRST_SHARD}", f"{OPTIMIZER}/{FIRST_SHARD}"):
         yield out / CHECKPOINTS / f"step-{steps}" / name

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from patchpad.training.optimizer import load_optimizer, optimizer_tensors
 from patchpad.training.progress import LogProgress, Progress, TimeLeft
 from patchpad.training.release import write_run_files
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
+from patchpad.training.samples import Samples
 from patchpad.training.saver import StepSaver
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
@@ -35,6 +36,7 @@ from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
 from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
 from patchpad.training.threshold_schedule import ThresholdSchedule
+from patchpad.training.tracking import Trackers, require_trackers
 from patchpad.training.usage import usage
 from patchpad.training.validation import validation_metrics
 
@@ -72,6 +74,7 @@ def train(
         DataError: text that is missing, unreadable or too little.
         CheckpointError: no model to start from, or the run cannot be saved; earlier checkpoints are intact.
         RunInUseError: another process trains in `out`.
+        MissingExtraError: the library of a tracker is not installed.
         TrainingInterrupted: stopped by a signal after saving.
     """
     require_one_process()
@@ -79,6 +82,7 @@ def train(
         paths = [data] if isinstance(data, str | Path) else list(data)
         config = replace(config, data=replace(config.data, paths=tuple(map(str, paths))))
     config = replace(config, data=with_absolute_paths(config.data))
+    require_trackers(config.train.trackers)
     if init_from is not None:
         source = init_from if isinstance(init_from, Source) else Source.open(init_from)
         source.require_fits(config.model)
@@ -165,6 +169,8 @@ class Trainer(TrainingSteps):
         self.file_states = {path: text.file_states[path] for path in text.mapped_files}
         """Last known state of the files that are read while the run goes on."""
         self.metrics = MetricsFile(out / manifest.METRICS)
+        self.samples = Samples(out)
+        self.trackers = Trackers.of(config.train.trackers, out)
         self.saver = StepSaver(out, config.train, self.device)
         self.line: dict[str, Any] = {}
         """The newest metrics, as they were last read."""
@@ -195,7 +201,7 @@ class Trainer(TrainingSteps):
         time_left = TimeLeft()
         time_left.note(self.step)
         watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
-        with signals_noted() as stop, self.saver, self.prefetching():
+        with signals_noted() as stop, self.saver, self.prefetching(), closing(self.trackers):
             is_end = budget.is_over(self.step)
             while not is_end:
                 self.planned_steps = budget.planned_steps(self.step)
@@ -222,7 +228,10 @@ class Trainer(TrainingSteps):
                     line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
                     time_left.note(self.step)
                     self.metrics.add(line)
+                    self.trackers.log(line, self.config)
                     self.interval = StepSums()
+                if _is_due(self.step, train_config.sample_every):
+                    self.sample()
                 with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
                     progress.update(self.step, round(self.planned_steps), line)
                 if self.saver.has_failed:
@@ -261,6 +270,12 @@ class Trainer(TrainingSteps):
         except TrainingError:  # it says nothing of this run
             self.checks.require_finite(math.nan, "validation loss", self.step)
             raise
+
+    def sample(self) -> None:
+        """Lets the model write, for `samples.jsonl` and trackers."""
+        self.checks.finish()
+        text = self.samples.add(self.model, self.config, step=self.step, bytes_seen=self.bytes_seen)
+        self.trackers.text("sample", text, self.step, self.config)
 
     def save(self) -> None:
         """Saves a step folder, in the background where that is configured, and removes old ones.
@@ -331,6 +346,7 @@ class Trainer(TrainingSteps):
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
         self.metrics.restore(checkpoint.path)
+        self.samples.restore(self.step)
         logger.info("resuming %s at step %d", self.out, self.step)
 
     def finish(self) -> None:
