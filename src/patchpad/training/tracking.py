@@ -213,7 +213,7 @@ class TrackioTracker:
 
     def close(self) -> None:
         """Waits until all is written."""
-        self.run.finish()
+        self.library().finish()  # the run's own `finish` would be called again, and print, when Python ends
 
 
 KINDS: dict[str, type[TensorBoardTracker] | type[WandbTracker] | type[TrackioTracker]] = {
