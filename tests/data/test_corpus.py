@@ -2,13 +2,13 @@
 
 import gzip
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from patchpad.data import Corpus, open_corpus
 from patchpad.data.corpus import FINGERPRINT_SAMPLE_BYTES, FINGERPRINT_SAMPLES
+from patchpad.data.documents import Documents
 from patchpad.errors import DataError
 
 
@@ -106,15 +106,12 @@ def test_fingerprint_of_a_large_text_samples_both_its_ends():
     assert Corpus((text[:99], text[99:-1]), ("a", "b")).fingerprint() != before
 
 
-class UnreadDocuments(Sequence):
+class UnreadDocuments(Documents):
     """Says of its documents that they are longer than they are: who measures them finds out."""
 
     lengths = np.array([3, 4], dtype=np.int64)
 
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
+    def read(self, index, begin, end):
         return np.zeros(1, dtype=np.uint8)
 
 

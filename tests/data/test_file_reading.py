@@ -5,14 +5,15 @@ import gzip
 import json
 import logging
 import lzma
+import os
 import random
-from contextlib import ExitStack
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from patchpad.data import Corpus, file_reading, open_corpus
-from patchpad.data.file_reading import DESCRIPTORS_KEPT_FREE, PACKED_CHUNK_BYTES, read_bytes
+from patchpad.data import Corpus, documents, file_reading, open_corpus, open_files, records, unpacking
+from patchpad.data.file_reading import read_bytes
+from patchpad.data.unpacking import PACKED_CHUNK_BYTES
 from patchpad.errors import DataError
 
 EVERY_BYTE = bytes(range(256)) + b"\r\n\xc3\x28\xed\xa0\x80\x00\x00"
@@ -34,12 +35,13 @@ def file_limit():
 
 
 @pytest.mark.parametrize("is_large", [False, True])
-def test_plain_file_is_memory_mapped_where_it_is_large_and_every_byte_is_kept(tmp_path, monkeypatch, is_large):
-    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", len(EVERY_BYTE) + (not is_large))
+def test_plain_file_is_read_late_where_it_is_large_and_every_byte_is_kept(tmp_path, monkeypatch, is_large):
+    monkeypatch.setattr(file_reading, "SMALLEST_READ_LATE", len(EVERY_BYTE) + (not is_large))
     (tmp_path / "raw").write_bytes(EVERY_BYTE)
     corpus = open_corpus(tmp_path / "raw")
-    assert isinstance(corpus.documents[0], np.memmap) == is_large
+    assert corpus.files == ({str(tmp_path / "raw")} if is_large else set())
     assert texts(corpus) == [EVERY_BYTE]
+    assert corpus.read(0, 3, 7).tobytes() == EVERY_BYTE[3:7]
     assert corpus.num_bytes == len(EVERY_BYTE)
     assert corpus.names == (str(tmp_path / "raw"),)
 
@@ -51,21 +53,38 @@ def test_more_files_than_a_process_may_open_are_read(tmp_path, file_limit):
     assert texts(open_corpus(tmp_path)) == [b"text %d" % number for number in range(200)]
 
 
-def test_large_files_are_mapped_until_descriptors_run_low_and_read_then(tmp_path, monkeypatch, file_limit, caplog):
-    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
-    file_reading._report_files_read.cache_clear()
+def test_more_large_files_than_a_process_may_open_are_read_late(tmp_path, monkeypatch, file_limit):
+    monkeypatch.setattr(file_reading, "SMALLEST_READ_LATE", 1)
     expected = [b"text %d" % number for number in range(200)]
     for number, text in enumerate(expected):
         (tmp_path / f"{number:03d}.txt").write_bytes(text)
     file_limit(100)
-    with caplog.at_level(logging.WARNING):
-        corpora = [open_corpus(tmp_path) for _ in range(3)]
-    with ExitStack() as opened:
-        for _ in range(DESCRIPTORS_KEPT_FREE - len(corpora)):
-            opened.enter_context(open(tmp_path / "000.txt", "rb"))
+    corpora = [open_corpus(tmp_path) for _ in range(3)]
+    assert len(corpora[0].files) == 200
     assert [texts(corpus) for corpus in corpora] == [expected] * 3
-    assert 20 < sum(isinstance(document, np.memmap) for document in corpora[0].documents) < 100
-    assert caplog.text.count("Too many open files): the others are read into memory") == 1
+
+
+def test_file_that_shrinks_or_is_replaced_while_it_is_read_is_an_error_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_reading, "SMALLEST_READ_LATE", 1)
+    for name in ("shrinks", "replaced", "gone"):
+        (tmp_path / name).write_bytes(EVERY_BYTE)
+    corpus = open_corpus(tmp_path)
+    place = {Path(name).name: index for index, name in enumerate(corpus.names)}
+    os.truncate(tmp_path / "shrinks", 40)
+    assert corpus.read(place["shrinks"], 30, 40).tobytes() == EVERY_BYTE[30:40]
+    with pytest.raises(DataError, match=r"shrinks has shrunk while it is read: it ends at byte 40, and had 265"):
+        corpus.read(place["shrinks"], 30, 41)
+    open_files._open.cache_clear()
+    (tmp_path / "new").write_bytes(EVERY_BYTE)
+    os.replace(tmp_path / "new", tmp_path / "replaced")
+    with pytest.raises(DataError, match="replaced was replaced by another file"):
+        corpus.read(place["replaced"], 0, 1)
+    (tmp_path / "gone").unlink()
+    with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
+        corpus.read(place["gone"], 0, 1)
+    monkeypatch.setattr(documents, "SMALLEST_MAPPED", 1)
+    with pytest.raises(DataError, match=r"cannot read .*shrinks"):
+        corpus.documents[place["shrinks"]]
 
 
 @pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma), (".GZ", gzip)])
@@ -119,9 +138,14 @@ def test_lone_surrogate_in_json_keeps_its_bytes_and_a_pair_is_one_character(tmp_
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON", "Fix the line"),
         ("bytes.jsonl", b'{"text": "\xff"}\n', "line 1 is not JSON", "Fix the line"),
         ("deep.jsonl", b"[" * 100_000, "line 1 is not JSON", "Fix the line"),
-        ("field.jsonl", b'{"text": "a"}\n\n{"content": "b", "id": 1}\n', "line 3 has no string field `text`", "Rename"),
+        (
+            "field.jsonl",
+            b'{"text": "a"}\n\n{"content": "b", "id": 1}\n',
+            "line 3 has no string field `text`, nor `prompt` and",
+            "Rename",
+        ),
         ("number.jsonl", b'{"text": 3}\n', "line 1 has no string field `text`", "Rename"),
-        ("list.jsonl", b'["text"]\n', "line 1 has no string field `text`; it has: list", "Rename"),
+        ("list.jsonl", b'["text"]\n', "it has no fields but is list", "Rename"),
     ],
 )
 def test_unreadable_text_is_an_error_that_names_file_and_next_step(tmp_path, name, content, message, hint):
@@ -139,7 +163,7 @@ def test_unreadable_text_is_an_error_that_names_file_and_next_step(tmp_path, nam
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 16])
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_all_streams_of_a_packed_file_are_read_wherever_they_end(tmp_path, monkeypatch, suffix, chunk_bytes):
-    monkeypatch.setattr(file_reading, "PACKED_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(unpacking, "PACKED_CHUNK_BYTES", chunk_bytes)
     source = random.Random(0)
     pieces = [b"", *(source.randbytes(size) for size in range(20)), b"", b"a" * 10_000, EVERY_BYTE, b""]
     padding = b"\0" * 8 if suffix != ".bz2" else b""
@@ -199,3 +223,49 @@ def test_lines_of_a_packed_file_are_those_of_the_plain_one(tmp_path):
         file = tmp_path / f"a.jsonl{suffix}"
         file.write_bytes(b"".join(pack(f"{line}\n".encode()) for line in lines))
         assert [len(text) for text in texts(open_corpus(file))] == [5, 3 * PACKED_CHUNK_BYTES, 1, PACKED_CHUNK_BYTES]
+
+
+def test_prompt_and_completion_are_one_document_of_which_the_completion_counts(tmp_path):
+    lines = [
+        {"prompt": "Grüße? ", "completion": "Yes."},
+        {"text": "plain"},
+        {"prompt": "nothing follows", "completion": ""},
+        {"prompt": "", "completion": "alone"},
+        {"text": "wins", "prompt": "a", "completion": "b"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    corpus = open_corpus(tmp_path)
+    assert texts(corpus) == ["Grüße? Yes.".encode(), b"plain", b"alone", b"wins"]
+    assert corpus.prompt_bytes.tolist() == [9, 0, 0, 0]
+    (tmp_path / "a.jsonl").write_text(json.dumps(lines[0]))
+    assert open_corpus(tmp_path, text_field="completion").prompt_bytes is None
+
+
+def test_records_are_read_by_the_field_that_is_named_and_in_parts_as_in_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PART_BYTES", 20)
+    expected = [f"text {number}" for number in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"content": text}) for text in expected))
+    corpus = open_corpus(tmp_path, text_field="content")
+    assert [text.decode() for text in texts(corpus)] == expected
+    assert corpus.names[29] == f"{tmp_path / 'a.jsonl'}:30"
+
+
+def test_bad_records_up_to_the_limit_are_left_out_and_named_and_one_more_is_an_error(tmp_path, caplog):
+    lines = [b'{"text": "a"}', b'{"text": "b', b'{"text": 3}', b'{"text": "c"}', b'{"text": "\xff"}']
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\n".join(lines)))
+    with caplog.at_level(logging.WARNING):
+        assert texts(open_corpus(tmp_path, most_bad_records=3)) == [b"a", b"c"]
+    named = [message.partition(" line ")[2][:1] for message in caplog.messages]
+    assert named == ["2", "3", "5"]
+    with pytest.raises(
+        DataError, match=r"a\.jsonl\.gz, line 5 is not JSON.*that makes 3 bad records, allowed: 2"
+    ) as caught:
+        open_corpus(tmp_path, most_bad_records=2)
+    assert "data.most_bad_records" in caught.value.hint
+
+
+def test_raw_bytes_of_any_file_are_one_document(tmp_path):
+    contents = {"a.jsonl": b'{"text": "a"}\n', "b.gz": gzip.compress(b"x"), "c.zip": b"PK", "d.parquet": EVERY_BYTE}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    assert texts(open_corpus(tmp_path, format="raw")) == list(contents.values())

@@ -1,11 +1,10 @@
 """Quotas of a mixture: to the row within a block wherever it begins, and nearly so in any stretch."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchpad.data.mixture import QUOTA_ROWS, Quotas, joined
+from patchpad.data.mixture import QUOTA_ROWS, Quotas
 
 weights = st.lists(st.floats(1e-4, 1), min_size=1, max_size=6)
 rows = st.integers(0, 2**50)
@@ -44,13 +43,3 @@ def test_a_source_alone_has_all_rows():
     quotas = Quotas([0.3], seed=7)
     assert quotas.taken(12345) == [12345]
     assert quotas.sources(99, 3).tolist() == [0, 0, 0]
-
-
-def test_joined_sequences_are_as_one():
-    both = joined([("a", "b"), ("c",), (), ("d",)])
-    assert list(both) == ["a", "b", "c", "d"]
-    assert (both[-1], both[-4], len(both)) == ("d", "a", 4)
-    with pytest.raises(IndexError):
-        both[4]
-    alone = ("a",)
-    assert joined([alone]) is alone

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.data import Corpus, split_corpus
-from patchpad.data.split import first_equals
+from patchpad.data.documents import PackedDocuments
+from patchpad.data.split import first_equals, is_in
 from patchpad.errors import DataError
 
 
@@ -55,7 +56,7 @@ def test_about_as_much_as_asked_for_is_held_out_and_no_byte_is_lost(lengths, fra
     goal = fraction * sum(lengths)
     assert goal / 2 - 1 <= validation.num_bytes <= 2 * goal + 1
     if len(training.documents) + len(validation.documents) == len(documents):
-        assert sorted(training.names + validation.names) == sorted(corpus_of(*documents).names)
+        assert sorted([*training.names, *validation.names]) == sorted(corpus_of(*documents).names)
     else:
         assert len(training.documents) == len(documents)
         (end,) = texts(validation)
@@ -124,13 +125,52 @@ def test_documents_that_differ_in_one_byte_are_not_equal():
     documents[1][-1] = 1
     documents[2][0] = 1
     firsts = first_equals(corpus_of(*map(bytes, [*documents, documents[1]])).documents)
-    assert firsts == [0, 1, 2, 1]
+    assert firsts.tolist() == [0, 1, 2, 1]
 
 
 def test_about_the_asked_share_of_many_documents_is_held_out():
     corpus = corpus_of(*(bytes([65 + number % 9]) * (50 + number % 13) for number in range(300)))
     _, validation = split_corpus(corpus, 0.1)
     assert 0.09 * corpus.num_bytes < validation.num_bytes < 0.12 * corpus.num_bytes
-    order = [corpus.names.index(name) for name in validation.names]
+    order = [list(corpus.names).index(name) for name in validation.names]
     assert order == sorted(order)
     assert order != list(range(300 - len(order), 300))
+
+
+def test_documents_are_cut_behind_their_prompts_alone():
+    prompt, completion = b"question?\n" * 20, b"answer\n" * 20
+    document = np.frombuffer(prompt + completion, dtype=np.uint8)
+    training, validation = split_corpus(Corpus([document], ["a"], np.array([len(prompt)])), 0.9)
+    assert texts(training)[0] + texts(validation)[0] == prompt + completion
+    assert texts(validation)[0].startswith(b"answer")
+    assert training.prompt_bytes.tolist() == [len(prompt)]
+    assert len(training.documents[0]) > len(prompt)
+    assert validation.prompt_bytes.tolist() == [0]
+    with pytest.raises(DataError, match="holds 1 byte behind its prompt, too little"):
+        split_corpus(Corpus([document], ["a"], np.array([len(document) - 1])), 0.1)
+
+
+def test_documents_of_lengths_of_their_own_and_those_with_known_digests_are_not_read():
+    """But for the few that the checks of types look at."""
+    read = []
+
+    class Counting(PackedDocuments):
+        digests = None
+
+        def read(self, index, begin, end):
+            read.append(index)
+            return np.zeros(1, dtype=np.uint8)
+
+    begins = np.zeros(100, dtype=np.int64)
+    content = np.zeros(0, dtype=np.uint8)
+    assert first_equals(Counting(content, begins, np.arange(1, 101))).tolist() == list(range(100))
+    known = Counting(content, begins, begins + 3)
+    known.digests = np.arange(100, dtype=np.uint64) % 50
+    assert first_equals(known).tolist() == [*range(50), *range(50)]
+    assert len(read) < 10
+
+
+def test_documents_that_equal_others_are_found_whatever_else_they_equal():
+    documents = corpus_of(b"same", b"own", b"some", b"same", b"twice", b"twice").documents
+    others = corpus_of(b"some", b"other", b"same", b"same").documents
+    assert is_in(documents, others).tolist() == [True, False, True, True, False, False]

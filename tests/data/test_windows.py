@@ -26,7 +26,7 @@ def corpus_of_lengths(lengths) -> Corpus:
 def read(windows: Windows, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Input ids and targets of a window."""
     ids, targets = np.empty((2, windows.bounds.num_positions[index]), dtype=np.int64)
-    windows.bounds.fill(index, windows.corpus.documents[windows.bounds.document[index]], ids, targets)
+    windows.bounds.read(index, windows.corpus.documents, ids, targets)
     return ids, targets
 
 

@@ -4,8 +4,10 @@ import glob
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from patchpad.config import DataConfig
 from patchpad.data import Corpus, file_reading, open_corpus
 from patchpad.errors import ConfigError, DataError, TrainingInterrupted
+from patchpad.training import text as text_module
 from patchpad.training import trainer
 from patchpad.training.run_folder import glob_matches, require_outside
 from patchpad.training.text import RunText, absolute_paths
@@ -239,7 +242,7 @@ def test_last_step_stands_for_all_step_folders(texts):
 def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resuming(
     tmp_path, text, tools, monkeypatch, caplog, part
 ):
-    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    monkeypatch.setattr(file_reading, "SMALLEST_READ_LATE", 1)
     for name in ("training", "held_out"):
         (tmp_path / name).write_bytes(name.encode() + text.read_bytes())
 
@@ -265,8 +268,41 @@ def test_text_overwritten_while_a_run_reads_it_is_reported_and_refused_when_resu
 
 
 def test_text_that_is_gone_while_a_run_reads_it_is_reported(tmp_path, text, tools, monkeypatch, caplog):
-    monkeypatch.setattr(file_reading, "SMALLEST_MAPPED", 1)
+    monkeypatch.setattr(file_reading, "SMALLEST_READ_LATE", 1)
     data = tmp_path / "text.txt"
     data.write_bytes(text.read_bytes())
     trainer.train(tools.config(), data=data, out=tmp_path / "run", progress=tools.Hook(2, data.unlink))
     assert caplog.text.count(f"{data} changed while the run reads it") == 1
+
+
+def test_duplicates_are_left_out_on_request_and_counted(texts, caplog):
+    lines = [{"text": text} for text in ("one", "two", "one", "three", "two", "four")]
+    (texts / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = data_of([texts / "lines.jsonl"], [texts / "a.txt"])
+    assert len(RunText.open(data).training.documents) == 6
+    text = RunText.open(replace(data, remove_duplicates=True))
+    assert [document.tobytes() for document in text.training.documents] == [b"one", b"two", b"three", b"four"]
+    assert caplog.messages == ["2 document(s) equal earlier ones, byte for byte, and are left out"]
+
+
+def test_opening_a_large_sparse_text_reads_little_of_it_and_keeps_nothing(tmp_path):
+    """10 GB, which take no place on the disk: reading them all would take half a minute and map as much."""
+    with open(tmp_path / "large.txt", "wb") as file:
+        file.truncate(10 * 1000**3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    text = opened([tmp_path / "large.txt"])
+    facts = text.facts()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
+    assert (text.training.num_bytes, text.validation.num_bytes) == (9_000_000_000, 1_000_000_000)
+    text.require_same(json.loads(json.dumps(facts)))
+
+
+def test_large_text_with_other_times_is_taken_for_the_same_by_its_samples_and_that_is_said(texts, monkeypatch, caplog):
+    monkeypatch.setattr(text_module, "LARGEST_READ_WHOLE", 10)
+    facts = json.loads(json.dumps(opened([texts]).facts()))
+    os.utime(texts / "a.txt", (1, 1))
+    opened([texts]).require_same(facts)
+    assert "a.txt: other times, but the same sizes and samples" in caplog.text
+    (texts / "a.txt").write_text("b.txt " * 30)
+    with pytest.raises(DataError, match=r"the text has changed since the run began: .*a\.txt"):
+        opened([texts]).require_same(facts)

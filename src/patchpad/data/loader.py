@@ -9,7 +9,8 @@ import torch
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.data.corpus import Corpus
-from patchpad.data.mixture import Quotas, TextSource, joined
+from patchpad.data.documents import Documents, JoinedDocuments
+from patchpad.data.mixture import Quotas, TextSource
 from patchpad.data.packing import pack_in_order
 from patchpad.data.rows import SourceRows
 from patchpad.data.windows import IGNORED_TARGET, Bounds, Windows
@@ -84,7 +85,7 @@ def counted(targets: ByteIds) -> ByteMask:
 class PackedRows:
     """Rows of windows, as they are known before any text is read."""
 
-    documents: Sequence[np.ndarray]
+    documents: Documents
     bounds: Bounds
     """Of the windows, row after row."""
     ends: np.ndarray
@@ -111,13 +112,12 @@ class PackedRows:
         """Reads some of the rows, each padded at its end to `width` positions."""
         shape = (len(rows), width)
         ids, targets = np.full(shape, PADDING, dtype=np.int64), np.full(shape, IGNORED_TARGET, dtype=np.int64)
-        documents, sizes = self.bounds.document.tolist(), self.bounds.num_positions.tolist()
+        sizes = self.bounds.num_positions.tolist()
         for number, row in enumerate(rows):
             place = 0
             for window in range(self.ends[row - 1] if row else 0, self.ends[row]):
                 end = place + sizes[window]
-                text = self.documents[documents[window]]
-                self.bounds.fill(window, text, ids[number, place:end], targets[number, place:end])
+                self.bounds.read(window, self.documents, ids[number, place:end], targets[number, place:end])
                 place = end
         return Batch.of(torch.from_numpy(ids), torch.from_numpy(targets))
 
@@ -151,7 +151,7 @@ class TrainingBatches:
         self.batch_rows = batch_rows
         self.width = width
         self._quotas = Quotas([part.weight for part in self.sources], seed=seed)
-        self._documents = joined([part.corpus.documents for part in self.sources])
+        self._documents = JoinedDocuments([part.corpus.documents for part in self.sources])
         self._begins = np.cumsum([0, *(len(part.corpus.documents) for part in self.sources)])
         self._packed = lru_cache(maxsize=64)(self._pack)
 

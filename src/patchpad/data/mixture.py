@@ -1,16 +1,11 @@
 """Several texts in one run: which of them each row is taken from, by exact quotas."""
 
-import bisect
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
 from patchpad.data.corpus import Corpus
-
-Item = TypeVar("Item")
 
 QUOTA_ROWS = 1 << 20
 """Rows over which quotas are exact, wherever one begins to count."""
@@ -73,42 +68,3 @@ def _floor_sum(count: int, start: int) -> int:
         count, start = divmod(stride * count + start, modulus)
         modulus, stride = stride, modulus
     return total
-
-
-def joined(parts: Sequence[Sequence[Item]]) -> Sequence[Item]:
-    """Returns sequences one after the other, as one; no item is read before it is asked for."""
-    return parts[0] if len(parts) == 1 else Joined(parts)
-
-
-def joined_corpus(corpora: Sequence[Corpus]) -> Corpus:
-    """Returns the documents of several corpora as those of one."""
-    if len(corpora) == 1:
-        return corpora[0]
-    prompts = None
-    if any(corpus.prompt_bytes is not None for corpus in corpora):
-        known = [
-            np.zeros(len(corpus.documents), dtype=np.int64) if corpus.prompt_bytes is None else corpus.prompt_bytes
-            for corpus in corpora
-        ]
-        prompts = np.concatenate(known)
-    documents, names = joined([part.documents for part in corpora]), joined([part.names for part in corpora])
-    return Corpus(documents, names, prompts)
-
-
-class Joined(Sequence[Item]):
-    """See `joined`."""
-
-    def __init__(self, parts: Sequence[Sequence[Item]]) -> None:
-        self._parts = parts
-        self._ends = list(itertools.accumulate(map(len, parts)))
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: Any) -> Any:
-        """Returns the item at an index."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index = int(index) % len(self)
-        part = bisect.bisect_right(self._ends, index)
-        return self._parts[part][index - self._ends[part]]

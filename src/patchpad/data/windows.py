@@ -8,6 +8,7 @@ import numpy as np
 
 from patchpad.config import IGNORED_TARGET, SEPARATOR
 from patchpad.data.corpus import Corpus
+from patchpad.data.documents import Documents
 from patchpad.errors import ConfigError
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
@@ -90,17 +91,17 @@ class Bounds:
         """Returns the bounds at `indices`."""
         return Bounds(**{name: values[indices] for name, values in vars(self).items()})
 
-    def fill(self, index: int, document: np.ndarray, ids: np.ndarray, targets: np.ndarray) -> None:
-        """Writes input ids and targets of a window, each [position].
+    def read(self, index: int, documents: Documents, ids: np.ndarray, targets: np.ndarray) -> None:
+        """Reads a window into input ids and targets, each [position].
 
         Args:
             index: of the window.
-            document: its bytes.
+            documents: that were cut.
             ids: receives the input.
             targets: receives the targets.
         """
         begin, num_bytes = int(self.begin[index]), int(self.num_bytes[index])
-        text = document[begin : begin + num_bytes]
+        text = documents.read(int(self.document[index]), begin, begin + num_bytes)
         ids[0] = SEPARATOR
         ids[1:] = text[: len(ids) - 1]
         targets[:num_bytes] = text
@@ -172,7 +173,7 @@ class Windows:
         """Returns the bytes of each window as a document, so that others are measured on the same text."""
         bounds = self.bounds
         ranges = zip(bounds.document.tolist(), bounds.begin.tolist(), bounds.num_bytes.tolist(), strict=True)
-        texts = [self.corpus.documents[document][begin : begin + size] for document, begin, size in ranges]
+        texts = [self.corpus.read(document, begin, begin + size) for document, begin, size in ranges]
         return Corpus(tuple(texts), tuple(map(str, range(len(self)))))
 
 

@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from patchpad.config import DataConfig, TextConfig
-from patchpad.data import Corpus, TextSource, joined_corpus, split_corpus
-from patchpad.data.corpus import read_corpus
+from patchpad.data import Corpus, TextSource, split_corpus
+from patchpad.data.file_reading import FileReader
 from patchpad.data.file_search import find_files, require_path
-from patchpad.data.split import first_equals
+from patchpad.data.split import first_equals, is_in
 from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 Text = TypeVar("Text", bound=TextConfig)
+LARGEST_READ_WHOLE = 1 << 28
+"""Larger texts are told apart by their sizes and by samples of their bytes: see `Corpus.fingerprint`."""
 FileState = tuple[int, int, int]
 """Size in bytes, time of the last change of the content, and of anything about the file, both in nanoseconds."""
 
@@ -50,12 +52,18 @@ class RunText:
             return _open_mixture(data)
         training, held_out = _find(data)
         states = file_states(str(file) for file in (*training, *held_out))
-        corpus = read_corpus(training)
+        reader = FileReader(data)
+        corpus = reader.corpus(training)
+        if data.remove_duplicates:
+            corpus = without_duplicates(corpus)
         if held_out:
-            validation = read_corpus(held_out)
+            validation = reader.corpus(held_out)
+            if data.remove_duplicates:
+                validation = without_duplicates(validation)
             corpus = _without_equals(corpus, validation, data)
         else:
             corpus, validation = split_corpus(corpus, data.validation_fraction)
+        reader.report()
         return cls(data=data, training=corpus, validation=validation, file_states=states)
 
     @property
@@ -83,24 +91,24 @@ class RunText:
         ]
 
     @cached_property
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 over every byte of both parts, by part; reads the whole text the first time."""
-        return {"training": self.training.checksum(), "validation": self.validation.checksum()}
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of both parts, by part: of every byte, or of samples of a text above `LARGEST_READ_WHOLE`."""
+        parts = {"training": self.training, "validation": self.validation}
+        return {name: part.fingerprint(most_read=LARGEST_READ_WHOLE) for name, part in parts.items()}
 
-    @cached_property
-    def mapped_files(self) -> frozenset[str]:
+    @property
+    def late_files(self) -> frozenset[str]:
         """The files that are read while the text is used; the others lie in memory."""
-        documents = (*self.training.documents, *self.validation.documents)
-        return frozenset(str(document.filename) for document in documents if isinstance(document, np.memmap))
+        return self.training.files | self.validation.files
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run stores of its text."""
-        return {"checksums": self.checksums, "files": self.file_states}
+        return {"fingerprints": self.fingerprints, "files": self.file_states}
 
     def require_same(self, facts: dict[str, Any]) -> None:
         """Compares the text with the `facts()` that a run stored, after a trip through JSON.
 
-        Where each file has the size and times that it had, nothing is read; else every byte is.
+        Where each file has the size and times that it had, nothing is read; else all is, or samples of a large text.
 
         Raises:
             DataError: the text differs.
@@ -109,10 +117,14 @@ class RunText:
         before = facts["files"]
         if now == before and None not in now.values():
             return
-        if self.checksums == facts["checksums"]:
+        same = self.fingerprints == facts["fingerprints"]
+        if same and self.training.num_bytes + self.validation.num_bytes <= LARGEST_READ_WHOLE:
             return
         changed = sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
         shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        if same:
+            logger.warning("%s: other times, but the same sizes and samples; the rest was not compared", shown)
+            return
         raise DataError(
             f"the text has changed since the run began: {shown or ', '.join(self.data.paths)}",
             hint="Restore the text, or train again into a new folder.",
@@ -147,14 +159,14 @@ def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
 def _open_mixture(data: DataConfig) -> RunText:
     """Opens the texts of a mixture; what one of them holds out is trained on in none."""
     opened = {name: RunText.open(source.alone) for name, source in data.sources.items()}
-    validation = joined_corpus([text.validation for text in opened.values()])
+    validation = Corpus.join([text.validation for text in opened.values()])
     sources = {
         name: replace(text, training=_without_equals(text.training, validation, text.data))
         for name, text in opened.items()
     }
     return RunText(
         data=data,
-        training=joined_corpus([text.training for text in sources.values()]),
+        training=Corpus.join([text.training for text in sources.values()]),
         validation=validation,
         file_states={file: state for text in sources.values() for file, state in text.file_states.items()},
         sources=sources,
@@ -192,17 +204,24 @@ def _identity(file: Path) -> tuple[object, ...]:
 
 def _without_equals(training: Corpus, held_out: Corpus, data: DataConfig) -> Corpus:
     """Leaves documents out that are held out too, byte for byte, under another name or in another file."""
-    num_held_out = len(held_out.documents)
-    firsts = first_equals((*held_out.documents, *training.documents))[num_held_out:]
-    left = [index for index, first in enumerate(firsts) if first >= num_held_out]
-    if not left:
+    is_equal = is_in(training.documents, held_out.documents)
+    if is_equal.all():
         raise _all_held_out(data)
-    if len(left) == len(firsts):
+    if not is_equal.any():
         return training
     logger.warning(
-        "%d document(s) equal held-out ones, byte for byte, and are therefore not trained on", len(firsts) - len(left)
+        "%d document(s) equal held-out ones, byte for byte, and are therefore not trained on", is_equal.sum()
     )
-    return training.select(left)
+    return training.select(np.flatnonzero(~is_equal))
+
+
+def without_duplicates(corpus: Corpus) -> Corpus:
+    """Leaves documents out that equal an earlier one, byte for byte, and logs how many."""
+    is_first = first_equals(corpus.documents) == np.arange(len(corpus.documents))
+    if is_first.all():
+        return corpus
+    logger.warning("%d document(s) equal earlier ones, byte for byte, and are left out", (~is_first).sum())
+    return corpus.select(np.flatnonzero(is_first))
 
 
 def _all_held_out(data: DataConfig) -> DataError:

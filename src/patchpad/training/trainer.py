@@ -166,7 +166,7 @@ class Trainer(TrainingSteps):
         self.text = text
         self.text_facts: dict[str, Any] | None = None
         """What is stored of the text that the run began with; made by the first step."""
-        self.file_states = {path: text.file_states[path] for path in text.mapped_files}
+        self.file_states = {path: text.file_states[path] for path in text.late_files}
         """Last known state of the files that are read while the run goes on."""
         self.metrics = MetricsFile(out / manifest.METRICS)
         self.samples = Samples(out)
