@@ -166,6 +166,22 @@ def test_fewest_devices_are_named_where_a_model_does_not_fit_the_given_ones():
     assert fewest_devices(config, gpu(0.1)) is None
 
 
+def test_frozen_parts_have_neither_gradients_nor_moments():
+    config = load_config("1b-fixed16-entropy")
+    counts = count_parameters(config.model)
+    all_trained, frozen = training_memory(config), training_memory(with_train(config, frozen=("trunk",)))
+    assert frozen.weights == all_trained.weights
+    assert frozen.gradients == 4 * (sum(counts.values()) - counts["trunk"])
+    assert frozen.optimizer == 2 * frozen.gradients
+    assert all_trained.peak_bytes - frozen.peak_bytes == 12 * counts["trunk"]
+
+
+def test_averaged_weights_are_one_more_copy():
+    config = load_config("1b-fixed16-entropy")
+    plain, averaged = training_memory(config), training_memory(with_train(config, averaged_decay=0.999))
+    assert averaged.peak_bytes - plain.peak_bytes == averaged.optimizer - plain.optimizer == plain.weights
+
+
 def test_a_cpu_counts_in_fp32():
     config = with_train(load_config("100m-fixed16-entropy"), accumulation_steps=2)
     cpu, cuda = (training_memory(config, Devices(kind=kind)) for kind in ("cpu", "cuda"))

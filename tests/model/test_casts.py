@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import patchpad
-from patchpad.model.block import Rotary
+from patchpad.model.block import RMSNorm, Rotary
 from patchpad.model.build import build_model
 from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, sharp_model, tiny_model_config
@@ -96,3 +96,9 @@ def test_a_model_that_is_loaded_in_inference_mode_can_be_trained_after_it():
     assert not any(part.is_inference() for part in (*model.parameters(), *model.buffers()))
     model(torch.tensor([as_row(*random_documents(1, [30]))])).logits.sum().backward()
     assert model.trunk.norm.weight.grad is not None
+
+
+def test_a_norm_computes_in_the_type_of_its_input_whatever_that_of_its_gains():
+    norm, states = RMSNorm(8), torch.randn(3, 8)
+    plain = norm(states)
+    assert torch.equal(norm.bfloat16()(states), plain)  # gains of 1 are exact; torch would warn of mixed types

@@ -24,9 +24,9 @@ class TrainingMemory:
     weights: int
     """Parameters, in fp32; a shard of them under `fsdp` and `hsdp`, as of the next two."""
     gradients: int
-    """In fp32."""
+    """Of what is trained, in fp32."""
     optimizer: int
-    """AdamW's two moments, in fp32."""
+    """AdamW's two moments, and averaged weights if there are any, in fp32."""
     activations: int
     """What a pass keeps for its backward pass, the bf16 copies of weights included, and the largest that it needs for
     a moment."""
@@ -83,10 +83,13 @@ def training_memory(
     on_cuda = devices.kind == "cuda"
     rows = device_rows(config, devices)
     kept = Activations.of(model, Pass.of(config, rows, patches, scratchpads, on_cuda=on_cuda))
-    parameters = sum(count_parameters(model).values())
+    by_part = count_parameters(model)
+    parameters = sum(by_part.values())
     shards = devices.num_shards(parameters)
-    sharded = math.ceil(parameters / shards)
-    weights, gradients, optimizer = FULL * sharded, FULL * sharded, 2 * FULL * sharded
+    frozen = sum(count for part, count in by_part.items() if part in config.train.frozen)
+    weights = FULL * math.ceil(parameters / shards)
+    gradients = FULL * math.ceil((parameters - frozen) / shards)
+    optimizer = 2 * gradients + (0 if config.train.averaged_decay is None else weights)
     product = HALF if on_cuda else FULL  # the type in which blocks are gathered; the rest stays in fp32
     # Those of earlier passes; `ddp` has room for all of them throughout.
     earlier = gradients if config.train.accumulation_steps > 1 or devices.way(parameters) == "ddp" else 0

@@ -28,6 +28,11 @@ class RMSNorm(nn.RMSNorm, DrawsWeights):
         """Sets the gains to 1."""
         self.weight.fill_(1.0)
 
+    def forward(self, x: Float[Tensor, "*where dim"]) -> Float[Tensor, "*where dim"]:
+        """Normalises. Gains in a narrower type than the states are widened: torch has no kernel for such a mix."""
+        gains = self.weight.to(torch.promote_types(self.weight.dtype, x.dtype))
+        return F.rms_norm(x, self.normalized_shape, gains, self.eps)
+
 
 class Rotary(PreciseBuffers):
     """Angles of rotary positions (Su et al. 2021), which turn the pairs of features (i, i + head_dim / 2)."""
