@@ -71,6 +71,18 @@ class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not
     exit_code = 130
 
 
+class LostRankError(PatchpadError, ConnectionError):
+    """Another rank of a run has ended, or cannot be reached any more."""
+
+
+class OtherRankError(PatchpadError):
+    """Another rank of a run has failed and says why; the command line prints nothing more."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def number_or_nan(value: Any) -> float:
     """Returns what a caller gave as a number; nan, which no range holds, for what is none."""
     try:

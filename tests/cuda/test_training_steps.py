@@ -11,7 +11,6 @@ from patchpad.config import Config, DataConfig
 from patchpad.errors import TrainingError
 from patchpad.patching import SlotRoom
 from patchpad.training import passes
-from patchpad.training import steps as steps_module
 from patchpad.training.room import Rooms, room_ladder
 from patchpad.training.sums import StepSums
 from patchpad.training.text import RunText
@@ -101,7 +100,7 @@ def test_a_step_that_diverges_changes_no_weights_and_is_noticed_a_step_later_and
         nan = torch.full((), math.nan, device="cuda")
         monkeypatch.setattr(passes.PassWeights, "of_step", lambda *_: replace(weights_of(run), num_targets=nan))
     else:
-        monkeypatch.setattr(steps_module, "tensor_norms", spoiled)
+        monkeypatch.setattr(run.parallel, "tensor_norms", spoiled)
     steps(run, 1)
     for name, weights in run.model.named_parameters():
         assert torch.equal(weights.cpu(), before[name]), name
@@ -142,11 +141,11 @@ def test_a_thread_makes_the_batches_and_a_resumed_run_is_the_same(tmp_path, reco
     run = trainer_of(small_config(), tmp_path, steps=4, log_every=1)
     with run.prefetching():
         ahead = run.feed
-        assert ahead is not run.batches
+        assert ahead is not run.own_rows
         for number in (0, 1, 2, 5):
             assert torch.equal(ahead.batch(number).byte_ids, run.batches.batch(number).byte_ids)
             assert ahead.batch(number).byte_ids.is_pinned()
-    assert run.feed is run.batches
+    assert run.feed is run.own_rows
 
 
 def test_the_ladder_of_a_run_ends_with_a_place_at_every_position(tmp_path):

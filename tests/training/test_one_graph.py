@@ -45,7 +45,7 @@ def test_20_batches_of_differing_text_and_all_phases_of_thresholds_are_one_graph
     run = compiled_pass(backend=backend)
     for step in range(STEPS):
         batch = batches.batch(step)
-        weights = PassWeights.of_step(model, [batch], config.train)
+        weights = PassWeights.of_step(model, [batch], [batch], config.train)
         decisions = schedule.decisions(model, step)
         with attention_back_end("flex"), torch.no_grad():
             result = run(

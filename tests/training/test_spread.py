@@ -39,9 +39,9 @@ def watch(monkeypatch):
     original_decisions, original_of = ThresholdSchedule.decisions, PassScores.of
     passes = []
 
-    def decisions(self, model, step, pass_number=0):
+    def decisions(self, model, step, pass_number=0, rows=None):
         passes.append((step, bool(self.is_fresh), self.spread.row_shares(step, pass_number)))
-        return original_decisions(self, model, step, pass_number)
+        return original_decisions(self, model, step, pass_number, rows)
 
     def of(model, output):
         layout = output.layout

@@ -102,8 +102,8 @@ def test_thresholds_stay_within_a_step(tmp_path, documents, tools, monkeypatch):
     used = []
     original = ThresholdSchedule.decisions
 
-    def decisions(self, model, step, pass_number=0):
-        found = original(self, model, step, pass_number)
+    def decisions(self, model, step, pass_number=0, rows=None):
+        found = original(self, model, step, pass_number, rows)
         used.append((step, float(found.scratchpad_threshold)))
         return found
 
@@ -153,8 +153,8 @@ def test_training_never_sees_the_held_out_text(tmp_path, tools, monkeypatch):
     seen = []
     original = TrainingBatches.batch
 
-    def spy(self, index):
-        batch = original(self, index)
+    def spy(self, index, rows=None):
+        batch = original(self, index, rows)
         seen.append(batch)
         return batch
 

@@ -190,6 +190,12 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Keep only the input of each trunk block, and compute the rest again in the backward pass: much less memory, and a
     training step makes up to a third more FLOPs."""
+    parallel: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
+    """What several ranks share. `ddp`: each holds all weights. `fsdp`: each holds a part of them. `hsdp`: as `fsdp`
+    among `shard_ranks` ranks, and others hold further copies. `auto`: `ddp` while weights, gradients and moments take
+    at most half of a device's memory, else `fsdp`."""
+    shard_ranks: Positive | None = None
+    """For `hsdp`: ranks that hold one copy of the weights together; None for those of a node."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 

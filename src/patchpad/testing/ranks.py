@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -29,8 +30,8 @@ PRELOADED = [
 def run_ranks(num_ranks: int, function: Callable[..., Any], *arguments: Any, seconds: float = 120.0) -> list[Any]:
     """Calls a function on every rank of a new process group, and returns what each one returned, in rank order.
 
-    Ranks are processes with one thread each and the variables that `torchrun` sets. Their group is ready, and shapes
-    are not checked in them. They are ended when all have returned, or when one has failed.
+    Ranks are processes with one thread each and the variables that `torchrun` sets. Their group is ready, shapes are
+    not checked in them, and warnings are errors. They are ended when all have returned, or when one has failed.
 
     Args:
         num_ranks: processes to start.
@@ -126,6 +127,7 @@ def _call(rank: int, num_ranks: int, store: Path, place: tuple[str, str | None],
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
     os.environ.update({name: str(number) for name, number in numbers.items()})
     torch.set_num_threads(1)
+    warnings.simplefilter("error")
     shared = dist.FileStore(str(store), num_ranks)
     dist.init_process_group("gloo", store=shared, rank=rank, world_size=num_ranks)
     module = _load(*place)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from patchpad.device import wide_dtype
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.outputs import ByteLMOutput
 from patchpad.patching.patchifiers import ScoringPatchifier
 from patchpad.shapes import ByteFloats
+from patchpad.training.parallel import Parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +52,27 @@ class PassScores:
             eligible=eligible,
             patch_ends=patch_ends,
         )
+
+    def of_all_ranks(self, parallel: Parallel, counts: Float[Tensor, "3"], most_rows: int) -> "PassScores":
+        """Returns the scores of a whole batch whose rows several ranks share.
+
+        Args:
+            parallel: this rank and the others.
+            counts: `entropy_sum`, `entropy_count` and `num_commits`, summed over the ranks.
+            most_rows: that a rank has.
+        """
+        entropy_sum, entropy_count, num_commits = counts
+        return PassScores(
+            entropy_sum=entropy_sum,
+            entropy_count=entropy_count.long(),
+            num_commits=num_commits.long(),
+            eligible=_gathered(self.eligible, parallel, most_rows),
+            patch_ends=_gathered(self.patch_ends, parallel, most_rows),
+        )
+
+
+def _gathered(scores: ByteFloats | None, parallel: Parallel, most_rows: int) -> ByteFloats | None:
+    """Returns the rows of all ranks, -inf in those that fill up the share of a rank."""
+    if scores is None:
+        return None
+    return parallel.gather(F.pad(scores, (0, 0, 0, most_rows - len(scores)), value=-math.inf))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import Config, TrainConfig
-from patchpad.data import Batch
+from patchpad.data import Batch, BatchCounts
 from patchpad.data.loader import counted
 from patchpad.device import wide_dtype
 from patchpad.model.block import compile_blocks
@@ -18,6 +18,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.patching import Decisions, SlotRoom
 from patchpad.shapes import ByteIds
+from patchpad.training.parallel import Parallel
 from patchpad.training.pass_scores import PassScores
 from patchpad.training.ratio_loss import StepRatioLoss
 from patchpad.training.room import Rooms, holds, room_ladder
@@ -35,21 +36,32 @@ class PassWeights:
     """None unless the patchifier is `hnet`."""
 
     @staticmethod
-    def of_step(model: LanguageModel, batches: Sequence[Batch], config: TrainConfig) -> "PassWeights":
+    def of_step(
+        model: LanguageModel,
+        batches: Sequence[Batch],
+        counts: Sequence[Batch | BatchCounts],
+        config: TrainConfig,
+        parallel: Parallel | None = None,
+    ) -> "PassWeights":
         """Returns the weights for the passes of a step.
 
         Args:
             model: being trained.
-            batches: of the step, on the model's device.
+            batches: this rank's rows of the step, on the model's device.
+            counts: what is in the rows of all ranks, pass by pass.
             config: of the run.
+            parallel: this rank and the others; None for one process.
         """
-        num_targets = sum(batch.num_targets for batch in batches)
+        num_targets = sum(count.num_targets for count in counts)
         return PassWeights(
             num_targets=torch.full((), num_targets, dtype=torch.float32, device=model.device),
             entropy_head=config.entropy_head_weight,
             ratio=config.ratio_loss_weight,
             ratio_loss=StepRatioLoss.of_step(
-                model, [batch.byte_ids for batch in batches], sum(batch.num_bytes_read for batch in batches)
+                model,
+                [batch.byte_ids for batch in batches],
+                sum(count.num_bytes_read for count in counts),
+                parallel,
             ),
         )
 
@@ -66,6 +78,27 @@ class PassResult:
     """Commits and scratchpads. If there are more than the pass had room for, nothing else of it may be used."""
     scores: PassScores | None
     """What the thresholds follow; None for baselines and for models without an entropy head."""
+
+    def of_all_ranks(self, parallel: Parallel, most_rows: int) -> "PassResult":
+        """Returns the result of a whole batch whose rows several ranks share; it has no gradient.
+
+        Args:
+            parallel: this rank and the others.
+            most_rows: that a rank has.
+        """
+        if parallel.num_ranks == 1:
+            return self
+        scores, wide = self.scores, self.sums.dtype
+        own_counts = () if scores is None else (scores.entropy_sum, scores.entropy_count, scores.num_commits)
+        own = torch.stack([part.detach().to(wide) for part in (self.loss, *own_counts)])
+        total = parallel.sum(torch.cat((self.sums, own)))
+        sums, loss, counts = total[: len(self.sums)], total[len(self.sums)], total[len(self.sums) + 1 :]
+        return PassResult(
+            loss=loss,
+            sums=sums,
+            num_slots=sums[-2:].long(),
+            scores=None if scores is None else scores.of_all_ranks(parallel, counts, most_rows),
+        )
 
 
 def training_pass(
@@ -120,24 +153,30 @@ class TrainingPasses:
         model: on its device.
         config: of the run.
         width: positions of the rows of all batches; None where they differ.
+        parallel: this rank and the others; None for one process.
     """
 
-    def __init__(self, model: LanguageModel, config: Config, width: int | None) -> None:
+    def __init__(
+        self, model: LanguageModel, config: Config, width: int | None, parallel: Parallel | None = None
+    ) -> None:
         self.model = model
+        self.parallel = parallel or Parallel(model.device)
         self.rooms: Rooms | None = None
         self._pass: Callable[..., PassResult] = training_pass
         on_cuda, compile = model.device.type == "cuda", config.train.compile
         if on_cuda and width is not None and model.has_scratchpads:
-            self.rooms = Rooms(room_ladder(config, config.train.batch_rows, width))
-        if on_cuda and compile is not False and model.is_one_graph:
+            rows = max(1, len(self.parallel.rows(config.train.batch_rows)))
+            self.rooms = Rooms(room_ladder(config, rows, width))
+        if on_cuda and compile is not False and model.is_one_graph and not self.parallel.is_sharded:
             self._pass = compiled_pass()
         elif compile or (on_cuda and compile is None):
             compile_blocks(model)
+        self._pass = self.parallel.prepare(model, self._pass)
 
     def run(self, batch: Batch, decisions: Decisions, weights: PassWeights) -> PassResult:
         """Runs a pass. One whose slots do not fit is repeated with more room, so that none is left out.
 
-        With a room this waits for the device once: for the number of slots.
+        With a room this waits for the device once: for the number of slots. If one rank repeats a pass, all do.
         """
         arguments = (self.model, batch.byte_ids, batch.targets, decisions, weights)
         if self.rooms is None:
@@ -146,7 +185,7 @@ class TrainingPasses:
         while True:
             result = self._pass(*arguments, room)
             num_commits, num_scratchpads = result.num_slots.tolist()
-            if holds(room, num_commits, num_scratchpads):
+            if not self.parallel.any(not holds(room, num_commits, num_scratchpads)):
                 self.rooms.note(num_commits, num_scratchpads)
                 return result
             del result  # its graph holds memory that the next one needs

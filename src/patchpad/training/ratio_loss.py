@@ -12,6 +12,7 @@ from patchpad.model.hnet import BOUNDARY_PROBABILITY, ratio_loss
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.outputs import ByteLMOutput
 from patchpad.model.precision import autocast
+from patchpad.training.parallel import Parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +30,34 @@ class StepRatioLoss:
     """F; None where the step has one pass, which gives it."""
 
     @staticmethod
-    def of_step(model: LanguageModel, byte_ids: Sequence[Int[Tensor, "_ _"]], num_bytes: int) -> "StepRatioLoss | None":
+    def of_step(
+        model: LanguageModel,
+        byte_ids: Sequence[Int[Tensor, "_ _"]],
+        num_bytes: int,
+        parallel: Parallel | None = None,
+    ) -> "StepRatioLoss | None":
         """Returns the loss of a step; None unless the patchifier is `hnet`. Nothing is read from the device.
 
-        Where the step has several passes, their share of boundaries comes from passes of the encoder alone.
+        Where the step has several passes, or several ranks share one, their share of boundaries comes from passes of
+        the encoder alone.
 
         Args:
             model: being trained.
-            byte_ids: [batch, byte] of each pass, on the model's device.
-            num_bytes: bytes among these ids.
+            byte_ids: [batch, byte] of each pass of this rank, on the model's device.
+            num_bytes: bytes among these ids, and those of the other ranks.
+            parallel: this rank and the others; None for one process.
         """
         if model.config.patchifier.kind != "hnet":
             return None
         share = None
-        if len(byte_ids) > 1:
+        parallel = parallel or Parallel(model.device)
+        if len(byte_ids) > 1 or parallel.num_ranks > 1:
             with torch.no_grad(), autocast(model.device):
                 found = [model.boundary_probabilities(ids) for ids in byte_ids]
             starts = [
                 ((p > BOUNDARY_PROBABILITY) & (ids < SEPARATOR)).sum() for p, ids in zip(found, byte_ids, strict=True)
             ]
-            share = torch.stack(starts).sum() / max(1, num_bytes)
+            share = parallel.sum(torch.stack(starts).sum()) / max(1, num_bytes)
         return StepRatioLoss(
             target_patch_size=model.config.patchifier.target_patch_size,
             num_bytes=torch.full((), num_bytes, device=model.device),

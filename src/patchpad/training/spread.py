@@ -49,7 +49,13 @@ class ThresholdSpread:
         return [shares[row] if row in chosen else None for row in range(first, first + self.train.batch_rows)]
 
     def row_thresholds(
-        self, step: int, pass_number: int, common: Float[Tensor, ""], *, at_random: Bool[Tensor, ""]
+        self,
+        step: int,
+        pass_number: int,
+        common: Float[Tensor, ""],
+        *,
+        at_random: Bool[Tensor, ""],
+        rows: range | None = None,
     ) -> Float[Tensor, " batch"]:
         """Returns the threshold of each row of a pass, in fp32.
 
@@ -58,11 +64,15 @@ class ThresholdSpread:
             pass_number: forward pass within the step.
             common: threshold of the rows without a share of their own.
             at_random: whether scratchpads fire at random, so that thresholds are those of `RandomTrigger`.
+            rows: of the pass that are wanted; None for all.
         """
-        drawn = [math.nan if share is None else share for share in self.row_shares(step, pass_number)]
-        shares = moved(torch.tensor(drawn, dtype=self.shares.dtype), self.shares.device)
-        own = torch.where(at_random, random_thresholds(shares), self.thresholds(shares))
-        return torch.where(shares.isnan(), common, own).float()
+        shares = self.row_shares(step, pass_number)
+        if rows is not None:
+            shares = shares[rows.start : rows.stop]
+        drawn = [math.nan if share is None else share for share in shares]
+        placed = moved(torch.tensor(drawn, dtype=self.shares.dtype), self.shares.device)
+        own = torch.where(at_random, random_thresholds(placed), self.thresholds(placed))
+        return torch.where(placed.isnan(), common, own).float()
 
     def thresholds(self, shares: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Returns the thresholds above which about these shares of the eligible scores lie, between the quantiles."""

@@ -16,11 +16,13 @@ from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
 from patchpad.model.precision import trainable
 from patchpad.training.averaging import AveragedWeights
-from patchpad.training.gradient_norms import part_names, part_norms, tensor_norms
+from patchpad.training.gradient_norms import part_names, part_norms
 from patchpad.training.init_from import Source
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.metrics import Readings
 from patchpad.training.optimizer import build_optimizer, set_learning_rate, update_if
+from patchpad.training.own_rows import OwnRows
+from patchpad.training.parallel import Parallel
 from patchpad.training.parts import freeze
 from patchpad.training.passes import PassWeights, TrainingPasses
 from patchpad.training.reading import FiniteChecks, is_finite
@@ -36,13 +38,21 @@ class TrainingSteps:
         config: of the run.
         training: the text to train on, or several with their weights.
         source: whose weights to start from; None to draw them, or where a checkpoint's take their place.
+        parallel: this rank and the others; None for one process.
     """
 
     @trainable()
-    def __init__(self, config: Config, training: Corpus | Sequence[TextSource], source: Source | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        training: Corpus | Sequence[TextSource],
+        source: Source | None = None,
+        parallel: Parallel | None = None,
+    ) -> None:
         self.config = config
         model_config, train_config = config.model, config.train
-        self.device = select_device(train_config.device)
+        self.parallel = parallel or Parallel(select_device(train_config.device))
+        self.device = self.parallel.device
         on_cuda, row_positions = self.device.type == "cuda", model_config.context_bytes + 1
         width = MULTIPLE * math.ceil(row_positions / MULTIPLE) if on_cuda else None
         self.batches = TrainingBatches(
@@ -52,7 +62,8 @@ class TrainingSteps:
             seed=train_config.seed,
             width=width,
         )
-        self.feed: TrainingBatches | PrefetchedBatches = self.batches
+        self.own_rows = OwnRows(self.batches, self.parallel.rows(train_config.batch_rows))
+        self.feed: OwnRows | PrefetchedBatches = self.own_rows
         """Where the steps take their batches from."""
         self.model = build_model(model_config, seed=train_config.seed)
         if source is not None:
@@ -61,7 +72,7 @@ class TrainingSteps:
         freeze(self.model, train_config.frozen)
         if train_config.activation_checkpointing:
             recompute_trunk(self.model)
-        self.passes = TrainingPasses(self.model, config, width)
+        self.passes = TrainingPasses(self.model, config, width, self.parallel)
         self.optimizer = build_optimizer(self.model, train_config)
         decay = train_config.averaged_decay
         self.averaged = None if decay is None else AveragedWeights(self.model, decay)
@@ -87,29 +98,31 @@ class TrainingSteps:
         Raises:
             TrainingError: a loss or the gradient is not finite; see `FiniteChecks`.
         """
-        train_config = self.config.train
+        train_config, parallel, rows = self.config.train, self.parallel, self.own_rows.rows or range(1)
+        most_rows = -(-train_config.batch_rows // parallel.num_ranks)
         self.model.train()
         first = self.step * train_config.accumulation_steps
         numbers = range(first, first + train_config.accumulation_steps)
         started = time.perf_counter()
         batches = [self.feed.batch(number).to(self.device) for number in numbers]
         sums.data_wait_seconds += time.perf_counter() - started
-        for number in numbers:
-            counts = self.batches.counts(number)
-            sums.num_positions += counts.num_positions
-            sums.num_padding += counts.num_padding
-        weights = PassWeights.of_step(self.model, batches, train_config)
+        counts = [self.batches.counts(number) for number in numbers]
+        sums.num_positions += sum(count.num_positions for count in counts)
+        sums.num_padding += sum(count.num_padding for count in counts)
+        weights = PassWeights.of_step(self.model, batches, counts, train_config, parallel)
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
-        for pass_number, batch in enumerate(batches):
-            decisions = self.schedule.decisions(self.model, self.step, pass_number)
-            result = self.passes.run(batch, decisions, weights)
+        for pass_number, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+            decisions = self.schedule.decisions(self.model, self.step, pass_number, rows)
+            with parallel.adding_up(is_last=batch is batches[-1]):
+                own_result = self.passes.run(batch, decisions, weights)
+                own_result.loss.backward()
+            result = own_result.of_all_ranks(parallel, most_rows)
             losses.append(result.loss.detach())
-            result.loss.backward()
             self.unread_sums = result.sums if self.unread_sums is None else self.unread_sums + result.sums
-            sums.num_bytes += batch.num_bytes
-            self.bytes_seen += batch.num_bytes
-            self.schedule.observe(result.scores, batch.num_bytes_read)
+            sums.num_bytes += count.num_bytes
+            self.bytes_seen += count.num_bytes
+            self.schedule.observe(result.scores, count.num_bytes_read)
         norm = self._clip_gradients()
         self.checks.note(self.step, losses, norm)
         set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
@@ -126,7 +139,7 @@ class TrainingSteps:
         """Returns the norm of all gradients, to which they are then clipped; it is not waited for."""
         parameters = dict(self.model.named_parameters())
         gradients = {name: each.grad for name, each in parameters.items() if each.grad is not None}
-        norms = tensor_norms(list(gradients.values()))
+        norms = self.parallel.tensor_norms(list(gradients.values()))
         norm = torch.linalg.vector_norm(norms)
         torch.nn.utils.clip_grads_with_norm_(parameters.values(), self.config.train.max_grad_norm, norm)
         self.gradient_norms = norm, list(gradients), norms
@@ -170,7 +183,7 @@ class TrainingSteps:
         """
 
         def make(index: int) -> Batch:
-            batch = self.batches.batch(index)
+            batch = self.own_rows.batch(index)
             return batch.pinned() if self.device.type == "cuda" else batch
 
         ahead = PrefetchedBatches(make, ahead=max(2, self.config.train.accumulation_steps))
@@ -178,5 +191,5 @@ class TrainingSteps:
         try:
             yield
         finally:
-            self.feed = self.batches
+            self.feed = self.own_rows
             ahead.close()

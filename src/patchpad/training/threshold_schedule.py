@@ -73,10 +73,16 @@ class ThresholdSchedule:
         rate = self.config.train.scratchpads_per_byte
         return self.config.model.trigger.scratchpads_per_byte if rate is None else rate
 
-    def decisions(self, model: LanguageModel, step: int, pass_number: int = 0) -> Decisions:
+    def decisions(self, model: LanguageModel, step: int, pass_number: int = 0, rows: range | None = None) -> Decisions:
         """Returns what decides in a pass of a step. With a spread of thresholds, there is one for each row.
 
         From step to step only tensors differ, so that a compiled pass takes the decisions as an input.
+
+        Args:
+            model: being trained.
+            step: counted from 0.
+            pass_number: forward pass within the step.
+            rows: of the pass, which this rank has; None for all.
         """
         own = model.decisions_at(model.scratchpad_threshold_nats)
         if self.config.model.cuts_by_entropy and not self.patch.is_fixed:
@@ -95,7 +101,7 @@ class ThresholdSchedule:
         elif isinstance(own.trigger, RandomTrigger):
             trigger, at_random = self._random_trigger(step), torch.full_like(self.is_fresh, True)
         if self.spread is not None:
-            threshold = self.spread.row_thresholds(step, pass_number, threshold, at_random=at_random)
+            threshold = self.spread.row_thresholds(step, pass_number, threshold, at_random=at_random, rows=rows)
         return replace(own, trigger=trigger, scratchpad_threshold=threshold.float())
 
     def _random_trigger(self, step: int) -> RandomTrigger:
@@ -103,7 +109,7 @@ class ThresholdSchedule:
         return RandomTrigger.of_salt(torch.full((), salt, device=self.device))
 
     def observe(self, scores: PassScores | None, num_bytes: int) -> None:
-        """Keeps the scores of a pass until the step ends.
+        """Keeps the scores of a pass, of all ranks, until the step ends.
 
         Args:
             scores: of the pass; None for a model without an entropy head, which has no threshold to move.

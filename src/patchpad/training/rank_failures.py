@@ -1,0 +1,86 @@
+"""Which rank failed first: it says what happened, and the others end without a word of their own."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from patchpad.errors import LostRankError, OtherRankError, PatchpadError
+
+FAILURE, ALIVE = "patchpad/failure", "patchpad/alive"
+"""Keys of torch's store, which all ranks see."""
+ANSWER_SECONDS = 5.0
+"""How long ranks whose connections broke wait for each other before those that are missing count as lost."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a rank has failed of."""
+
+    rank: int
+    message: str
+    exit_code: int
+
+    @staticmethod
+    def of(error: BaseException, rank: int) -> "Failure":
+        """Describes an error."""
+        if isinstance(error, PatchpadError):
+            return Failure(rank, error.message, error.exit_code)
+        return Failure(rank, f"{type(error).__name__}: {error}", 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as other ranks get it."""
+        return asdict(self)
+
+    def as_error(self) -> OtherRankError:
+        """Returns what the other ranks raise."""
+        return OtherRankError(f"rank {self.rank} has failed: {self.message}", exit_code=self.exit_code)
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error says that another rank cannot be reached any more."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def first_failure(own: Failure) -> Failure:
+    """Tells the other ranks of a failure, unless one of them was first; returns the first one."""
+    try:
+        first = _store().compare_set(FAILURE, "", json.dumps(own.to_dict()))
+    except RuntimeError:  # the store is gone with its rank
+        return own
+    return Failure(**json.loads(first))
+
+
+def known_failure() -> Failure | None:
+    """Returns the first failure that a rank has told of; None as long as there is none."""
+    try:
+        store = _store()
+        return Failure(**json.loads(store.get(FAILURE))) if store.check([FAILURE]) else None
+    except RuntimeError:
+        return None
+
+
+def lost_rank_error(rank: int, num_ranks: int) -> LostRankError:
+    """Returns the error of a rank whose connection to another broke. It names those that do not answer any more."""
+    try:
+        store = _store()
+        store.set(f"{ALIVE}/{rank}", "yes")
+        ends_at = time.monotonic() + ANSWER_SECONDS
+        missing = [other for other in range(num_ranks) if other != rank]
+        while missing and time.monotonic() < ends_at and not store.check([FAILURE]):
+            missing = [other for other in missing if not store.check([f"{ALIVE}/{other}"])]
+            time.sleep(0.05)
+    except RuntimeError:
+        missing = [0]  # the store lives with rank 0, where the launcher has none
+    names = ", ".join(map(str, missing))
+    what = f"rank {names}" if len(missing) == 1 else f"ranks {names}" if missing else "the connection of the ranks"
+    return LostRankError(
+        f"{what} of {num_ranks} ended without a message while the others were waiting",
+        hint="The launcher's own messages may say why. Start the ranks again with: patchpad train --resume RUN",
+    )
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()

@@ -1,0 +1,117 @@
+"""Ranks that hold a part of each weight: torch's `fully_shard`, over all ranks or over groups of them."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+
+from patchpad.launcher import Place
+from patchpad.model.block import Stack
+from patchpad.training.gradient_norms import tensor_norms
+from patchpad.training.parallel import Ranks, RunPass
+
+LOCAL_PARTS = ("local_encoder", "entropy_head", "local_decoder")
+"""Their stacks are thin: each is put together as a whole. All other stacks are, block by block."""
+FORWARD_METHODS = ("predict_targets", "predict_targets_without_trunk", "boundary_probabilities")
+"""What is called of a model in training and evaluation, beside its `forward`."""
+
+
+class ShardedRanks(Ranks):
+    """Ranks that hold a part of each weight, gradient and moment.
+
+    Args:
+        device: of this rank.
+        place: of this rank.
+        owns_group: whether torch's process group ends with the run.
+        shard_ranks: ranks that hold one copy of the model together, neighbours; gradients are summed over copies too.
+    """
+
+    is_sharded = True
+
+    def __init__(self, device: torch.device, place: Place, *, owns_group: bool, shard_ranks: int) -> None:
+        super().__init__(device, place, owns_group=owns_group)
+        self.mesh = init_device_mesh(
+            device.type, (self.num_ranks // shard_ranks, shard_ranks), mesh_dim_names=("replicate", "shard")
+        )
+
+    @property
+    def description(self) -> str:
+        """What the ranks share, for the log."""
+        copies, size = self.mesh.shape
+        return f"{size} of them with a part of the weights each" + (f", {copies} times" if copies > 1 else "")
+
+    def prepare(self, model: nn.Module, run_pass: RunPass) -> RunPass:
+        """Shards the model; each part of it is put together when it is run, and taken apart after."""
+        shard(model, self.mesh if self.mesh.size(0) > 1 else self.mesh["shard"])
+        return run_pass
+
+    def tensor_norms(self, gradients: Sequence[Tensor]) -> Float[Tensor, " tensors"]:
+        """Returns the norm of each gradient, of which every rank of a copy holds a part."""
+        parts = [gradient.to_local() for gradient in gradients]  # pyrefly: ignore  # they are DTensors
+        squares = tensor_norms(parts).square()
+        dist.all_reduce(squares, group=self.mesh.get_group("shard"))
+        return squares.sqrt()
+
+    @contextmanager
+    def whole(self, model: nn.Module) -> Iterator[None]:
+        """Holds all of a model's weights on each rank inside."""
+        parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for part in parts:
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.reshard()
+
+    def end_evaluation(self, model: nn.Module) -> None:
+        """Takes apart what passes without gradients have left whole."""
+        assert isinstance(model, FSDPModule)
+        model.reshard()
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards a model in place: blocks and thin stacks each for themselves, then the rest of it.
+
+    On CUDA, the weights of blocks are put together in bf16, as autocast would round them for each product; gradients
+    are summed in fp32, and fp32 is what each rank keeps. The rest stays in fp32: LM heads, embeddings, the router.
+
+    Args:
+        model: on its device.
+        mesh: of one axis, or of two for several copies.
+    """
+    # Of the model's nats, which are views; nothing is written into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+    on_cuda = mesh.device_type == "cuda"
+    precision = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if on_cuda else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for part in shardable_parts(model):
+        fully_shard(part, mesh=mesh, mp_policy=precision)
+    fully_shard(model, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # sums, where torch would take means
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    for name in FORWARD_METHODS:
+        register_fsdp_forward_method(model, name)
+
+
+def shardable_parts(model: nn.Module) -> list[nn.Module]:
+    """Returns the parts of a model that are put together one at a time."""
+    parts: list[nn.Module] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Stack):
+            parts.extend([module] if name.startswith(LOCAL_PARTS) else module.blocks)
+    return [part for part in parts if next(part.parameters(), None) is not None]
