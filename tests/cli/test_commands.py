@@ -9,6 +9,7 @@ import pytest
 
 import patchpad as package
 from patchpad.cli.train import parse_fields
+from patchpad.data.bundled_text import bundled_excerpt
 from patchpad.errors import ConfigError
 from patchpad.training.checkpoint import open_checkpoint
 from patchpad.training.metrics import read_metrics
@@ -279,6 +280,17 @@ def test_version_and_help_go_to_stdout(patchpad):
         assert called.code == 0
         assert "Usage: patchpad COMMAND" in called.out
         assert called.err == ""
+
+
+def test_without_text_evaluate_and_calibrate_measure_the_excerpt(patchpad, run, tmp_path, caplog):
+    excerpt = bundled_excerpt()
+    file = tmp_path / "excerpt.txt"
+    file.write_bytes(excerpt.text)
+    (point,) = strict(patchpad("evaluate", run, "--json"))["points"]
+    assert f"no --data: measured on {len(excerpt.text):,} bytes of {excerpt.source}" in caplog.text
+    assert point == strict(patchpad("evaluate", run, "--data", file, "--json"))["points"][0]
+    table = strict(patchpad("calibrate", run, "--json"))
+    assert table == strict(patchpad("calibrate", run, "--data", file, "--json"))
 
 
 @pytest.mark.parametrize(

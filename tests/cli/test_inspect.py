@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import patchpad as package
+from patchpad.data.bundled_text import bundled_excerpt
 
 
 @pytest.fixture
@@ -106,6 +107,30 @@ def test_longer_text_is_cut_and_that_is_said(patchpad, finished, text, tmp_path,
     assert everything.err == ""
 
 
+def test_without_arguments_the_shipped_model_reads_the_excerpt_and_its_gain_is_said(patchpad, tmp_path, caplog):
+    excerpt, page = bundled_excerpt(), tmp_path / "page.html"
+    called = patchpad("inspect")
+    assert called.code == 0, called.err
+    assert f"{excerpt.source}: {excerpt.shown_bytes:,} bytes" in called.out
+    assert called.out.splitlines()[-1] == excerpt.what_scratchpads_save()
+    assert f"the first {excerpt.shown_bytes:,} of {len(excerpt.text):,} bytes" in caplog.text
+    assert patchpad("inspect", "--html", page).code == 0
+    assert excerpt.what_scratchpads_save() in page.read_text(encoding="utf-8")
+    without, stored = (
+        as_json(patchpad("inspect", *options, "--json"))["bits_per_byte"]
+        for options in (("--scratchpad-threshold", "inf"), ())
+    )
+    assert 1 - stored / without == pytest.approx(excerpt.shown_saved, abs=0.0005)
+
+
+def test_what_is_said_of_the_excerpt_is_left_out_where_it_is_not_true(patchpad, finished):
+    for options in ((finished,), ("--limit-bytes", "300"), ("--scratchpad-threshold", "1"), ("--compute", "0.2")):
+        called = patchpad("inspect", *options)
+        assert called.code == 0, called.err
+        assert "The Moonstone by Wilkie Collins" in called.out
+        assert bundled_excerpt().what_scratchpads_save() not in called.out
+
+
 def test_text_may_be_packed_or_come_from_stdin(patchpad, finished, short, tmp_path, monkeypatch):
     expected = as_json(patchpad("inspect", finished, "--text", short, "--json"))
     (tmp_path / "short.txt.gz").write_bytes(gzip.compress(short.read_bytes()))
@@ -131,7 +156,6 @@ def test_wrong_inputs_give_two_lines(fails, finished, short, tmp_path):
     assert f"no file is at {tmp_path}/it's missing" in missing
     words = missing.splitlines()[1].partition("patchpad inspect ")[2]
     assert shlex.split(words) == ["--words", f"{tmp_path}/it's missing"]
-    assert "neither --text nor --words was given" in fails(2, "inspect", finished)
     assert "both --text and --words were given" in fails(2, "inspect", finished, "--text", "a", "--words", "b")
     assert "words is empty" in fails(1, "inspect", finished, "--words", "")
     assert "no file is at aaa" in fails(1, "inspect", finished, "--text", "a" * 5000)

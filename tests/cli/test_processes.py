@@ -52,7 +52,7 @@ import sys
 from patchpad.cli.app import COMMANDS, main
 calls = [[name, "--help"] for name in COMMANDS] + [["--help"], ["--version"], ["cost", "--config", sys.argv[1]]]
 assert [main(call) for call in calls] == [0] * len(calls)
-wrong = [["evalute"], ["evaluate"], ["train"], ["cost", "--config", "missing.yaml"], ["train", "--train.stepz", "1"]]
+wrong = [["evalute"], ["calibrate"], ["train"], ["cost", "--config", "missing.yaml"], ["train", "--train.stepz", "1"]]
 assert [main(call) for call in wrong] == [2] * len(wrong)
 heavy = {"torch", "numpy", "safetensors"} & set(sys.modules)
 assert not heavy, heavy

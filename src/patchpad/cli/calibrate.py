@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import DataPaths, Device, Json, RunPath
+from patchpad.cli.options import Device, Json, MeasuredPaths, RunPath
 from patchpad.cli.streams import print_json, print_text
 
 
@@ -12,12 +12,15 @@ def calibrate(
     run: RunPath,
     /,
     *,
-    data: DataPaths,
+    data: MeasuredPaths = None,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 200_000,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Measure the calibration table on held-out text and store it with the model; then --compute works."""
+    """Measure the calibration table on held-out text and store it with the model; then --compute works.
+
+    The table holds for text of the kind that it was measured on. Without --data that is an excerpt of a novel.
+    """
     from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_calibration
     from patchpad.device import select_device

@@ -4,15 +4,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import DataPaths, Device, Json, RunPath, Thresholds
+from patchpad.cli.options import Device, Json, MeasuredPaths, OptionalRunPath, Thresholds
 from patchpad.cli.streams import print_json
 
 
 def evaluate(
-    run: RunPath,
+    run: OptionalRunPath = None,
     /,
     *,
-    data: DataPaths,
+    data: MeasuredPaths = None,
     scratchpad_threshold: Thresholds | None = None,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
     overlap: Annotated[
@@ -21,7 +21,11 @@ def evaluate(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold."""
+    """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold.
+
+    Without RUN it is the small model that ships with patchpad, without --data an excerpt of a novel that this model has
+    not seen.
+    """
     from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_measured, print_points
     from patchpad.evaluation import bits_per_byte

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,11 @@ def inspect(
     *,
     text: Annotated[
         str | None,
-        Parameter(allow_leading_hyphen=True, help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin."),
+        Parameter(
+            allow_leading_hyphen=True,
+            help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin; without text or words, an excerpt "
+            "of a novel.",
+        ),
     ] = None,
     words: Annotated[
         str | None, Parameter(allow_leading_hyphen=True, help="The text itself, in place of a file.")
@@ -36,29 +41,36 @@ def inspect(
     compute: Annotated[
         float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
     ] = None,
-    limit_bytes: Annotated[int, Parameter(help="At most so many bytes from the start; 0: all.")] = 20_000,
+    limit_bytes: Annotated[
+        int | None,
+        Parameter(help="At most so many bytes from the start; 0: all; default: 20,000, of the excerpt 2,000."),
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Show a text's bytes with their entropies, patch ends, scratchpads and patch lags.
 
-    Without RUN, the small model that ships with patchpad reads it.
+    Without RUN, the small model that ships with patchpad reads it. Without --text and --words, the text is the start of
+    an excerpt that this model has not seen, on which scratchpads help it as much as they do on other books.
     """
     from patchpad.inference.generator import threshold_from_dials
     from patchpad.inspection.inspection import inspect as inspect_text
     from patchpad.inspection.terminal import summary_lines
     from patchpad.training.checkpoint import load
 
-    if limit_bytes < 0:
+    if limit_bytes is not None and limit_bytes < 0:
         raise ConfigError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
-    data, name = _read(text, words)
+    shown = _read(text, words)
     if html is not None:
         _check_writable(html, None if text is None else Path(text))
-    note = ""
-    if 0 < limit_bytes < len(data):
-        note = f"the first {limit_bytes:,} of {len(data):,} bytes"
-        logger.info("%s: %s are shown; --limit-bytes 0 shows all", name, note)
-        data = data[:limit_bytes]
+    data, notes = shown.data, []
+    limit = shown.limit_bytes if limit_bytes is None else limit_bytes
+    if 0 < limit < len(data):
+        notes.append(f"the first {limit:,} of {len(data):,} bytes")
+        logger.info("%s: %s are shown; --limit-bytes 0 shows all", shown.name, notes[0])
+        data = data[:limit]
+    if shown.note and run is None and limit == shown.limit_bytes and scratchpad_threshold is compute is None:
+        notes.append(shown.note)
     model = load(run, device=device)
     threshold = threshold_from_dials(model, scratchpad_threshold, compute)
     if html is not None:
@@ -68,7 +80,11 @@ def inspect(
         from patchpad.inspection.page import write_page
 
         write_page(
-            html, inspection, name=name, model_name="shipped with patchpad" if run is None else str(run), note=note
+            html,
+            inspection,
+            name=shown.name,
+            model_name="shipped with patchpad" if run is None else str(run),
+            note=" · ".join(notes),
         )
     if json:
         print_json(inspection.to_dict())
@@ -76,23 +92,40 @@ def inspect(
     if html is None:
         _print_view(inspection)
         print()
-    print_text("\n".join(summary_lines(inspection, name)))
+    print_text("\n".join(summary_lines(inspection, shown.name)))
+    if shown.note in notes:
+        print_text(shown.note)
     if html is not None:
         print_text(f"page: {html}")
 
 
-def _read(text: str | None, words: str | None) -> tuple[bytes, str]:
-    """Returns the bytes and what to call them.
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A text to inspect."""
+
+    data: bytes
+    name: str
+    limit_bytes: int = 20_000
+    """How much is shown where the user does not say it."""
+    note: str = ""
+    """What is true of so much of it for the shipped model at its stored threshold."""
+
+
+def _read(text: str | None, words: str | None) -> _Shown:
+    """Returns the bytes and what to call them; for neither of the two the excerpt.
 
     Raises:
-        ConfigError: neither or both of the two.
+        ConfigError: both of the two.
         DataError: no such file, one that cannot be read, no byte at all, or a closed stdin.
     """
+    from patchpad.data.bundled_text import bundled_excerpt
     from patchpad.data.file_reading import read_bytes
 
-    if (text is None) == (words is None):
-        found = "neither --text nor --words was" if text is None else "both --text and --words were"
-        raise ConfigError(f"{found} given; allowed: one of the two", hint='Try: patchpad inspect --words "It was"')
+    if text is not None and words is not None:
+        raise ConfigError("both --text and --words were given; allowed: one of the two, or none for an excerpt")
+    if text is None and words is None:
+        one = bundled_excerpt()
+        return _Shown(data=one.text, name=one.source, limit_bytes=one.shown_bytes, note=one.what_scratchpads_save())
     if words is not None:
         data, name = argument_bytes(words), "words"
     elif text == "-":
@@ -110,7 +143,7 @@ def _read(text: str | None, words: str | None) -> tuple[bytes, str]:
         data = read_bytes(path)
     if not data:
         raise DataError(f"{name} is empty; allowed: at least one byte", hint="Give some text.")
-    return data, name
+    return _Shown(data=data, name=name)
 
 
 def _check_writable(page: Path, text: Path | None) -> None:

@@ -1,19 +1,28 @@
-"""The text that a command measures: paths, or stdin."""
+"""The text that a command measures: paths, stdin, or the excerpt that ships with patchpad."""
+
+import logging
 
 import numpy as np
 
 from patchpad.cli.streams import read_stdin
 from patchpad.data import Corpus
+from patchpad.data.bundled_text import bundled_excerpt
 from patchpad.errors import ConfigError, DataError
 
+logger = logging.getLogger(__name__)
 
-def text_to_measure(data: list[str]) -> Corpus | list[str]:
-    """Returns the paths that a command was given; for `-`, what stdin holds.
+
+def text_to_measure(data: list[str] | None) -> Corpus | list[str]:
+    """Returns the paths that a command was given; for `-`, what stdin holds; for none, the bundled excerpt.
 
     Raises:
         ConfigError: `-` beside paths.
         DataError: stdin is closed, or has no byte.
     """
+    if data is None:
+        excerpt = bundled_excerpt()
+        logger.info("no --data: measured on %s bytes of %s", f"{len(excerpt.text):,}", excerpt.source)
+        return excerpt.corpus
     if "-" not in data:
         return data
     if len(data) > 1:

@@ -24,6 +24,15 @@ DataPaths = Annotated[
         help="File, glob or directory; may be repeated; - is stdin.",
     ),
 ]
+MeasuredPaths = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--data",
+        negative=(),
+        allow_leading_hyphen=True,
+        help="File, glob or directory; may be repeated; - is stdin; without it, the excerpt that ships with patchpad.",
+    ),
+]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
