@@ -15,15 +15,6 @@ OptionalRunPath = Annotated[
         name="RUN", help="A run, or one of its step folders; without it, the small model that ships with patchpad."
     ),
 ]
-DataPaths = Annotated[
-    list[str],
-    Parameter(
-        name="--data",
-        negative=(),
-        allow_leading_hyphen=True,
-        help="File, glob or directory; may be repeated; - is stdin.",
-    ),
-]
 MeasuredPaths = Annotated[
     list[str] | None,
     Parameter(
