@@ -13,6 +13,7 @@ from patchpad.cli.app import main
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.pages.curves import MAX_CURVE_POINTS, smoothed, thinned
 from patchpad.pages.line_plot import Series, legend_lines
+from patchpad.training.metrics import read_metrics
 from patchpad.training.run_plot import NAMES, run_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -183,9 +184,10 @@ def test_curves_of_a_hundred_thousand_lines_stay_small_and_keep_their_peaks():
     assert thinned(pairs[:300]) == pairs[:300]
 
 
-def test_every_key_that_is_explained_is_on_the_page_of_file_formats(request):
+def test_keys_that_are_explained_or_written_are_on_the_page_of_file_formats(request, finished):
     page = (request.config.rootpath / "docs" / "files.md").read_text(encoding="utf-8")
-    assert [key for key in NAMES if f"`{key}`" not in page] == []
+    written = {key.split("/")[0] if key.startswith("gradient_norm") else key for key in read_metrics(finished)[-1]}
+    assert [key for key in {*NAMES, *written} if f"`{key}`" not in page] == []
 
 
 def test_a_legend_is_given_the_lines_that_it_takes():

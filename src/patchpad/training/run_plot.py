@@ -33,6 +33,9 @@ NAMES = {
     "patch_threshold_nats": ("patch threshold", "nats"),
     "bytes_per_second": ("training speed", "bytes per second"),
     "seconds_left": ("time left", "seconds"),
+    "data_wait_share": ("time that steps waited for their batches", "share of the time"),
+    "padding_share": ("padding", "share of the positions"),
+    "epoch": ("epochs", "epochs"),
     "flops_per_second": ("training arithmetic", "FLOPs per second"),
     "mfu": ("MFU", "share of the peak"),
     "host_memory_bytes": ("memory of the main process", "bytes"),
@@ -135,7 +138,7 @@ def _unit(key: str) -> str:
 def _general(key: str) -> str:
     """Returns the key that says what a key of a part or of a source of text means."""
     parts = key.split("/")
-    if parts[0] == "gradient_norm":
+    if parts[0] in ("gradient_norm", "epoch"):
         return parts[0]
     return VALIDATION if len(parts) == 3 and parts[0] == "val" and parts[2] == "bpb" else key
 
