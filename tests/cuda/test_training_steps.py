@@ -108,11 +108,38 @@ def test_a_step_that_diverges_changes_no_weights_and_is_noticed_a_step_later_and
         assert torch.equal(value, moments[key]), key
     message = f"training has diverged: the {what} is nan after 1 steps"
     for action in (run.save, run.validate, lambda: steps(run, 1)):
-        unread = list(run.checks._unread)
+        unread = list(run.guard._unread)
         with pytest.raises(TrainingError, match=message):
             action()
-        run.checks._unread.extend(unread)
+        run.guard._unread.extend(unread)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_guarded_step_waits_no_more_and_skips_on_the_device(tmp_path, record, monkeypatch, caplog):
+    """What a skipped step has seen is left out of the sums; it is told a step later, or before anything is saved."""
+    run = trainer_of(small_config("entropy"), tmp_path, max_skipped_steps=1, skip_norm_ratio=8.0, threshold_spread=0.5)
+    steps(run, 2)
+    with record.in_phase("step"):
+        sums = steps(run, 1)
+    assert record.num_waits("step") <= 2, record.describe_waits("step")  # for the pass, and the step before
+    before = {name: value.cpu().clone() for name, value in run.model.state_dict().items()}
+    schedule, moments = run.schedule.state(), {key: value.clone() for key, value in optimizer_state(run).items()}
+    run.read(sums)
+    nan = torch.full((), math.nan, device="cuda")
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(passes.PassWeights, "of_step", lambda *_: replace(weights_of(run), num_targets=nan))
+        sums = steps(run, 1)
+    assert "skipped" not in caplog.text
+    run.read(sums)
+    assert "step 4 is skipped, and changes nothing: the loss is nan" in caplog.text
+    assert (sums.nats, sums.num_commits, sums.num_counted_bytes) == (0, 0, 0) < (0, 0, sums.num_bytes)
+    assert run.readings.skipped_steps == 1
+    assert run.schedule.state() == schedule
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value.cpu(), before[name]), name
+    for key, value in optimizer_state(run).items():
+        assert torch.equal(value, moments[key]), key
+    caplog.clear()  # that a step was skipped is no sign of a slow path
 
 
 def optimizer_state(run: Trainer) -> dict[str, torch.Tensor]:

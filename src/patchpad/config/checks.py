@@ -15,6 +15,7 @@ LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 Positive = Annotated[int, Range("an integer of at least 1, below 2^63", lambda value: value >= 1)]
 NotNegative = Annotated[int, Range("an integer of at least 0, below 2^63", lambda value: value >= 0)]
 AboveZero = Annotated[float, Range("a number above 0", lambda value: 0 < value < math.inf)]
+AboveOne = Annotated[float, Range("a number above 1", lambda value: 1 < value < math.inf)]
 AtLeastZero = Annotated[float, Range("a number of at least 0", lambda value: 0 <= value < math.inf)]
 Share = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 BetweenZeroAndOne = Annotated[float, Range("a number between 0 and 1, both excluded", lambda value: 0 < value < 1)]

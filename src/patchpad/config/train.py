@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from patchpad.config.checks import (
+    AboveOne,
     AboveZero,
     AtLeastZero,
     BetweenZeroAndOne,
@@ -142,6 +143,15 @@ class TrainConfig(Section):
     """AdamW's second moment decay."""
     max_grad_norm: AboveZero = 1.0
     """Gradients are clipped to this norm."""
+    z_loss_weight: AtLeastZero = 0.0
+    """Weight of the mean of ln(Z)^2 over the targets, which keeps the logits of the LM head from drifting; Z is the sum
+    that softmax divides by. 1e-4 is usual, 0 leaves it out."""
+    max_skipped_steps: NotNegative = 0
+    """Steps in a row that may be skipped because a loss or the gradient is not finite: they change nothing. One more is
+    an error; 0: the first one is."""
+    skip_norm_ratio: AboveOne | None = None
+    """A step is skipped too whose gradient's norm is above so many times the median of the steps before it; None: none
+    is, however large its gradient."""
     entropy_head_weight: AtLeastZero = 0.1
     """Weight of the entropy head's cross-entropy, whose gradient reaches the encoder. At 1 the encoder serves the head
     more than trunk and decoder (`docs/log.md`)."""
@@ -211,6 +221,11 @@ class TrainConfig(Section):
         self.require(self.init_from != "", "init_from is empty", "a run, a step folder, `bundled` or null")
         self.require_parts("learning_rate_ratios", self.learning_rate_ratios, PARTS)
         self.require_parts("frozen", self.frozen, PARTS)
+        self.require(
+            self.skip_norm_ratio is None or self.max_skipped_steps > 0,
+            f"skip_norm_ratio is {self.skip_norm_ratio} with train.max_skipped_steps {self.max_skipped_steps}",
+            "null, or a max_skipped_steps of at least 1",
+        )
         rate, threshold = self.scratchpads_per_byte, self.scratchpad_threshold_nats
         self.require(
             (rate is None) != (threshold is None),

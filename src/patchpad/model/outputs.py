@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,12 +20,24 @@ def target_nats(logits: Logits, targets: ByteIds) -> ByteFloats:
     return nats.view_as(targets)
 
 
+def squared_log_normalizers(
+    logits: Float[Tensor, "batch position outcome"], targets: Int[Tensor, "batch position"]
+) -> Float[Tensor, "batch position"]:
+    """Returns ln(Z)^2 in fp32, Z being what softmax divides by; 0 where the target is ignored."""
+    squares = logits.float().logsumexp(dim=-1).square()
+    return torch.where(targets == IGNORED_TARGET, 0.0, squares)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
     """What a pass over a batch gives: nats of its targets, and what the pass took, all on the model's device."""
 
     nats: ByteFloats
     """-ln p of each target in fp32, 0 where it is ignored. `bpe` puts a token's nats on its last byte."""
+    logits: Float[Tensor, "batch position outcome"]
+    """Of the LM head, over bytes and the end of the document, or over tokens with `bpe`."""
+    targets: Int[Tensor, "batch position"]
+    """What they predict; `IGNORED_TARGET` where nothing is predicted or counted."""
     num_commits: Int[Tensor, ""]
     """Entries that the trunk's cache would hold."""
     trunk_pairs: Int[Tensor, ""]
@@ -84,6 +96,8 @@ class ByteLMOutput:
         layout = self.layout
         return Predicted(
             nats=target_nats(self.logits, targets),
+            logits=self.logits,
+            targets=targets,
             num_commits=layout.num_commits,
             num_scratchpads=layout.num_scratchpads,
             trunk_pairs=count_trunk_pairs(layout),

@@ -1,6 +1,7 @@
 """Averaged weights: an exponential moving average of the parameters over the optimizer's steps."""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -24,15 +25,18 @@ class AveragedWeights:
         self._parameters = list(model.parameters())
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
+    def update(self, step: int, *, is_kept: Bool[Tensor, ""] | None = None) -> None:
         """Moves the averages towards the weights that a step has left.
 
         Args:
             step: number of the step, from 0.
+            is_kept: whether the step counts, on the device: where it is false, nothing moves; None for true.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         averages = [_local(average) for average in self.tensors.values()]
         weights = [_local(parameter.detach()) for parameter in self._parameters]
+        if is_kept is not None:
+            weights = [torch.where(is_kept, *pair) for pair in zip(weights, averages, strict=True)]
         get_ema_multi_avg_fn(decay)(averages, weights, step)
 
 

@@ -42,6 +42,8 @@ class Readings:
     """The stored one."""
     patch_threshold_nats: float
     """The stored one; nan for patchifiers without."""
+    skipped_steps: int = 0
+    """Since the run began."""
 
 
 def describe(
@@ -65,7 +67,7 @@ def describe(
         planned_steps: of the whole run, as the newest step reckoned with.
         seconds_before: time in training steps until the last line.
     """
-    num_bytes = max(1, sums.num_bytes)
+    num_bytes = max(1, sums.num_counted_bytes)
     line = {
         "step": step,
         "bytes_seen": bytes_seen,
@@ -81,6 +83,8 @@ def describe(
         "data_wait_share": sums.data_wait_seconds / sums.seconds,
         "padding_share": sums.num_padding / max(1, sums.num_positions),
     }
+    if config.train.max_skipped_steps:
+        line["skipped_steps"] = readings.skipped_steps
     if config.model.cuts_by_entropy:
         line["patch_threshold_nats"] = readings.patch_threshold_nats
     if config.model.reads_entropy:

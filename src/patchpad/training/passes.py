@@ -15,6 +15,7 @@ from patchpad.device import wide_dtype
 from patchpad.model.block import compile_blocks
 from patchpad.model.compilation import Compiled
 from patchpad.model.language_model import LanguageModel
+from patchpad.model.outputs import squared_log_normalizers
 from patchpad.model.precision import autocast
 from patchpad.patching import Decisions, SlotRoom
 from patchpad.shapes import ByteIds
@@ -31,6 +32,8 @@ class PassWeights:
     num_targets: Float[Tensor, ""]
     """Targets of the whole step, by which the loss is divided."""
     entropy_head: float
+    z: float = 0.0
+    """Of the squared logarithm of softmax's divisor, at each target."""
     ratio: float
     ratio_loss: StepRatioLoss | None
     """None unless the patchifier is `hnet`."""
@@ -56,6 +59,7 @@ class PassWeights:
         return PassWeights(
             num_targets=torch.full((), num_targets, dtype=torch.float32, device=model.device),
             entropy_head=config.entropy_head_weight,
+            z=config.z_loss_weight,
             ratio=config.ratio_loss_weight,
             ratio_loss=StepRatioLoss.of_step(
                 model,
@@ -123,6 +127,9 @@ def training_pass(
         predicted = model.predict_targets(byte_ids, targets, decisions, room=room)
         nats, head_nats, output = predicted.nats, predicted.entropy_head_nats, predicted.output
         loss = nats.sum() / weights.num_targets
+        if weights.z:
+            squares = squared_log_normalizers(predicted.logits, predicted.targets)
+            loss = loss + weights.z * squares.sum() / weights.num_targets
         if head_nats is not None:
             loss = loss + weights.entropy_head * head_nats.sum() / weights.num_targets
         if output is not None and weights.ratio_loss is not None:

@@ -17,6 +17,7 @@ from patchpad.model.build import build_model
 from patchpad.model.precision import trainable
 from patchpad.training.averaging import AveragedWeights
 from patchpad.training.gradient_norms import part_names, part_norms
+from patchpad.training.guard import StepGuard
 from patchpad.training.init_from import Source
 from patchpad.training.learning_rate import learning_rate
 from patchpad.training.metrics import Readings
@@ -25,7 +26,6 @@ from patchpad.training.own_rows import OwnRows
 from patchpad.training.parallel import Parallel
 from patchpad.training.parts import freeze
 from patchpad.training.passes import PassWeights, TrainingPasses
-from patchpad.training.reading import FiniteChecks, is_finite
 from patchpad.training.room import MULTIPLE
 from patchpad.training.sums import StepSums
 from patchpad.training.threshold_schedule import ThresholdSchedule
@@ -76,7 +76,7 @@ class TrainingSteps:
         self.optimizer = build_optimizer(self.model, train_config)
         decay = train_config.averaged_decay
         self.averaged = None if decay is None else AveragedWeights(self.model, decay)
-        self.checks = FiniteChecks(late=on_cuda, learning_rate=train_config.learning_rate)
+        self.guard = StepGuard(train_config, late=on_cuda, device=self.device)
         self.schedule = ThresholdSchedule(config, self.device)
         self.step = 0
         self.planned_steps: int | float = train_config.steps
@@ -96,7 +96,7 @@ class TrainingSteps:
         `read`, and numbers that are not finite are noticed a step later, while the step itself changes no weights.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite; see `FiniteChecks`.
+            TrainingError: training has diverged; see `StepGuard`.
         """
         train_config, parallel, rows = self.config.train, self.parallel, self.own_rows.rows or range(1)
         most_rows = -(-train_config.batch_rows // parallel.num_ranks)
@@ -111,6 +111,7 @@ class TrainingSteps:
         sums.num_padding += sum(count.num_padding for count in counts)
         weights = PassWeights.of_step(self.model, batches, counts, train_config, parallel)
         self.optimizer.zero_grad(set_to_none=True)
+        sums_before, bytes_before = self.unread_sums, self.bytes_seen
         losses = []
         for pass_number, (batch, count) in enumerate(zip(batches, counts, strict=True)):
             decisions = self.schedule.decisions(self.model, self.step, pass_number, rows)
@@ -124,15 +125,19 @@ class TrainingSteps:
             self.bytes_seen += count.num_bytes
             self.schedule.observe(result.scores, count.num_bytes_read)
         norm = self._clip_gradients()
-        self.checks.note(self.step, losses, norm)
+        is_kept = self.guard.note(self.step, losses, norm, self.bytes_seen - bytes_before)
         set_learning_rate(self.optimizer, learning_rate(self.step, train_config, self.planned_steps))
-        if self.checks.late:
-            update_if(self.optimizer, is_finite(losses, norm))
+        if self.guard.late or self.guard.skips:
+            update_if(self.optimizer, is_kept)
+        if self.guard.skips and self.unread_sums is not None:
+            before = torch.zeros_like(self.unread_sums) if sums_before is None else sums_before
+            self.unread_sums = torch.where(is_kept, self.unread_sums, before)
         self.optimizer.step()
+        condition = is_kept if self.guard.skips else None
         if self.averaged is not None:
-            self.averaged.update(self.step)
-        self.schedule.move(self.model, self.step, self.planned_steps)
-        if not self.checks.late:
+            self.averaged.update(self.step, is_kept=condition)
+        self.schedule.move(self.model, self.step, self.planned_steps, is_kept=condition)
+        if not self.guard.late:
             self.read(sums)
 
     def _clip_gradients(self) -> Float[Tensor, ""]:
@@ -153,7 +158,7 @@ class TrainingSteps:
         Raises:
             TrainingError: a step that was not checked yet has diverged; nothing is added then.
         """
-        self.checks.finish()
+        self.guard.finish()
         if self.unread_sums is None or self.gradient_norms is None:
             return
         norm, names, norms = self.gradient_norms
@@ -162,12 +167,14 @@ class TrainingSteps:
         values = torch.cat([part.to(self.unread_sums.dtype) for part in on_device]).tolist()  # one wait for all
         num_sums = len(self.unread_sums)
         sums.add(*values[:num_sums])
+        sums.num_skipped_bytes += self.guard.take_skipped_bytes()
         self.unread_sums = None
         self.readings = Readings(
             gradient_norm=values[num_sums],
             scratchpad_threshold_nats=values[num_sums + 1],
             patch_threshold_nats=values[num_sums + 2],
             part_gradient_norms=dict(zip(part_names(names), values[num_sums + 3 :], strict=True)),
+            skipped_steps=self.guard.num_skipped,
         )
 
     def epochs(self) -> dict[str, float]:

@@ -11,6 +11,8 @@ class StepSums:
     nats: float = 0.0
     head_nats: float = 0.0
     num_bytes: int = 0
+    num_skipped_bytes: int = 0
+    """Those of skipped steps, whose nats, commits and scratchpads are left out."""
     num_scratchpads: int = 0
     num_commits: int = 0
     num_positions: int = 0
@@ -28,6 +30,11 @@ class StepSums:
         self.num_commits += int(num_commits)
         self.num_scratchpads += int(num_scratchpads)
 
+    @property
+    def num_counted_bytes(self) -> int:
+        """Bytes that nats, commits and scratchpads are of."""
+        return self.num_bytes - self.num_skipped_bytes
+
     def bits_per_byte(self, nats: float) -> float:
         """Returns nats as bits per byte."""
-        return nats / (math.log(2) * max(1, self.num_bytes))
+        return nats / (math.log(2) * max(1, self.num_counted_bytes))

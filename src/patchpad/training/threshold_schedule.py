@@ -118,34 +118,53 @@ class ThresholdSchedule:
         if scores is not None:
             self.passes.append((scores, num_bytes))
 
-    def move(self, model: LanguageModel, step: int, planned_steps: int | float) -> None:
+    def move(
+        self,
+        model: LanguageModel,
+        step: int,
+        planned_steps: int | float,
+        *,
+        is_kept: Bool[Tensor, ""] | None = None,
+    ) -> None:
         """Moves the thresholds after a step, unless they are fixed or frozen, and stores them with the model.
 
         Args:
             model: being trained.
             step: counted from 0.
             planned_steps: of the whole run; frozen thresholds are the last share of these.
+            is_kept: whether the step counts: where it is false, nothing moves; None for true.
         """
         passes, self.passes = self.passes, []
         if not passes:
             return
         scores, num_bytes = [scores for scores, _ in passes], sum(count for _, count in passes)
+        places = self._places_of_state()
+        before = [getattr(owner, name) for owner, name in places]
         was_fresh = self.is_fresh
         mean_entropy = _sum(part.entropy_sum for part in scores) / _sum(part.entropy_count for part in scores)
         self.is_fresh = was_fresh & (mean_entropy > FRESH_SHARE * math.log(VOCAB_SIZE))
         is_frozen = step >= planned_steps * (1 - self.config.train.threshold_frozen_fraction)
+        if self.config.model.cuts_by_entropy and not self.patch.is_fixed:
+            num_commits = _sum(part.num_commits for part in scores)
+            stays = was_fresh | self.patch.has_followed if is_frozen else was_fresh
+            self.correct_patch_rate(num_commits.to(self.patch_rate.dtype) / max(1, num_bytes), stays=stays)
+            self._follow_patches(_joined(part.patch_ends for part in scores), num_bytes, is_frozen=is_frozen)
+        if model.takes_threshold_in_nats and (self.spread is not None or not self.scratchpad.is_fixed):
+            eligible = _joined(part.eligible for part in scores)
+            self._follow_scratchpads(eligible, num_bytes, is_frozen=is_frozen)
+        if is_kept is not None:
+            for (owner, name), old in zip(places, before, strict=True):
+                setattr(owner, name, torch.where(is_kept, getattr(owner, name), old))
         if self.config.model.cuts_by_entropy:
-            if not self.patch.is_fixed:
-                num_commits = _sum(part.num_commits for part in scores)
-                stays = was_fresh | self.patch.has_followed if is_frozen else was_fresh
-                self.correct_patch_rate(num_commits.to(self.patch_rate.dtype) / max(1, num_bytes), stays=stays)
-                self._follow_patches(_joined(part.patch_ends for part in scores), num_bytes, is_frozen=is_frozen)
             model.store_patch_threshold(self.patch.nats)
         if model.takes_threshold_in_nats:
-            if self.spread is not None or not self.scratchpad.is_fixed:
-                eligible = _joined(part.eligible for part in scores)
-                self._follow_scratchpads(eligible, num_bytes, is_frozen=is_frozen)
             model.store_threshold(self.scratchpad.nats)
+
+    def _places_of_state(self) -> list[tuple[Any, str]]:
+        """Returns all that `move` changes, as objects and names of their attributes."""
+        followed = [self.scratchpad, self.patch, *([] if self.spread is None else [self.spread.quantiles])]
+        moving = [(threshold, name) for threshold in followed for name in ("nats", "num_followed", "newest")]
+        return [(self, "is_fresh"), (self, "patch_rate"), *moving]
 
     def _follow_patches(self, patch_ends: Tensor, num_bytes: int, *, is_frozen: bool) -> None:
         most = self.target_patch_rate * MOST_CORRECTION

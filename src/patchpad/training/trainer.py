@@ -264,16 +264,16 @@ class Trainer(TrainingSteps):
 
     def validate(self) -> dict[str, float]:
         """Returns bits per byte on the held-out text at the stored threshold; see `validation_metrics`."""
-        self.checks.finish()
+        self.guard.finish()
         try:
             return validation_metrics(self.model, self.text, self.config.train.validation_bytes)
         except TrainingError:  # it says nothing of this run
-            self.checks.require_finite(math.nan, "validation loss", self.step)
+            self.guard.require_finite(math.nan, "validation loss", self.step)
             raise
 
     def sample(self) -> None:
         """Lets the model write, for `samples.jsonl` and trackers."""
-        self.checks.finish()
+        self.guard.finish()
         text = self.samples.add(self.model, self.config, step=self.step, bytes_seen=self.bytes_seen)
         self.trackers.text("sample", text, self.step, self.config)
 
@@ -293,6 +293,7 @@ class Trainer(TrainingSteps):
             "step": self.step,
             "bytes_seen": self.bytes_seen,
             "schedule": self.schedule.state(),
+            "guard": self.guard.state(),
             "interval": asdict(self.interval),
             "text": self.text_facts,
             "init_from": self.source_facts,
@@ -343,6 +344,7 @@ class Trainer(TrainingSteps):
             checkpoint.load_averaged(self.averaged.tensors)
         self.schedule = ThresholdSchedule(self.config, self.device)
         self.schedule.restore(state["schedule"])
+        self.guard.restore(state["guard"])
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
         self.metrics.restore(checkpoint.path)

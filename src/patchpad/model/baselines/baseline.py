@@ -41,6 +41,8 @@ class BaselineOutput:
 
 
 def counted(
+    output: BaselineOutput,
+    targets: Int[Tensor, "batch position"],
     nats: ByteFloats,
     *,
     num_commits: Int[Tensor, ""],
@@ -51,6 +53,8 @@ def counted(
     none = torch.zeros_like(num_commits)
     return Predicted(
         nats=nats,
+        logits=output.logits,
+        targets=targets,
         num_commits=num_commits,
         num_scratchpads=none,
         trunk_pairs=trunk_pairs,
@@ -87,15 +91,15 @@ class Baseline(LanguageModel):
     ) -> Predicted:
         """Runs a pass and returns the nats of its targets; see `LanguageModel`. There is nothing to decide."""
         output = self.run(byte_ids)
-        return self.count(output.documents, target_nats(output.logits, targets))
+        return self.count(output, targets, target_nats(output.logits, targets))
 
     @abstractmethod
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
         """Does what `forward` does, for ids that are known to be right: nothing is checked."""
 
     @abstractmethod
-    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
-        """Returns the nats, and what a pass over the documents took."""
+    def count(self, output: BaselineOutput, targets: Int[Tensor, "batch position"], nats: ByteFloats) -> Predicted:
+        """Returns the nats, and what the pass took."""
 
     def threshold_refusal(self) -> InputError:
         """Returns what is raised for a number of nats; None, inf and -inf pass, which change nothing."""

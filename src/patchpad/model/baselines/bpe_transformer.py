@@ -125,7 +125,7 @@ class BpeTransformer(PlainTransformer):
         # Ignored tokens add 0 wherever they are put.
         nats = torch.zeros(byte_ids.shape, device=byte_ids.device).scatter_add(1, places, token_nats)
         return replace(
-            self.count(output.documents, nats),
+            self.count(output, token_targets, nats),
             num_positions=(byte_ids != PADDING).sum(),
         )
 

@@ -43,11 +43,14 @@ class PlainTransformer(Baseline):
         """Returns a prompt as ids, without the separator before it."""
         return list(prompt)
 
-    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
+    def count(self, output: BaselineOutput, targets: Int[Tensor, "batch position"], nats: ByteFloats) -> Predicted:
         """Counts a pass in which every position is one of the trunk's."""
+        documents = output.documents
         is_position = ~documents.is_padding
         num_positions = is_position.sum()
         return counted(
+            output,
+            targets,
             nats,
             num_commits=num_positions,
             trunk_pairs=torch.where(is_position, documents.offset + 1, 0).sum(),

@@ -164,10 +164,13 @@ class MegaByte(Baseline):
             logits=logits, documents=documents, trunk=trunk_sees.kept, local=local_sees.kept, slices=slices
         )
 
-    def count(self, documents: Documents, nats: ByteFloats) -> Predicted:
+    def count(self, output: BaselineOutput, targets: Int[Tensor, "batch position"], nats: ByteFloats) -> Predicted:
         """Counts a pass whose trunk has a position for each complete patch and each start of a document."""
+        documents = output.documents
         is_slot = (documents.offset % self.patch_size == 0) & ~documents.is_padding
         return counted(
+            output,
+            targets,
             nats,
             num_commits=is_slot.sum(),
             trunk_pairs=torch.where(is_slot, documents.offset // self.patch_size + 1, 0).sum(),
