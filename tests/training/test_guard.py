@@ -38,6 +38,11 @@ def guard_of(**options) -> StepGuard:
     return StepGuard(TrainConfig(**options), late=False)
 
 
+def tensors_of(run: Trainer) -> dict[str, torch.Tensor]:
+    averaged = {f"averaged {name}": value for name, value in run.averaged.tensors.items()}
+    return {**run.model.state_dict(), **optimizer_tensors(run.model, run.optimizer), **averaged}
+
+
 def noted(guard: StepGuard, norms, loss: float = 1.0) -> list[bool]:
     found = []
     for step, norm in enumerate(norms):
@@ -83,17 +88,17 @@ def test_without_skips_the_first_number_that_is_not_finite_is_an_error(late):
 
 def test_a_skipped_step_changes_no_weight_no_moment_and_no_threshold(tmp_path, text, tools, spoil, caplog):
     config = tools.config(patchifier="entropy", max_skipped_steps=1, threshold_spread=0.5, accumulation_steps=2)
+    config = replace(config, train=replace(config.train, averaged_decay=0.5))
     run = Trainer(config, tmp_path / "run", RunText.open(replace(config.data, paths=(str(text),))))
     spoil(2)
     sums = StepSums()
     for step in range(4):
-        before = {name: value.clone() for name, value in run.model.state_dict().items()}
-        before |= {name: value.clone() for name, value in optimizer_tensors(run.model, run.optimizer).items()}
+        before = {name: value.clone() for name, value in tensors_of(run).items()}
         schedule, seen = run.schedule.state(), replace(sums)
         with caplog.at_level(logging.WARNING):
             run.train_step(sums)
         run.step += 1
-        now = {**run.model.state_dict(), **optimizer_tensors(run.model, run.optimizer)}
+        now = tensors_of(run)
         is_same = [torch.equal(value, now[name]) for name, value in before.items()]
         if step == 2:
             assert all(is_same)
