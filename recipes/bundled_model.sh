@@ -13,7 +13,8 @@ else
   patchpad train --config bundled-1m-fixed16-entropy --out "$run" \
     --data "$text/austen_train.jsonl.xz" --data.validation_paths "[$text/austen_validation.jsonl.xz]"
 fi
-python recipes/pack_bundled_model.py "$run" "$out.new" "$text/austen_validation.jsonl.xz"
+patchpad release "$run" --out "$out.new" --dtype float16
+patchpad calibrate "$out.new" --data "$text/austen_validation.jsonl.xz" --limit-bytes 0
 mkdir -p "$out"
 mv "$out.new"/* "$out"/
 rmdir "$out.new"

@@ -20,7 +20,7 @@ from patchpad.config import DataConfig
 from patchpad.evaluation.bits_per_byte import choose_windows
 from patchpad.evaluation.calibrate import calibrate, eligible_scores, thresholds_at
 from patchpad.model.build import build_model
-from patchpad.training.checkpoint import save
+from patchpad.training.release import save
 
 
 def state_of(path: Path) -> dict[str, torch.Tensor]:

@@ -2,10 +2,14 @@
 
 import importlib
 import itertools
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+
+from patchpad.training.checkpoint import BUNDLED_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,3 +90,23 @@ def test_windows_lie_evenly_inside_their_documents(recipe):
     assert all(contents[one.document][one.begin :].startswith(one.data) for one in windows)
     begins = [one.begin for one in windows if one.document == "a"]
     assert all(second - first >= measure.WINDOW_BYTES for first, second in itertools.pairwise(begins))
+
+
+def test_the_card_is_filled_with_what_was_measured(recipe, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED_MODEL, model)
+    point = {"bits_per_byte": 2.5, "trunk_calls_per_byte": 0.25, "scratchpad_threshold_nats": 2.0}
+    points = [point, {**point, "bits_per_byte": 2.75, "scratchpad_threshold_nats": "inf"}]
+    sets = ("books", "code", "encyclopedia", "random bytes", "ntrex ref.deu", "ntrex ref.ewe")
+    rows = [
+        {"set": name, "bytes": 4096, "compressors": {"xz": 3.0, "bz2": 3.25}, "models": {"shipped": points}}
+        for name in sets
+    ]
+    rows[-1]["models"] = {"shipped": [{**point, "bits_per_byte": 7.125}]}
+    results = tmp_path / "measured.json"
+    results.write_text(json.dumps({"sets": rows}))
+    recipe("shipped_card").main(str(model), str(results), "shipped", "a minute")
+    card = (model / "CARD.md").read_text(encoding="utf-8")
+    assert "| encyclopedia | 4,096 | 3.000 | 3.250 | **2.500** | 2.750 | 0.250 |" in card
+    assert "Highest of the 2 references of NTREX-128: 7.12 bits per byte (ref.ewe)" in card
+    assert "{" not in card

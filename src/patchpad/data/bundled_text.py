@@ -45,9 +45,10 @@ class Excerpt:
 
     def what_scratchpads_save(self) -> str:
         """Says how typical of held-out books the shown part is."""
+        shown, of_set = (f"{100 * share:.1f} %" for share in (self.shown_saved, self.set_saved))
         return (
-            f"never trained on; scratchpads save {self.shown_saved:.1%} of its bits, and {self.set_saved:.1%} in "
-            f"{self.set_bytes:,} bytes spread over all held-out books"
+            f"never trained on; scratchpads save {shown} of its bits, and {of_set} in {self.set_bytes:,} bytes spread "
+            "over all held-out books"
         )
 
 
