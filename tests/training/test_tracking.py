@@ -1,5 +1,6 @@
 """Trackers and samples: what they are told, that none of them ends a run, and what a resumed run makes of them."""
 
+import logging
 import math
 import sys
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_trackers_are_closed_when_a_run_is_ended_by_an_error(tmp_path, text, too
 
 def fail():
     raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, True), (logging.WARNING, False)])
+def test_what_a_library_prints_is_a_log_line_and_so_not_wanted_when_quiet(tmp_path, capsys, level, shown):
+    logger = logging.getLogger("patchpad")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        Trackers({"told": Told()}, tmp_path).log({"step": 1, "a": 1}, Config())
+    finally:
+        logger.setLevel(before)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("noise of a library" in captured.err) == shown
 
 
 def test_trackers_see_finite_numbers_alone(tmp_path):

@@ -124,7 +124,11 @@ def progress_for_stderr() -> BarProgress | LogProgress:
     return BarProgress() if shows_bar() else LogProgress()
 
 
+def wants_lines() -> bool:
+    """Returns whether log lines are wanted: not with `--quiet`."""
+    return logging.getLogger("patchpad").level <= logging.INFO
+
+
 def shows_bar() -> bool:
     """Returns whether a bar may be drawn: stderr is a terminal, and log lines are not turned off (`--quiet`)."""
-    is_wanted = logging.getLogger("patchpad").level <= logging.INFO
-    return is_wanted and sys.stderr is not None and sys.stderr.isatty()
+    return wants_lines() and sys.stderr is not None and sys.stderr.isatty()

@@ -4,6 +4,7 @@ Their libraries are those of the extra `track`. Each is imported in one place, w
 """
 
 import importlib
+import io
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from patchpad.config import Config
 from patchpad.errors import MissingExtraError
 from patchpad.files import strict_json, write_atomically
 from patchpad.pages.svg import escape_text
+from patchpad.training.progress import wants_lines
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Trackers:
     def _tell(self, trackers: dict[str, Tracker], what: Callable[[Tracker], None]) -> None:
         for name, tracker in list(trackers.items()):
             try:
-                with redirect_stdout(sys.stderr):  # stdout is for results
+                with redirect_stdout(sys.stderr if wants_lines() else io.StringIO()):  # stdout is for results
                     what(tracker)
             except Exception as error:  # services, networks and full disks fail in ways of their own
                 del trackers[name]
@@ -167,7 +169,7 @@ class WandbTracker:
             resume="allow",
             dir=str(run),
             config=config.to_dict(),
-            settings=wandb.Settings(console="off"),  # our progress bar is ours
+            settings=wandb.Settings(console="off", silent=not wants_lines()),  # `console` would rewrite our bar
         )
 
     def log(self, line: dict[str, Any], step: int) -> None:
