@@ -29,16 +29,16 @@ class TextConfig(Section):
     """Where a text lies, how it is read, and how it is split."""
 
     paths: tuple[str, ...] = ()
-    """Files, globs or directories to train on; `--data` replaces them."""
+    """Files, globs, directories or URLs to train on; `--data` replaces them."""
     validation_paths: tuple[str, ...] = ()
-    """Held-out files; empty: a part of `paths`, see `split_corpus`."""
+    """Held-out files; empty: the held-out part of a prepared corpus, or a part of `paths`, see `split_corpus`."""
     validation_fraction: BetweenZeroAndOne = 0.1
     """Share of the bytes held out when `validation_paths` is empty."""
     format: Literal["auto", "raw"] = "auto"
     """`auto`: a file's name says how it is read; `raw`: the bytes of every file are one document, whatever its name."""
     text_field: str = "text"
-    """Field of the records of JSONL that is the document. Records without it may have `prompt` and `completion`:
-    the document is both, and only the completion is trained on and counted."""
+    """Field of JSONL, or column of Parquet and Arrow, that is the document. Records without it may have `prompt` and
+    `completion`: the document is both, and only the completion is trained on and counted."""
     most_bad_records: NotNegative = 0
     """Records without such text that are left out, each reported with its file and line; more are an error."""
     remove_duplicates: bool = False

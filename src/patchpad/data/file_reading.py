@@ -1,6 +1,6 @@
 """Files become documents: unpacked where they are packed, read late where they are plain and large."""
 
-import logging
+import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,15 +9,16 @@ from typing import Literal
 import numpy as np
 
 from patchpad.config import TextConfig
+from patchpad.data.arrow import arrow_parts, parquet_parts
 from patchpad.data.corpus import Corpus
 from patchpad.data.documents import FileDocuments
-from patchpad.data.file_search import find_files
+from patchpad.data.file_search import Found, find_files
+from patchpad.data.folders import dataset_files, measured_part
 from patchpad.data.open_files import OpenedFile
-from patchpad.data.records import BadRecord, BadRecords, Gatherer, json_document
+from patchpad.data.records import BadRecord, Gatherer, LeftOut, json_document
+from patchpad.data.remote import open_url
 from patchpad.data.unpacking import PACKED, UNREADABLE, unpacked
-from patchpad.errors import DataError, quoted
-
-logger = logging.getLogger(__name__)
+from patchpad.errors import DataError, PatchpadError, quoted
 
 JSON_LINES = (".jsonl", ".ndjson")
 UNPACK_WITH = {
@@ -34,6 +35,8 @@ UNPACK_WITH = {
     ".lzma": "unlzma",
     ".z": "uncompress",
 }
+COLUMNS = (".parquet", ".arrow")
+READ_FORMATS = "plain text, .jsonl, .parquet, .arrow, and .gz, .bz2, .xz of plain text or .jsonl"
 SMALLEST_READ_LATE = 1 << 20
 """Smaller plain files are read at once."""
 
@@ -47,93 +50,103 @@ class FileReader:
 
     def __init__(self, data: TextConfig) -> None:
         self.data = data
-        self.bad = BadRecords(data.most_bad_records)
-        self.num_empty = 0
+        self.left_out = LeftOut(data.most_bad_records)
 
-    def corpus(self, files: Collection[Path]) -> Corpus:
-        """Reads files that `find_files` found.
+    def find(self, paths: Sequence[str | Path]) -> dict[Found, Found]:
+        """Finds what paths name: see `find_files`."""
+        return find_files(paths, with_folders=self.data.format == "auto")
+
+    def corpus(self, items: Collection[Found]) -> Corpus:
+        """Reads what `find` found.
 
         Raises:
             DataError: an unreadable file or record, or no text at all.
+            MissingExtraError: a library that reads one of them is not installed.
         """
-        num_empty = self.num_empty
-        parts = [part for file in files for part in self.parts(file)]
+        num_empty = self.left_out.num_empty
+        parts = [part for item in items for part in self.parts(item)]
         if not parts:
-            shown = [str(file) for file in islice(files, 3)] + ["..."] * (len(files) > 3)
-            message = f"{', '.join(shown)}: no text, only {self.num_empty - num_empty} empty document(s)"
+            shown = [str(item) for item in islice(items, 3)] + ["..."] * (len(items) > 3)
+            message = f"{', '.join(shown)}: no text, only {self.left_out.num_empty - num_empty} empty document(s)"
             raise DataError(message, hint="Give at least one byte of text.")
         return Corpus.join(parts)
 
-    def report(self) -> None:
-        """Logs what was left out."""
-        if self.num_empty:
-            logger.warning("%d empty document(s) have nothing to predict and are left out", self.num_empty)
-        self.bad.report()
-
-    def parts(self, file: Path) -> Iterator[Corpus]:
-        """Yields the documents of a file that are not empty, in order, some at a time.
+    def parts(self, item: Found) -> Iterator[Corpus]:
+        """Yields the documents of a file or folder that are not empty, in order, some at a time.
 
         Raises:
             DataError: it is packed in a way that is not read here, cannot be read, or is not what its name says.
+            MissingExtraError: the library that reads it is not installed.
         """
         try:
-            yield from self._plain(file) if self.data.format == "raw" else self._by_name(file)
+            if self.data.format == "raw":
+                yield from self._plain(item)
+            elif isinstance(item, Path) and item.is_dir():
+                yield from self._folder(item)
+            else:
+                yield from self._by_name(item)
         except (*UNREADABLE, ValueError) as error:
-            if isinstance(error, DataError):
+            if isinstance(error, PatchpadError):
                 raise
-            raise _unreadable(file, error) from error
+            raise _unreadable(item, error) from error
 
-    def _by_name(self, file: Path) -> Iterator[Corpus]:
-        suffix = file.suffix.lower()
+    def _folder(self, folder: Path) -> Iterator[Corpus]:
+        for file in dataset_files(folder):
+            yield from self.parts(file)
+
+    def _by_name(self, item: Found) -> Iterator[Corpus]:
+        name = str(item)
+        suffix = Path(name).suffix.lower()
         if suffix in UNPACK_WITH:
             raise DataError(
-                f"{file} is packed as {suffix}; allowed: plain text, .jsonl, .gz, .bz2, .xz",
-                hint=f"Unpack it first: {UNPACK_WITH[suffix]} {quoted(file)}",
+                f"{item} is packed as {suffix}; allowed: {READ_FORMATS}",
+                hint=f"Unpack it first: {UNPACK_WITH[suffix]} {quoted(item)}",
             )
-        if suffix in (".parquet", ".arrow"):
-            raise DataError(
-                f"{file} is {suffix[1:]}; allowed: plain text, .jsonl, .gz, .bz2, .xz", hint="Export it to JSONL."
-            )
-        inner = Path(file.stem).suffix.lower() if suffix in PACKED else suffix
+        inner = Path(Path(name).stem).suffix.lower() if suffix in PACKED else suffix
         if inner == ".tar":
-            raise DataError(f"{file} is a tar archive", hint=f"Unpack it first: tar -xf {quoted(file)}")
-        if inner in JSON_LINES:
-            with open(file, "rb") as stream:
-                yield from self._json_lines(file, unpacked(stream, suffix))
+            raise DataError(f"{item} is a tar archive", hint=f"Unpack it first: tar -xf {quoted(item)}")
+        if suffix in COLUMNS:
+            parts = parquet_parts if suffix == ".parquet" else arrow_parts
+            if isinstance(item, Path):
+                yield from parts(item, name, self.data.text_field, self.left_out)
+            else:
+                with _open(item) as stream:
+                    yield from parts(stream, name, self.data.text_field, self.left_out)
+        elif inner in JSON_LINES:
+            with _open(item) as stream:
+                yield from self._json_lines(name, unpacked(stream, suffix))
         elif suffix in PACKED:
-            yield from self._document(file, read_bytes(file))
+            yield from self._document(name, read_bytes(item))
         else:
-            yield from self._plain(file)
+            yield from self._plain(item)
 
-    def _plain(self, file: Path) -> Iterator[Corpus]:
-        opened = OpenedFile.of(str(file))
-        if opened.num_bytes < SMALLEST_READ_LATE:
-            yield from self._document(file, file.read_bytes())
-        else:
-            with open(file, "rb"):  # says now what cannot be read later
-                pass
-            length = np.array([opened.num_bytes], dtype=np.int64)
-            yield Corpus(FileDocuments([opened], np.zeros(1, dtype=np.int64), length), (str(file),))
+    def _plain(self, item: Found) -> Iterator[Corpus]:
+        opened = OpenedFile.of(str(item)) if isinstance(item, Path) else None
+        with _open(item) as stream:  # says now what cannot be read later
+            if opened is None or opened.num_bytes < SMALLEST_READ_LATE:
+                yield from self._document(str(item), stream.read())
+                return
+        length = np.array([opened.num_bytes], dtype=np.int64)
+        yield Corpus(FileDocuments([opened], np.zeros(1, dtype=np.int64), length), (opened.path,))
 
-    def _document(self, file: Path, content: bytes) -> Iterator[Corpus]:
+    def _document(self, name: str, content: bytes) -> Iterator[Corpus]:
         if content:
-            yield Corpus((np.frombuffer(content, dtype=np.uint8),), (str(file),))
+            yield Corpus((np.frombuffer(content, dtype=np.uint8),), (name,))
         else:
-            self.num_empty += 1
+            self.left_out.num_empty += 1
 
-    def _json_lines(self, file: Path, lines: Iterable[bytes]) -> Iterator[Corpus]:
-        gatherer = Gatherer(str(file))
+    def _json_lines(self, name: str, lines: Iterable[bytes]) -> Iterator[Corpus]:
+        gatherer = Gatherer(name, self.left_out)
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 text, prompt_bytes = json_document(line, self.data.text_field)
             except BadRecord as error:
-                self.bad.add(f"{file}, line {number}", error.reason, error.hint)
+                self.left_out.add_bad(f"{name}, line {number}", error.reason, error.hint)
             else:
                 yield from gatherer.add(number, text, prompt_bytes)
         yield from gatherer.rest()
-        self.num_empty += gatherer.num_empty
 
 
 def open_corpus(
@@ -145,7 +158,9 @@ def open_corpus(
 ) -> Corpus:
     """Reads files, globs and directories (recursively, links followed, hidden names left out), in sorted order.
 
-    A plain or compressed (.gz, .bz2, .xz) file is one document; each line of a .jsonl file is one.
+    A plain or compressed (.gz, .bz2, .xz) file is one document; each line of a .jsonl file is one, and each row of a
+    .parquet file or of a folder that `datasets` has saved. Of a folder with several parts the one that is held out is
+    read: name a part to read another.
 
     Args:
         paths: what to read.
@@ -158,23 +173,28 @@ def open_corpus(
         ConfigError: a value that is not allowed.
     """
     reader = FileReader(TextConfig(format=format, text_field=text_field, most_bad_records=most_bad_records))
-    corpus = reader.corpus(find_files([paths] if isinstance(paths, str | Path) else list(paths)).values())
-    reader.report()
+    found = reader.find([paths] if isinstance(paths, str | Path) else list(paths)).values()
+    corpus = reader.corpus([measured_part(item) if isinstance(item, Path) else item for item in found])
+    reader.left_out.report()
     return corpus
 
 
-def read_bytes(file: Path) -> bytes:
+def read_bytes(item: Found) -> bytes:
     """Returns the content of a file, unpacked where its name says so (.gz, .bz2, .xz).
 
     Raises:
         DataError: it cannot be read, or is not what its name says.
     """
     try:
-        with open(file, "rb") as stream:
-            return unpacked(stream, file.suffix.lower()).read()
+        with _open(item) as stream:
+            return unpacked(stream, Path(str(item)).suffix.lower()).read()
     except UNREADABLE as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(item, error) from error
 
 
-def _unreadable(file: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read {file}: {error}", hint="Check that the file is complete and readable.")
+def _open(item: Found) -> io.BufferedReader:
+    return open(item, "rb") if isinstance(item, Path) else open_url(item)
+
+
+def _unreadable(item: Found, error: Exception) -> DataError:
+    return DataError(f"cannot read {item}: {error}", hint="Check that the file is complete and readable.")

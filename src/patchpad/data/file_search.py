@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from patchpad.data.folders import is_prepared_part, is_whole, whole_above
+from patchpad.data.remote import find_urls, is_url
 from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -19,11 +21,19 @@ Kind = Literal["file", "directory", "special", "missing"]
 GIVE_A_PATH = "Name files, globs or directories with --data PATH."
 
 
-def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
+Found = Path | str
+"""A file, a folder that is a text as a whole, or the URL of a file."""
+
+
+def find_files(paths: Sequence[str | Path], *, with_folders: bool = True) -> dict[Found, Found]:
     """Finds the files that paths name: those of a path sorted, a file under two spellings of its path once.
 
     A part of a path that is there as it is written is taken as it is written; of the others, `*`, `?` and `[...]` match
     names, and `**` matches folders at any depth, links followed, each once. Hidden names need a pattern with a dot.
+
+    Args:
+        paths: to look at; a URL is looked at by its own file system.
+        with_folders: whether a folder that is a text as a whole is found in place of its files.
 
     Returns:
         The path that each file was found by, under its resolved path.
@@ -33,12 +43,15 @@ def find_files(paths: Sequence[str | Path]) -> dict[Path, Path]:
     """
     if not paths:
         raise DataError("no text was given", hint=GIVE_A_PATH)
-    files: dict[Path, Path] = {}
+    files: dict[Found, Found] = {}
     spellings: dict[str, Path] = {}
     num_left_out = 0
     for path in paths:
         require_path(path)
-        found, others = _files_of(Path(path))
+        if is_url(path):
+            files.update((url, url) for url in find_urls(str(path)))
+            continue
+        found, others = _files_of(Path(path), with_folders)
         num_left_out += others
         for file in found:
             resolved = file.resolve()
@@ -104,9 +117,11 @@ def kind_of(path: Path) -> Kind:
     return "file" if stat.S_ISREG(mode) else "special"
 
 
-def _files_of(path: Path) -> tuple[list[Path], int]:
+def _files_of(path: Path, with_folders: bool) -> tuple[list[Path], int]:
     """Returns the files that a path names, sorted, and the number of entries that are neither file nor folder."""
     kind = kind_of(path)
+    if with_folders and kind == "directory" and (is_whole(path) or is_prepared_part(path)):
+        return [path], 0
     if kind == "file":
         return [path], 0
     if kind == "special":
@@ -118,13 +133,22 @@ def _files_of(path: Path) -> tuple[list[Path], int]:
         entries = [where / name for where, names in walk(path) for name in names]
     else:
         entries = list(dict.fromkeys(_expand(*split_pattern(path))))
+    whole = _whole_folders(entries) if with_folders else {}
+    folders = sorted({folder for folder in whole.values() if folder is not None})
+    entries = [entry for entry in entries if whole.get(entry) is None]
     kinds = [kind_of(entry) for entry in entries]
-    found = sorted(entry for entry, kind in zip(entries, kinds, strict=True) if kind == "file")
+    found = sorted([*folders, *(entry for entry, kind in zip(entries, kinds, strict=True) if kind == "file")])
     if not found and kind == "directory":
         raise DataError(f"the directory {path} holds no readable file", hint="Give a directory with text files.")
     if not found:
         raise DataError(f"no file is at {path}", hint="Check the path; globs like 'texts/*.txt' need quotes.")
     return found, sum(kind in ("special", "missing") for kind in kinds)
+
+
+def _whole_folders(entries: Sequence[Path]) -> dict[Path, Path | None]:
+    """Returns for each entry the folder that is a text as a whole and holds it, or is it."""
+    above = {folder: whole_above(folder) for folder in {entry.parent for entry in entries}}
+    return {entry: above[entry.parent] or (entry if is_whole(entry) and entry.is_dir() else None) for entry in entries}
 
 
 def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -24,18 +24,21 @@ PART_BYTES = 1 << 24
 
 
 @dataclass
-class BadRecords:
-    """Counts the records that are left out because no document can be made of them.
+class LeftOut:
+    """Counts what is left out while files are read.
 
     Args:
-        most: an error beyond it.
+        most_bad: bad records; more are an error.
     """
 
-    most: int = 0
-    count: int = 0
+    most_bad: int = 0
+    num_bad: int = 0
+    """Records of which no document can be made."""
+    num_empty: int = 0
+    """Documents without a byte to predict."""
 
-    def add(self, where: str, reason: str, hint: str) -> None:
-        """Counts a record.
+    def add_bad(self, where: str, reason: str, hint: str) -> None:
+        """Counts a bad record.
 
         Args:
             where: file and line.
@@ -45,20 +48,22 @@ class BadRecords:
         Raises:
             DataError: there are more than are allowed.
         """
-        self.count += 1
-        if self.count > self.most:
-            counted = f"; that makes {self.count} bad records, allowed: {self.most}" if self.most else ""
+        self.num_bad += 1
+        if self.num_bad > self.most_bad:
+            counted = f"; that makes {self.num_bad} bad records, allowed: {self.most_bad}" if self.most_bad else ""
             raise DataError(
                 f"{where} {reason}{counted}",
                 hint=f"{hint} Or leave such records out: data.most_bad_records is how many, at most.",
             )
-        if self.count <= MOST_REPORTED:
+        if self.num_bad <= MOST_REPORTED:
             logger.warning("left out: %s %s", where, reason)
 
     def report(self) -> None:
-        """Says how many there were, where not each was named."""
-        if self.count > MOST_REPORTED:
-            logger.warning("%d bad records were left out", self.count)
+        """Logs how much was left out, but for bad records that were named one by one."""
+        if self.num_empty:
+            logger.warning("%d empty document(s) have nothing to predict and are left out", self.num_empty)
+        if self.num_bad > MOST_REPORTED:
+            logger.warning("%d bad records were left out", self.num_bad)
 
 
 class BadRecord(Exception):  # noqa: N818  (counted, and an error only beyond a limit)
@@ -110,11 +115,11 @@ class Gatherer:
 
     Args:
         file: names the records.
+        left_out: counts those without a byte to predict.
     """
 
     file: str
-    num_empty: int = 0
-    """Records without a byte to predict; left out."""
+    left_out: LeftOut
     _content: bytearray = field(default_factory=bytearray)
     _lengths: list[int] = field(default_factory=list)
     _numbers: list[int] = field(default_factory=list)
@@ -123,7 +128,7 @@ class Gatherer:
     def add(self, number: int, text: bytes, prompt_bytes: int) -> Iterator[Corpus]:
         """Adds the document of record `number`; yields those gathered so far, if they are enough."""
         if len(text) == prompt_bytes:
-            self.num_empty += 1
+            self.left_out.num_empty += 1
             return
         self._content += text
         self._lengths.append(len(text))

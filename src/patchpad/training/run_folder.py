@@ -6,6 +6,7 @@ from pathlib import Path
 
 from patchpad.config import DataConfig
 from patchpad.data.file_search import kind_of, linked_folders, part_matches, split_pattern, walk
+from patchpad.data.remote import is_url
 from patchpad.errors import ConfigError, quoted
 from patchpad.run_lock import LOCK, require_free
 from patchpad.training.checkpoint import list_steps
@@ -80,7 +81,7 @@ def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence
         ConfigError: it lies there.
     """
     place = out.resolve()
-    for path in map(Path, data.all_paths):
+    for path in (Path(path) for path in data.all_paths if not is_url(path)):
         kind = kind_of(path)
         if kind == "directory" and any(place.is_relative_to(folder.resolve()) for folder, _ in walk(path)):
             raise ConfigError(

@@ -14,7 +14,9 @@ import numpy as np
 from patchpad.config import DataConfig, TextConfig
 from patchpad.data import Corpus, TextSource, split_corpus
 from patchpad.data.file_reading import FileReader
-from patchpad.data.file_search import find_files, require_path
+from patchpad.data.file_search import Found, require_path
+from patchpad.data.folders import Part, files_behind, part_of
+from patchpad.data.remote import is_url, state_of_url
 from patchpad.data.split import first_equals, is_in
 from patchpad.errors import DataError
 
@@ -50,20 +52,18 @@ class RunText:
         data = with_absolute_paths(data)
         if data.sources:
             return _open_mixture(data)
-        training, held_out = _find(data)
-        states = file_states(str(file) for file in (*training, *held_out))
         reader = FileReader(data)
-        corpus = reader.corpus(training)
-        if data.remove_duplicates:
-            corpus = without_duplicates(corpus)
-        if held_out:
-            validation = reader.corpus(held_out)
-            if data.remove_duplicates:
-                validation = without_duplicates(validation)
+        items = _find(reader)
+        states = file_states(file for item in items.all for file in files_of(item))
+        corpora = [_read(reader, items.training)] if items.training else []
+        held_out = [_read(reader, items.held_out)] if items.held_out else []
+        if items.undivided:
+            training, validation = split_corpus(_read(reader, items.undivided), data.validation_fraction)
+            corpora, held_out = [*corpora, training], [*held_out, validation]
+        corpus, validation = Corpus.join(corpora), Corpus.join(held_out)
+        if items.held_out:
             corpus = _without_equals(corpus, validation, data)
-        else:
-            corpus, validation = split_corpus(corpus, data.validation_fraction)
-        reader.report()
+        reader.left_out.report()
         return cls(data=data, training=corpus, validation=validation, file_states=states)
 
     @property
@@ -153,7 +153,7 @@ def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
     """
     for path in paths:
         require_path(path)
-    return tuple(str(Path(path).absolute()) for path in paths)
+    return tuple(str(path) if is_url(path) else str(Path(path).absolute()) for path in paths)
 
 
 def _open_mixture(data: DataConfig) -> RunText:
@@ -173,22 +173,59 @@ def _open_mixture(data: DataConfig) -> RunText:
     )
 
 
-def _find(data: DataConfig) -> tuple[list[Path], list[Path]]:
-    """Returns the files to train on, and those that are held out."""
-    training = find_files(data.paths)
+@dataclass(frozen=True, kw_only=True)
+class _Items:
+    """What a text is made of."""
+
+    training: list[Found]
+    held_out: list[Found]
+    undivided: list[Found]
+    """Of which a part is to be held out."""
+
+    @property
+    def all(self) -> list[Found]:
+        return [*self.training, *self.held_out, *self.undivided]
+
+
+def _find(reader: FileReader) -> _Items:
+    """Finds what is trained on, and what is held out: what is given for that, or parts of folders that have them."""
+    data = reader.data
+    found = {
+        resolved: (_part(item, "training") or item, _part(item, "validation"))
+        for resolved, item in reader.find(data.paths).items()
+    }
     if not data.validation_paths:
-        return list(training.values()), []
-    held_out = find_files(data.validation_paths)
-    held_out_identities = {_identity(file) for file in held_out}
-    left = [file for resolved, file in training.items() if _identity(resolved) not in held_out_identities]
+        divided = [(training, held_out) for training, held_out in found.values() if held_out is not None]
+        undivided = [training for training, held_out in found.values() if held_out is None]
+        return _Items(
+            training=[training for training, _ in divided],
+            held_out=[held_out for _, held_out in divided],
+            undivided=undivided,
+        )
+    held_out = [_part(item, "validation") or item for item in reader.find(data.validation_paths).values()]
+    held_out_identities = {_identity(item) for item in held_out}
+    left = [
+        training
+        for resolved, (training, _) in found.items()
+        if held_out_identities.isdisjoint((_identity(resolved), _identity(training)))
+    ]
     if not left:
         raise _all_held_out(data)
-    if len(left) < len(training):
-        logger.warning("%d file(s) are held out and therefore not trained on", len(training) - len(left))
-    return left, list(held_out.values())
+    if len(left) < len(found):
+        logger.warning("%d file(s) are held out and therefore not trained on", len(found) - len(left))
+    return _Items(training=left, held_out=held_out, undivided=[])
 
 
-def _identity(file: Path) -> tuple[object, ...]:
+def _part(item: Found, part: Part) -> Path | None:
+    return part_of(item, part) if isinstance(item, Path) and item.is_dir() else None
+
+
+def _read(reader: FileReader, items: list[Found]) -> Corpus:
+    corpus = reader.corpus(items)
+    return without_duplicates(corpus) if reader.data.remove_duplicates else corpus
+
+
+def _identity(file: Found) -> tuple[object, ...]:
     """Returns what is equal for two names of one file alone: links, hard links, other case.
 
     Size and time are there for file systems that give one number to several files.
@@ -202,7 +239,7 @@ def _identity(file: Path) -> tuple[object, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _without_equals(training: Corpus, held_out: Corpus, data: DataConfig) -> Corpus:
+def _without_equals(training: Corpus, held_out: Corpus, data: TextConfig) -> Corpus:
     """Leaves documents out that are held out too, byte for byte, under another name or in another file."""
     is_equal = is_in(training.documents, held_out.documents)
     if is_equal.all():
@@ -224,17 +261,25 @@ def without_duplicates(corpus: Corpus) -> Corpus:
     return corpus.select(np.flatnonzero(is_first))
 
 
-def _all_held_out(data: DataConfig) -> DataError:
+def _all_held_out(data: TextConfig) -> DataError:
     return DataError(
         f"all text of {', '.join(data.paths)} is held out, so that none is left to train on",
         hint="Give other files to train on, or leave data.validation_paths out: a part is held out then.",
     )
 
 
+def files_of(item: Found) -> list[str]:
+    """Returns the files of which an item of a text consists."""
+    return [str(file) for file in files_behind(item)] if isinstance(item, Path) else [item]
+
+
 def file_states(paths: Iterable[str]) -> dict[str, FileState | None]:
     """Returns size and times of files; None for one that is gone."""
     states: dict[str, FileState | None] = {}
     for path in paths:
+        if is_url(path):
+            states[path] = state_of_url(path)
+            continue
         try:
             status = os.stat(path)
             states[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
