@@ -1,7 +1,9 @@
 """Saving in the background, which steps stay, and averaged weights."""
 
 import errno
+import os
 import threading
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -140,3 +142,22 @@ def test_averaged_weights_are_saved_beside_the_weights_and_go_on_to_the_same_bit
         assert not any(torch.equal(plain[name], value) for name, value in averages[-1].items() if value.dim() > 1)
         assert torch.equal(model.scratchpad_threshold_nats, load(run).scratchpad_threshold_nats)
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_memory_does_not_grow_by_saving_in_the_background(tmp_path, tools):
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc")
+    tensor = torch.zeros(500_000)
+    with StepSaver(tmp_path, tools.config(keep_checkpoints=1).train, CPU) as saving:
+        for step in range(10):
+            saving.save(content(step, tensor))
+        before = resident_bytes()
+        for step in range(10, 40):
+            saving.save(content(step, tensor))
+        saving.wait()
+        grown = resident_bytes() - before
+    assert grown < 10 * tensor.nbytes, "of thirty saves"
+    assert len(list_steps(tmp_path)) == 1
