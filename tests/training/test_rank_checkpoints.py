@@ -16,7 +16,7 @@ from patchpad.files import strict_json
 from patchpad.model.build import build_model
 from patchpad.testing.ranks import run_ranks
 from patchpad.training.averaging import AveragedWeights
-from patchpad.training.checkpoint import Checkpoint, list_steps, load, open_checkpoint
+from patchpad.training.checkpoint import Checkpoint, check, list_steps, load, newest_step, open_checkpoint
 from patchpad.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from patchpad.training.release import release
 from patchpad.training.saver import StepSaver
@@ -79,7 +79,7 @@ def pass_on(source: Path, out: Path, is_sharded: bool) -> None:
     """What each rank does: reads a run that others have saved, and saves it again in the background."""
     group = dist.new_group(backend="gloo")
     training = Training(is_sharded=is_sharded)
-    training.restore(open_checkpoint(source, rank=dist.get_rank(), num_ranks=dist.get_world_size()))
+    training.restore(check(newest_step(source), rank=dist.get_rank(), num_ranks=dist.get_world_size()))
     with StepSaver(out, CONFIG.train, torch.device("cpu"), group) as saver:
         saver.save(training.content())
         for parameter in training.model.parameters():
@@ -112,7 +112,7 @@ def fail_on_rank_1(source: Path, out: Path) -> str:
 def find_in_turns(source: Path) -> str:
     """Returns what this rank finds wrong with a checkpoint when all hash a part of it."""
     try:
-        open_checkpoint(source, rank=dist.get_rank(), num_ranks=dist.get_world_size())
+        check(newest_step(source), rank=dist.get_rank(), num_ranks=dist.get_world_size())
     except CheckpointError as error:
         return error.message
     return ""

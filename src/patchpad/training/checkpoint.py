@@ -128,39 +128,90 @@ def require_finite(model: LanguageModel, place: Path) -> None:
             )
 
 
-def open_checkpoint(path: str | Path, *, for_resume: bool = False, rank: int = 0, num_ranks: int = 1) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint:
     """Finds and checks a checkpoint: a run, or one of its step folders.
 
     Args:
         path: RUN or RUN/checkpoints/step-N. A run that has not finished gives its newest step.
         for_resume: take the newest step, which has the optimizer's state, even where the run has finished.
-        rank: of this process, if several check it together: each hashes some of the files.
-        num_ranks: how many they are.
 
     Raises:
         CheckpointError: nothing there, not one of ours, a file missing, or a checksum that differs.
     """
     given = Path(path)
     require_run(given)
-    folder = given
-    hint = "Use another checkpoint of the run, or copy it again."
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
-        steps = list_steps(given)
-        if not steps:
-            raise CheckpointError(
-                f"{given} does not hold a checkpoint yet",
-                hint="Wait for its first one; or, if the run has stopped, train again into a new folder.",
-            )
-        folder = steps[-1]
-        if for_resume:
-            hint = "Train again into a new folder: there is no earlier checkpoint."
-            if len(steps) > 1:
-                hint = (
-                    f"Move {quoted(folder)} to another place; then this goes on from {steps[-2].name}: "
-                    f"patchpad train --resume {quoted(given)}"
-                )
+        found = newest_step(given, for_resume=for_resume)
+    else:
+        found = Found(given, "Use another checkpoint of the run, or copy it again.")
+    return check(found)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that is not checked yet."""
+
+    folder: Path
+    hint: str
+    """What to do if it is damaged."""
+
+
+def newest_step(run: Path, *, for_resume: bool = True) -> Found:
+    """Returns the newest step folder of a run.
+
+    Args:
+        run: the folder of the run.
+        for_resume: whether the hint is about going on.
+
+    Raises:
+        CheckpointError: the run has none yet, or is none.
+    """
+    steps = list_steps(run)
+    if not steps and (run / CHECKPOINTS).is_dir():
+        raise CheckpointError(
+            f"{run} does not hold a checkpoint yet",
+            hint="Wait for its first one; or, if the run has stopped, train again into a new folder.",
+        )
+    if not steps:
+        read_manifest(run, "")  # or it is not ours at all
+        raise CheckpointError(
+            f"{run} has no checkpoints to go on from; allowed: a run with its folder `{CHECKPOINTS}`",
+            hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
+        )
+    if not for_resume:
+        return Found(steps[-1], "Use another checkpoint of the run, or copy it again.")
+    if len(steps) == 1:
+        return Found(steps[-1], "Train again into a new folder: there is no earlier checkpoint.")
+    return Found(
+        steps[-1],
+        f"Move {quoted(steps[-1])} to another place; then this goes on from {steps[-2].name}: "
+        f"patchpad train --resume {quoted(run)}",
+    )
+
+
+def check(found: Found, *, rank: int = 0, num_ranks: int = 1) -> Checkpoint:
+    """Checks that a checkpoint is whole.
+
+    Args:
+        found: the checkpoint.
+        rank: of this process, if several check it together: each hashes some of the files.
+        num_ranks: how many they are.
+
+    Raises:
+        CheckpointError: it is not one of ours, a file is missing, or a checksum differs.
+    """
+    folder, hint = found.folder, found.hint
     check_files(folder, read_manifest(folder, hint), hint, rank=rank, num_ranks=num_ranks)
     return Checkpoint(folder, _read_config(folder / CONFIG))
+
+
+def expected_config(run: Path) -> Config:
+    """Returns the configuration of a run's newest step, unchecked; the defaults where there is none to be read."""
+    folder = next(reversed(list_steps(run)), run)
+    try:
+        return _read_config(folder / CONFIG)
+    except CheckpointError:
+        return Config()
 
 
 def require_run(folder: Path) -> None:

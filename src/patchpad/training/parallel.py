@@ -8,7 +8,7 @@ import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ TIMEOUT = datetime.timedelta(minutes=30)
 class Parallel:
     """The only process of a run: what it has is what all have, and nobody is waited for."""
 
+    process_group_for_saving: dist.ProcessGroup | None = None
+    """Of several ranks, with messages on the CPU: a thread saves with it while training goes on."""
     is_sharded = False
     """Whether each rank holds a part of each weight, so that every pass of the model takes all ranks."""
 
@@ -125,8 +127,7 @@ class Ranks(Parallel, ABC):
         super().__init__(device, place)
         self.owns_group = owns_group
         """Whether torch's process group ends with the run."""
-        self.process_group_for_saving = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        """Of its own, so that a thread may use it while training goes on."""
+        self.process_group_for_saving = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
     def close(self) -> None:
         """Leaves the process group, unless it is the caller's."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -99,31 +99,33 @@ class StepSaver:
         finally:
             if self._thread is not None:
                 self._thread.shutdown(wait=False)
-            if self._copies is not None:
-                self._copies.close()
+            self._copies = None
 
 
 class _HostCopies:
     """Copies of tensors in host memory, which is pinned for a GPU and used again for the next step."""
 
     def __init__(self, device: torch.device) -> None:
-        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-
-        on_cuda = device.type == "cuda"
-        self.stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=on_cuda,
-                use_shared_memory=False,
-                use_async_staging=False,
-                use_non_blocking_copy=on_cuda,
-            )
-        )
+        self.is_pinned = device.type == "cuda"
+        self.buffers: dict[tuple[str, str], Tensor] = {}
 
     def take(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         """Returns copies of tensors, shards as shards; they hold until the next call."""
-        copied: Any = self.stager.stage({folder: dict(named) for folder, named in tensors.items()})
+        copied = {
+            folder: {name: self._copy((folder, name), tensor) for name, tensor in named.items()}
+            for folder, named in tensors.items()
+        }
+        if self.is_pinned:
+            torch.cuda.synchronize()
         return copied
 
-    def close(self) -> None:
-        """Frees the memory."""
-        self.stager.close()
+    def _copy(self, key: tuple[str, str], tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        buffer = self.buffers.get(key)
+        if buffer is None:
+            buffer = self.buffers[key] = torch.empty_like(here, device="cpu", pin_memory=self.is_pinned)
+        buffer.copy_(here, non_blocking=self.is_pinned)
+        # `DTensor.from_local` would move it to the device of the mesh.
+        return DTensor(buffer, tensor._spec, requires_grad=False) if isinstance(tensor, DTensor) else buffer

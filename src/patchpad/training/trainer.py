@@ -4,11 +4,12 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
@@ -24,6 +25,7 @@ from patchpad.training.budget import Budget, StepBudget
 from patchpad.training.init_from import Source
 from patchpad.training.metrics import MetricsFile, describe
 from patchpad.training.optimizer import load_optimizer, optimizer_tensors
+from patchpad.training.parallel import Parallel
 from patchpad.training.progress import LogProgress, Progress, TimeLeft
 from patchpad.training.release import write_run_files
 from patchpad.training.run_folder import require_new, require_one_process, require_outside
@@ -31,6 +33,7 @@ from patchpad.training.samples import Samples
 from patchpad.training.saver import StepSaver
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
+from patchpad.training.starting import start_parallel
 from patchpad.training.step_folders import StepContent, remove_unfinished_steps
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
@@ -95,7 +98,9 @@ def train(
 
 
 @contextmanager
-def new_run(out: Path, config: Config, doing: str, *, beside: Sequence[str] = ()) -> Iterator[RunText]:
+def new_run(
+    out: Path, config: Config, doing: str, *, beside: Sequence[str] = (), parallel: Parallel | None = None
+) -> Iterator[RunText]:
     """Opens the text of a run that is to begin in a folder, and holds the folder's lock.
 
     Args:
@@ -103,18 +108,39 @@ def new_run(out: Path, config: Config, doing: str, *, beside: Sequence[str] = ()
         config: the paths of its data are absolute.
         doing: the command, for the message that another process gets.
         beside: names of further files that the caller puts into the folder.
+        parallel: this rank and the others, which all call it; None for one process.
 
     Raises:
         ConfigError: `out` is not empty, lies in the text, or cannot be made.
         DataError: text that is missing, unreadable or too little.
         RunInUseError: another process is at work in `out`.
     """
-    require_new(out)
-    require_outside(out, config.data, steps=config.train.steps, beside=beside)
-    text = RunText.open(config.data)
-    with run_lock(out, doing):
-        require_new(out)
+    ranks = parallel or Parallel(torch.device("cpu"))
+    with ranks.together():
+        if ranks.is_main:
+            require_new(out)
+        require_outside(out, config.data, steps=config.train.steps, beside=beside)
+        text = RunText.open(config.data)
+    with lock_of_ranks(out, doing, ranks):
+        with ranks.together():
+            if ranks.is_main:
+                require_new(out)
         yield text
+
+
+@contextmanager
+def lock_of_ranks(out: Path, doing: str, parallel: Parallel) -> Iterator[None]:
+    """Holds the lock of a run's folder on the main rank, for all of them.
+
+    Raises:
+        RunInUseError: another process is at work in `out`.
+        ConfigError: the folder cannot be made or written to.
+    """
+    with ExitStack() as stack:
+        with parallel.together():
+            if parallel.is_main:
+                stack.enter_context(run_lock(out, doing))
+        yield
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -128,23 +154,36 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         RunInUseError: another process is at work in the run's folder.
         TrainingInterrupted: stopped by a signal after saving.
     """
-    require_one_process()
     out = Path(run)
-    files.require_run(out)
-    with run_lock(out, "patchpad train --resume"):
-        if files.is_finished(out):
-            return _finished(out)
-        checkpoint = files.open_checkpoint(out, for_resume=True)
-        if checkpoint.path == out:
-            raise CheckpointError(
-                f"{out} has no checkpoints to go on from; allowed: a run with its folder `{manifest.CHECKPOINTS}`",
-                hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
-            )
-        config = checkpoint.config
-        require_outside(out, config.data, steps=config.train.steps)
-        trainer = Trainer(config, out, RunText.open(config.data))
-        trainer.restore(checkpoint)
-        return trainer.run(progress or LogProgress())
+    parallel = start_parallel(files.expected_config(out))
+    with closing(parallel), parallel.reporting():
+        with parallel.together():
+            files.require_run(out)
+        with lock_of_ranks(out, "patchpad train --resume", parallel):
+            with parallel.together():
+                if files.is_finished(out):
+                    return _finished(out)
+            checkpoint = open_to_resume(out, parallel)
+            config = checkpoint.config
+            with parallel.together():
+                require_outside(out, config.data, steps=config.train.steps)
+                text = RunText.open(config.data)
+            trainer = Trainer(config, out, text, parallel=parallel)
+            trainer.restore(checkpoint)
+            return trainer.run(progress or LogProgress())
+
+
+def open_to_resume(out: Path, parallel: Parallel) -> files.Checkpoint:
+    """Returns the newest step of a run, of which each rank has checked a part.
+
+    Raises:
+        CheckpointError: no usable checkpoint.
+    """
+    with parallel.together():
+        newest = files.newest_step(out)
+    folder, hint = parallel.exchange([str(newest.folder), newest.hint])[0]  # another rank may not see it yet
+    with parallel.together():
+        return files.check(files.Found(Path(folder), hint), rank=parallel.rank, num_ranks=parallel.num_ranks)
 
 
 def _finished(out: Path) -> Run:
@@ -158,8 +197,16 @@ class Trainer(TrainingSteps):
     """A run: its steps, its folder and its text."""
 
     @trainable()
-    def __init__(self, config: Config, out: Path, text: RunText, *, source: Source | None = None) -> None:
-        super().__init__(replace(config, data=text.data), text.mixture, source)
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        text: RunText,
+        *,
+        source: Source | None = None,
+        parallel: Parallel | None = None,
+    ) -> None:
+        super().__init__(replace(config, data=text.data), text.mixture, source, parallel)
         self.source_facts = None if source is None else source.facts()
         """What is stored of the model whose weights the run began with."""
         self.out = out
@@ -171,7 +218,7 @@ class Trainer(TrainingSteps):
         self.metrics = MetricsFile(out / manifest.METRICS)
         self.samples = Samples(out)
         self.trackers = Trackers.of(config.train.trackers, out)
-        self.saver = StepSaver(out, config.train, self.device)
+        self.saver = StepSaver(out, config.train, self.device, self.parallel.process_group_for_saving)
         self.line: dict[str, Any] = {}
         """The newest metrics, as they were last read."""
         self.interval = StepSums()
@@ -332,16 +379,18 @@ class Trainer(TrainingSteps):
         Raises:
             DataError: the text differs from the one that the run began with.
         """
-        state = checkpoint.trainer_state()
-        self.text.require_same(state["text"])
+        with self.parallel.together():
+            state = checkpoint.trainer_state()
+            self.text.require_same(state["text"])
+            if self.parallel.is_main:
+                remove_unfinished_steps(self.out)
+            load_optimizer(checkpoint.path / manifest.OPTIMIZER, self.model, self.optimizer)
+            checkpoint.load_weights(self.model)
+            self.model.read_extra_files(checkpoint.path)
+            if self.averaged is not None:
+                checkpoint.load_averaged(self.averaged.tensors)
         self.text_facts = {**state["text"], "files": self.text.file_states}
         self.source_facts = state["init_from"]
-        remove_unfinished_steps(self.out)
-        load_optimizer(checkpoint.path / manifest.OPTIMIZER, self.model, self.optimizer)
-        checkpoint.load_weights(self.model)
-        self.model.read_extra_files(checkpoint.path)
-        if self.averaged is not None:
-            checkpoint.load_averaged(self.averaged.tensors)
         self.schedule = ThresholdSchedule(self.config, self.device)
         self.schedule.restore(state["schedule"])
         self.guard.restore(state["guard"])
@@ -352,14 +401,21 @@ class Trainer(TrainingSteps):
         logger.info("resuming %s at step %d", self.out, self.step)
 
     def finish(self) -> None:
-        """Writes the run's own files beside its checkpoints."""
-        try:
-            write_run_files(self.out, files.Checkpoint(files.list_steps(self.out)[-1], self.config))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"cannot save {self.out}: {error}; its newest checkpoint is intact",
-                hint=f"Free some space, then run: patchpad train --resume {quoted(self.out)}",
-            ) from error
+        """Writes the run's own files beside its checkpoints, on the main rank; the others wait for it.
+
+        Raises:
+            CheckpointError: the disk is full or not writable.
+        """
+        with self.parallel.together():
+            if not self.parallel.is_main:
+                return
+            try:
+                write_run_files(self.out, files.Checkpoint(files.list_steps(self.out)[-1], self.config))
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"cannot save {self.out}: {error}; its newest checkpoint is intact",
+                    hint=f"Free some space, then run: patchpad train --resume {quoted(self.out)}",
+                ) from error
 
 
 def _content(state: FileState | None) -> tuple[int, ...] | None:
