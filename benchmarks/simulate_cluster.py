@@ -14,18 +14,16 @@ import torch
 from cluster_report import report
 from fake_cluster import GRADIENTS, MOMENTS, WEIGHTS, Meter, fake_rank
 from measuring import arguments, write_results
-from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.utils import clip_grad_norm_
 
 from patchpad.config import IGNORED_TARGET, Config, load_config
 from patchpad.cost import Devices, cost, default_rates, training_memory
-from patchpad.model.block import Stack, recompute_trunk
+from patchpad.model.block import recompute_trunk
 from patchpad.model.byte_lm import ByteLM
 from patchpad.training.optimizer import build_optimizer
 from patchpad.training.passes import PassWeights, training_pass
 from patchpad.training.room import MULTIPLE, room_ladder
+from patchpad.training.sharded import shard
 
 STEPS = 2
 """The first makes the optimizer's moments, so the last one is counted."""
@@ -80,7 +78,7 @@ def simulated(case: Case, layers: int | None = None) -> dict[str, Any]:
         model = ByteLM(config.model).train()
         if case.recomputes:
             recompute_trunk(model)
-        shard(model, mesh)
+        shard(model, mesh, in_bf16=True)
         run_steps(model, config, case, meter)
     devices = Devices(count=case.ranks, parallel=case.parallel, shard_ranks=case.shard_ranks)  # pyrefly: ignore
     patches, scratchpads = default_rates(config)
@@ -107,17 +105,6 @@ def simulated(case: Case, layers: int | None = None) -> dict[str, Any]:
         * (costs.checkpointed_training_flops_per_byte if case.recomputes else costs.training_flops_per_byte),
         "attention_flops": num_bytes * 3 * costs.attention_flops_per_byte,
     }
-
-
-def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shards a model as training does on CUDA: blocks and local stacks in bf16, the rest in fp32."""
-    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Stack):
-            for part in module.blocks if name.startswith("trunk") else [module]:
-                fully_shard(part, mesh=mesh, mp_policy=precision)
-    fully_shard(model, mesh=mesh)
-    register_fsdp_forward_method(model, "predict_targets")
 
 
 def run_steps(model: ByteLM, config: Config, case: Case, meter: Meter) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 from machine import forget_peak, peak_resident_bytes, resident_bytes
 from measuring import arguments, markdown_table, prepare, write_results
-from torch.autograd.profiler import profile
 from trainer_steps import TrainerSteps, novels
 
 from patchpad.config import Config, load_config
 from patchpad.cost import Devices, training_memory
+from patchpad.testing.memory import peak_tensor_bytes
 
 STEPS = 2
 """The first step makes the optimizer's moments, so the second is the largest."""
@@ -65,20 +65,14 @@ CASES = (
 
 def tensor_peak(case: Case) -> tuple[int, TrainerSteps]:
     """Returns the most bytes that tensors had at once while steps were made, and the steps."""
-    with profile(profile_memory=True) as profiler:
-        steps = case.steps()
+    made: list[TrainerSteps] = []
+
+    def run() -> None:
+        made.append(case.steps())
         for _ in range(STEPS):
-            steps.run()
-    changes = [(event.start_ns(), event.nbytes()) for event in profiler.kineto_results.events() if _is_change(event)]
-    now = most = 0
-    for _, num_bytes in sorted(changes):
-        now += num_bytes
-        most = max(most, now)
-    return most, steps
+            made[0].run()
 
-
-def _is_change(event: Any) -> bool:
-    return event.name() == "[memory]"
+    return peak_tensor_bytes(run), made[0]
 
 
 def resident_peak(case: Case) -> int:

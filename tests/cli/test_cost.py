@@ -44,3 +44,15 @@ def test_cost_of_a_cpu_is_in_fp32_and_of_hsdp_needs_its_ranks(patchpad):
     refused = patchpad(*LARGE, "--devices", "64", "--parallel", "hsdp")
     assert refused.code != 0
     assert "shard_ranks is None for 64 devices" in refused.err
+
+
+def test_cost_takes_the_configurations_way_of_sharing_and_names_another_that_fits(patchpad, tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(patchpad("configs", "2b-fixed1-never").out + "  parallel: ddp\n", encoding="utf-8")
+    options = ["cost", "--config", str(path), "--devices", "64", "--device-memory-gib", "40"]
+    said = " ".join(patchpad(*options).out.split())
+    assert "Training on 64 CUDA devices (ddp)" in said
+    assert "--train.parallel fsdp" in said
+    path.write_text(path.read_text(encoding="utf-8").replace("ddp", "hsdp") + "  shard_ranks: 8\n", encoding="utf-8")
+    assert "(hsdp, 8 for a copy)" in patchpad(*options).out
+    assert "(fsdp)" in patchpad(*options, "--parallel", "fsdp").out

@@ -30,9 +30,14 @@ def cost(
         float | None, Parameter(help="Of each device; default: 80 on CUDA, 16 on a CPU.")
     ] = None,
     parallel: Annotated[
-        Parallel, Parameter(help="ddp: a whole model on each device; fsdp: a shard; hsdp: a shard of a copy.")
-    ] = "auto",
-    shard_ranks: Annotated[int | None, Parameter(help="With hsdp: devices that share one copy.")] = None,
+        Parallel | None,
+        Parameter(
+            help="ddp: a whole model on each device; fsdp: a shard; hsdp: a shard of a copy; default: the config.s."
+        ),
+    ] = None,
+    shard_ranks: Annotated[
+        int | None, Parameter(help="With hsdp: devices that share one copy; default: the configuration's.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Parameters, FLOPs, caches, and the memory of training on one device or many; nothing is allocated."""
@@ -57,8 +62,8 @@ def cost(
         kind=device or ("cpu" if settings.train.device == "cpu" else "cuda"),
         count=devices,
         memory_gib=device_memory_gib,
-        parallel=parallel,
-        shard_ranks=shard_ranks,
+        parallel=parallel or settings.train.parallel,
+        shard_ranks=shard_ranks or settings.train.shard_ranks,
     )
     result["training_memory"] = describe_memory(settings, several, patches, scratchpads)
     if json:

@@ -165,6 +165,8 @@ def memory_lines(memory: dict[str, Any]) -> list[str]:
         return [*lines, f"Not even one row at a time fits; {needed} would."]
     keys = ("batch_rows", "accumulation_steps", "activation_checkpointing")
     options = " ".join(f"--train.{key} {str(settings[key]).lower()}" for key in keys)
+    if settings["parallel"] != memory["parallel"]:
+        options += f" --train.parallel {settings['parallel']}"
     changed = any(settings[key] != memory[key] for key in keys) or settings["parallel"] != memory["parallel"]
     if not memory["fits"] or (not one and changed):
         way = "" if one else f" ({settings['parallel']}, {settings['device_rows']} rows on a device)"

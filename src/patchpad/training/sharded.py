@@ -81,21 +81,22 @@ class ShardedRanks(Ranks):
         model.reshard()
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh, *, in_bf16: bool | None = None) -> None:
     """Shards a model in place: blocks and thin stacks each for themselves, then the rest of it.
 
-    On CUDA, the weights of blocks are put together in bf16, as autocast would round them for each product; gradients
+    In bf16, the weights of blocks are put together in bf16, as autocast would round them for each product; gradients
     are summed in fp32, and fp32 is what each rank keeps. The rest stays in fp32: LM heads, embeddings, the router.
 
     Args:
         model: on its device.
         mesh: of one axis, or of two for several copies.
+        in_bf16: None for whether the mesh is of CUDA devices.
     """
     # Of the model's nats, which are views; nothing is written into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-    on_cuda = mesh.device_type == "cuda"
+    in_bf16 = mesh.device_type == "cuda" if in_bf16 is None else in_bf16
     precision = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if on_cuda else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=torch.bfloat16 if in_bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     for part in shardable_parts(model):
         fully_shard(part, mesh=mesh, mp_policy=precision)
