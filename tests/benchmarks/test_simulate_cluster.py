@@ -1,9 +1,13 @@
 """A simulated rank: what it holds, what it tells the others, and that `patchpad cost` says the same."""
 
+import json
+
 import pytest
 import simulate_cluster
 from cluster_report import report
+from measuring import ROOT
 
+from patchpad.config import load_config
 from patchpad.cost import count_parameters
 
 LAYERS, RANKS = 2, 8
@@ -52,3 +56,12 @@ def test_the_report_says_that_it_is_simulated_and_holds_every_case(rows):
     assert said.startswith("**Simulated: nothing ran on a GPU")
     assert said.count(f"| {PRESET}") == 3 * len(rows)
     assert f"{2 * RANKS}, hsdp 2 x {RANKS}" in said
+
+
+def test_committed_results_are_of_the_preset_on_64_and_256_ranks():
+    (newest, *_) = sorted((ROOT / "benchmarks" / "results").glob("simulated-cluster_*.json"), reverse=True)
+    found = json.loads(newest.read_text(encoding="utf-8"))["rows"]
+    assert {(row["preset"], row["ranks"]) for row in found} >= {("2b-fixed16-entropy", ranks) for ranks in (64, 256)}
+    for row in found:
+        assert sum(row["peak_bytes"].values()) == pytest.approx(row["counted_peak_bytes"], rel=CLOSE)
+        assert row["rank_rows"] == load_config(row["preset"]).train.batch_rows
