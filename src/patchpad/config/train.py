@@ -190,8 +190,8 @@ class TrainConfig(Section):
     """Libraries that are told each line of metrics and each sample too: `tensorboard`, `wandb`, `trackio`."""
     sample_every: NotNegative = 0
     """Steps between samples of what the model writes, in `samples.jsonl` and for trackers; 0: none."""
-    sample_prompt: str = ""
-    """What samples go on with; empty: they begin a document."""
+    sample_prompt: str | None = None
+    """What samples go on with; null: they begin a document."""
     sample_bytes: Positive = 200
     """Most bytes of a sample."""
     compile: bool | None = None

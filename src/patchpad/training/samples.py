@@ -32,13 +32,13 @@ class Samples:
 
         The seed is that of the run, so that samples differ by what was learned alone. The model is left in eval mode.
         """
-        train = config.train
+        train, prompt = config.train, config.train.sample_prompt or ""
         model.eval()
-        completion = complete(model, train.sample_prompt, max_new_bytes=train.sample_bytes, seed=train.seed)
+        completion = complete(model, prompt, max_new_bytes=train.sample_bytes, seed=train.seed)
         line = {
             "step": step,
             "bytes_seen": bytes_seen,
-            "prompt": train.sample_prompt,
+            "prompt": prompt,
             "text": completion.text,
             "trunk_calls": completion.trunk_calls,
         }
@@ -50,7 +50,7 @@ class Samples:
             logger.warning("cannot write %s: %s", self.path, error)
             with suppress(OSError):
                 os.truncate(self.path, size)
-        return train.sample_prompt + completion.text
+        return prompt + completion.text
 
     def restore(self, step: int) -> None:
         """Removes the samples that were made after a step, and a line that was not written to its end."""
