@@ -36,8 +36,14 @@ def png_of(plot: str) -> bytes:
     require_png()
     import vl_convert
 
-    # It knows neither variables, nor media queries, nor the shorthand `font`.
+    return vl_convert.svg_to_png(flat(plot), scale=PIXELS_PER_UNIT)
+
+
+def flat(plot: str) -> str:
+    """Returns a standalone plot in its light colours, without what the library does not know.
+
+    Those are variables, media queries and the shorthand `font`.
+    """
     plot = re.sub(r"@media [^{]*\{[^{}]*\{[^{}]*\}\}", "", plot)
     plot = re.sub(r"var\((--plot-[a-z0-9]+)\)", lambda found: light_colours()[found[1]], plot)
-    plot = re.sub(r"\bfont:([0-9]+px)/1 ", r"font-size:\1;font-family:", plot)
-    return vl_convert.svg_to_png(plot, scale=PIXELS_PER_UNIT)
+    return re.sub(r"\bfont:([0-9]+px)/1 ", r"font-size:\1;font-family:", plot)
