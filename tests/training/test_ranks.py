@@ -19,10 +19,12 @@ MOST_NATS_APART = 1e-5
 """Of thresholds."""
 MANY_OPTIONS = {"accumulation_steps": 2, "batch_rows": 3, "threshold_spread": 0.5, "activation_checkpointing": True}
 """With four ranks, one has no row. The first steps are clipped."""
+SKIPS = {"max_skipped_steps": 20, "skip_norm_ratio": 1.2, "averaged_decay": 0.5}
+"""From the 17th step on, so that some of the last ones are skipped."""
 DEFAULT = [
     ("fixed", "entropy", {"parallel": "ddp", "batch_rows": 5}),
-    ("fixed", "entropy", {"parallel": "hsdp", "shard_ranks": 2, **MANY_OPTIONS}),
-    ("hnet", "entropy", {"parallel": "fsdp", **MANY_OPTIONS}),
+    ("fixed", "entropy", {"parallel": "hsdp", "shard_ranks": 2, **SKIPS, **MANY_OPTIONS}),
+    ("hnet", "entropy", {"parallel": "fsdp", "frozen": ("trunk", "routing"), "z_loss_weight": 1e-3, **MANY_OPTIONS}),
     ("entropy", "entropy", {"parallel": "ddp", **MANY_OPTIONS}),
 ]
 SLOW = [
@@ -48,7 +50,13 @@ def train(configs, data):
             seen.append(
                 {
                     "bits": [sums.bits_per_byte(sums.nats), sums.bits_per_byte(sums.head_nats)],
-                    "counts": [sums.num_bytes, sums.num_commits, sums.num_scratchpads, steps.bytes_seen],
+                    "counts": [
+                        sums.num_bytes,
+                        sums.num_commits,
+                        sums.num_scratchpads,
+                        steps.bytes_seen,
+                        steps.guard.num_skipped,
+                    ],
                     "norms": [readings.gradient_norm, *readings.part_gradient_norms.values()],
                     "nats": [readings.scratchpad_threshold_nats, readings.patch_threshold_nats],
                 }
@@ -70,6 +78,7 @@ def agree(found, expected):
 
 
 def check(cases, sizes, documents, tools):
+    """Compares ranks with one process, whose results are returned."""
     configs = [tools.config(trigger, patchifier, steps=STEPS, **options) for patchifier, trigger, options in cases]
     (one,) = run_ranks(1, train, configs, str(documents))
     for num_ranks in sizes:
@@ -80,10 +89,12 @@ def check(cases, sizes, documents, tools):
                 assert str(rank[case][:2]) == str(several[0][case][:2]), "ranks decide alike"
                 for weight, first in zip(rank[case][2], several[0][case][2], strict=True):
                     assert torch.equal(weight, first)
+    return one
 
 
 def test_ranks_see_what_one_process_sees(documents, tools):
-    check(DEFAULT, (4,), documents, tools)
+    one = check(DEFAULT, (4,), documents, tools)
+    assert 0 < one[1][0][-1]["counts"][-1] < 4, "some of the last steps are skipped"
 
 
 @pytest.mark.slow
