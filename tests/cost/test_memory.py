@@ -160,9 +160,9 @@ def test_fewest_devices_are_named_where_a_model_does_not_fit_the_given_ones():
     config = load_config("2b-fixed1-never")
     count = fewest_devices(config, gpu(12.0))
     assert count is not None
-    one_row_each = with_train(config, batch_rows=count, accumulation_steps=1)
-    assert fitted(one_row_each, gpu(12.0, count, parallel="fsdp")) is not None
-    assert fitted(with_train(config, batch_rows=count // 2, accumulation_steps=1), gpu(12.0, count // 2)) is None
+    assert fitted(config, gpu(12.0, count)) is not None
+    assert fitted(config, gpu(12.0, count // 2)) is None
+    assert fewest_devices(load_config("2b-fixed16-entropy"), gpu(40.0)) == 2  # one would do for steps of a single pass
     assert fewest_devices(config, gpu(0.1)) is None
 
 

@@ -111,10 +111,13 @@ def fewest_devices(
 
     Each makes passes of one row, with trunk blocks computed again, and holds a shard. Arguments are those of `fitted`.
     """
+    step_rows = config.train.batch_rows * config.train.accumulation_steps
     count = 1
     while count <= MOST_DEVICES:
         several = replace(devices, count=count, parallel="fsdp", shard_ranks=None)
-        train = replace(config.train, batch_rows=count, accumulation_steps=1, activation_checkpointing=True)
+        train = replace(
+            config.train, batch_rows=count, accumulation_steps=max(1, step_rows // count), activation_checkpointing=True
+        )
         found = plan(
             replace(config, train=train),
             several,
