@@ -217,7 +217,7 @@ class Trainer(TrainingSteps):
         """Last known state of the files that are read while the run goes on."""
         self.metrics = MetricsFile(out / manifest.METRICS)
         self.samples = Samples(out)
-        self.trackers = Trackers.of(config.train.trackers, out)
+        self.trackers = Trackers.of(config.train.trackers if self.parallel.is_main else (), out)
         self.saver = StepSaver(out, config.train, self.device, self.parallel.process_group_for_saving)
         self.line: dict[str, Any] = {}
         """The newest metrics, as they were last read."""
@@ -271,7 +271,7 @@ class Trainer(TrainingSteps):
                     if validates:
                         line |= self.validate()
                     line |= self.epochs()
-                    line |= usage(self.config, line, self.device)
+                    line |= usage(self.config, line, self.device, self.parallel.num_ranks)
                     line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
                     time_left.note(self.step)
                     self.metrics.add(line)
@@ -319,10 +319,12 @@ class Trainer(TrainingSteps):
             raise
 
     def sample(self) -> None:
-        """Lets the model write, for `samples.jsonl` and trackers."""
+        """Lets the model write on the main rank, for `samples.jsonl` and trackers."""
         self.guard.finish()
-        text = self.samples.add(self.model, self.config, step=self.step, bytes_seen=self.bytes_seen)
-        self.trackers.text("sample", text, self.step, self.config)
+        with self.parallel.whole(self.model):
+            if self.parallel.is_main:
+                text = self.samples.add(self.model, self.config, step=self.step, bytes_seen=self.bytes_seen)
+                self.trackers.text("sample", text, self.step, self.config)
 
     def save(self) -> None:
         """Saves a step folder, in the background where that is configured, and removes old ones.
@@ -397,7 +399,8 @@ class Trainer(TrainingSteps):
         self.step, self.bytes_seen = int(state["step"]), int(state["bytes_seen"])
         self.interval = StepSums(**state["interval"])
         self.metrics.restore(checkpoint.path)
-        self.samples.restore(self.step)
+        if self.parallel.is_main:
+            self.samples.restore(self.step)
         logger.info("resuming %s at step %d", self.out, self.step)
 
     def finish(self) -> None:
