@@ -38,14 +38,17 @@ def test_release_in_half_precision_is_half_as_large_and_loads_as_it_was_returned
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
 
 
-def test_calibration_goes_along_with_the_weights_that_it_was_measured_on(tmp_path, text, tools):
-    run = trainer.train(tools.config(steps=2), data=text, out=tmp_path / "run", progress=tools.Hook()).path
+def test_calibration_goes_along_with_the_weights_that_it_was_measured_on(tmp_path, finished, text, tools):
+    config = tools.config(steps=2)
+    run = trainer.train(config, data=text, out=tmp_path / "run", init_from=finished, progress=tools.Hook()).path
     table = Calibration(rows=(dict.fromkeys(ROW_KEYS, 0.5),), text_sha256="x")
     for folder in (run, *list_steps(run)):
         store_calibration(folder, table)
         assert load(folder).calibration == table
     assert release(run, tmp_path / "same").calibration == table
     assert load(tmp_path / "same").calibration == table
+    assert str(finished) in (run / "config.json").read_text()
+    assert str(finished) not in (tmp_path / "same" / "config.json").read_text(), "a path of this machine"
     assert release(run, tmp_path / "half", dtype=torch.float16).calibration is None
     assert load(tmp_path / "half").calibration is None
 

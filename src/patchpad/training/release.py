@@ -22,7 +22,7 @@ from patchpad.training.metrics import METRICS
 def release(
     source: str | Path, out: str | Path, *, averaged: bool = False, dtype: torch.dtype = torch.float32
 ) -> LanguageModel:
-    """Writes the model of a run or a step folder into a new folder, for inference only, without paths of its text.
+    """Writes the model of a run or a step folder into a new folder, for inference only, without paths of this machine.
 
     Args:
         source: RUN or RUN/checkpoints/step-N.
@@ -46,7 +46,8 @@ def release(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
-    save(model, replace(checkpoint.config, data=DataConfig()), out, dtype=dtype)
+    config = checkpoint.config
+    save(model, replace(config, data=DataConfig(), train=replace(config.train, init_from=None)), out, dtype=dtype)
     return model
 
 
