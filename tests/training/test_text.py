@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from patchpad.config import DataConfig
-from patchpad.data import Corpus, file_reading, open_corpus
+from patchpad.config import DataConfig, TextConfig
+from patchpad.data import Corpus, file_reading, open_corpus, prepare
+from patchpad.data.items import absolute_paths
 from patchpad.errors import ConfigError, DataError, TrainingInterrupted
 from patchpad.training import text as text_module
 from patchpad.training import trainer
 from patchpad.training.run_folder import glob_matches, require_outside
-from patchpad.training.text import RunText, absolute_paths
+from patchpad.training.text import RunText
 
 
 def data_of(paths, validation_paths=()):
@@ -306,3 +307,13 @@ def test_large_text_with_other_times_is_taken_for_the_same_by_its_samples_and_th
     (texts / "a.txt").write_text("b.txt " * 30)
     with pytest.raises(DataError, match=r"the text has changed since the run began: .*a\.txt"):
         opened([texts]).require_same(facts)
+
+
+def test_a_run_trains_on_a_prepared_corpus_and_goes_on(tmp_path, text, tools):
+    prepare.prepare(TextConfig(paths=(str(text),)), tmp_path / "corpus", shard_bytes=500)
+    runs = {}
+    for name, data in (("plain", text), ("prepared", tmp_path / "corpus")):
+        run = trainer.train(tools.config(steps=3), data=data, out=tmp_path / name, progress=tools.Hook())
+        lines = (Path(run.path) / "metrics.jsonl").read_text().splitlines()
+        runs[name] = [[json.loads(line).get(key) for key in ("train/bpb", "val/bpb")] for line in lines]
+    assert runs["plain"] == runs["prepared"]

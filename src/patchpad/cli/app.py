@@ -15,6 +15,7 @@ from patchpad.version import __version__
 COMMANDS = {
     "quickstart": "train, evaluate and sample a small model on bundled text, in five minutes on a laptop",
     "train": "train a model on your own text, or resume a run",
+    "prepare": "turn texts of any format into a corpus that opens at once and stays on the disk",
     "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
     "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
     "evaluate": "bits per byte and compute at each threshold",

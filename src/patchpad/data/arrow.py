@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from patchpad.data.corpus import Corpus
+from patchpad.data.corpus import Corpus, record_names
 from patchpad.data.documents import FileDocuments, PackedDocuments
 from patchpad.data.open_files import OpenedFile
-from patchpad.data.records import COMPLETION, PROMPT, BadRecord, Gatherer, LeftOut, document_of, record_names
+from patchpad.data.records import COMPLETION, PROMPT, BadRecord, Gatherer, LeftOut, document_of
 from patchpad.errors import DataError, MissingExtraError
 
 PARQUET_ROWS = 4096

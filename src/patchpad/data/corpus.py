@@ -38,6 +38,11 @@ class Names(Sequence[str]):
         return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
 
 
+def record_names(file: str, numbers: Sequence[int] | np.ndarray) -> Names:
+    """Returns the names of documents that are records of a file: its path and their numbers, counted from 1."""
+    return Names(len(numbers), lambda index: f"{file}:{numbers[index]}")
+
+
 class Corpus:
     """Documents as arrays of uint8, none of them empty.
 

@@ -274,7 +274,9 @@ class DocumentView(Documents):
 
     def digest(self, index: int) -> int:
         """Returns 64 bits of the SHA-256 of a document."""
-        return self.documents.digest(int(self.indices[index])) if self.is_of_whole_documents else super().digest(index)
+        original = int(self.indices[index])
+        is_whole = self.lengths[index] == self.documents.lengths[original]
+        return self.documents.digest(original) if is_whole else super().digest(index)
 
     def read(self, index: int, begin: int, end: int) -> np.ndarray:
         """Returns a part of a document."""

@@ -13,8 +13,9 @@ from patchpad.data.arrow import arrow_parts, parquet_parts
 from patchpad.data.corpus import Corpus
 from patchpad.data.documents import FileDocuments
 from patchpad.data.file_search import Found, find_files
-from patchpad.data.folders import dataset_files, measured_part
+from patchpad.data.folders import dataset_files, is_prepared_part, measured_part
 from patchpad.data.open_files import OpenedFile
+from patchpad.data.prepared import open_part
 from patchpad.data.records import BadRecord, Gatherer, LeftOut, json_document
 from patchpad.data.remote import open_url
 from patchpad.data.unpacking import PACKED, UNREADABLE, unpacked
@@ -91,6 +92,9 @@ class FileReader:
             raise _unreadable(item, error) from error
 
     def _folder(self, folder: Path) -> Iterator[Corpus]:
+        if is_prepared_part(folder):
+            yield open_part(folder)
+            return
         for file in dataset_files(folder):
             yield from self.parts(file)
 

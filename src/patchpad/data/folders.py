@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -13,26 +12,29 @@ DATASET, SPLITS = "state.json", "dataset_dict.json"
 MANIFEST, MANIFEST_FORMAT = "manifest.json", "patchpad corpus"
 """File by which a prepared corpus is recognised, and what it says of its format."""
 TRAINING, VALIDATION = "training", "validation"
-"""Folders of a prepared corpus."""
+"""Folders of the parts of a prepared corpus."""
+BEGINS = "begins.npy"
+"""File that every part of a prepared corpus has."""
+WORK = "unfinished"
+"""Folder of what a prepared corpus is made from; gone when it is whole."""
+UNFINISHED = f"{WORK}/plan.json"
+SHARDS = "shards"
+"""Folder of a prepared corpus with the bytes of all its parts."""
 Part = Literal["training", "validation"]
 SPLIT_NAMES: dict[Part, tuple[str, ...]] = {"training": ("train",), "validation": ("validation", "test")}
 """Splits of a saved dataset that are taken for a part; the first that is there."""
 
 
-def is_whole(folder: Path, names: Iterable[str] | None = None) -> bool:
-    """Whether a folder is a text as a whole, which is not looked into for files.
-
-    Args:
-        folder: to look at.
-        names: in it, if they are known.
-    """
-    if names is not None and not {DATASET, SPLITS, MANIFEST} & set(names):
-        return False
-    return any((folder / name).is_file() for name in (DATASET, SPLITS)) or is_prepared(folder)
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is a text as a whole, which is not looked into for files."""
+    markers = (DATASET, SPLITS, UNFINISHED)
+    return any((folder / name).is_file() for name in markers) or is_prepared(folder)
 
 
 def is_prepared(folder: Path) -> bool:
     """Whether a folder is a prepared corpus, parts and all."""
+    if (folder / TRAINING / BEGINS).is_file():
+        return True
     try:
         with open(folder / MANIFEST, encoding="utf-8") as file:
             start = file.read(100)
@@ -55,8 +57,13 @@ def part_of(folder: Path, part: Part) -> Path | None:
     """Returns the folder of a part of a text that is a folder; None where it has no such part.
 
     Raises:
-        DataError: its splits have other names.
+        DataError: its splits have other names, or it is a corpus that is not whole.
     """
+    if (folder / UNFINISHED).is_file():
+        raise DataError(
+            f"{folder} is not whole: its preparation was stopped",
+            hint="Give the same command again, `patchpad prepare`: it goes on where it was.",
+        )
     if is_prepared(folder):
         return folder / part if (folder / part).is_dir() else None
     if not (folder / SPLITS).is_file():
@@ -106,4 +113,5 @@ def files_behind(item: Path) -> list[Path]:
     """Returns the files of which a text consists: itself, or what lies in its folder."""
     if not item.is_dir():
         return [item]
-    return sorted(path for path in item.iterdir() if path.is_file())
+    folders = [item, item.parent / SHARDS] if is_prepared_part(item) else [item]
+    return sorted(path for folder in folders for path in folder.iterdir() if path.is_file())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from patchpad.data.corpus import Corpus, Names
+from patchpad.data.corpus import Corpus, record_names
 from patchpad.data.documents import PackedDocuments
 from patchpad.errors import DataError
 from patchpad.text import encode_text
@@ -149,8 +149,3 @@ class Gatherer:
             prompts if prompts.any() else None,
         )
         self._content, self._lengths, self._numbers, self._prompts = bytearray(), [], [], []
-
-
-def record_names(file: str, numbers: np.ndarray) -> Names:
-    """Returns the names of documents that are records of a file: its path and their numbers, counted from 1."""
-    return Names(len(numbers), lambda index: f"{file}:{numbers[index]}")

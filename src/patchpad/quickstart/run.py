@@ -12,6 +12,7 @@ from patchpad.config import Config, DataConfig, ModelConfig, TrainConfig
 from patchpad.cost import count_parameters
 from patchpad.data import cut_windows
 from patchpad.data.bundled_text import bundled_novels
+from patchpad.data.items import absolute_paths
 from patchpad.errors import ConfigError, RunInUseError
 from patchpad.evaluation.calibrate import calibration_of
 from patchpad.quickstart.measuring import EVALUATED_BYTES, SecondsLeft, measure, sample
@@ -31,7 +32,7 @@ from patchpad.training.budget import ClockBudget
 from patchpad.training.progress import Progress
 from patchpad.training.release import store_calibration
 from patchpad.training.run_folder import require_one_process
-from patchpad.training.text import RunText, absolute_paths
+from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, new_run
 
 logger = logging.getLogger(__name__)

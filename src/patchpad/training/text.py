@@ -2,22 +2,15 @@
 
 import logging
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from patchpad.config import DataConfig, TextConfig
-from patchpad.data import Corpus, TextSource, split_corpus
+from patchpad.data import Corpus, TextSource
 from patchpad.data.file_reading import FileReader
-from patchpad.data.file_search import Found, require_path
-from patchpad.data.folders import Part, files_behind, part_of
-from patchpad.data.remote import is_url, state_of_url
-from patchpad.data.split import first_equals, is_in
+from patchpad.data.items import FileState, TextItems, absolute_paths, divide, without_held_out
 from patchpad.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +18,6 @@ logger = logging.getLogger(__name__)
 Text = TypeVar("Text", bound=TextConfig)
 LARGEST_READ_WHOLE = 1 << 28
 """Larger texts are told apart by their sizes and by samples of their bytes: see `Corpus.fingerprint`."""
-FileState = tuple[int, int, int]
-"""Size in bytes, time of the last change of the content, and of anything about the file, both in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +44,12 @@ class RunText:
         if data.sources:
             return _open_mixture(data)
         reader = FileReader(data)
-        items = _find(reader)
-        states = file_states(file for item in items.all for file in files_of(item))
-        corpora = [_read(reader, items.training)] if items.training else []
-        held_out = [_read(reader, items.held_out)] if items.held_out else []
-        if items.undivided:
-            training, validation = split_corpus(_read(reader, items.undivided), data.validation_fraction)
-            corpora, held_out = [*corpora, training], [*held_out, validation]
-        corpus, validation = Corpus.join(corpora), Corpus.join(held_out)
-        if items.held_out:
-            corpus = _without_equals(corpus, validation, data)
+        items = TextItems.find(reader)
+        states = items.states
+        division = divide(data, {role: reader.corpus(found) for role, found in items.by_role.items()})
+        assert division.validation is not None
         reader.left_out.report()
-        return cls(data=data, training=corpus, validation=validation, file_states=states)
+        return cls(data=data, training=division.training, validation=division.validation, file_states=states)
 
     @property
     def mixture(self) -> list[TextSource]:
@@ -145,23 +130,12 @@ def _with_absolute_paths(text: Text) -> Text:
     return replace(text, paths=absolute_paths(text.paths), validation_paths=absolute_paths(text.validation_paths))
 
 
-def absolute_paths(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """Makes paths independent of the working folder.
-
-    Raises:
-        DataError: an empty path, which would be the working folder.
-    """
-    for path in paths:
-        require_path(path)
-    return tuple(str(path) if is_url(path) else str(Path(path).absolute()) for path in paths)
-
-
 def _open_mixture(data: DataConfig) -> RunText:
     """Opens the texts of a mixture; what one of them holds out is trained on in none."""
     opened = {name: RunText.open(source.alone) for name, source in data.sources.items()}
     validation = Corpus.join([text.validation for text in opened.values()])
     sources = {
-        name: replace(text, training=_without_equals(text.training, validation, text.data))
+        name: replace(text, training=without_held_out(text.training, validation, text.data))
         for name, text in opened.items()
     }
     return RunText(
@@ -171,118 +145,3 @@ def _open_mixture(data: DataConfig) -> RunText:
         file_states={file: state for text in sources.values() for file, state in text.file_states.items()},
         sources=sources,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Items:
-    """What a text is made of."""
-
-    training: list[Found]
-    held_out: list[Found]
-    undivided: list[Found]
-    """Of which a part is to be held out."""
-
-    @property
-    def all(self) -> list[Found]:
-        return [*self.training, *self.held_out, *self.undivided]
-
-
-def _find(reader: FileReader) -> _Items:
-    """Finds what is trained on, and what is held out: what is given for that, or parts of folders that have them."""
-    data = reader.data
-    found = {
-        resolved: (_part(item, "training") or item, _part(item, "validation"))
-        for resolved, item in reader.find(data.paths).items()
-    }
-    if not data.validation_paths:
-        divided = [(training, held_out) for training, held_out in found.values() if held_out is not None]
-        undivided = [training for training, held_out in found.values() if held_out is None]
-        return _Items(
-            training=[training for training, _ in divided],
-            held_out=[held_out for _, held_out in divided],
-            undivided=undivided,
-        )
-    held_out = [_part(item, "validation") or item for item in reader.find(data.validation_paths).values()]
-    held_out_identities = {_identity(item) for item in held_out}
-    left = [
-        training
-        for resolved, (training, _) in found.items()
-        if held_out_identities.isdisjoint((_identity(resolved), _identity(training)))
-    ]
-    if not left:
-        raise _all_held_out(data)
-    if len(left) < len(found):
-        logger.warning("%d file(s) are held out and therefore not trained on", len(found) - len(left))
-    return _Items(training=left, held_out=held_out, undivided=[])
-
-
-def _part(item: Found, part: Part) -> Path | None:
-    return part_of(item, part) if isinstance(item, Path) and item.is_dir() else None
-
-
-def _read(reader: FileReader, items: list[Found]) -> Corpus:
-    corpus = reader.corpus(items)
-    return without_duplicates(corpus) if reader.data.remove_duplicates else corpus
-
-
-def _identity(file: Found) -> tuple[object, ...]:
-    """Returns what is equal for two names of one file alone: links, hard links, other case.
-
-    Size and time are there for file systems that give one number to several files.
-    """
-    try:
-        status = os.stat(file)
-    except OSError:
-        return (file,)
-    if not status.st_ino:
-        return (file,)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _without_equals(training: Corpus, held_out: Corpus, data: TextConfig) -> Corpus:
-    """Leaves documents out that are held out too, byte for byte, under another name or in another file."""
-    is_equal = is_in(training.documents, held_out.documents)
-    if is_equal.all():
-        raise _all_held_out(data)
-    if not is_equal.any():
-        return training
-    logger.warning(
-        "%d document(s) equal held-out ones, byte for byte, and are therefore not trained on", is_equal.sum()
-    )
-    return training.select(np.flatnonzero(~is_equal))
-
-
-def without_duplicates(corpus: Corpus) -> Corpus:
-    """Leaves documents out that equal an earlier one, byte for byte, and logs how many."""
-    is_first = first_equals(corpus.documents) == np.arange(len(corpus.documents))
-    if is_first.all():
-        return corpus
-    logger.warning("%d document(s) equal earlier ones, byte for byte, and are left out", (~is_first).sum())
-    return corpus.select(np.flatnonzero(is_first))
-
-
-def _all_held_out(data: TextConfig) -> DataError:
-    return DataError(
-        f"all text of {', '.join(data.paths)} is held out, so that none is left to train on",
-        hint="Give other files to train on, or leave data.validation_paths out: a part is held out then.",
-    )
-
-
-def files_of(item: Found) -> list[str]:
-    """Returns the files of which an item of a text consists."""
-    return [str(file) for file in files_behind(item)] if isinstance(item, Path) else [item]
-
-
-def file_states(paths: Iterable[str]) -> dict[str, FileState | None]:
-    """Returns size and times of files; None for one that is gone."""
-    states: dict[str, FileState | None] = {}
-    for path in paths:
-        if is_url(path):
-            states[path] = state_of_url(path)
-            continue
-        try:
-            status = os.stat(path)
-            states[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        except OSError:
-            states[path] = None
-    return states

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from patchpad.config import Config
+from patchpad.data.items import FileState, file_states
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
 from patchpad.files import strict_json
@@ -37,7 +38,7 @@ from patchpad.training.starting import start_parallel
 from patchpad.training.step_folders import StepContent, remove_unfinished_steps
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
-from patchpad.training.text import FileState, RunText, file_states, with_absolute_paths
+from patchpad.training.text import RunText, with_absolute_paths
 from patchpad.training.threshold_schedule import ThresholdSchedule
 from patchpad.training.tracking import Trackers, require_trackers
 from patchpad.training.usage import usage
