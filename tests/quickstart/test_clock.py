@@ -79,7 +79,7 @@ def run_by(tmp_path, monkeypatch):
 
         def slow_validation(self):
             clock.work(VALIDATION_STEPS)
-            return 5.0
+            return {"val/bpb": 5.0}
 
         scores = measuring.eligible_scores
         monkeypatch.setattr(Trainer, "train_step", slow_step)
