@@ -199,6 +199,21 @@ def test_calibrating_again_replaces_the_table(patchpad, run, text):
     assert package.load(run).calibration.rows[0]["num_bytes"] == second["rows"][0]["num_bytes"]
 
 
+def test_release_writes_a_folder_that_the_other_commands_take(patchpad, fails, finished, text, tmp_path):
+    called = patchpad("release", finished, "--out", tmp_path / "half", "--dtype", "bfloat16")
+    assert called.code == 0, called.err
+    first, second = called.out.splitlines()
+    assert first.startswith(f"{tmp_path / 'half'}: ")
+    assert second == f"Next: patchpad calibrate {tmp_path / 'half'} --data PATH"
+    assert patchpad("calibrate", tmp_path / "half", "--data", text).code == 0
+    again = strict(patchpad("release", tmp_path / "half", "--out", tmp_path / "whole", "--json"))
+    assert again["folder"] == str(tmp_path / "whole")
+    assert again["calibrated"] is True
+    assert patchpad("generate", tmp_path / "whole", "--prompt", "the", "--max-new-bytes", "3").code == 0
+    assert "has no averaged weights" in fails(1, "release", finished, "--out", tmp_path / "none", "--averaged")
+    assert "is not an empty folder" in fails(1, "release", finished, "--out", tmp_path)
+
+
 def test_generate_as_json_has_the_keys_promised(patchpad, finished):
     prompts = ["--prompt", "the ", "--prompt", "größer", "--prompt", ""]
     called = patchpad("generate", finished, *prompts, "--max-new-bytes", "9", "--json")

@@ -125,7 +125,8 @@ class _HostCopies:
         here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         buffer = self.buffers.get(key)
         if buffer is None:
-            buffer = self.buffers[key] = torch.empty_like(here, device="cpu", pin_memory=self.is_pinned)
+            buffer = torch.empty(here.shape, dtype=here.dtype, device="cpu", pin_memory=self.is_pinned)
+            self.buffers[key] = buffer
         buffer.copy_(here, non_blocking=self.is_pinned)
         # `DTensor.from_local` would move it to the device of the mesh.
         return DTensor(buffer, tensor._spec, requires_grad=False) if isinstance(tensor, DTensor) else buffer

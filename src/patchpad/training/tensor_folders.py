@@ -42,6 +42,7 @@ def save_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGro
 
     _expect_no_group()
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer.per_thread_copy_ahead = 0  # else, where there is CUDA, it waits for streams of training
     try:
         save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
     except CheckpointException as error:
