@@ -17,6 +17,7 @@ from patchpad.data.documents import (
     PackedDocuments,
 )
 from patchpad.data.open_files import OpenedFile
+from patchpad.errors import DataError
 
 TEXTS = [b"one", b"zwei und mehr", b"3", b"the fourth", b"one"]
 
@@ -115,3 +116,10 @@ def test_joined_corpora_keep_names_and_prompts(sizes):
     expected = [size if number % 2 else 0 for number, part in enumerate(sizes) for size in part]
     assert (whole.prompt_bytes is None) == (len(sizes) == 1)
     assert whole.prompt_bytes is None or whole.prompt_bytes.tolist() == expected
+
+
+def test_document_that_begins_outside_of_its_files_is_an_error(tmp_path):
+    found = in_files(tmp_path)
+    found.begins[1] = 1 << 56
+    with pytest.raises(DataError, match="document 1 begins at byte 72057594037927936 of 34"):
+        found.read(1, 0, 1)

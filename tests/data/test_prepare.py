@@ -100,7 +100,6 @@ def test_a_stopped_preparation_goes_on_where_it_was_and_is_begun_anew_for_other_
         prepared.read_manifest(out)
     with pytest.raises(DataError, match="is not whole"):
         open_corpus(out)
-    (out / "shards" / ".half.tmp").unlink()
     assert made(texts, out) == expected
     assert sorted(calls) == [0, 1, 2, 2, 3], "what was done is not done again"
     assert content(out) == content(tmp_path / "expected")
@@ -152,7 +151,8 @@ def test_a_shard_that_shrank_grew_or_has_gone_is_an_error_at_opening_and_a_chang
     if "json" in name:
         return
     file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    RunText.open(DataConfig(paths=(str(tmp_path / "corpus"),)))
+    if "shards" in name:
+        RunText.open(DataConfig(paths=(str(tmp_path / "corpus"),)))
     with pytest.raises(DataError, match="has changed: its SHA-256"):
         prepared.verify(tmp_path / "corpus")
     file.unlink()

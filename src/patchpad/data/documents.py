@@ -184,6 +184,11 @@ class FileDocuments(Documents):
     def _place(self, index: int) -> tuple[OpenedFile, int]:
         """Returns the file of a document, and the place of its first byte there."""
         begin = int(self.begins[index])
+        if not 0 <= begin < self.ends_of_files[-1]:
+            raise DataError(
+                f"document {index} begins at byte {begin} of {self.ends_of_files[-1]} in {self.opened[0].path} and others",
+                hint="What says where documents lie is damaged: compare checksums, patchpad prepare --verify CORPUS.",
+            )
         number = bisect_right(self.ends_of_files, begin)
         return self.opened[number], begin - (self.ends_of_files[number - 1] if number else 0)
 

@@ -148,6 +148,8 @@ def _begin(out: Path, plan: str) -> None:
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
     work.mkdir(exist_ok=True)
     (out / SHARDS).mkdir(exist_ok=True)
+    for left_over in (*(out / SHARDS).glob(".*.tmp"), *work.glob(".*.tmp*")):  # of processes that were killed
+        left_over.unlink(missing_ok=True)
     write_atomically(out / UNFINISHED, plan)
 
 
