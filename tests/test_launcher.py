@@ -25,8 +25,8 @@ def test_torchrun_gives_ranks_and_their_node():
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": " "}, {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}],
-    ids=["none", "torchrun of one", "empty", "a batch script of SLURM"],
+    [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "one"}, {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}],
+    ids=["none", "torchrun of one", "not a number", "a batch script of SLURM"],
 )
 def test_a_process_without_others_is_alone(variables):
     assert launched_place(variables) == ALONE
@@ -53,7 +53,7 @@ def test_first_host_of_a_list_of_slurm(hosts, first):
     ("variables", "message"),
     [
         ({"WORLD_SIZE": "2"}, "RANK is '' though a launcher has started several processes"),
-        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "4", "RANK": "first"}, "RANK is 'first'"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 of WORLD_SIZE 2"),
     ],
 )

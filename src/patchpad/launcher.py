@@ -42,7 +42,8 @@ def launched_place(environment: Mapping[str, str] = os.environ) -> Place:
     Raises:
         ConfigError: variables of a launcher that are missing or contradict each other.
     """
-    if environment.get("WORLD_SIZE", "").strip():
+    size = environment.get("WORLD_SIZE", "").strip()
+    if size.isdecimal() and int(size) > 1:
         return _of_variables(
             environment, rank="RANK", size="WORLD_SIZE", local_rank="LOCAL_RANK", local_size="LOCAL_WORLD_SIZE"
         )
@@ -51,10 +52,22 @@ def launched_place(environment: Mapping[str, str] = os.environ) -> Place:
     return ALONE
 
 
+def require_one_process() -> None:
+    """Refuses several processes that a launcher started, for what each of them would do alone.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    size = launched_place().num_ranks
+    if size > 1:
+        raise ConfigError(
+            f"a launcher such as torchrun or srun started {size} processes; allowed: one",
+            hint="Start this command without it: `patchpad train` alone shares its work.",
+        )
+
+
 def _of_variables(environment: Mapping[str, str], *, rank: str, size: str, local_rank: str, local_size: str) -> Place:
     num_ranks = _number(environment, size)
-    if num_ranks <= 1:
-        return ALONE
     number = _number(environment, rank)
     place = Place(
         rank=number,

@@ -1,5 +1,6 @@
 """Entry point: finds the command, prints errors in two lines, sets the exit code. Imports no torch."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from cyclopts import App
 
 from patchpad.cli.openmp import adapt_openmp
 from patchpad.cli.streams import flush_or_drop, help_width, prepare_streams, print_error
-from patchpad.errors import PatchpadError
+from patchpad.errors import OtherRankError, PatchpadError
+from patchpad.launcher import launched_place, require_one_process
 from patchpad.version import __version__
 
 COMMANDS = {
@@ -74,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams(is_quiet="--quiet" in switches)
     code = 0
     try:
+        if launched_place().rank:
+            logging.getLogger("patchpad").setLevel(logging.WARNING)
+        if tokens[:1] != ["train"]:
+            require_one_process()
         adapt_openmp(tokens)
         with_help = not tokens or not {"--help", "-h"}.isdisjoint(tokens)
         app = build_app(tokens[0] if tokens else "", with_help=with_help)
@@ -83,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print_keys(app.console)
         sys.stdout.flush()
+    except OtherRankError as error:
+        code = error.exit_code
+        if debug:
+            traceback.print_exception(error)
     except PatchpadError as error:
         code = _report(error, debug, error.message, error.hint, error.exit_code)
     except cyclopts.CycloptsError as error:

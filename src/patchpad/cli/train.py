@@ -1,5 +1,7 @@
 """`patchpad train`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +11,9 @@ from patchpad.cli.options import Json
 from patchpad.cli.streams import print_json, print_text, refuse_stdin
 from patchpad.config import Config, ModelConfig, load_config
 from patchpad.config.model import NATS_TRIGGERS
-from patchpad.errors import ConfigError, near_matches, quoted
+from patchpad.errors import ConfigError, OtherRankError, PatchpadError, near_matches, quoted
 from patchpad.files import strict_json
+from patchpad.launcher import Place, launched_place
 
 if TYPE_CHECKING:
     from patchpad.training.init_from import Source
@@ -49,15 +52,19 @@ def train(
 
     Any key of the configuration can be set: --train.steps 2000 --model.patchifier.kind spacebyte. All keys are below.
 
-    Ctrl-C saves and says how to go on.
+    Ctrl-C saves and says how to go on. Several ranks: torchrun --nproc-per-node N -m patchpad train ...
     """
-    overrides = parse_fields(fields)
+    place = launched_place()
     settings = source = None
-    refuse_stdin(data)
-    if resume is None:
-        settings, source = new_settings(config, overrides, data, out, init_from, device)
-    elif config or data or out or init_from or overrides or device:
-        raise ConfigError("--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out.")
+    with told_once(place):
+        overrides = parse_fields(fields)
+        refuse_stdin(data)
+        if resume is None:
+            settings, source = new_settings(config, overrides, data, out, init_from, device)
+        elif config or data or out or init_from or overrides or device:
+            raise ConfigError(
+                "--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out."
+            )
 
     from patchpad.training import trainer
     from patchpad.training.metrics import read_metrics
@@ -70,6 +77,8 @@ def train(
         else:
             assert out is not None
             run = trainer.train(settings, data=data or None, out=out, init_from=source, progress=progress)
+    if not place.is_main:
+        return
     last = read_metrics(run.path)[-1]
     if json:
         print_json({"run": str(run.path), **last})
@@ -80,6 +89,17 @@ def train(
         command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
         shown = quoted(run.path)
         print_text(f"Next: patchpad {command} {shown} --data PATH, or patchpad generate {shown} --prompt TEXT")
+
+
+@contextmanager
+def told_once(place: Place) -> Iterator[None]:
+    """Lets one rank of each node say what is wrong with the options, which all of them have alike."""
+    try:
+        yield
+    except PatchpadError as error:
+        if place.local_rank:
+            raise OtherRankError(error.message, exit_code=error.exit_code) from error
+        raise
 
 
 def new_settings(

@@ -195,8 +195,24 @@ class TrainingBatches:
         return PackedRows(documents=self._documents, bounds=bounds, ends=ends)
 
 
-def evaluation_batches(windows: Windows, *, row_positions: int, batch_rows: int) -> Iterator[Batch]:
-    """Yields every window once, in document order, packed into rows."""
+def padding_batch(width: int) -> Batch:
+    """Returns one row of padding: what a rank runs that has no rows, where a pass takes all ranks."""
+    return Batch.of(torch.full((1, width), PADDING), torch.full((1, width), IGNORED_TARGET))
+
+
+def evaluation_batches(
+    windows: Windows, *, row_positions: int, batch_rows: int, rank: int = 0, num_ranks: int = 1
+) -> Iterator[Batch]:
+    """Yields every window once, in document order, packed into rows.
+
+    Args:
+        windows: to read.
+        row_positions: that a row may take at most.
+        batch_rows: of a batch.
+        rank: gets every `num_ranks`-th batch, and one of padding where others get one more.
+        num_ranks: that share the batches.
+    """
+    number = 0
     most_windows = max(WINDOWS_AT_ONCE, (batch_rows + 1) * row_positions)
     first = 0
     while first < len(windows):
@@ -212,5 +228,9 @@ def evaluation_batches(windows: Windows, *, row_positions: int, batch_rows: int)
                 bounds=bounds.select(np.arange(begin, batch_ends[-1])),
                 ends=batch_ends - begin,
             )
-            yield packed.batch(range(len(batch_ends)), packed.width)
+            if number % num_ranks == rank:
+                yield packed.batch(range(len(batch_ends)), packed.width)
+            number += 1
         first += int(ends[-1])
+    if 0 < number % num_ranks <= rank:
+        yield padding_batch(row_positions)

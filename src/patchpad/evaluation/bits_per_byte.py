@@ -3,12 +3,13 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from patchpad.cost import cost
 from patchpad.data import Batch, Corpus, Windows, cut_windows, evaluation_batches, open_corpus
@@ -53,6 +54,18 @@ class Point:
     def to_dict(self) -> dict[str, Any]:
         """Returns the keys of `patchpad evaluate --json`."""
         return asdict(self)
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """Processes that share a measurement; see `patchpad.training.parallel`."""
+
+    rank: int
+    num_ranks: int
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Returns the sum of a tensor over all ranks."""
+        ...
 
 
 @dataclass
@@ -117,6 +130,7 @@ def evaluate(
     scratchpad_threshold_nats: ThresholdLike = None,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
     overlap_bytes: int = 0,
+    ranks: Ranks | None = None,
 ) -> list[Point]:
     """Measures bits per byte at each threshold, every byte of the chosen windows counted once.
 
@@ -127,6 +141,7 @@ def evaluate(
         limit_bytes: about how many bytes to use, in windows spread over all documents; 0 for all.
         overlap_bytes: bytes of context that each further window of a document repeats without counting them; what they
             cost is in `flops_per_byte`.
+        ranks: that share the windows, in training; None for one process.
 
     Returns:
         One point per threshold, in the given order.
@@ -146,7 +161,7 @@ def evaluate(
         thresholds = _thresholds(scratchpad_threshold_nats)
         given = list(thresholds)
     return [
-        _tally(model, windows, threshold).point(model, recorded, windows)
+        _tally(model, windows, threshold, ranks).point(model, recorded, windows)
         for threshold, recorded in zip(given, thresholds, strict=True)
     ]
 
@@ -202,6 +217,7 @@ def predictions(
     *,
     batch_rows: int | None = None,
     null_context: bool = False,
+    ranks: Ranks | None = None,
 ) -> Iterator[tuple[Batch, Predicted]]:
     """Runs a model over windows, in eval mode and without gradients.
 
@@ -211,10 +227,13 @@ def predictions(
         threshold: one scratchpad threshold in nats; None for the stored one.
         batch_rows: rows of a pass; default: as many as ROW_BATCH_BYTES hold.
         null_context: for the patch model alone: no byte reads the trunk; see `ByteLM.forward`.
+        ranks: that share the windows: this one gets as many passes as the others. It has to check by itself, together
+            with them, whether what it gets is finite.
 
     Raises:
         TrainingError: the model predicts nan or inf.
     """
+    shares = {} if ranks is None else {"rank": ranks.rank, "num_ranks": ranks.num_ranks}
     row_positions = model.config.context_bytes + 1
     rows = batch_rows or max(1, ROW_BATCH_BYTES // row_positions)
     decisions = model.decisions(threshold, batch=1)
@@ -222,26 +241,35 @@ def predictions(
     predict = model.predict_targets_without_trunk if null_context else model.predict_targets
     model.eval()
     try:
-        for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=rows):
+        for batch in evaluation_batches(windows, row_positions=row_positions, batch_rows=rows, **shares):
             batch = batch.to(model.device)
             # Inside: as a decorator of a generator, no_grad does nothing under the hook that checks shapes in tests.
             with torch.no_grad(), autocast(model.device):
                 predicted = predict(batch.byte_ids, batch.targets, decisions)
-            if not bool(torch.where(batch.is_byte, predicted.nats, 0).isfinite().all()):
-                raise TrainingError(
-                    "the model predicts nan or inf in place of probabilities; its weights, or what they compute, are "
-                    "not finite",
-                    hint="Use an earlier checkpoint of the run: training had probably diverged.",
-                )
+            if ranks is None and not bool(torch.where(batch.is_byte, predicted.nats, 0).isfinite().all()):
+                raise _not_finite()
             yield batch, predicted
     finally:
         model.train(was_training)
 
 
-def _tally(model: LanguageModel, windows: Windows, threshold: float | None) -> Tally:
+def _not_finite() -> TrainingError:
+    return TrainingError(
+        "the model predicts nan or inf in place of probabilities; its weights, or what they compute, are not finite",
+        hint="Use an earlier checkpoint of the run: training had probably diverged.",
+    )
+
+
+def _tally(model: LanguageModel, windows: Windows, threshold: float | None, ranks: Ranks | None) -> Tally:
     tally = Tally()
-    for batch, predicted in predictions(model, windows, threshold):
+    shared = ranks if ranks is not None and ranks.num_ranks > 1 else None
+    for batch, predicted in predictions(model, windows, threshold, ranks=shared):
         tally.add(batch, predicted)
+    if shared is not None:
+        total = shared.sum(torch.tensor(astuple(tally), dtype=torch.float64)).tolist()
+        tally = Tally(total[0], *map(int, total[1:]))
+        if not math.isfinite(tally.nats):
+            raise _not_finite()
     return tally
 
 

@@ -15,6 +15,7 @@ from patchpad.data.bundled_text import bundled_novels
 from patchpad.data.items import absolute_paths
 from patchpad.errors import ConfigError, RunInUseError
 from patchpad.evaluation.calibrate import calibration_of
+from patchpad.launcher import require_one_process
 from patchpad.quickstart.measuring import EVALUATED_BYTES, SecondsLeft, measure, sample
 from patchpad.quickstart.record import (
     REPORT,
@@ -31,7 +32,6 @@ from patchpad.quickstart.report import write_report
 from patchpad.training.budget import ClockBudget
 from patchpad.training.progress import Progress
 from patchpad.training.release import store_calibration
-from patchpad.training.run_folder import require_one_process
 from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer, new_run
 

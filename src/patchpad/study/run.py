@@ -19,6 +19,7 @@ from patchpad.errors import ConfigError, PatchpadError, RunInUseError, StudyErro
 from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
+from patchpad.launcher import require_one_process
 from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
 from patchpad.study.changes import require_same_arm
@@ -34,7 +35,7 @@ from patchpad.study.results import (
     write_study,
 )
 from patchpad.training.manifest import CHECKPOINTS
-from patchpad.training.run_folder import require_one_process, require_outside
+from patchpad.training.run_folder import require_outside
 from patchpad.training.text import RunText
 
 logger = logging.getLogger(__name__)

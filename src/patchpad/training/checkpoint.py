@@ -205,15 +205,6 @@ def check(found: Found, *, rank: int = 0, num_ranks: int = 1) -> Checkpoint:
     return Checkpoint(folder, _read_config(folder / CONFIG))
 
 
-def expected_config(run: Path) -> Config:
-    """Returns the configuration of a run's newest step, unchecked; the defaults where there is none to be read."""
-    folder = next(reversed(list_steps(run)), run)
-    try:
-        return _read_config(folder / CONFIG)
-    except CheckpointError:
-        return Config()
-
-
 def require_run(folder: Path) -> None:
     """Requires that a folder is there, before it is known whether it holds a run.
 

@@ -1,9 +1,7 @@
 """The rows of each batch that one rank trains on."""
 
-import torch
-
-from patchpad.config import IGNORED_TARGET, PADDING
 from patchpad.data import Batch, TrainingBatches
+from patchpad.data.loader import padding_batch
 
 
 class OwnRows:
@@ -21,7 +19,4 @@ class OwnRows:
     def batch(self, index: int) -> Batch:
         """Returns this rank's rows of a batch. Where it has none, there is one of padding: a pass takes all ranks."""
         batch = self.batches.batch(index, self.rows)
-        if self.rows:
-            return batch
-        shape = (1, batch.byte_ids.shape[1])
-        return Batch.of(torch.full(shape, PADDING), torch.full(shape, IGNORED_TARGET))
+        return batch if self.rows else padding_batch(batch.byte_ids.shape[1])

@@ -5,10 +5,10 @@ decide alike; see `TrainingSteps.train_step`.
 """
 
 import datetime
-from abc import ABC, abstractmethod
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from patchpad.errors import OtherRankError, TrainingInterrupted
 from patchpad.launcher import ALONE, Place
+from patchpad.model.language_model import LanguageModel
 from patchpad.training.gradient_norms import tensor_norms
 from patchpad.training.rank_failures import Failure, first_failure, is_lost_connection, known_failure, lost_rank_error
 
@@ -29,8 +30,6 @@ TIMEOUT = datetime.timedelta(minutes=30)
 class Parallel:
     """The only process of a run: what it has is what all have, and nobody is waited for."""
 
-    process_group_for_saving: dist.ProcessGroup | None = None
-    """Of several ranks, with messages on the CPU: a thread saves with it while training goes on."""
     is_sharded = False
     """Whether each rank holds a part of each weight, so that every pass of the model takes all ranks."""
 
@@ -39,13 +38,18 @@ class Parallel:
         self.rank = place.rank
         self.num_ranks = place.num_ranks
 
+    @functools.cached_property
+    def process_group_for_saving(self) -> dist.ProcessGroup | None:
+        """Torch's group for saving, with messages on the CPU, which a thread may use meanwhile; None for one process.
+
+        All ranks ask for it at the same time.
+        """
+        return None
+
     @property
     def is_main(self) -> bool:
         """Whether this rank logs, shows progress and writes the files of the whole run."""
         return self.rank == 0
-
-    def close(self) -> None:
-        """Leaves the other ranks, at the end of a run."""
 
     def prepare(self, model: nn.Module, run_pass: RunPass) -> RunPass:
         """Prepares a model for its ranks, once its blocks are recomputed and compiled as they are to be.
@@ -81,7 +85,11 @@ class Parallel:
 
     def any(self, flag: bool) -> bool:
         """Returns whether a flag is true on a rank."""
-        return flag
+        return self.any_of(flag)[0]
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Returns of each flag whether it is true on a rank."""
+        return list(flags)
 
     def exchange(self, value: Any) -> list[Any]:
         """Returns the values of all ranks, in rank order: numbers, texts, None, and lists and dicts of these."""
@@ -107,32 +115,23 @@ class Parallel:
         """
         return nullcontext()
 
-    def whole(self, model: nn.Module) -> AbstractContextManager[object]:
-        """Returns the context in which each rank holds all of a model's weights; all ranks enter it."""
-        return nullcontext()
+    def whole_model(self, model: LanguageModel) -> LanguageModel | None:
+        """Returns a model that the main rank can run without the others, to generate; None on others."""
+        return model if self.is_main else None
 
     def end_evaluation(self, model: nn.Module) -> None:
         """Leaves a model's parameters as training has them, after passes without gradients."""
 
 
-class Ranks(Parallel, ABC):
-    """One of several ranks. All of them call each method in the same order, `rows` and the properties excepted."""
+class Ranks(Parallel):
+    """One of several ranks. All of them call each method in the same order, `rows` and `is_main` excepted."""
 
-    @property
-    @abstractmethod
-    def description(self) -> str:
-        """What the ranks share, for the log."""
-
-    def __init__(self, device: torch.device, place: Place, *, owns_group: bool) -> None:
-        super().__init__(device, place)
-        self.owns_group = owns_group
-        """Whether torch's process group ends with the run."""
-        self.process_group_for_saving = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
-
-    def close(self) -> None:
-        """Leaves the process group, unless it is the caller's."""
-        if self.owns_group and dist.is_initialized():
-            dist.destroy_process_group()
+    @functools.cached_property
+    def process_group_for_saving(self) -> dist.ProcessGroup | None:
+        """Torch's group for saving, with messages on the CPU, which a thread may use meanwhile."""
+        group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        assert isinstance(group, dist.ProcessGroup)
+        return group
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Returns the sum of a tensor over all ranks, to the bit the same on each."""
@@ -146,11 +145,11 @@ class Ranks(Parallel, ABC):
         dist.all_gather(parts, tensor.detach().contiguous())
         return torch.cat(parts)
 
-    def any(self, flag: bool) -> bool:
-        """Returns whether a flag is true on a rank."""
-        found = torch.tensor(int(flag))
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Returns of each flag whether it is true on a rank."""
+        found = torch.tensor([int(flag) for flag in flags])
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return bool(found)
+        return [bool(flag) for flag in found.tolist()]
 
     def exchange(self, value: Any) -> list[Any]:
         """Returns the values of all ranks, in rank order: numbers, texts, None, and lists and dicts of these."""

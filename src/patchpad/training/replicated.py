@@ -14,11 +14,6 @@ from patchpad.training.parallel import Ranks, RunPass
 class ReplicatedRanks(Ranks):
     """Ranks that hold all weights each, and sum their gradients while they are found."""
 
-    @property
-    def description(self) -> str:
-        """What the ranks share, for the log."""
-        return "each with all weights"
-
     def prepare(self, model: nn.Module, run_pass: RunPass) -> RunPass:
         """Wraps the pass."""
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters

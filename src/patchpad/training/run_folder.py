@@ -1,6 +1,5 @@
-"""Where a new run may begin: in a folder that is new, outside of its own text, and in one process."""
+"""Where a new run may begin: in a folder that is new, and outside of its own text."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,20 +51,6 @@ def _is_new(folder: Path) -> bool:
         return False
     inside = [path for path in folder.iterdir() if path.name != LOCK]
     return not inside or (inside == [folder / CHECKPOINTS] and not any(inside[0].iterdir()))
-
-
-def require_one_process() -> None:
-    """Refuses several processes that a launcher started for one run: each would train all of it.
-
-    Raises:
-        ConfigError: WORLD_SIZE is above 1.
-    """
-    size = os.environ.get("WORLD_SIZE", "")
-    if size.strip().isdigit() and int(size) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {size}: a launcher such as torchrun started several processes; allowed: one",
-            hint="Start the command without torchrun: patchpad trains on one device.",
-        )
 
 
 def require_outside(out: Path, data: DataConfig, *, steps: int, beside: Sequence[str] = ()) -> None:

@@ -1,8 +1,9 @@
 """Ranks that hold a part of each weight: torch's `fully_shard`, over all ranks or over groups of them."""
 
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,9 +16,12 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
+from torch.distributed.tensor import DTensor
 
 from patchpad.launcher import Place
 from patchpad.model.block import Stack
+from patchpad.model.build import build_model
+from patchpad.model.language_model import LanguageModel
 from patchpad.training.gradient_norms import tensor_norms
 from patchpad.training.parallel import Ranks, RunPass
 
@@ -33,23 +37,16 @@ class ShardedRanks(Ranks):
     Args:
         device: of this rank.
         place: of this rank.
-        owns_group: whether torch's process group ends with the run.
         shard_ranks: ranks that hold one copy of the model together, neighbours; gradients are summed over copies too.
     """
 
     is_sharded = True
 
-    def __init__(self, device: torch.device, place: Place, *, owns_group: bool, shard_ranks: int) -> None:
-        super().__init__(device, place, owns_group=owns_group)
+    def __init__(self, device: torch.device, place: Place, *, shard_ranks: int) -> None:
+        super().__init__(device, place)
         self.mesh = init_device_mesh(
             device.type, (self.num_ranks // shard_ranks, shard_ranks), mesh_dim_names=("replicate", "shard")
         )
-
-    @property
-    def description(self) -> str:
-        """What the ranks share, for the log."""
-        copies, size = self.mesh.shape
-        return f"{size} of them with a part of the weights each" + (f", {copies} times" if copies > 1 else "")
 
     def prepare(self, model: nn.Module, run_pass: RunPass) -> RunPass:
         """Shards the model; each part of it is put together when it is run, and taken apart after."""
@@ -63,17 +60,21 @@ class ShardedRanks(Ranks):
         dist.all_reduce(squares, group=self.mesh.get_group("shard"))
         return squares.sqrt()
 
-    @contextmanager
-    def whole(self, model: nn.Module) -> Iterator[None]:
-        """Holds all of a model's weights on each rank inside."""
-        parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        for part in parts:
-            part.unshard()
-        try:
-            yield
-        finally:
-            for part in parts:
-                part.reshard()
+    def whole_model(self, model: LanguageModel) -> LanguageModel | None:
+        """Returns a copy of the model, put together on the main rank; None on others."""
+        weights = {
+            name: value.full_tensor() if isinstance(value, DTensor) else value
+            for name, value in model.state_dict().items()
+        }
+        if not self.is_main:
+            return None
+        whole = build_model(model.config).to(self.device)
+        whole.load_state_dict(weights)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in model.extra_files().items():
+                (Path(folder) / name).write_text(content, encoding="utf-8")
+            whole.read_extra_files(Path(folder))
+        return whole
 
     def end_evaluation(self, model: nn.Module) -> None:
         """Takes apart what passes without gradients have left whole."""

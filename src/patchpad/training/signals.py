@@ -1,7 +1,9 @@
 """Signals that stop training between two steps, after its state is saved."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,13 +12,21 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a request to end, and a terminal that was closed; Windows has no SIGHUP."""
 
 
+REPEAT_SECONDS = 10.0
+"""Time in which a launcher's copy of a signal arrives that a terminal has sent to all processes."""
+
+
 @contextmanager
-def signals_noted() -> Iterator[threading.Event]:
+def signals_noted(*, is_launched: bool = False) -> Iterator[threading.Event]:
     """Turns the first signal that asks to stop into an event that is looked at between steps.
 
     A second SIGINT or SIGTERM acts as usual. A second SIGHUP does not: a shell sends its own after the system's. A
     signal that was ignored at the start stays ignored: SIGHUP under `nohup`, SIGINT in a job that a script puts into
     the background. Outside of the main thread no signal is noted.
+
+    Args:
+        is_launched: whether a launcher such as `torchrun` has started this process. It passes signals on that a
+            terminal has sent already, so for a while a second one means the same.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -24,10 +34,21 @@ def signals_noted() -> Iterator[threading.Event]:
         return
     previous: dict[int, Any] = {}
 
+    acts_from = -math.inf
+    """When a repeated signal acts as usual."""
+
     def note(number: int, frame: Any) -> None:
-        event.set()
-        if number != getattr(signal, "SIGHUP", None):
-            signal.signal(number, previous[number])
+        nonlocal acts_from
+        if not event.is_set():
+            acts_from = time.monotonic() + (REPEAT_SECONDS if is_launched else 0.0)
+            event.set()
+            if is_launched:
+                return
+        if time.monotonic() < acts_from or number == getattr(signal, "SIGHUP", None):
+            return
+        signal.signal(number, previous[number])
+        if is_launched:
+            signal.raise_signal(number)
 
     for name in STOPS:
         number = getattr(signal, name, None)

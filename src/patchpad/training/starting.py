@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -21,8 +23,34 @@ REPLICATED_SHARE = 0.5
 """Share of a device's memory that these may take before they are sharded."""
 
 
+@contextmanager
+def joined() -> Iterator[Parallel]:
+    """Joins the ranks that a launcher has started, or that are in torch's process group already.
+
+    Of errors inside, the rank that fails first raises its own; see `Parallel.reporting`.
+
+    Raises:
+        OtherRankError: another rank has failed, and says why.
+        LostRankError: another rank has ended without a word.
+    """
+    place, device = launched_place(), torch.device("cpu")
+    if place.num_ranks == 1:
+        yield Parallel(device)
+        return
+    if place.rank != 0:
+        logging.getLogger("patchpad").setLevel(logging.WARNING)
+    owns_group = not dist.is_initialized()
+    if owns_group:
+        _join(place)
+    ranks = Ranks(device, place)
+    with ranks.reporting():
+        yield ranks
+    if owns_group:  # a group that has lost a rank could not be left
+        dist.destroy_process_group()
+
+
 def start_parallel(config: Config) -> Parallel:
-    """Joins the ranks that a launcher has started, or that torch's process group has already.
+    """Returns this rank and the others for a run, once they are joined; one process needs no joining.
 
     Raises:
         ConfigError: a device that a rank lacks, or ranks that cannot share one copy of the weights.
@@ -31,14 +59,21 @@ def start_parallel(config: Config) -> Parallel:
     if place.num_ranks == 1:
         return Parallel(select_device(config.train.device))
     device = device_of_rank(config.train.device, place)
-    owns_group = not dist.is_initialized()
-    if owns_group:
-        _join(device, place)
-    if place.rank != 0:
-        logging.getLogger("patchpad").setLevel(logging.WARNING)
-    ranks = _ranks(config, device, place, owns_group=owns_group)
-    logger.info("%d ranks, %s", place.num_ranks, ranks.description)
-    return ranks
+    kind = config.train.parallel
+    if kind == "auto":
+        sizes = [0] * place.num_ranks
+        dist.all_gather_object(sizes, _device_bytes(device, place))  # decided alike, be the ranks' devices unlike
+        kind = "ddp" if fits_replicated(config, min(sizes)) else "fsdp"
+    if kind == "ddp":
+        from patchpad.training.replicated import ReplicatedRanks
+
+        logger.info("%d ranks, each with all weights", place.num_ranks)
+        return ReplicatedRanks(device, place)
+    from patchpad.training.sharded import ShardedRanks
+
+    shard_ranks = place.num_ranks if kind == "fsdp" else ranks_of_copy(config.train, place)
+    logger.info("%d ranks, of which %d share the weights", place.num_ranks, shard_ranks)
+    return ShardedRanks(device, place, shard_ranks=shard_ranks)
 
 
 def device_of_rank(name: str, place: Place) -> torch.device:
@@ -66,30 +101,14 @@ def device_of_rank(name: str, place: Place) -> torch.device:
     return device
 
 
-def _join(device: torch.device, place: Place) -> None:
+def _join(place: Place) -> None:
     """Joins torch's process group."""
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if place.address is None:
         dist.init_process_group(backend, timeout=TIMEOUT)  # by the variables of torchrun
         return
     where = f"tcp://{place.address}:{place.port}"
     dist.init_process_group(backend, init_method=where, rank=place.rank, world_size=place.num_ranks, timeout=TIMEOUT)
-
-
-def _ranks(config: Config, device: torch.device, place: Place, *, owns_group: bool) -> Ranks:
-    kind = config.train.parallel
-    if kind == "auto":
-        sizes = [0] * place.num_ranks
-        dist.all_gather_object(sizes, _device_bytes(device, place))  # decided alike, be the ranks' devices unlike
-        kind = "ddp" if fits_replicated(config, min(sizes)) else "fsdp"
-    if kind == "ddp":
-        from patchpad.training.replicated import ReplicatedRanks
-
-        return ReplicatedRanks(device, place, owns_group=owns_group)
-    from patchpad.training.sharded import ShardedRanks
-
-    shard_ranks = place.num_ranks if kind == "fsdp" else ranks_of_copy(config.train, place)
-    return ShardedRanks(device, place, owns_group=owns_group, shard_ranks=shard_ranks)
 
 
 def fits_replicated(config: Config, device_bytes: int) -> bool:

@@ -1,4 +1,4 @@
-"""The training loop of one process: a CPU, or one CUDA or MPS device."""
+"""The training loop of a run: of one process, or of several ranks that all go through it."""
 
 import logging
 import math
@@ -29,12 +29,12 @@ from patchpad.training.optimizer import load_optimizer, optimizer_tensors
 from patchpad.training.parallel import Parallel
 from patchpad.training.progress import LogProgress, Progress, TimeLeft
 from patchpad.training.release import write_run_files
-from patchpad.training.run_folder import require_new, require_one_process, require_outside
+from patchpad.training.run_folder import require_new, require_outside
 from patchpad.training.samples import Samples
 from patchpad.training.saver import StepSaver
 from patchpad.training.signals import signals_noted
 from patchpad.training.speed import SpeedWatch
-from patchpad.training.starting import start_parallel
+from patchpad.training.starting import joined, start_parallel
 from patchpad.training.step_folders import StepContent, remove_unfinished_steps
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
@@ -80,22 +80,25 @@ def train(
         RunInUseError: another process trains in `out`.
         MissingExtraError: the library of a tracker is not installed.
         TrainingInterrupted: stopped by a signal after saving.
+        OtherRankError, LostRankError: another of several ranks has failed, or has ended.
     """
-    require_one_process()
     if data is not None:
         paths = [data] if isinstance(data, str | Path) else list(data)
         config = replace(config, data=replace(config.data, paths=tuple(map(str, paths))))
     config = replace(config, data=with_absolute_paths(config.data))
-    require_trackers(config.train.trackers)
-    if init_from is not None:
-        source = init_from if isinstance(init_from, Source) else Source.open(init_from)
-        source.require_fits(config.model)
-    else:
-        source = Source.of(config)
-    if source is not None:
-        config = replace(config, train=replace(config.train, init_from=source.name))
-    with new_run(Path(out), config, "patchpad train") as text:
-        return Trainer(config, Path(out), text, source=source).run(progress or LogProgress())
+    with joined() as ranks:
+        with ranks.together():
+            require_trackers(config.train.trackers)
+            if init_from is not None:
+                source = init_from if isinstance(init_from, Source) else Source.open(init_from)
+                source.require_fits(config.model)
+            else:
+                source = Source.of(config)
+        if source is not None:
+            config = replace(config, train=replace(config.train, init_from=source.name))
+        with new_run(Path(out), config, "patchpad train", parallel=ranks) as text:
+            trainer = Trainer(config, Path(out), text, source=source, parallel=start_parallel(config))
+            return trainer.run(progress or LogProgress())
 
 
 @contextmanager
@@ -154,22 +157,21 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         DataError: the text is gone or has changed since.
         RunInUseError: another process is at work in the run's folder.
         TrainingInterrupted: stopped by a signal after saving.
+        OtherRankError, LostRankError: another of several ranks has failed, or has ended.
     """
     out = Path(run)
-    parallel = start_parallel(files.expected_config(out))
-    with closing(parallel), parallel.reporting():
-        with parallel.together():
+    with joined() as ranks:
+        with ranks.together():
             files.require_run(out)
-        with lock_of_ranks(out, "patchpad train --resume", parallel):
-            with parallel.together():
-                if files.is_finished(out):
-                    return _finished(out)
-            checkpoint = open_to_resume(out, parallel)
+        with lock_of_ranks(out, "patchpad train --resume", ranks):
+            if ranks.any(files.is_finished(out)):
+                return _finished(out)
+            checkpoint = open_to_resume(out, ranks)
             config = checkpoint.config
-            with parallel.together():
+            with ranks.together():
                 require_outside(out, config.data, steps=config.train.steps)
                 text = RunText.open(config.data)
-            trainer = Trainer(config, out, text, parallel=parallel)
+            trainer = Trainer(config, out, text, parallel=start_parallel(config))
             trainer.restore(checkpoint)
             return trainer.run(progress or LogProgress())
 
@@ -217,6 +219,7 @@ class Trainer(TrainingSteps):
         self.file_states = {path: text.file_states[path] for path in text.late_files}
         """Last known state of the files that are read while the run goes on."""
         self.metrics = MetricsFile(out / manifest.METRICS)
+        """Written by the main rank alone."""
         self.samples = Samples(out)
         self.trackers = Trackers.of(config.train.trackers if self.parallel.is_main else (), out)
         self.saver = StepSaver(out, config.train, self.device, self.parallel.process_group_for_saving)
@@ -238,18 +241,21 @@ class Trainer(TrainingSteps):
         """
         self.text_facts = self.text_facts or self.text.facts()
         self.model.prepare(self.text.training.documents)
-        try:
-            (self.out / manifest.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make the run directory {self.out}: {error}", hint="Choose another --out."
-            ) from error
-        train_config = self.config.train
+        train_config, parallel = self.config.train, self.parallel
+        with parallel.together():
+            self._make_folder()
         budget = budget or StepBudget(train_config.steps)
         time_left = TimeLeft()
         time_left.note(self.step)
-        watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if self.device.type == "cpu" else None
-        with signals_noted() as stop, self.saver, self.prefetching(), closing(self.trackers):
+        watches = self.device.type == "cpu" and parallel.is_main
+        watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if watches else None
+        with (
+            signals_noted(is_launched=parallel.num_ranks > 1) as stop,
+            self.saver,
+            self.prefetching(),
+            closing(self.trackers),
+            parallel.reporting(),  # at once, before anything is waited for
+        ):
             is_end = budget.is_over(self.step)
             while not is_end:
                 self.planned_steps = budget.planned_steps(self.step)
@@ -272,21 +278,23 @@ class Trainer(TrainingSteps):
                     if validates:
                         line |= self.validate()
                     line |= self.epochs()
-                    line |= usage(self.config, line, self.device, self.parallel.num_ranks)
+                    line |= usage(self.config, line, self.device, parallel.num_ranks)
                     line["seconds_left"] = time_left.seconds(self.step, self.planned_steps)
                     time_left.note(self.step)
-                    self.metrics.add(line)
+                    if parallel.is_main:
+                        self.metrics.add(line)
                     self.trackers.log(line, self.config)
                     self.interval = StepSums()
                 if _is_due(self.step, train_config.sample_every):
                     self.sample()
                 with suppress(OSError):  # a terminal that was closed must not keep the run from being saved
                     progress.update(self.step, round(self.planned_steps), line)
-                if self.saver.has_failed:
+                save_failed, stops = parallel.any_of(self.saver.has_failed, stop.is_set())
+                if save_failed:
                     self.saver.wait()
-                if is_end or stop.is_set() or _is_due(self.step, train_config.checkpoint_every):
+                if is_end or stops or _is_due(self.step, train_config.checkpoint_every):
                     self.save()
-                if stop.is_set() and not is_end:
+                if stops and not is_end:
                     self.saver.wait()
                     raise TrainingInterrupted(
                         f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
@@ -314,7 +322,7 @@ class Trainer(TrainingSteps):
         """Returns bits per byte on the held-out text at the stored threshold; see `validation_metrics`."""
         self.guard.finish()
         try:
-            return validation_metrics(self.model, self.text, self.config.train.validation_bytes)
+            return validation_metrics(self.model, self.text, self.config.train.validation_bytes, self.parallel)
         except TrainingError:  # it says nothing of this run
             self.guard.require_finite(math.nan, "validation loss", self.step)
             raise
@@ -322,10 +330,10 @@ class Trainer(TrainingSteps):
     def sample(self) -> None:
         """Lets the model write on the main rank, for `samples.jsonl` and trackers."""
         self.guard.finish()
-        with self.parallel.whole(self.model):
-            if self.parallel.is_main:
-                text = self.samples.add(self.model, self.config, step=self.step, bytes_seen=self.bytes_seen)
-                self.trackers.text("sample", text, self.step, self.config)
+        model = self.parallel.whole_model(self.model)
+        if model is not None:
+            text = self.samples.add(model, self.config, step=self.step, bytes_seen=self.bytes_seen)
+            self.trackers.text("sample", text, self.step, self.config)
 
     def save(self) -> None:
         """Saves a step folder, in the background where that is configured, and removes old ones.
@@ -403,6 +411,14 @@ class Trainer(TrainingSteps):
         if self.parallel.is_main:
             self.samples.restore(self.step)
         logger.info("resuming %s at step %d", self.out, self.step)
+
+    def _make_folder(self) -> None:
+        try:
+            (self.out / manifest.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the run directory {self.out}: {error}", hint="Choose another --out."
+            ) from error
 
     def finish(self) -> None:
         """Writes the run's own files beside its checkpoints, on the main rank; the others wait for it.
