@@ -186,7 +186,7 @@ class FileDocuments(Documents):
         begin = int(self.begins[index])
         if not 0 <= begin < self.ends_of_files[-1]:
             raise DataError(
-                f"document {index} begins at byte {begin} of {self.ends_of_files[-1]} in {self.opened[0].path} and others",
+                f"document {index} begins at byte {begin} of {self.ends_of_files[-1]} in {self.opened[0].path} and on",
                 hint="What says where documents lie is damaged: compare checksums, patchpad prepare --verify CORPUS.",
             )
         number = bisect_right(self.ends_of_files, begin)
