@@ -7,18 +7,19 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from patchpad.config import Config
+from patchpad.errors import LostRankError, OtherRankError, PatchpadError, RunInUseError
 from patchpad.files import sha256_of
+from patchpad.run_lock import run_lock
 from patchpad.testing.ranks import run_ranks
 from patchpad.training import step_folders, trainer
 from patchpad.training.checkpoint import list_steps
-from patchpad.training.manifest import CHECKPOINTS, TRAINER
+from patchpad.training.manifest import CHECKPOINTS
 from patchpad.training.tensor_folders import load_tensors, tensor_sizes
 
 pytestmark = [
@@ -28,6 +29,10 @@ pytestmark = [
 
 AT_STEP, ON_WRITING, ON_RENAMING, AFTER = "at a step", "when the files are written", "before the renaming", "after"
 """Moments: a step of training, three of saving, and any, after some seconds."""
+
+
+LOSSES = (ChildProcessError, LostRankError, OtherRankError, RuntimeError)
+"""What ranks end with when one of them is killed: it, the others, and those that were just joining it."""
 
 
 def kill() -> None:
@@ -45,10 +50,8 @@ class KillAt:
             kill()
 
 
-def train_until_killed(
-    config: Config, text: Path, out: Path, rank: int, moment: str, number: float
-) -> tuple[float, int]:
-    """Trains or goes on, and kills one rank; returns the seconds that it took, and the steps that were made before.
+def train_until_killed(config: Config, text: Path, out: Path, rank: int, moment: str, number: float) -> float:
+    """Trains or goes on, and kills one rank; returns the seconds that it took.
 
     Args:
         config: of the run.
@@ -75,19 +78,19 @@ def train_until_killed(
                 return original(*given)
 
             setattr(step_folders, name, kill_or_call)
-    began, steps = time.perf_counter(), list_steps(out)
-    if steps:
+    began = time.perf_counter()
+    if list_steps(out):
         trainer.resume(out, progress=progress)
     else:
         trainer.train(config, data=text, out=out, progress=progress)
-    return time.perf_counter() - began, len(steps)
+    return time.perf_counter() - began
 
 
 def train_with_kills(num_ranks: int, config: Config, text: Path, out: Path, kills: list[tuple[int, str, float]]) -> int:
     """Trains to the end through all kills; returns how many of them came before the end."""
     killed = 0
     for rank, moment, number in kills:
-        with suppress(ChildProcessError, RuntimeError):
+        with suppress(*LOSSES):
             run_ranks(num_ranks, train_until_killed, config, text, out, rank, moment, number)
             break
         killed += 1
@@ -113,25 +116,76 @@ def assert_same(straight: Path, killed: Path, tools) -> None:
     assert not list((killed / CHECKPOINTS).glob(".*")), "what was half-saved is gone"
 
 
-def config_of(tools, num_ranks: int, steps: int) -> Config:
-    config = tools.config("entropy", steps=steps, checkpoint_every=2, batch_rows=max(2, num_ranks), averaged_decay=0.5)
-    return replace(config, train=replace(config.train, log_every=3))
+def config_of(tools, num_ranks: int, steps: int, **train) -> Config:
+    """With a row less than ranks, so that one of them has none in each step."""
+    values = {
+        "checkpoint_every": 2,
+        "batch_rows": max(2, num_ranks - 1),
+        "averaged_decay": 0.5,
+        "log_every": 3,
+        **train,
+    }
+    return tools.config("entropy", steps=steps, **values)
+
+
+def train_straight(num_ranks: int, config: Config, text: Path, out: Path) -> float:
+    """Trains without a kill; returns the seconds that it took."""
+    return run_ranks(num_ranks, train_until_killed, config, text, out, -1, "", 0)[0]
 
 
 def test_a_process_that_is_killed_at_a_step_and_while_it_saves_goes_on_to_the_same_bits(tmp_path, text, tools):
-    config = config_of(tools, 1, steps=9)
-    run_ranks(1, train_until_killed, config, text, tmp_path / "straight", -1, "", 0)
-    kills = [(0, AT_STEP, 1), (0, ON_RENAMING, 1), (0, ON_WRITING, 1), (0, AT_STEP, 7)]
+    config = config_of(tools, 1, steps=7)
+    train_straight(1, config, text, tmp_path / "straight")
+    kills = [(0, AT_STEP, 1), (0, ON_RENAMING, 1), (0, ON_WRITING, 1)]
     assert train_with_kills(1, config, text, tmp_path / "killed", kills) == len(kills)
     assert_same(tmp_path / "straight", tmp_path / "killed", tools)
 
 
-@pytest.mark.slow
-def test_a_process_that_is_killed_at_twenty_moments_goes_on_to_the_same_bits(tmp_path, text, tools):
-    config = config_of(tools, 1, steps=40)
-    ((seconds, _),) = run_ranks(1, train_until_killed, config, text, tmp_path / "straight", -1, "", 0)
-    source = random.Random(0)
-    kills = [(0, AFTER, source.uniform(0, seconds / 4)) for _ in range(20)]
-    assert train_with_kills(1, config, text, tmp_path / "killed", kills) > 5
+@pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
+def test_ranks_of_which_one_is_killed_go_on_to_the_same_bits(tmp_path, text, tools, parallel):
+    config = config_of(tools, 4, steps=5, parallel=parallel)
+    train_straight(4, config, text, tmp_path / "straight")
+    kills = [(2, ON_WRITING, 1), (3, AT_STEP, 5)]
+    assert train_with_kills(4, config, text, tmp_path / "killed", kills) == len(kills)
     assert_same(tmp_path / "straight", tmp_path / "killed", tools)
-    assert (list_steps(tmp_path / "killed")[-1] / TRAINER).exists()
+
+
+def test_a_run_in_use_is_refused_to_ranks_too(tmp_path, text, tools):
+    config = config_of(tools, 2, steps=3)
+    with (
+        run_lock(tmp_path / "run", "elsewhere"),
+        pytest.raises(PatchpadError, match=r"run is in use by process .*\(elsewhere") as caught,
+    ):
+        train_straight(2, config, text, tmp_path / "run")
+    assert isinstance(caught.value, RunInUseError | OtherRankError)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_ranks", "parallel"), [(1, "auto"), (4, "ddp"), (4, "fsdp")])
+def test_ranks_that_are_killed_at_twenty_moments_go_on_to_the_same_bits(tmp_path, text, tools, num_ranks, parallel):
+    config = config_of(tools, num_ranks, steps=40, parallel=parallel)
+    seconds = train_straight(num_ranks, config, text, tmp_path / "straight")
+    source = random.Random(num_ranks)
+    kills = [(source.randrange(num_ranks), AFTER, source.uniform(0, seconds / 4)) for _ in range(20)]
+    assert train_with_kills(num_ranks, config, text, tmp_path / "killed", kills) > 5
+    assert_same(tmp_path / "straight", tmp_path / "killed", tools)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_sharded_ranks_goes_on_as_one_process_and_as_four_whole_ones(tmp_path, text, tools):
+    """To the same losses but for rounding: sums are taken in another order."""
+    straight = config_of(tools, 2, steps=8, parallel="fsdp")
+    train_straight(2, straight, text, tmp_path / "straight")
+    expected = tools.losses(tmp_path / "straight")
+    with suppress(*LOSSES):
+        run_ranks(2, train_until_killed, straight, text, tmp_path / "two", 0, AT_STEP, 5)
+    assert list_steps(tmp_path / "two")
+    for num_ranks in (1, 4):
+        out = tmp_path / f"{num_ranks}"
+        shutil.copytree(tmp_path / "two", out)
+        run_ranks(num_ranks, train_until_killed, straight, text, out, -1, "", 0)
+        found = tools.losses(out)
+        assert [line["step"] for line in found] == [line["step"] for line in expected]
+        for line, other in zip(found, expected, strict=True):
+            assert line["train/bpb"] == pytest.approx(other["train/bpb"], abs=1e-5)
