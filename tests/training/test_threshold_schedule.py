@@ -219,7 +219,7 @@ def test_rate_in_training_is_within_3_percent_of_its_target_at_the_end_of_follow
     run = trainer.train(config, data=graded, out=tmp_path / "run", progress=tools.Hook())
     rates = [line["scratchpads_per_byte"] for line in tools.losses(run.path)][-30:]
     assert sum(rates) / 30 == pytest.approx(3 / 16, rel=0.03)
-    # After so few steps of so few bytes the stored threshold gives a rate that differs from seed to seed: in eight runs,
+    # After so few steps of so few bytes the stored threshold gives a rate that differs by seed: in eight runs,
     # with two orders of the text, it was 3 % above to 15 % below its target.
     (point,) = evaluate(run.model, graded, limit_bytes=20_000)
     assert point.scratchpads_per_byte == pytest.approx(3 / 16, rel=0.2)
