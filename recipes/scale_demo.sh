@@ -43,10 +43,12 @@ until [ -d "$run/checkpoints/step-100" ]; do
 done
 
 echo "== One of them is killed"
-victim=$(pgrep -P $launcher -f "patchpad train" | tail -n 1)
+for child in $(cat /proc/$launcher/task/*/children); do  # Linux alone has these files
+  if grep -qa patchpad "/proc/$child/cmdline"; then victim=$child; fi
+done
 kill -9 "$victim"
 if wait $launcher; then echo "the run went on without one of its processes" >&2; exit 1; fi
-grep -v '^W[0-9]' "$folder/first.log" | tail -n 3
+grep -A 1 '^patchpad: ' "$folder/first.log"
 
 echo "== Two processes go on"
 torchrun --standalone --nproc-per-node 2 -m patchpad train --resume "$run" 2> "$folder/second.log" || { cat "$folder/second.log"; exit 1; }
