@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import patchpad
 from patchpad.config import IGNORED_TARGET, PADDING, SEPARATOR
 from patchpad.data import Corpus, cut_windows, evaluation_batches
+from patchpad.data.loader import padding_batch
 from patchpad.errors import GenerationError, InputError
 from patchpad.model import document_attention
 from patchpad.model.build import build_model
@@ -208,6 +209,18 @@ def test_odd_texts_have_finite_nats_and_gradients_and_count_whole(kind, text):
         num_bytes += batch.num_bytes
     assert num_bytes == len(text)
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+@every_kind
+def test_a_pass_of_padding_alone_has_no_nats_and_no_gradient(kind):
+    """A rank without rows runs one, so that all ranks make the same passes."""
+    model, batch = sharp_baseline(kind).train(), padding_batch(65)
+    predicted = model.predict_targets(batch.byte_ids, batch.targets)
+    predicted.nats.sum().backward()
+    assert not predicted.nats.any()
+    assert not any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)
+    assert not predicted.num_commits
+    assert not predicted.num_positions
 
 
 @pytest.mark.parametrize("kind", ["byte", "megabyte"])

@@ -1,5 +1,6 @@
 """Baseline `bpe`: the plain Transformer over tokens that are learned from the training text."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,7 +159,7 @@ def _windows(byte_ids: list[list[int]], targets: list[list[int]]) -> list[_Windo
     for row, (ids, wanted) in enumerate(zip(byte_ids, targets, strict=True)):
         length = ids.index(PADDING) if PADDING in ids else len(ids)
         starts = [place for place in range(length) if ids[place] == SEPARATOR]
-        for start, end in zip(starts, [*starts[1:], length], strict=True):
+        for start, end in itertools.pairwise([*starts, length]):  # a row of padding has none
             last = wanted[end - 1]
             data = bytes(ids[start + 1 : end] + [last] * (0 <= last < SEPARATOR))
             counted_from = next((place for place in range(start, end) if wanted[place] != IGNORED_TARGET), end)
@@ -168,5 +169,5 @@ def _windows(byte_ids: list[list[int]], targets: list[list[int]]) -> list[_Windo
 
 
 def _padded(lists: Sequence[list[int]], fill: int) -> Tensor:
-    width = max(map(len, lists))
+    width = max(1, *map(len, lists))
     return torch.tensor([[*values, *[fill] * (width - len(values))] for values in lists])

@@ -52,11 +52,11 @@ class GlobalLayout:
         """Lays the slots of each row out from the left."""
         slot_mask = (documents.offset % patch_size == 0) & ~documents.is_padding
         newest = slot_mask.long().cumsum(dim=1) - 1
-        width = int(newest.max()) + 1
+        width = max(1, int(newest.max()) + 1)  # rows of nothing but padding have no slot
         positions = torch.arange(slot_mask.shape[1], device=slot_mask.device).expand_as(newest)
         place = torch.where(slot_mask, newest, width)  # one place more, for positions without a slot
         slot_position = newest.new_zeros(len(newest), width + 1).scatter_(1, place, positions)[:, :width]
-        slot_start = newest.gather(1, documents.start.gather(1, slot_position))
+        slot_start = newest.gather(1, documents.start.gather(1, slot_position)).clamp_min(0)
         return GlobalLayout(slot_mask=slot_mask, newest_slot=newest, slot_position=slot_position, slot_start=slot_start)
 
 
