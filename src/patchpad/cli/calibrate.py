@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, MeasuredPaths, RunPath
+from patchpad.cli.options import Device, Json, MeasuredPaths, RunPath, TextField, TextFormat
 from patchpad.cli.streams import print_json, print_text
 
 
@@ -13,6 +13,8 @@ def calibrate(
     /,
     *,
     data: MeasuredPaths = None,
+    format: TextFormat = "auto",
+    text_field: TextField = "text",
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 200_000,
     device: Device = "cpu",
     json: Json = False,
@@ -33,7 +35,7 @@ def calibrate(
     with run_lock(run_of(run), "patchpad calibrate"):
         checkpoint = open_checkpoint(run)
         model = checkpoint.model().to(select_device(device))
-        table = calibration.calibrate(model, text_to_measure(data), limit_bytes=limit_bytes)
+        table = calibration.calibrate(model, text_to_measure(data, format, text_field), limit_bytes=limit_bytes)
         store_calibration(checkpoint.path, table)
     if json:
         print_json(table.to_dict())

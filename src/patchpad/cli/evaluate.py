@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, MeasuredPaths, OptionalRunPath, Thresholds
+from patchpad.cli.options import Device, Json, MeasuredPaths, OptionalRunPath, TextField, TextFormat, Thresholds
 from patchpad.cli.streams import print_json
 
 
@@ -13,6 +13,8 @@ def evaluate(
     /,
     *,
     data: MeasuredPaths = None,
+    format: TextFormat = "auto",
+    text_field: TextField = "text",
     scratchpad_threshold: Thresholds | None = None,
     limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
     overlap: Annotated[
@@ -32,7 +34,9 @@ def evaluate(
     from patchpad.training.checkpoint import load
 
     model = load(run, device=device)
-    windows = bits_per_byte.choose_windows(model, text_to_measure(data), limit_bytes=limit_bytes, overlap_bytes=overlap)
+    windows = bits_per_byte.choose_windows(
+        model, text_to_measure(data, format, text_field), limit_bytes=limit_bytes, overlap_bytes=overlap
+    )
     points = bits_per_byte.evaluate(model, windows, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=0)
     if json:
         print_json({"points": [point.to_dict() for point in points]})

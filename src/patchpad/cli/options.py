@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
@@ -24,6 +24,10 @@ MeasuredPaths = Annotated[
         help="File, glob or directory; may be repeated; - is stdin; without it, the excerpt that ships with patchpad.",
     ),
 ]
+TextFormat = Annotated[
+    Literal["auto", "raw"], Parameter(name="--format", help="With raw the bytes of every file are one document.")
+]
+TextField = Annotated[str, Parameter(name="--text-field", help="Field or column that is the document.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Json
+from patchpad.cli.options import Json, TextField, TextFormat
 from patchpad.cli.streams import print_json, print_text
 from patchpad.config import TextConfig
 from patchpad.errors import ConfigError
@@ -20,8 +20,8 @@ def prepare(
         list[str] | None, Parameter(negative=(), help="Text to hold out; may be repeated. Default: a part of TEXT.")
     ] = None,
     validation_fraction: Annotated[float, Parameter(help="Share of the bytes that is held out; 0: none.")] = 0.1,
-    format: Annotated[str, Parameter(help="auto, or raw: the bytes of every file are one document.")] = "auto",
-    text_field: Annotated[str, Parameter(help="Field or column that is the document.")] = "text",
+    format: TextFormat = "auto",
+    text_field: TextField = "text",
     most_bad_records: Annotated[int, Parameter(help="Records without text that are left out; more are an error.")] = 0,
     remove_duplicates: Annotated[
         bool, Parameter(negative=(), help="Leave documents out that equal an earlier one, byte for byte.")
@@ -53,7 +53,7 @@ def prepare(
         settings = TextConfig(
             paths=absolute_paths(inputs),
             validation_paths=absolute_paths(validation_data or ()),
-            format=format,  # pyrefly: ignore  (checked by the section)
+            format=format,
             text_field=text_field,
             most_bad_records=most_bad_records,
             remove_duplicates=remove_duplicates,
