@@ -148,6 +148,10 @@ def test_a_shard_that_shrank_grew_or_has_gone_is_an_error_at_opening_and_a_chang
         with pytest.raises(DataError) as caught:
             RunText.open(DataConfig(paths=(str(tmp_path / "corpus"),)))
         assert str(file) in caught.value.message
+        if "json" not in name:
+            with pytest.raises(DataError, match="manifest says") as caught:
+                made(texts, tmp_path / "corpus")
+            assert caught.value.hint.endswith(f"rm -r {tmp_path / 'corpus'}"), "what has gone is not found done"
     if "json" in name:
         return
     file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))

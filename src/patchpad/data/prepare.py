@@ -24,7 +24,7 @@ from patchpad.data.file_search import Found
 from patchpad.data.folders import BEGINS, MANIFEST, MANIFEST_FORMAT, SHARDS, TRAINING, UNFINISHED, VALIDATION, WORK
 from patchpad.data.items import Role, TextItems, divide, file_states, files_of
 from patchpad.data.open_files import OpenedFile
-from patchpad.data.prepared import DIGESTS, LENGTHS, PROMPTS, VERSION, read_manifest
+from patchpad.data.prepared import DIGESTS, LENGTHS, PROMPTS, VERSION, read_manifest, require_size
 from patchpad.errors import ConfigError, DataError, quoted
 from patchpad.files import sha256_of, strict_json, sync_folder, write_atomically
 from patchpad.run_lock import LOCK, run_lock
@@ -72,7 +72,8 @@ def prepare(
 
     Raises:
         ConfigError: `out` holds something else.
-        DataError: text that is missing, unreadable or too little, or more bad records than are allowed.
+        DataError: text that is missing, unreadable or too little, more bad records than are allowed, or a corpus that
+            was prepared and has lost bytes since.
         RunInUseError: another process prepares a corpus there.
     """
     with run_lock(out, "patchpad prepare"):
@@ -80,6 +81,8 @@ def prepare(
         if (out / MANIFEST).exists():
             manifest = read_manifest(out)
             if manifest["plan"] == plan:
+                for name, facts in manifest["files"].items():
+                    require_size(out, name, facts)
                 logger.info("%s was prepared from these texts already: nothing is left to do", out)
                 if (out / WORK).exists():
                     shutil.rmtree(out / WORK)

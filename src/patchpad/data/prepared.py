@@ -28,7 +28,6 @@ from patchpad.files import sha256_of
 
 VERSION = 1
 LENGTHS, DIGESTS, PROMPTS = "lengths.npy", "digests.npy", "prompts.npy"
-RESTORE = "Restore the file, or prepare the corpus again: patchpad prepare."
 
 
 def read_manifest(corpus: Path) -> dict[str, Any]:
@@ -84,10 +83,11 @@ def require_size(corpus: Path, name: str, facts: dict[str, Any]) -> OpenedFile:
     try:
         file = OpenedFile.of(str(corpus / name))
     except OSError as error:
-        raise DataError(f"cannot read {corpus / name}: {error.strerror}", hint=RESTORE) from error
+        raise DataError(f"cannot read {corpus / name}: {error.strerror}", hint=_how_to_restore(corpus)) from error
     if file.num_bytes != facts["num_bytes"]:
         raise DataError(
-            f"{corpus / name} has {file.num_bytes} bytes; the manifest says {facts['num_bytes']}", hint=RESTORE
+            f"{corpus / name} has {file.num_bytes} bytes; the manifest says {facts['num_bytes']}",
+            hint=_how_to_restore(corpus),
         )
     return file
 
@@ -102,7 +102,9 @@ def verify(corpus: Path) -> dict[str, Any]:
     for name, facts in manifest["files"].items():
         file = require_size(corpus, name, facts)
         if sha256_of(Path(file.path)) != facts["sha256"]:
-            raise DataError(f"{file.path} has changed: its SHA-256 is not that of the manifest", hint=RESTORE)
+            raise DataError(
+                f"{file.path} has changed: its SHA-256 is not that of the manifest", hint=_how_to_restore(corpus)
+            )
     return manifest
 
 
@@ -119,6 +121,10 @@ def shown_counts(manifest: dict[str, Any]) -> list[str]:
 def next_command(corpus: Path) -> str:
     """Returns how to train on a prepared corpus."""
     return f"Next: patchpad train --config FILE --data {quoted(corpus)} --out RUN"
+
+
+def _how_to_restore(corpus: Path) -> str:
+    return f"Restore the file, or remove the corpus and prepare it again: rm -r {quoted(corpus)}"
 
 
 def _is_shard(name: str) -> bool:
