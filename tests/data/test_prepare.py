@@ -126,6 +126,21 @@ def test_two_processes_make_what_one_makes(tmp_path, texts):
     assert "Fix the line" in caught.value.hint
 
 
+class EndsItsReader(str):
+    """The name of a file that ends the process which gets it."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_process_that_is_killed_is_an_error_that_says_how_to_go_on(tmp_path):
+    options = {"role": "undivided", "data": TextConfig(), "shard_bytes": 1, "out": tmp_path}
+    groups = [prepare.Group(number=number, items=(EndsItsReader(),), **options) for number in range(2)]
+    with pytest.raises(DataError, match="ended from outside") as caught:
+        list(prepare._run(groups, 2))
+    assert "it goes on" in caught.value.hint
+
+
 def test_bad_records_of_all_files_count_together(tmp_path, texts):
     for name in ("a.jsonl", "e.jsonl"):
         with open(texts / name, "a") as file:

@@ -10,6 +10,7 @@ import signal
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,11 @@ def _begin(out: Path, plan: str) -> None:
 
 
 def _run(groups: list[Group], num_processes: int) -> Iterator[Group]:
-    """Prepares groups of files, and yields each that is done."""
+    """Prepares groups of files, and yields each that is done.
+
+    Raises:
+        DataError: see `prepare_group`; or a process was killed.
+    """
     if num_processes == 1 or len(groups) < 2:
         for group in groups:
             prepare_group(group)
@@ -170,6 +175,11 @@ def _run(groups: list[Group], num_processes: int) -> Iterator[Group]:
         for future in as_completed(waiting):
             future.result()
             yield waiting[future]
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that reads texts was ended from outside, as a system does that runs out of memory",
+            hint="Give the same command again: it goes on. Fewer --processes need less memory.",
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
