@@ -49,7 +49,9 @@ class TestWrongText:
 
     def test_broken_line_of_jsonl(self, fails, with_data, tmp_path):
         (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
-        assert "line 2 has no string field `text`; it has: body" in fails(1, *with_data(tmp_path / "a.jsonl"))
+        assert "line 2 has no string field `text`, nor `prompt` and `completion`; it has body (str)" in fails(
+            1, *with_data(tmp_path / "a.jsonl")
+        )
 
 
 @pytest.mark.parametrize(

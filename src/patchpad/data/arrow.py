@@ -95,14 +95,14 @@ def _columns(schema: Any, name: str, text_field: str) -> list[str]:
         if not _is_text(kind):
             raise DataError(
                 f"{name}: the column `{text_field}` is of type {kind}; allowed: text or bytes",
-                hint="Name the column of the text: data.text_field.",
+                hint="Name the column of the text: --text-field NAME; `train`: --data.text_field NAME.",
             )
         return [text_field]
     if PROMPT in schema.names and COMPLETION in schema.names:
         return [PROMPT, COMPLETION]
     raise DataError(
         f"{name} has no column `{text_field}`, nor `{PROMPT}` and `{COMPLETION}`; it has: {', '.join(schema.names)}",
-        hint="Name the column of the text: data.text_field.",
+        hint="Name the column of the text: --text-field NAME; `train`: --data.text_field NAME.",
     )
 
 

@@ -92,7 +92,7 @@ def document_of(record: Any, text_field: str) -> tuple[bytes, int]:
     has = (kinds or "nothing") if isinstance(record, dict) else f"no fields but is {type(record).__name__}"
     raise BadRecord(
         f"has no string field `{text_field}`, nor `{PROMPT}` and `{COMPLETION}`; it has {has}",
-        "Rename the field, or name the one to read: data.text_field.",
+        "Rename the field, or name the one to read: --text-field NAME; `train`: --data.text_field NAME.",
     )
 
 
