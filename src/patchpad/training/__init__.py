@@ -1,1 +1,1 @@
-"""Training: one process, resumable to the last bit on a CPU."""
+"""Training: one process or several ranks, resumable to the last bit on a CPU."""
