@@ -1,5 +1,6 @@
 """Whole runs of several ranks: metrics, checkpoints, going on with other ranks, errors and signals. All on gloo."""
 
+import logging
 import os
 import signal
 
@@ -80,6 +81,7 @@ def all_of_it(folder, text, configs, out_of_place):
     with joined() as parallel:
         found["together"] = error_of(lambda: fail_apart(parallel, DataError("no text")))
         found["other"] = parallel.exchange({"rank": parallel.rank})
+        found["warns"] = logging.getLogger("patchpad.data").isEnabledFor(logging.WARNING)
         found["flags"] = parallel.any_of(parallel.rank == 1, False)
         found["gathered"] = parallel.gather(torch.full((1, 2), float(parallel.rank))).tolist()
     return found
@@ -139,6 +141,7 @@ def test_one_rank_says_what_is_wrong(ranks):
     assert main["together"] == ("OtherRankError", "rank 1 has failed: no text", 1)
     assert other["together"] == ("DataError", "no text", 1)
     assert main["lonely device"][1].startswith("train.shard_ranks is 4 with 2 ranks; allowed: a number that divides")
+    assert [main["warns"], other["warns"]] == [True, False], "what all find in the text is told once"
 
 
 def test_ranks_exchange_values(ranks):

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     try:
         if launched_place().rank:
-            logging.getLogger("patchpad").setLevel(logging.WARNING)
+            logging.getLogger("patchpad").setLevel(logging.ERROR)
         if tokens[:1] != ["train"]:
             require_one_process()
         adapt_openmp(tokens)

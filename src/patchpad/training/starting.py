@@ -38,7 +38,7 @@ def joined() -> Iterator[Parallel]:
         yield Parallel(device)
         return
     if place.rank != 0:
-        logging.getLogger("patchpad").setLevel(logging.WARNING)
+        logging.getLogger("patchpad").setLevel(logging.ERROR)
     owns_group = not dist.is_initialized()
     if owns_group:
         _join(place)
