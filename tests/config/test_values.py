@@ -38,8 +38,8 @@ WRONG = {
     "object": object(),
 }
 unchecked = pytest.mark.unchecked  # the hook that checks shapes checks these types too, with an error of its own
-TAKES_BOOL = {"compile", "activation_checkpointing", "checkpoint_async"}
-TAKES_TEXT = {"paths", "validation_paths", "init_from"}
+TAKES_BOOL = {"compile", "activation_checkpointing", "checkpoint_async", "remove_duplicates"}
+TAKES_TEXT = {"paths", "validation_paths", "init_from", "text_field", "sample_prompt"}
 """Fields of free text; every other one takes a word of a list, or a number."""
 
 
