@@ -117,9 +117,10 @@ def _points(run: str, lines: Sequence[dict[str, Any]], x: str, key: str) -> list
         found = [line[each] for line in lines if each in line]
         if not found:
             present = dict.fromkeys(name for line in lines for name in line)
+            near = near_matches(each, present)
             raise ConfigError(
                 f"{option} is {each}, which no line of {run} has; allowed: {', '.join(present)}",
-                hint=near_matches(each, present) if option == "--key" else "Choose another --x.",
+                hint=near if option == "--key" and near.startswith("Did") else f"Choose another {option}.",
             )
         if all(isinstance(value, str | None) for value in found):
             raise ConfigError(
