@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from patchpad.errors import ConfigError, RunInUseError
 
@@ -266,6 +267,23 @@ def _this_process(doing: str) -> Holder:
         doing=doing,
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
+
+
+def process_facts() -> dict[str, Any]:
+    """Returns what tells this process apart from all others, as JSON has it; see `is_gone`."""
+    me = _this_process("")
+    return {"pid": me.pid, "host": me.host, "place": me.place, "process_start": me.process_start}
+
+
+def is_here(facts: dict[str, Any]) -> bool:
+    """Whether a process that gave its `process_facts` is one of this system."""
+    here = _this_process("")
+    return (facts["host"], facts["place"]) == (here.host, here.place)
+
+
+def is_gone(facts: dict[str, Any]) -> bool:
+    """Whether a process that gave its `process_facts` has ended, as far as this system can tell."""
+    return is_here(facts) and _process_start(facts["pid"]) != facts["process_start"]
 
 
 def _place() -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from patchpad.errors import OtherRankError, TrainingInterrupted
 from patchpad.launcher import ALONE, Place
 from patchpad.model.language_model import LanguageModel
+from patchpad.run_lock import process_facts
 from patchpad.training.gradient_norms import tensor_norms
 from patchpad.training.rank_failures import Failure, first_failure, is_lost_connection, known_failure, lost_rank_error
 
@@ -126,6 +127,11 @@ class Parallel:
 class Ranks(Parallel):
     """One of several ranks. All of them call each method in the same order, `rows` and `is_main` excepted."""
 
+    def __init__(self, device: torch.device, place: Place) -> None:
+        super().__init__(device, place)
+        self._processes = self.exchange(process_facts())
+        """What tells each rank's process apart."""
+
     @functools.cached_property
     def process_group_for_saving(self) -> dist.ProcessGroup | None:
         """Torch's group for saving, with messages on the CPU, which a thread may use meanwhile."""
@@ -188,7 +194,7 @@ class Ranks(Parallel):
         except Exception as error:
             found = error
             if is_lost_connection(error) and known_failure() is None:
-                found = lost_rank_error(self.rank, self.num_ranks)
+                found = lost_rank_error(self.rank, self._processes)
                 found.__cause__ = error
             self._raise(found, first_failure(Failure.of(found, self.rank)))
 

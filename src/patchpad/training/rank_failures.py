@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch.distributed as dist
 
 from patchpad.errors import LostRankError, OtherRankError, PatchpadError
+from patchpad.run_lock import is_gone, is_here
 
 FAILURE, ALIVE = "patchpad/failure", "patchpad/alive"
 """Keys of torch's store, which all ranks see."""
@@ -62,24 +64,39 @@ def known_failure() -> Failure | None:
         return None
 
 
-def lost_rank_error(rank: int, num_ranks: int) -> LostRankError:
-    """Returns the error of a rank whose connection to another broke. It names those that do not answer any more."""
+def lost_rank_error(rank: int, processes: Sequence[dict[str, Any]]) -> LostRankError:
+    """Returns the error of a rank whose connection to another broke. It names those that have ended.
+
+    Of this machine it is known who has. Ranks on others are asked, and count as ended where they do not answer.
+
+    Args:
+        rank: that was waiting.
+        processes: `process_facts` of each rank.
+    """
+    missing = [other for other, facts in enumerate(processes) if is_gone(facts)]
+    if not missing:
+        elsewhere = [other for other, facts in enumerate(processes) if not is_here(facts)]
+        missing = _without_answer(rank, elsewhere)
+    names = ", ".join(map(str, missing))
+    what = f"rank {names}" if len(missing) == 1 else f"ranks {names}" if missing else "the connection of the ranks"
+    return LostRankError(
+        f"{what} of {len(processes)} ended without a message while the others were waiting",
+        hint="The launcher's own messages may say why. Start the ranks again with: patchpad train --resume RUN",
+    )
+
+
+def _without_answer(rank: int, others: list[int]) -> list[int]:
+    """Returns the ranks among `others` that do not say in time that they are alive."""
     try:
         store = _store()
         store.set(f"{ALIVE}/{rank}", "yes")
         ends_at = time.monotonic() + ANSWER_SECONDS
-        missing = [other for other in range(num_ranks) if other != rank]
-        while missing and time.monotonic() < ends_at and not store.check([FAILURE]):
-            missing = [other for other in missing if not store.check([f"{ALIVE}/{other}"])]
+        while others and time.monotonic() < ends_at and not store.check([FAILURE]):
+            others = [other for other in others if not store.check([f"{ALIVE}/{other}"])]
             time.sleep(0.05)
+        return others
     except RuntimeError:
-        missing = [0]  # the store lives with rank 0, where the launcher has none
-    names = ", ".join(map(str, missing))
-    what = f"rank {names}" if len(missing) == 1 else f"ranks {names}" if missing else "the connection of the ranks"
-    return LostRankError(
-        f"{what} of {num_ranks} ended without a message while the others were waiting",
-        hint="The launcher's own messages may say why. Start the ranks again with: patchpad train --resume RUN",
-    )
+        return [0]  # the store lives with rank 0, where the launcher has none
 
 
 def _store() -> dist.Store:
