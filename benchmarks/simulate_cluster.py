@@ -17,7 +17,7 @@ from measuring import arguments, write_results
 from torch.nn.utils import clip_grad_norm_
 
 from patchpad.config import IGNORED_TARGET, Config, load_config
-from patchpad.cost import Devices, cost, default_rates, training_memory
+from patchpad.cost import Devices, scheduled_cost, training_memory
 from patchpad.model.block import recompute_trunk
 from patchpad.model.byte_lm import ByteLM
 from patchpad.training.optimizer import build_optimizer
@@ -81,13 +81,7 @@ def simulated(case: Case, layers: int | None = None) -> dict[str, Any]:
         shard(model, mesh, in_bf16=True)
         run_steps(model, config, case, meter)
     devices = Devices(count=case.ranks, parallel=case.parallel, shard_ranks=case.shard_ranks)  # pyrefly: ignore
-    patches, scratchpads = default_rates(config)
-    costs = cost(
-        config.model,
-        context_bytes=config.model.context_bytes,
-        patches_per_byte=patches,
-        scratchpads_per_byte=scratchpads,
-    )
+    costs = scheduled_cost(config)
     num_bytes = config.train.batch_rows // case.ranks * config.model.context_bytes
     return {
         "preset": case.preset,

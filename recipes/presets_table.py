@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpad.config import Config, PatchifierConfig, TriggerConfig, load_config, preset_names
-from patchpad.cost import Cost, cost, default_rates
+from patchpad.cost import Cost, scheduled_cost
 from patchpad.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -62,14 +62,7 @@ def byte_model_of(config: Config) -> Config:
 
 def costs_of(config: Config) -> Cost:
     """Returns the cost of a configuration at its own context and rates."""
-    patches_per_byte, scratchpads_per_byte = default_rates(config)
-    return cost(
-        config.model,
-        context_bytes=config.model.context_bytes,
-        patches_per_byte=patches_per_byte,
-        scratchpads_per_byte=scratchpads_per_byte,
-        dtype="bfloat16",
-    )
+    return scheduled_cost(config, dtype="bfloat16")
 
 
 def _percent(config: Config) -> float:

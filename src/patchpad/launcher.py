@@ -37,7 +37,7 @@ def launched_place(environment: Mapping[str, str] = os.environ) -> Place:
     """Returns this process's place; `ALONE` where no launcher started several.
 
     `torchrun` sets RANK and WORLD_SIZE. SLURM's `srun` sets numbers of its own; a batch script that SLURM runs by
-    itself is no rank, whatever its job asked for.
+    itself is not a rank, whatever its job asked for.
 
     Raises:
         ConfigError: variables of a launcher that are missing or contradict each other.

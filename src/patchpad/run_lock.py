@@ -190,9 +190,9 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 def _is_alive(holder: Holder, path: Path, *, has_locks: bool) -> bool:
     """Whether the process that a lock file names still works there; the file is locked by this one where it can be."""
-    here = _this_process("")
-    if (holder.host, holder.place) == (here.host, here.place):
-        return not has_locks and _process_start(holder.pid) == holder.process_start
+    facts = vars(holder)
+    if is_here(facts):
+        return not has_locks and not is_gone(facts)
     logger.info("%s was in use by %s: watching for %.0f s whether it still is", path.parent, holder, WATCH_SECONDS)
     began, before = time.monotonic(), _touched(path)
     while time.monotonic() - began < WATCH_SECONDS:
@@ -259,26 +259,18 @@ def _in_use(folder: Path, holder: Holder | None) -> RunInUseError:
 
 
 def _this_process(doing: str) -> Holder:
-    return Holder(
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        place=_place(),
-        process_start=_process_start(os.getpid()),
-        doing=doing,
-        since=time.strftime("%Y-%m-%d %H:%M:%S"),
-    )
+    return Holder(**process_facts(), doing=doing, since=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
 def process_facts() -> dict[str, Any]:
     """Returns what tells this process apart from all others, as JSON has it; see `is_gone`."""
-    me = _this_process("")
-    return {"pid": me.pid, "host": me.host, "place": me.place, "process_start": me.process_start}
+    pid = os.getpid()
+    return {"pid": pid, "host": socket.gethostname(), "place": _place(), "process_start": _process_start(pid)}
 
 
 def is_here(facts: dict[str, Any]) -> bool:
     """Whether a process that gave its `process_facts` is one of this system."""
-    here = _this_process("")
-    return (facts["host"], facts["place"]) == (here.host, here.place)
+    return (facts["host"], facts["place"]) == (socket.gethostname(), _place())
 
 
 def is_gone(facts: dict[str, Any]) -> bool:

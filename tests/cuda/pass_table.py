@@ -10,7 +10,7 @@ import pytest
 from test_memory import run_pass
 
 from patchpad.config import load_config
-from patchpad.cost import cost, default_rates, training_memory
+from patchpad.cost import scheduled_cost, training_memory
 
 PRESETS = [f"{size}-{arm}" for size in ("100m", "350m", "1b", "2b") for arm in ("fixed16-entropy", "fixed1-never")]
 
@@ -20,13 +20,7 @@ def line_of(name: str) -> str:
     config = load_config(name)
     with pretended_cuda.recording() as record, pytest.MonkeyPatch.context() as patch:
         run_pass(config, record, patch)
-    patches, scratchpads = default_rates(config)
-    costs = cost(
-        config.model,
-        context_bytes=config.model.context_bytes,
-        patches_per_byte=patches,
-        scratchpads_per_byte=scratchpads,
-    )
+    costs = scheduled_cost(config)
     rows, memory = config.train.batch_rows, training_memory(config)
     flops = costs.training_flops_per_byte * rows * config.model.context_bytes
     return (

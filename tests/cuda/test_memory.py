@@ -9,7 +9,7 @@ from pretended_cuda import CudaTensor, Record
 from torch import nn
 
 from patchpad.config import PADDING, SEPARATOR, Config, load_config
-from patchpad.cost import cost, default_rates, training_memory
+from patchpad.cost import scheduled_cost, training_memory
 from patchpad.model.back_ends import attention_back_end
 from patchpad.model.block import recompute_trunk
 from patchpad.model.build import build_model
@@ -104,13 +104,7 @@ def test_a_pass_takes_the_memory_and_flops_that_cost_says(record, monkeypatch, n
     assert record.peak_bytes == pytest.approx(training_memory(config).peak_bytes, rel=CLOSE)
     assert not record.oddities
 
-    patches, scratchpads = default_rates(config)
-    costs = cost(
-        config.model,
-        context_bytes=config.model.context_bytes,
-        patches_per_byte=patches,
-        scratchpads_per_byte=scratchpads,
-    )
+    costs = scheduled_cost(config)
     per_byte = costs.checkpointed_training_flops_per_byte if recomputes else costs.training_flops_per_byte
     num_bytes = config.train.batch_rows * config.model.context_bytes
     assert record.num_flops("pass") == pytest.approx(per_byte * num_bytes, rel=CLOSE)

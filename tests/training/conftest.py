@@ -26,6 +26,24 @@ class Hook:
             self.action()
 
 
+class FullDisk:
+    """A file that is opened to append to it, on a disk that has room for four more characters."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> "FullDisk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, text: str) -> None:
+        with self.path.open("a") as file:
+            file.write(text[:4])
+        raise OSError(28, "No space left on device")
+
+
 def tiny_config(trigger: str = "entropy", patchifier: str = "fixed", **train: Any) -> Config:
     model = ModelConfig(
         byte_dim=16,
@@ -86,6 +104,7 @@ class Tools:
     """What the tests of this folder share."""
 
     Hook = Hook
+    FullDisk = FullDisk
     config = staticmethod(tiny_config)
     losses = staticmethod(losses)
     replace = staticmethod(replace)

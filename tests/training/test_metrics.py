@@ -131,14 +131,14 @@ def test_peaks_are_known_by_the_whole_name_of_a_device(name, tera):
     assert all(1e14 < peak < 1e16 for peak in PEAK_FLOPS_PER_SECOND.values())
 
 
-def test_lines_are_appended_and_what_could_not_be_written_follows_later(tmp_path, caplog, monkeypatch):
+def test_lines_are_appended_and_what_could_not_be_written_follows_later(tmp_path, tools, caplog, monkeypatch):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.add({"step": 1, "x": math.nan, "y": math.inf})
     node = os.stat(file.path).st_ino
     file.add({"step": 2})
     assert os.stat(file.path).st_ino == node, "appended, not written anew"
     assert read_metrics(tmp_path) == [{"step": 1, "x": None, "y": "inf"}, {"step": 2}]
-    monkeypatch.setattr(module, "open", lambda *_, **__: DiskFull(file.path), raising=False)
+    monkeypatch.setattr(module, "open", lambda *_, **__: tools.FullDisk(file.path), raising=False)
     file.add({"step": 3})
     monkeypatch.undo()
     assert "No space left" in caplog.text
@@ -147,22 +147,6 @@ def test_lines_are_appended_and_what_could_not_be_written_follows_later(tmp_path
     file.add({"step": 4})
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
     assert file.path.read_text() == file.text
-
-
-class DiskFull:
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def write(self, text):
-        with self.path.open("a") as file:
-            file.write(text[:4])
-        raise OSError(28, "No space left on device")
 
 
 def test_restored_lines_replace_those_that_were_written_later(tmp_path):

@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from patchpad.config import Config, ModelConfig, PatchifierConfig
+from patchpad.config import Config
 from patchpad.errors import CheckpointError
 from patchpad.files import strict_json
 from patchpad.model.build import build_model
+from patchpad.testing.models import tiny_model_config
 from patchpad.testing.ranks import run_ranks
 from patchpad.training.averaging import AveragedWeights
 from patchpad.training.checkpoint import Checkpoint, check, list_steps, load, newest_step, open_checkpoint
@@ -29,22 +30,7 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of a process's files"),
 ]
 
-CONFIG = Config(
-    model=ModelConfig(
-        byte_dim=16,
-        byte_heads=2,
-        window_bytes=4,
-        encoder_layers=1,
-        entropy_head_layers=1,
-        decoder_layers=1,
-        pooling_heads=2,
-        trunk_dim=32,
-        trunk_heads=2,
-        trunk_layers=1,
-        context_bytes=64,
-        patchifier=PatchifierConfig(target_patch_size=8),
-    )
-)
+CONFIG = Config(model=tiny_model_config())
 FOLDERS = ("weights", "optimizer", "averaged")
 
 

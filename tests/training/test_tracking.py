@@ -144,28 +144,12 @@ def test_a_sample_that_cannot_be_written_leaves_a_whole_file(tmp_path, tools, fi
     model, samples = load(finished), Samples(tmp_path)
     config = tools.config(sample_bytes=3)
     samples.add(model, config, step=1, bytes_seen=10)
-    monkeypatch.setattr(module, "open", lambda *_, **__: FullDisk(samples.path), raising=False)
+    monkeypatch.setattr(module, "open", lambda *_, **__: tools.FullDisk(samples.path), raising=False)
     samples.add(model, config, step=2, bytes_seen=20)
     monkeypatch.undo()
     assert "No space left" in caplog.text
     samples.add(model, config, step=3, bytes_seen=30)
     assert [line["step"] for line in read_samples(samples.path)] == [1, 3]
-
-
-class FullDisk:
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def write(self, text):
-        with self.path.open("a") as file:
-            file.write(text[:4])
-        raise OSError(28, "No space left on device")
 
 
 def test_names_of_trackers_are_checked_and_known():

@@ -6,7 +6,7 @@ from patchpad.cost.devices import Devices
 from patchpad.cost.fitting import Plan, fewest_devices, fitted, plan
 from patchpad.cost.memory import TrainingMemory, training_memory
 from patchpad.cost.rates import default_rates
-from patchpad.cost.whole_model import cost, count_parameters
+from patchpad.cost.whole_model import cost, count_parameters, scheduled_cost
 
 __all__ = [
     "DTYPE_BYTES",
@@ -22,5 +22,6 @@ __all__ = [
     "fewest_devices",
     "fitted",
     "plan",
+    "scheduled_cost",
     "training_memory",
 ]

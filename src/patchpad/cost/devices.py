@@ -15,6 +15,13 @@ USABLE = 0.9
 GIB = 2**30
 STATE_BYTES = 4 * DTYPE_BYTES["float32"]
 """Of a parameter: its weight, its gradient and two moments."""
+REPLICATED_SHARE = 0.5
+"""Share of a device's memory that these may take before they are sharded."""
+
+
+def fits_replicated(num_params: int, device_bytes: int | float) -> bool:
+    """Whether weights, gradients and moments leave enough of a device's memory to be held by every rank."""
+    return STATE_BYTES * num_params <= REPLICATED_SHARE * device_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,7 @@ class Devices:
             return None
         if self.parallel != "auto":
             return self.parallel
-        return "ddp" if STATE_BYTES * num_params <= self.device_gib * GIB / 2 else "fsdp"
+        return "ddp" if fits_replicated(num_params, self.device_gib * GIB) else "fsdp"
 
     def num_shards(self, num_params: int) -> int:
         """Returns the devices that one copy of a model of so many parameters is cut into."""
@@ -85,4 +92,4 @@ class Devices:
         return self.count if way == "fsdp" else 1
 
 
-__all__ = ["GIB", "MEMORY_GIB", "PARALLEL", "USABLE", "Devices", "Parallel"]
+__all__ = ["GIB", "MEMORY_GIB", "PARALLEL", "USABLE", "Devices", "Parallel", "fits_replicated"]

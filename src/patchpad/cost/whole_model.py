@@ -9,12 +9,12 @@ counted.
 
 from collections.abc import Sequence
 
-from patchpad.config import ModelConfig
+from patchpad.config import Config, ModelConfig
 from patchpad.cost.attention import mean_earlier_patches, mean_pooled_bytes
 from patchpad.cost.baselines import baseline_costs, baseline_parameters
 from patchpad.cost.costs import Cost
 from patchpad.cost.patch_model import patch_costs, patch_parameters
-from patchpad.cost.rates import check_rates
+from patchpad.cost.rates import check_rates, default_rates
 from patchpad.errors import ConfigError
 
 
@@ -90,4 +90,24 @@ def cost(
         scratchpads_per_byte=scratchpads_per_byte,
         context_bytes=context_bytes,
         cache_dtype=dtype,
+    )
+
+
+def scheduled_cost(config: Config, *, dtype: str = "float32") -> Cost:
+    """Computes what a configuration's model costs at its own context, and at the rates that training aims at.
+
+    Args:
+        config: of a run.
+        dtype: type of the cached values, see `cost`.
+
+    Raises:
+        ConfigError: rates that depend on the text, or a dtype that cannot be.
+    """
+    patches, scratchpads = default_rates(config)
+    return cost(
+        config.model,
+        context_bytes=config.model.context_bytes,
+        patches_per_byte=patches,
+        scratchpads_per_byte=scratchpads,
+        dtype=dtype,
     )

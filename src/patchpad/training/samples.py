@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.config import Config
-from patchpad.files import strict_json
+from patchpad.files import strict_json, write_atomically
 from patchpad.inference.generator import complete
 from patchpad.model.language_model import LanguageModel
 
@@ -56,7 +56,7 @@ class Samples:
         """Removes the samples that were made after a step, and a line that was not written to its end."""
         if self.path.exists():
             kept = [line for line in read_samples(self.path) if line["step"] <= step]
-            self.path.write_text("".join(strict_json(line) + "\n" for line in kept), encoding="utf-8")
+            write_atomically(self.path, "".join(strict_json(line) + "\n" for line in kept))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:

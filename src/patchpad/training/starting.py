@@ -10,17 +10,13 @@ import torch.distributed as dist
 
 from patchpad.config import Config, TrainConfig
 from patchpad.cost import count_parameters
+from patchpad.cost.devices import fits_replicated
 from patchpad.device import select_device
 from patchpad.errors import ConfigError
 from patchpad.launcher import Place, launched_place
 from patchpad.training.parallel import TIMEOUT, Parallel, Ranks
 
 logger = logging.getLogger(__name__)
-
-TRAINING_BYTES_PER_PARAMETER = 16
-"""Weight, gradient and two moments, in fp32."""
-REPLICATED_SHARE = 0.5
-"""Share of a device's memory that these may take before they are sharded."""
 
 
 @contextmanager
@@ -63,7 +59,8 @@ def start_parallel(config: Config) -> Parallel:
     if kind == "auto":
         sizes = [0] * place.num_ranks
         dist.all_gather_object(sizes, _device_bytes(device, place))  # decided alike, be the ranks' devices unlike
-        kind = "ddp" if fits_replicated(config, min(sizes)) else "fsdp"
+        num_params = sum(count_parameters(config.model).values())
+        kind = "ddp" if fits_replicated(num_params, min(sizes)) else "fsdp"
     if kind == "ddp":
         from patchpad.training.replicated import ReplicatedRanks
 
@@ -109,12 +106,6 @@ def _join(place: Place) -> None:
         return
     where = f"tcp://{place.address}:{place.port}"
     dist.init_process_group(backend, init_method=where, rank=place.rank, world_size=place.num_ranks, timeout=TIMEOUT)
-
-
-def fits_replicated(config: Config, device_bytes: int) -> bool:
-    """Whether weights, gradients and moments leave enough of a device's memory to be held by every rank."""
-    needed = TRAINING_BYTES_PER_PARAMETER * sum(count_parameters(config.model).values())
-    return needed <= REPLICATED_SHARE * device_bytes
 
 
 def ranks_of_copy(train: TrainConfig, place: Place) -> int:
