@@ -37,7 +37,15 @@ def test_ranks_that_are_alive_and_busy_are_not_named(ended):
 def test_ranks_of_other_machines_are_named_where_they_do_not_answer(monkeypatch):
     elsewhere = {**process_facts(), "host": "another"}
     asked = []
+    monkeypatch.setattr(rank_failures, "ENDING_SECONDS", 0.0)
     monkeypatch.setattr(rank_failures, "_without_answer", lambda rank, others: asked.append(others) or [3])
     error = rank_failures.lost_rank_error(0, [process_facts(), process_facts(), elsewhere, elsewhere])
     assert asked == [[2, 3]]
     assert "rank 3 of 4" in error.message
+
+
+def test_a_rank_is_named_whose_process_ends_after_its_connections(ended, monkeypatch):
+    seen = iter([False, False, True])
+    monkeypatch.setattr(rank_failures, "is_gone", lambda facts: facts is ended and next(seen))
+    error = rank_failures.lost_rank_error(0, [process_facts(), ended])
+    assert error.message.startswith("rank 1 of 2 ended")

@@ -1,16 +1,19 @@
 """Whole runs of several ranks: metrics, checkpoints, going on with other ranks, errors and signals. All on gloo."""
 
+import gc
 import logging
 import os
 import signal
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from patchpad.errors import ConfigError, DataError, PatchpadError, TrainingInterrupted
 from patchpad.testing.ranks import run_ranks
-from patchpad.training import trainer
+from patchpad.training import starting, trainer
 from patchpad.training.checkpoint import load
 from patchpad.training.starting import joined, start_parallel
 
@@ -64,6 +67,24 @@ def fail_apart(parallel, error):
             raise error
 
 
+def leave(config, text, folder):
+    """Trains in a group that this rank joins and leaves; returns how many wrappers of weights lived when it left."""
+    dist.destroy_process_group()
+    leave_group, counts = dist.destroy_process_group, []
+
+    def join(place):
+        store = dist.FileStore(str(folder / "store"), place.num_ranks)
+        dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.num_ranks)
+
+    def count_and_leave():
+        counts.append(sum(type(value) is nn.parallel.DistributedDataParallel for value in gc.get_objects()))
+        leave_group()
+
+    with mock.patch.object(starting, "_join", join), mock.patch.object(dist, "destroy_process_group", count_and_leave):
+        trainer.train(config, data=text, out=folder / "left", progress=Quiet())
+    return counts
+
+
 def all_of_it(folder, text, configs, out_of_place):
     """What the ranks of these tests do, one after another."""
     found = {}
@@ -84,6 +105,7 @@ def all_of_it(folder, text, configs, out_of_place):
         found["warns"] = logging.getLogger("patchpad.data").isEnabledFor(logging.WARNING)
         found["flags"] = parallel.any_of(parallel.rank == 1, False)
         found["gathered"] = parallel.gather(torch.full((1, 2), float(parallel.rank))).tolist()
+    found["left"] = leave(stopped, text, folder)
     return found
 
 
@@ -149,6 +171,10 @@ def test_ranks_exchange_values(ranks):
         assert found["other"] == [{"rank": 0}, {"rank": 1}]
         assert found["flags"] == [True, False]
         assert found["gathered"] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_what_uses_the_group_is_gone_before_it_is_left(ranks):
+    assert [found["left"] for found in ranks[1]] == [[0], [0]], "or ranks wait for ever at their end, once in a while"
 
 
 def train_and_fail(config, text, out):

@@ -13,6 +13,8 @@ from patchpad.run_lock import is_gone, is_here
 
 FAILURE, ALIVE = "patchpad/failure", "patchpad/alive"
 """Keys of torch's store, which all ranks see."""
+ENDING_SECONDS = 1.0
+"""How long a process may take to end once its connections have broken."""
 ANSWER_SECONDS = 5.0
 """How long ranks whose connections broke wait for each other before those that are missing count as lost."""
 
@@ -73,16 +75,27 @@ def lost_rank_error(rank: int, processes: Sequence[dict[str, Any]]) -> LostRankE
         rank: that was waiting.
         processes: `process_facts` of each rank.
     """
-    missing = [other for other, facts in enumerate(processes) if is_gone(facts)]
+    missing = _ended_here(processes)
     if not missing:
         elsewhere = [other for other, facts in enumerate(processes) if not is_here(facts)]
         missing = _without_answer(rank, elsewhere)
     names = ", ".join(map(str, missing))
-    what = f"rank {names}" if len(missing) == 1 else f"ranks {names}" if missing else "the connection of the ranks"
+    size = len(processes)
+    what = f"rank{'s' if len(missing) > 1 else ''} {names} of {size}" if missing else f"one of {size} ranks"
     return LostRankError(
-        f"{what} of {len(processes)} ended without a message while the others were waiting",
+        f"{what} ended without a message while the others were waiting",
         hint="The launcher's own messages may say why. Start the ranks again with: patchpad train --resume RUN",
     )
+
+
+def _ended_here(processes: Sequence[dict[str, Any]]) -> list[int]:
+    """Returns the ranks of this machine that have ended. A process closes its connections shortly before it has."""
+    ends_at = time.monotonic() + (ENDING_SECONDS if any(map(is_here, processes)) else 0.0)
+    while True:
+        ended = [rank for rank, facts in enumerate(processes) if is_gone(facts)]
+        if ended or time.monotonic() >= ends_at:
+            return ended
+        time.sleep(0.02)
 
 
 def _without_answer(rank: int, others: list[int]) -> list[int]:

@@ -1,5 +1,6 @@
 """From what a launcher and the configuration say to the ranks of a run."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 def joined() -> Iterator[Parallel]:
     """Joins the ranks that a launcher has started, or that are in torch's process group already.
 
-    Of errors inside, the rank that fails first raises its own; see `Parallel.reporting`.
+    Of errors inside, the rank that fails first raises its own; see `Parallel.reporting`. What has used the group, such
+    as a trainer, must not outlive the context where it ends well. Torch's wrapper of replicated weights would free the
+    group with Python's lock held, and wait for ever for a thread of the group that needs the lock.
 
     Raises:
         OtherRankError: another rank has failed, and says why.
@@ -42,6 +45,7 @@ def joined() -> Iterator[Parallel]:
     with ranks.reporting():
         yield ranks
     if owns_group:  # a group that has lost a rank could not be left
+        gc.collect()  # the wrapper is part of a circle of references
         dist.destroy_process_group()
 
 

@@ -97,8 +97,7 @@ def train(
         if source is not None:
             config = replace(config, train=replace(config.train, init_from=source.name))
         with new_run(Path(out), config, "patchpad train", parallel=ranks) as text:
-            trainer = Trainer(config, Path(out), text, source=source, parallel=start_parallel(config))
-            return trainer.run(progress or LogProgress())
+            return _run(config, Path(out), text, progress, source=source)
 
 
 @contextmanager
@@ -171,9 +170,23 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
             with ranks.together():
                 require_outside(out, config.data, steps=config.train.steps)
                 text = RunText.open(config.data)
-            trainer = Trainer(config, out, text, parallel=start_parallel(config))
-            trainer.restore(checkpoint)
-            return trainer.run(progress or LogProgress())
+            return _run(config, out, text, progress, checkpoint=checkpoint)
+
+
+def _run(
+    config: Config,
+    out: Path,
+    text: RunText,
+    progress: Progress | None,
+    *,
+    source: Source | None = None,
+    checkpoint: files.Checkpoint | None = None,
+) -> Run:
+    """Trains to the end, from the start or from a checkpoint. The trainer is gone when it returns; see `joined`."""
+    trainer = Trainer(config, out, text, source=source, parallel=start_parallel(config))
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    return trainer.run(progress or LogProgress())
 
 
 def open_to_resume(out: Path, parallel: Parallel) -> files.Checkpoint:
