@@ -81,6 +81,17 @@ def test_train_takes_several_paths(patchpad, tmp_path, config, text):
     assert open_checkpoint(out).config.data.paths == (str(text), f"{tmp_path}/*.jsonl")
 
 
+def test_train_takes_the_bytes_of_any_file_and_another_field(patchpad, tmp_path, config):
+    (tmp_path / "page.json").write_bytes(b"\x00\xff" * 2000)
+    (tmp_path / "page.jsonl").write_text('{"body": "' + "A line. " * 400 + '"}\n', encoding="utf-8")
+    raw = ("--data", tmp_path / "page.json", "--format", "raw")
+    field = ("--data", tmp_path / "page.jsonl", "--text-field", "body")
+    for name, options in {"raw": raw, "field": field}.items():
+        patchpad("train", "--config", config, *options, "--out", tmp_path / name, "--train.steps", "1")
+    data = [json.loads((tmp_path / name / "config.json").read_text())["data"] for name in ("raw", "field")]
+    assert [(one["format"], one["text_field"]) for one in data] == [("raw", "text"), ("auto", "body")]
+
+
 def test_the_configuration_of_a_run_trains_the_same_model_without_data(patchpad, tmp_path, finished):
     out = tmp_path / "again"
     assert patchpad("train", "--config", finished / "config.json", "--out", out).code == 0

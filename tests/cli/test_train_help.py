@@ -55,6 +55,7 @@ def test_defaults_of_the_help_are_yaml_that_gives_the_defaults():
         (["--train.steps=5", "--train.steps=5"], "--train.steps was given twice: '5' and '5'"),
         (["--train.batch-rows", "1", "--train.batch_rows", "2"], "--train.batch_rows was given twice: '1' and '2'"),
         (["--device", "cpu", "--train.device", "cpu"], "--device and --train.device were both given"),
+        (["--format", "raw", "--data.format", "raw"], "--format and --data.format were both given"),
         (["--data.paths", "a.txt"], "--data and --data.paths were both given"),
         (["--model.patchifier", "{kind: hnet}"], "--model.patchifier is a section"),
         (["--train.steps", "5 # five"], "whose '# five' is a YAML comment"),

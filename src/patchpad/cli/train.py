@@ -1,13 +1,13 @@
 """`patchpad train`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Json
+from patchpad.cli.options import Json, TextField, TextFormat
 from patchpad.cli.streams import print_json, print_text, refuse_stdin
 from patchpad.config import Config, ModelConfig, load_config
 from patchpad.config.model import NATS_TRIGGERS
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from patchpad.training.init_from import Source
 
 SECTIONS = ("model", "data", "train")
-OWN_OPTIONS = ("--config", "--data", "--out", "--init-from", "--resume", "--device", "--json", "--help")
+OWN_OPTIONS = (
+    *("--config", "--data", "--format", "--text-field", "--out", "--init-from", "--resume", "--device"),
+    *("--json", "--help"),
+)
 
 
 def train(
@@ -36,6 +39,8 @@ def train(
             help="File, glob or directory to train on; may be repeated. Default: the configuration's paths.",
         ),
     ] = None,
+    format: TextFormat | None = None,
+    text_field: TextField | None = None,
     out: Annotated[Path | None, Parameter(help="Run directory to make; must be absent or empty.")] = None,
     init_from: Annotated[
         str | None,
@@ -60,8 +65,15 @@ def train(
         overrides = parse_fields(fields)
         refuse_stdin(data)
         if resume is None:
-            settings, source = new_settings(config, overrides, data, out, init_from, device)
-        elif config or data or out or init_from or overrides or device:
+            options = {
+                "--data": ("data.paths", data),
+                "--format": ("data.format", format),
+                "--text-field": ("data.text_field", text_field),
+                "--init-from": ("train.init_from", init_from),
+                "--device": ("train.device", device),
+            }
+            settings, source = new_settings(config, with_options(overrides, options), data, out)
+        elif any((config, data, format, text_field, out, init_from, overrides, device)):
             raise ConfigError(
                 "--resume was given with other options; allowed: --resume RUN alone", hint="Leave them out."
             )
@@ -102,13 +114,30 @@ def told_once(place: Place) -> Iterator[None]:
         raise
 
 
+def with_options(overrides: dict[str, str], options: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
+    """Returns the keys that are set, those by an option of their own among them.
+
+    Args:
+        overrides: values by key.
+        options: for each option its key and its value; None where it was not given. The paths of `--data` are left to
+            the trainer.
+
+    Raises:
+        ConfigError: a key was set in both ways.
+    """
+    found = dict(overrides)
+    for option, (key, value) in options.items():
+        if value is None:
+            continue
+        if key in overrides:
+            raise ConfigError(f"{option} and --{key} were both given; they set the same", hint="Leave one of them out.")
+        if option != "--data":
+            found[key] = strict_json(value)
+    return found
+
+
 def new_settings(
-    config: str | None,
-    overrides: dict[str, str],
-    data: list[str] | None,
-    out: Path | None,
-    init_from: str | None,
-    device: str | None,
+    config: str | None, overrides: dict[str, str], data: list[str] | None, out: Path | None
 ) -> "tuple[Config, Source | None]":
     """Returns the configuration of a new run, and the model that it starts from.
 
@@ -116,18 +145,6 @@ def new_settings(
         ConfigError: it is wrong, has no text to train on where `data` names none, or `out` is missing.
         CheckpointError: no model is where it is to start from.
     """
-    given = (
-        ("--device", "train.device", device),
-        ("--data", "data.paths", data),
-        ("--init-from", "train.init_from", init_from),
-    )
-    for option, key, value in given:
-        if value and key in overrides:
-            raise ConfigError(f"{option} and --{key} were both given; they set the same", hint="Leave one of them out.")
-    if device is not None:
-        overrides = {**overrides, "train.device": device}
-    if init_from is not None:
-        overrides = {**overrides, "train.init_from": strict_json(init_from)}
     sources = []
 
     def model_of(name: str) -> ModelConfig:
