@@ -55,7 +55,7 @@ CASES = (
     Case(preset="small-cpu-fixed16-entropy", batch_rows=16),
     Case(preset="small-cpu-fixed16-entropy", batch_rows=8, accumulation_steps=2, recomputes=True),
     Case(preset="small-cpu-fixed1-never", batch_rows=4),
-    Case(preset="bundled-1m-fixed16-entropy", batch_rows=8, accumulation_steps=2),
+    Case(preset="bundled-7m-fixed16-entropy", batch_rows=8, accumulation_steps=2),
     Case(preset="tiny-entropy-entropy", batch_rows=32, accumulation_steps=2),
     Case(preset="tiny-hnet-entropy", batch_rows=32),
     Case(preset="tiny-byte", batch_rows=32),

@@ -2,7 +2,7 @@
 
 Usage: python recipes/pack_shipped_model.py OUT CONFIG --weights PATH... --held-out FILE... [--limit-bytes N]
 
-CONFIG is the run's file in configs/shipped. A PATH is a run, a step folder, or a model.safetensors; at a constant
+CONFIG is the run's preset. A PATH is a run, a step folder, or a model.safetensors; at a constant
 learning rate the mean over the newest checkpoints is better than any of them. The stored threshold is the one at which
 as many scratchpads fire on the held-out text as training aimed at; the calibration is measured there too.
 """

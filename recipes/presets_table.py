@@ -11,7 +11,7 @@ from patchpad.cost import Cost, scheduled_cost
 from patchpad.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
-SIZES = ("tiny", "small-cpu", "bundled-1m", "100m", "350m", "1b", "2b")
+SIZES = ("tiny", "small-cpu", "bundled-7m", "100m", "350m", "1b", "2b")
 TEXT = """# Presets
 
 `--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to

@@ -1,11 +1,10 @@
-"""Writes the text that the shipped model is trained on, one stage at a time.
+"""Writes the text that the shipped model is trained on.
 
-Usage: python recipes/shipped_corpus.py STAGE OUT --books FILE --code FILE --prose FOLDER --demo FILE...
+Usage: python recipes/shipped_corpus.py OUT --books FILE --code FILE --prose FOLDER --demo FILE...
 
-Each source is cut into pieces of at most 32 KiB at ends of lines. A keyed order of the pieces decides which stage reads
-them: a stage takes up where the one before ended, so nothing is read twice until a source is used up. OUT then holds
-one file per source, `books.jsonl.xz`, `code.jsonl.xz`, `prose.jsonl.xz`, `demo.jsonl.xz` and `noise.bin.xz`, and
-`pieces.json` with their sizes and checksums.
+Each source is cut into pieces of at most 32 KiB at ends of lines, and the first ones of a keyed order are taken. OUT
+then holds one file per source, `books.jsonl.xz`, `code.jsonl.xz`, `prose.jsonl.xz`, `demo.jsonl.xz` and
+`noise.bin.xz`, and `pieces.json` with their sizes and checksums.
 """
 
 import argparse
@@ -16,18 +15,15 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 from shipped_noise import noise_document
 from shipped_prose import prose_documents
 
 PIECE_BYTES = 32_768
-STAGES: tuple[dict[str, int], ...] = (
-    {"books": 23_000_000, "code": 24_600_000, "prose": 7_000_000, "demo": 3_000_000, "noise": 2_400_000},
-    {"books": 38_000_000, "code": 41_000_000, "prose": 12_000_000, "demo": 5_000_000, "noise": 4_000_000},
-)
-"""Bytes of each source, by stage: 38 % books, 41 % code, 12 % prose, 5 % demo texts, 4 % noise. Scratchpads fire at
+SIZES = {"books": 23_000_000, "code": 24_600_000, "prose": 7_000_000, "demo": 3_000_000, "noise": 2_400_000}
+"""Bytes of each source: 38 % books, 41 % code, 12 % prose, 5 % demo texts, 4 % noise. Scratchpads fire at
 nearly every byte of noise, so more of it would leave few of them to the rest."""
 LAST_YEAR = 1930
 """Books published later may not be in the public domain everywhere, and are left out."""
@@ -84,41 +80,34 @@ def demo(paths: list[Path]) -> Iterator[tuple[str, str]]:
             yield path.name, path.read_text(encoding="utf-8")
 
 
-def chosen(documents: Iterator[tuple[str, str]], stage: int, source: str) -> Iterator[Piece]:
-    """Yields the pieces of a stage: after those of the stages before, until there are bytes enough."""
+def chosen(documents: Iterator[tuple[str, str]], size: int) -> Iterator[Piece]:
+    """Yields pieces until there are bytes enough; where a source is used up, it begins again."""
     pieces = sorted((piece for name, text in documents for piece in cut(name, text)), key=lambda piece: piece.order)
-    skipped = sum(sizes[source] for sizes in STAGES[:stage])
-    size = STAGES[stage][source]
-    place = 0
-    for piece in islice(cycle(pieces), 1_000_000):
-        if place >= skipped + size:
+    taken = 0
+    for piece in cycle(pieces):
+        if taken >= size:
             return
-        if place >= skipped:
-            yield piece
-        place += len(piece.text.encode())
+        yield piece
+        taken += len(piece.text.encode())
 
 
-def noise(stage: int) -> bytes:
-    """Returns the noise of a stage, one document after another."""
+def noise(size: int) -> bytes:
+    """Returns so many bytes of noise or a few more, one document after another."""
     parts: list[bytes] = []
-    size = 0
-    while size < STAGES[stage]["noise"]:
-        parts.append(noise_document(NOISE_SEED + stage, len(parts)))
-        size += len(parts[-1])
+    while sum(map(len, parts)) < size:
+        parts.append(noise_document(NOISE_SEED, len(parts)))
     return b"".join(parts)
 
 
 def main() -> None:
-    """Writes the files of a stage."""
+    """Writes the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", type=int, choices=range(1, len(STAGES) + 1))
     parser.add_argument("out", type=Path)
     parser.add_argument("--books", type=Path, required=True)
     parser.add_argument("--code", type=Path, required=True)
     parser.add_argument("--prose", type=Path, required=True)
     parser.add_argument("--demo", type=Path, nargs="+", required=True)
     given = parser.parse_args()
-    stage = given.stage - 1
     given.out.mkdir(parents=True, exist_ok=True)
     code = ((document["path"], document["text"]) for document in read_jsonl(given.code))
     sources = {
@@ -129,7 +118,7 @@ def main() -> None:
     }
     facts = {}
     for source, documents in sources.items():
-        pieces = list(chosen(documents, stage, source))
+        pieces = list(chosen(documents, SIZES[source]))
         lines = [json.dumps({"name": piece.name, "text": piece.text}, ensure_ascii=False) for piece in pieces]
         data = "".join(line + "\n" for line in lines).encode()
         facts[source] = {
@@ -138,10 +127,10 @@ def main() -> None:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         (given.out / f"{source}.jsonl.xz").write_bytes(lzma.compress(data, preset=1))
-    data = noise(stage)
+    data = noise(SIZES["noise"])
     facts["noise"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (given.out / "noise.bin.xz").write_bytes(lzma.compress(data, preset=1))
-    report = json.dumps({"stage": given.stage, "sources": facts}, indent=1) + "\n"
+    report = json.dumps({"sources": facts}, indent=1) + "\n"
     (given.out / "pieces.json").write_text(report, encoding="utf-8")
     sys.stdout.write(report)
 

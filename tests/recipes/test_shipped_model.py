@@ -42,24 +42,21 @@ def test_pages_become_what_their_readers_read(recipe):
     assert recipe("shipped_prose").html_text(page) == expected
 
 
-def test_stages_take_up_where_the_one_before_ended(recipe, monkeypatch):
+def test_a_source_gives_pieces_in_an_order_of_their_names_until_there_are_enough(recipe):
     corpus = recipe("shipped_corpus")
-    monkeypatch.setattr(corpus, "STAGES", ({"books": 100_000}, {"books": 100_000}, {"books": 400_000}))
     text = "".join(f"line {number} é\n" for number in range(20_000))
     pieces = list(corpus.cut("a", text))
     assert "".join(piece.text for piece in pieces) == text
     assert all(piece.text.endswith("\n") and len(piece.text.encode()) <= 33_000 for piece in pieces)
 
-    def names(stage):
-        return [piece.name for piece in corpus.chosen(iter([("a", text)]), stage, "books")]
+    def names(size):
+        return [piece.name for piece in corpus.chosen(iter([("a", text)]), size)]
 
-    first, second, third = map(names, range(3))
-    assert not set(first) & set(second)
-    assert len(first) == pytest.approx(100_000 / 32_768, abs=1)
-    assert first + second + third[: len(pieces) - len(first) - len(second)] == [
-        piece.name for piece in sorted(pieces, key=lambda piece: piece.order)
-    ]
-    assert set(third) == {piece.name for piece in pieces}, "a source that is used up begins again"
+    ordered = [piece.name for piece in sorted(pieces, key=lambda piece: piece.order)]
+    few, all_of_it = names(100_000), names(2 * len(text.encode()))
+    assert len(few) == pytest.approx(100_000 / 32_768, abs=1)
+    assert few == ordered[: len(few)]
+    assert all_of_it[: 2 * len(ordered)] == ordered + ordered, "a source that is used up begins again"
 
 
 def test_code_that_was_seen_or_made_by_a_program_is_left_out(recipe):
