@@ -247,13 +247,14 @@ def predictions(
             with torch.no_grad(), autocast(model.device):
                 predicted = predict(batch.byte_ids, batch.targets, decisions)
             if ranks is None and not bool(torch.where(batch.is_byte, predicted.nats, 0).isfinite().all()):
-                raise _not_finite()
+                raise not_finite()
             yield batch, predicted
     finally:
         model.train(was_training)
 
 
-def _not_finite() -> TrainingError:
+def not_finite() -> TrainingError:
+    """Returns what is raised where a model predicts no numbers."""
     return TrainingError(
         "the model predicts nan or inf in place of probabilities; its weights, or what they compute, are not finite",
         hint="Use an earlier checkpoint of the run: training had probably diverged.",
@@ -269,7 +270,7 @@ def _tally(model: LanguageModel, windows: Windows, threshold: float | None, rank
         total = shared.sum(torch.tensor(astuple(tally), dtype=torch.float64)).tolist()
         tally = Tally(total[0], *map(int, total[1:]))
         if not math.isfinite(tally.nats):
-            raise _not_finite()
+            raise not_finite()
     return tally
 
 

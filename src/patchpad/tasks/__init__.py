@@ -1,0 +1,1 @@
+"""Tasks: what a model can do, scored so that others can check it."""
