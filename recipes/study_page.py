@@ -24,6 +24,7 @@ from study_claims import (
 
 from patchpad.errors import DataError, PatchpadError
 from patchpad.files import write_atomically
+from patchpad.pages.markdown import markdown_table
 from patchpad.pages.numbers import compact_number
 from patchpad.study.plots import MOST_ARMS, study_plots
 from patchpad.study.report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
@@ -37,7 +38,6 @@ from patchpad.study.tables import (
     arms_table,
     number,
     percent,
-    table,
     threshold_table,
 )
 
@@ -82,7 +82,7 @@ def claims_table(findings: Findings) -> str:
         rows += closeness_rows(findings, "C5", roles, f"{', '.join(PATCHIFIERS)}, {words} scratchpads")
     rows.sort(key=lambda row: row[0])  # stable: within a claim they keep their order
     missing = missing_line(planned(findings, ARMS.values()), findings.comparisons)
-    return "\n\n".join(part for part in (table(CLAIM_HEADINGS, rows) if rows else NO_RESULTS, missing) if part)
+    return "\n\n".join(part for part in (markdown_table(CLAIM_HEADINGS, rows) if rows else NO_RESULTS, missing) if part)
 
 
 def comparisons_of(findings: Findings, name: str) -> list[Comparison]:
@@ -182,7 +182,7 @@ def short_table(findings: Findings) -> str:
     figure = f"![{PLOT_TEXTS['flops']}](docs/figures/{figure_name(comparison, 'flops')})"
     headings = ("model", BITS, "against the byte model", *README_COSTS)
     missing = missing_line(planned(findings, [ARMS[role] for role in README_ROWS]), findings.comparisons)
-    return "\n\n".join(one for one in (table(headings, rows), line, missing, figure) if one)
+    return "\n\n".join(one for one in (markdown_table(headings, rows), line, missing, figure) if one)
 
 
 def planned(findings: Findings, names: Collection[str]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The tables of a study as Markdown. Torch-free."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+from patchpad.pages.markdown import markdown_table
 from patchpad.study.plots import CLASS_NAMES
 from patchpad.study.summary import Arm, Comparison, Spread
 
@@ -54,13 +55,13 @@ def arms_table(comparison: Comparison, columns: Mapping[str, Cell] = ARM_COLUMNS
     for name, bits in comparison.arms[0].first["compressors"].items():
         known = (f"{bits:.4f}" if heading == BITS else NOTHING for heading in columns)
         rows.append([f"{name} (compressor)", *known])
-    return table(("arm", *columns), rows)
+    return markdown_table(("arm", *columns), rows)
 
 
 def differences_table(comparison: Comparison, reference: Arm) -> str:
     """Returns bits per byte less those of the reference arm, per equal seed; "" if nothing can be compared."""
     rows = [[arm.label, *difference_cells(found, base)] for arm, found, base in comparison.differences(reference)]
-    return table(("arm", *DIFFERENCE_HEADINGS), rows) if rows else ""
+    return markdown_table(("arm", *DIFFERENCE_HEADINGS), rows) if rows else ""
 
 
 DIFFERENCE_HEADINGS = ("bits per byte, difference", "of the reference", "seeds in common", "each seed")
@@ -82,7 +83,7 @@ def threshold_table(comparison: Comparison) -> str:
             cells = [number(arm.at(key, at), digits) for key, digits in keys]
             rows.append([arm.label, at, *cells, with_spread(arm.at("bits_per_byte", at))])
     headings = ("arm", "at", "scratchpads per byte", "trunk calls per byte", "FLOPs per byte", BITS)
-    return table(headings, rows) if rows else ""
+    return markdown_table(headings, rows) if rows else ""
 
 
 def classes_table(comparison: Comparison) -> str:
@@ -93,7 +94,7 @@ def classes_table(comparison: Comparison) -> str:
     rows = [
         [arm.label, *(f"{rates[arm][name]:.3f}" if name in rates[arm] else NOTHING for name in names)] for arm in shown
     ]
-    return table(("arm", *(CLASS_NAMES[name] for name in names)), rows) if rows else ""
+    return markdown_table(("arm", *(CLASS_NAMES[name] for name in names)), rows) if rows else ""
 
 
 TRAINING_COLUMNS: dict[str, Cell] = {
@@ -109,7 +110,7 @@ TRAINING_COLUMNS: dict[str, Cell] = {
 def training_table(comparison: Comparison) -> str:
     """Returns bytes seen, times and learning rate of each arm."""
     rows = [[arm.label, *(cell(arm) for cell in TRAINING_COLUMNS.values())] for arm in comparison.arms]
-    return table(("arm", *TRAINING_COLUMNS), rows)
+    return markdown_table(("arm", *TRAINING_COLUMNS), rows)
 
 
 def number(spread: Spread | None, digits: int) -> str:
@@ -128,9 +129,3 @@ def with_spread(spread: Spread | None, *, sign: str = "") -> str:
 def percent(difference: float, base: float) -> str:
     """Returns a difference in percent of what it is a difference from."""
     return f"{100 * difference / base:+.2f} %"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
