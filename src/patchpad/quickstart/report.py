@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 from patchpad.files import write_atomically
+from patchpad.pages.html_page import html_page
 from patchpad.pages.numbers import compact_number
-from patchpad.pages.page_style import PAGE_CSS
 from patchpad.pages.svg import escape_text
 from patchpad.quickstart.content import Report
 from patchpad.quickstart.plots import threshold_of
@@ -44,28 +44,14 @@ def render_report(report: Report) -> str:
         training_section(report),
         making_section(report),
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{escape_text(report.title)}</title>
-<style>
-{PAGE_CSS}</style>
-</head>
-<body>
-<main>
+    body = f"""\
 <header>
 <h1>{escape_text(report.title)}</h1>
 <p class="lead">{escape_text(report.summary.replace(" %", NO_BREAK_SPACE + "%"))}</p>
 {_tiles(report)}
 </header>
-{"".join(section for section in sections if section)}</main>
-</body>
-</html>
-"""
+{"".join(section for section in sections if section)}"""
+    return html_page(report.title, body)
 
 
 def _tiles(report: Report) -> str:
