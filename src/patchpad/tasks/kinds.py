@@ -1,0 +1,113 @@
+"""The kinds of tasks, and tasks by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from patchpad.config.plain_values import build_section, parse_sections, read_yaml
+from patchpad.errors import ConfigError, near_matches
+from patchpad.model.language_model import LanguageModel
+from patchpad.tasks.choices import ChoicesTask, run_choices
+from patchpad.tasks.continuation import ContinuationTask, run_continuation
+from patchpad.tasks.definition import Task, TaskOptions
+from patchpad.tasks.result import TaskResult
+from patchpad.tasks.rows import Row
+from patchpad.tasks.scoring import Scorer
+
+SUFFIX = ".yaml"
+ALLOWED = "the keys of a task"
+HINT = "Give the name of a task, or a file as those in patchpad/tasks/definitions/."
+_DEFINITIONS = resources.files("patchpad").joinpath("tasks", "definitions")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tasks."""
+
+    definition: type[Task]
+    """The keys of its files."""
+    run: Callable[..., TaskResult]
+    """Called with the task, its rows, what `takes` says, and `TaskOptions`."""
+    takes: Literal["scorer", "model"] = "scorer"
+    """Whether `run` scores continuations, or needs the model itself."""
+
+
+KINDS: dict[str, Kind] = {
+    "choices": Kind(ChoicesTask, run_choices),
+    "continuation": Kind(ContinuationTask, run_continuation),
+}
+
+
+def task_names() -> list[str]:
+    """Returns the names of the tasks that ship with the package, in alphabetical order."""
+    return sorted(entry.name.removesuffix(SUFFIX) for entry in _DEFINITIONS.iterdir() if entry.name.endswith(SUFFIX))
+
+
+def load_task(task: str | Path, *, folder: Path | None = None) -> Task:
+    """Reads a task by its name, or a YAML file by its path.
+
+    Args:
+        task: a name such as `hellaswag`, or a path. A `Path` is always a file, and so is a string that ends with .yaml
+            or has a slash.
+        folder: where relative paths start; the working folder if left out.
+
+    Raises:
+        ConfigError: an unknown name, a file that is missing or not YAML, or a key or value that is wrong.
+    """
+    is_name = isinstance(task, str) and "/" not in task and not task.endswith((SUFFIX, ".yml"))
+    if is_name and task in task_names():
+        source = f"the task `{task}`"
+        values = parse_sections(
+            _DEFINITIONS.joinpath(f"{task}{SUFFIX}").read_text("utf-8"), source=source, allowed=ALLOWED
+        )
+        return build_task(values, str(task), source)
+    path = Path(task) if folder is None else folder / task
+    if is_name and not path.is_file():
+        raise ConfigError(f"{task!r} is neither a task nor a file", hint=near_matches(str(task), task_names()))
+    return build_task(read_yaml(path, allowed=ALLOWED, hint=HINT), path.stem, str(path))
+
+
+def build_task(values: dict[str, Any], name: str, source: str) -> Task:
+    """Builds a task from plain values.
+
+    Args:
+        values: its keys.
+        name: where the keys have none.
+        source: where they come from, named in errors.
+
+    Raises:
+        ConfigError: a key or value that is wrong, or keys that do not fit each other.
+    """
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        found = "is missing" if kind is None else f"is {kind!r}"
+        raise ConfigError(f"{source}: `kind` {found}", hint=near_matches(str(kind), KINDS))
+    task = build_section(KINDS[kind].definition, values, source)
+    task = replace(task, name=task.name or name)
+    task = replace(task, title=task.title or task.name)
+    task.check(source)
+    return task
+
+
+def run_task(task: Task, model: LanguageModel, options: TaskOptions, rows: list[Row] | None = None) -> TaskResult:
+    """Runs a task on a model at one threshold.
+
+    Args:
+        task: of any kind.
+        model: in any mode; restored after.
+        options: threshold, shots, limit, noise and the folder of data.
+        rows: the examples, where they are read already.
+
+    Raises:
+        ConfigError: options that do not fit the task.
+        DataError: data that is missing or malformed.
+        InputError: a threshold that the model does not take.
+    """
+    kind = KINDS[task.kind]
+    examples = task.rows(options.data, options.limit) if rows is None else rows
+    subject = model
+    if kind.takes == "scorer":
+        subject = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats)
+    return kind.run(task, examples, subject, options)
