@@ -65,6 +65,10 @@ class MissingExtraError(PatchpadError, ImportError):
     """An optional dependency is not installed; the message names the pip line."""
 
 
+class SandboxError(PatchpadError, RuntimeError):
+    """Programs written by a model cannot be run safely on this system."""
+
+
 class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not a fault)
     """Training was stopped by a signal after its state was saved."""
 
