@@ -148,3 +148,10 @@ def test_a_change_of_an_example_depends_on_its_id_and_text_alone():
     same_length = noise.change("a" * 200, "a.jsonl:1"), noise.change("b" * 200, "a.jsonl:1")
     places = [{place for place, c in enumerate(text) if c not in "ab"} for text in same_length]
     assert places[0] != places[1]
+
+
+def test_noise_reaches_what_is_scored_for_choices_alone_unless_the_suite_says_so():
+    assert Noise(kind="drop").reaches_choices("choices")
+    assert not Noise(kind="drop").reaches_choices("continuation")
+    assert Noise(kind="drop", where="both").reaches_choices("continuation")
+    assert not Noise(kind="drop", where="context").reaches_choices("choices")

@@ -8,6 +8,7 @@ before it. All kinds but `invalid_utf8` turn valid UTF-8 into valid UTF-8.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from patchpad.errors import ConfigError, near_matches, number_or_nan
 from patchpad.text import encode_text
@@ -132,6 +133,8 @@ class Noise:
     rate: int | float | None = None
     """Probability of a change, for each character that the kind can change; None: the kind's own."""
     seed: int = 0
+    where: Literal["context", "both"] | None = None
+    """`context`, or `both` contexts and what is scored after them; None: see `reaches_choices`."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -144,6 +147,14 @@ class Noise:
             raise ConfigError(f"noise.rate is {self.rate!r} with the kind `antspeak`; allowed: 1, or leave it out")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise ConfigError(f"noise.seed is {self.seed!r}; allowed: an integer")
+
+    def reaches_choices(self, task_kind: str) -> bool:
+        """Returns whether noise is in what is scored too, and not in the context alone.
+
+        With None in `where` it is for `choices` alone: all choices suffer alike there, so the question stays the same.
+        What other tasks score is what the model should write, and noise in that would ask it to guess the noise.
+        """
+        return self.where == "both" or (self.where is None and task_kind == "choices")
 
     def change(self, text: str, example: str) -> str:
         """Returns a text of an example with noise; its draws depend on seed, kind, the example's id and the text.
