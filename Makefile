@@ -60,7 +60,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/all-extras: $(VENV)/installed
-	$(INSTALL) ".[dev,bpe,bench,plot,track]"
+	$(INSTALL) ".[dev,bpe,bench,eval,plot,track]"
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/installed

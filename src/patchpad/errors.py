@@ -69,6 +69,10 @@ class SandboxError(PatchpadError, RuntimeError):
     """Programs written by a model cannot be run safely on this system."""
 
 
+class HarnessError(PatchpadError, RuntimeError):
+    """An evaluation harness that runs our models has stopped with an error of its own."""
+
+
 class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not a fault)
     """Training was stopped by a signal after its state was saved."""
 

@@ -4,6 +4,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import cyclopts
 from cyclopts import App
@@ -21,6 +22,7 @@ COMMANDS = {
     "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
     "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
     "evaluate": "bits per byte and compute at each threshold",
+    "lm-eval": "EleutherAI's lm_eval, its own command line, on a run",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
     "release": "write the model of any step into a folder of its own",
@@ -35,6 +37,9 @@ Results go to stdout, logs and progress to stderr.
 
 Every command also takes --quiet (no progress and no log lines but warnings) and --debug (the traceback of an error)."""
 
+HELP_FLAGS = ("--help", "-h")
+PASS_WORDS_ON = ("lm-eval",)
+"""Commands whose words another program reads. Only directly behind such a command is --help that of patchpad."""
 SWITCHES = ("--debug", "--quiet")
 TAKE_ANY_VALUE = ("--prompt", "--prompts", "--stop", "--text", "--words")
 """Options whose value may begin with a hyphen, so that `--prompt --debug` continues the text `--debug`."""
@@ -51,7 +56,7 @@ def build_app(chosen: str = "", *, with_help: bool = False) -> App:
         name="patchpad",
         help=HELP,
         version=__version__,
-        help_flags=["--help", "-h"],
+        help_flags=HELP_FLAGS,
         version_flags=["--version", "-V"],
         suppress_keyboard_interrupt=False,  # `main` says so itself
     )
@@ -60,7 +65,11 @@ def build_app(chosen: str = "", *, with_help: bool = False) -> App:
 
         app.console = Console(width=help_width())
     for name, summary in COMMANDS.items():
-        app.command(f"patchpad.cli.{name}:{name}", name=name, **({} if name == chosen else {"help": summary}))
+        home = name.replace("-", "_")
+        options: dict[str, Any] = {} if name == chosen else {"help": summary}
+        if name == chosen and name in PASS_WORDS_ON and not with_help:
+            options = {"help_flags": (), "version_flags": ()}
+        app.command(f"patchpad.cli.{home}:{home}", name=name, **options)
     app.register_install_completion_command(help="Make the Tab key complete commands and options in your shell.")
     return app
 
@@ -81,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if tokens[:1] != ["train"]:
             require_one_process()
         adapt_openmp(tokens)
-        with_help = not tokens or not {"--help", "-h"}.isdisjoint(tokens)
+        with_help = _asks_for_help(tokens)
         app = build_app(tokens[0] if tokens else "", with_help=with_help)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if with_help and tokens[:1] == ["train"]:
@@ -113,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _report(error, debug, message, "Check the path, its permissions and the free space.", 1)
     flush_or_drop()
     return code
+
+
+def _asks_for_help(tokens: Sequence[str]) -> bool:
+    words = tokens[1:2] if tokens[:1] and tokens[0] in PASS_WORDS_ON else tokens
+    return not tokens or not set(HELP_FLAGS).isdisjoint(words)
 
 
 def split_switches(arguments: Sequence[str]) -> tuple[list[str], set[str]]:

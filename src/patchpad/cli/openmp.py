@@ -14,7 +14,7 @@ from patchpad.processors import BUSY, WAITING_VARIABLES, OtherWork, usable_proce
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = ("train", "quickstart", "study", "evaluate", "calibrate")
+COMMANDS = ("train", "quickstart", "study", "evaluate", "lm-eval", "calibrate")
 VARIABLE, VALUE = "OMP_WAIT_POLICY", "PASSIVE"
 SAMPLE_SECONDS = 0.1
 
