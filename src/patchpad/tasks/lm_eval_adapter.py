@@ -154,9 +154,9 @@ class PatchpadLM(LM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Returns what the model writes after each context, up to the first of its stop strings.
 
-        `max_gen_toks` counts bytes. A prompt is cut on the left to what the answer leaves of the model's context, but not
-        below half. A sampled answer depends on the seed, the task, the document and how often it was asked for before,
-        not on the other requests.
+        `max_gen_toks` counts bytes. A prompt is cut on the left to what the answer leaves of the model's context, at
+        least half of it. A sampled answer depends on the seed, the task, the document and how often it was asked for
+        before, not on the other requests.
 
         Raises:
             GenerationError: an option of the task that is out of range.
