@@ -12,6 +12,7 @@ from patchpad.version import __version__
 if TYPE_CHECKING:
     from patchpad.evaluation.bits_per_byte import Point, evaluate, score
     from patchpad.evaluation.calibrate import calibrate
+    from patchpad.inference.extending import extend
     from patchpad.inference.generator import Completion, Generation, TextStream, complete, generate, stream
     from patchpad.inference.patch_state import DecodingState
     from patchpad.inference.stepping import prefill, step
@@ -34,6 +35,7 @@ _HOMES = {
     "calibrate": "patchpad.evaluation.calibrate",
     "complete": "patchpad.inference.generator",
     "evaluate": "patchpad.evaluation.bits_per_byte",
+    "extend": "patchpad.inference.extending",
     "generate": "patchpad.inference.generator",
     "inspect": "patchpad.inspection.inspection",
     "load": "patchpad.training.checkpoint",
@@ -62,6 +64,7 @@ __all__ = [
     "calibrate",
     "complete",
     "evaluate",
+    "extend",
     "generate",
     "inspect",
     "load",

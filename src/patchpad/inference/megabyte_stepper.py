@@ -1,6 +1,8 @@
 """Steps of the `megabyte` baseline: the trunk runs where a patch is complete and where a document starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,6 +10,8 @@ from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.chunk import Chunk, Extension, unpooled
+from patchpad.inference.chunk_attention import ChunkWindowAttention, TrunkChunkAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.transfers import on_device
@@ -109,3 +113,68 @@ class MegaByteStepper:
             # Counted from the patch's start, so that the ring shows the bytes of this patch alone.
             local_sees = state.local.at(rows, place)
             return self.model.local_model(state.slices[rows, place], counts.newest_id, place, local_sees).float()
+
+    def encode(self, text: bytes) -> list[int]:
+        """Returns the bytes."""
+        return list(text)
+
+    @torch.inference_mode()
+    def extend(
+        self, state: MegaByteState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+    ) -> Extension:
+        """Reads many bytes of each row in one pass."""
+        chunk, size = Chunk.of(next_ids, self.model.device), self.model.patch_size
+        counts, draft = state.counts, cast(MegaByteState, state.draft())
+        known = torch.cat((state.ints[:, NUM_COUNTS:], chunk.padded(chunk.ids)), dim=1)
+        newest = chunk.columns[:, None] + torch.arange(1, size + 1, device=known.device)
+        newest_bytes = known[chunk.rows[:, None], newest]
+        position = counts.position[chunk.rows] + 1 + chunk.columns
+        place, is_slot = position % size, position % size == 0
+        with autocast(self.model.device):
+            slices = self._slices(draft, chunk, newest_bytes, position, is_slot)
+            before_patch = torch.arange(chunk.width, device=known.device) - chunk.padded(place)
+            local_sees = ChunkWindowAttention(state.local, chunk, counts.position % size, before_patch)
+            own_slices = slices[_newest_slices(chunk, is_slot), place]
+            logits = self.model.local_model(own_slices, chunk.ids, place, local_sees).float()
+
+        @torch.inference_mode()
+        def advance() -> MegaByteState:
+            num_slots = torch.zeros_like(chunk.lengths).index_add(0, chunk.rows, is_slot.long())
+            new = Counts(
+                position=counts.position + chunk.lengths,
+                newest_id=chunk.last(chunk.ids, counts.newest_id),
+                num_patches=counts.num_patches + num_slots,
+                trunk_calls=counts.trunk_calls + num_slots,
+            )
+            last_bytes = chunk.last(newest_bytes, state.ints[:, NUM_COUNTS:])
+            draft.ints = torch.cat((torch.stack(new, dim=1), last_bytes), dim=1)
+            own_rows = torch.arange(len(draft.ints), device=known.device)
+            draft.slices = slices[chunk.last(_newest_slices(chunk, is_slot), own_rows)].to(state.slices.dtype)
+            draft.local = local_sees.cache_after()
+            return draft
+
+        return unpooled(chunk, logits, is_slot, position // size + 1, advance)
+
+    def _slices(
+        self,
+        state: MegaByteState,
+        chunk: Chunk,
+        newest_bytes: Int[Tensor, "new place"],
+        position: Int[Tensor, " new"],
+        is_slot: Bool[Tensor, " new"],
+    ) -> Float[Tensor, "slices place byte_dim"]:
+        """Runs the trunk where a patch is complete; returns the slices of each row before, then the new ones."""
+        if not bool(is_slot.any()):
+            return state.slices
+        state.has_at_most(state.most_patches + chunk.width // self.model.patch_size + 1)
+        index = position[is_slot] // self.model.patch_size
+        attend = TrunkChunkAttention(state.trunk, chunk.rows[is_slot], index, None, state.most_patches)
+        slices = self.model.run_trunk(newest_bytes[is_slot], index, attend)
+        return torch.cat((state.slices.to(slices.dtype), slices))
+
+
+def _newest_slices(chunk: Chunk, is_slot: Bool[Tensor, " new"]) -> Int[Tensor, " new"]:
+    """Returns which entry of the slices each byte reads: those of its row before, or the newest of the chunk."""
+    number = is_slot.long().cumsum(0)
+    before_row = torch.cat((number.new_zeros(1), number))[(chunk.ends - chunk.lengths)[chunk.rows]]
+    return torch.where(number > before_row, len(chunk.lengths) + number - 1, chunk.rows)

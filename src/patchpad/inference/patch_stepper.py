@@ -1,11 +1,15 @@
 """Steps of the patch model."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import PADDING
+from patchpad.inference.chunk import Extension
 from patchpad.inference.kernels import PLAIN, Kernels
+from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.transfers import on_device
@@ -77,3 +81,13 @@ class PatchStepper:
         """Returns the logits of the next id in each of `rows`."""
         (logits,) = self.kernels.predict(self.model, state, rows)
         return logits
+
+    def encode(self, text: bytes) -> list[int]:
+        """Returns the bytes."""
+        return list(text)
+
+    def extend(
+        self, state: DecodingState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+    ) -> Extension:
+        """Reads many bytes of each row in one pass."""
+        return extend_patches(self.model, state, next_ids, threshold)

@@ -1,6 +1,8 @@
 """Steps of the `byte` and `bpe` baselines: every id is a position of the trunk and an entry in its cache."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,6 +10,8 @@ from torch import Tensor
 
 from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
+from patchpad.inference.chunk import Chunk, Extension, unpooled
+from patchpad.inference.chunk_attention import TrunkChunkAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.transfers import on_device
@@ -93,3 +97,36 @@ class PlainStepper:
         """Returns the logits of the next id in each of `rows`."""
         with autocast(self.model.device):
             return self.model.predict(state.trunk_states[rows]).float()
+
+    def encode(self, text: bytes) -> list[int]:
+        """Returns the bytes, or the tokens of a bpe model."""
+        return self.model.encode_prompt(text)
+
+    @torch.inference_mode()
+    def extend(
+        self, state: PlainState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+    ) -> Extension:
+        """Reads many ids of each row in one pass."""
+        chunk = Chunk.of(next_ids, self.model.device)
+        counts, draft = state.counts, cast(PlainState, state.draft())
+        draft.has_at_most(state.most_patches + chunk.width)
+        place = counts.num_patches[chunk.rows] + chunk.columns
+        attend = TrunkChunkAttention(draft.trunk, chunk.rows, place, None, draft.most_patches)
+        with autocast(self.model.device):
+            position = counts.position[chunk.rows] + 1 + chunk.columns
+            states = self.model.trunk(self.model.embedding(chunk.ids), position, attend)
+            logits = self.model.predict(states).float()
+
+        @torch.inference_mode()
+        def advance() -> PlainState:
+            new = Counts(
+                position=counts.position + chunk.lengths,
+                newest_id=chunk.last(chunk.ids, counts.newest_id),
+                num_patches=counts.num_patches + chunk.lengths,
+                trunk_calls=counts.trunk_calls + chunk.lengths,
+            )
+            draft.ints = torch.stack(new, dim=1)
+            draft.trunk_states = chunk.last(states, state.trunk_states)
+            return draft
+
+        return unpooled(chunk, logits, torch.ones_like(chunk.ids, dtype=torch.bool), place + 1, advance)

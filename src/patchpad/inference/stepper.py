@@ -1,5 +1,6 @@
 """What prefill, step and the engine ask of a model, whatever its kind."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
+from patchpad.inference.chunk import Extension
 from patchpad.inference.row_state import RowState
 from patchpad.inference.transfers import on_device
 from patchpad.model.language_model import LanguageModel
@@ -64,6 +66,21 @@ class Stepper(Protocol):
 
     def predict(self, state: Any, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
         """Returns the logits of the next id in each of `rows`, ascending, once per id that was read."""
+        ...
+
+    def encode(self, text: bytes) -> list[int]:
+        """Returns the ids of a text, as if a new one began before and after it; no separator is among them."""
+        ...
+
+    def extend(self, state: Any, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]) -> Extension:
+        """Reads many ids of each row in one pass, as so many steps would.
+
+        Args:
+            state: of this model, with at least one row.
+            next_ids: of each row, some of them possibly none, but not of all; 0 to the model's `highest_id`, and no
+                separator.
+            threshold: scratchpad threshold of each row, in nats.
+        """
         ...
 
 

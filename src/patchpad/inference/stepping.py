@@ -33,7 +33,7 @@ def prefill(
     """
     model = unwrapped(model)
     encoded = encode_prompts(prompts)
-    threshold = _thresholds(model, scratchpad_threshold_nats, len(encoded))
+    threshold = row_thresholds(model, scratchpad_threshold_nats, len(encoded))
     logits, state = stepper_for(model).prefill(encoded, threshold)
     return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
@@ -74,14 +74,14 @@ def step(
     ids = ids.cpu()
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
-    threshold = _thresholds(model, scratchpad_threshold_nats, batch)
+    threshold = row_thresholds(model, scratchpad_threshold_nats, batch)
     logits, draft = step_all(stepper_for(model), state, ids, threshold)
     logits = logits.clone()  # out of inference mode, as in `prefill`
     state.become(draft)
     return logits, state
 
 
-def _thresholds(model: LanguageModel, given: ThresholdLike, batch: int) -> Float[Tensor, " batch"]:
+def row_thresholds(model: LanguageModel, given: ThresholdLike, batch: int) -> Float[Tensor, " batch"]:
     """Returns a threshold that a caller gave, or the stored one, for each row."""
     return model.decisions(given, batch=batch).scratchpad_threshold.expand(batch)
 

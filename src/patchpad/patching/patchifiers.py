@@ -15,6 +15,9 @@ from patchpad.config import PatchifierConfig
 from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.shapes import ByteInts, ByteMask
 
+NO_END = -(2**62)
+"""Stands for the position of a patch end where there is none; below every document's start."""
+
 
 def is_spacelike(byte_ids: Tensor) -> Tensor:
     """True for ids that are not an ASCII letter, a digit or a UTF-8 continuation byte (Slagle 2024).
@@ -26,10 +29,13 @@ def is_spacelike(byte_ids: Tensor) -> Tensor:
 
 
 def bytes_since_end(patch_end_mask: ByteMask, documents: Documents) -> ByteInts:
-    """Bytes of the open patch up to and including n, the separator not counted."""
+    """Bytes of the open patch up to and including n, the separator not counted.
+
+    A document may have started before the row's first position: then its `start` is below 0.
+    """
     positions = torch.arange(patch_end_mask.shape[1], device=patch_end_mask.device)
-    ends = torch.where(patch_end_mask, positions, -1).cummax(dim=1).values
-    last_end_before = torch.nn.functional.pad(ends, (1, 0), value=-1)[:, :-1]
+    ends = torch.where(patch_end_mask, positions, NO_END).cummax(dim=1).values
+    last_end_before = torch.nn.functional.pad(ends, (1, 0), value=NO_END)[:, :-1]
     return positions - torch.maximum(last_end_before, documents.start)
 
 

@@ -1,0 +1,117 @@
+"""New ids of the rows of a batch, read in one pass, and what comes of reading them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.inference.row_state import RowState
+from patchpad.inference.transfers import on_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """New ids of each row, some rows possibly without any.
+
+    What there is for each id lies either *packed*, row after row, [new, ...], or *padded* to the longest row,
+    [batch, width, ...].
+    """
+
+    ids: Int[Tensor, " new"]
+    lengths: Int[Tensor, " batch"]
+    width: int
+    rows: Int[Tensor, " new"]
+    """Row of each id."""
+    columns: Int[Tensor, " new"]
+    """Place of each id among those of its row."""
+    ends: Int[Tensor, " batch"]
+    """Ids of all rows up to and including each."""
+
+    @staticmethod
+    def of(next_ids: Sequence[Sequence[int]], device: torch.device) -> "Chunk":
+        """Sends ids to a device; it is not waited for."""
+        sizes = list(map(len, next_ids))
+        lengths = on_device(sizes, device, torch.int64)
+        ids = on_device([value for row in next_ids for value in row], device, torch.int64)
+        rows = torch.arange(len(sizes), device=device).repeat_interleave(lengths, output_size=len(ids))
+        ends = lengths.cumsum(0)
+        columns = torch.arange(len(ids), device=device) - (ends - lengths)[rows]
+        return Chunk(ids=ids, lengths=lengths, width=max(sizes, default=0), rows=rows, columns=columns, ends=ends)
+
+    @property
+    def is_new(self) -> Bool[Tensor, "batch width"]:
+        """Where a padded place has an id."""
+        return torch.arange(self.width, device=self.ids.device) < self.lengths[:, None]
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """Returns packed values padded, with zeros."""
+        padded = packed.new_zeros(len(self.lengths), self.width, *packed.shape[1:])
+        padded[self.rows, self.columns] = packed
+        return padded
+
+    def packed(self, padded: Tensor) -> Tensor:
+        """Returns padded values packed."""
+        return padded[self.rows, self.columns]
+
+    def previous(self, packed: Tensor, before: Tensor) -> Tensor:
+        """Returns for each id what there is for the one before; for the first of a row, that of `before`, [batch]."""
+        shifted = torch.cat((packed[:1], packed[:-1]))
+        is_first = (self.columns == 0).view(-1, *[1] * (packed.dim() - 1))
+        return torch.where(is_first, before[self.rows].to(packed.dtype), shifted)
+
+    def last(self, packed: Tensor, before: Tensor) -> Tensor:
+        """Returns what there is for each row's last id; for a row without any, that of `before`, [batch]."""
+        found = packed[(self.ends - 1).clamp_min(0)].to(before.dtype)
+        has_any = (self.lengths > 0).view(-1, *[1] * (before.dim() - 1))
+        return torch.where(has_any, found, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """What comes of reading a chunk after a state."""
+
+    chunk: Chunk
+    logits: Float[Tensor, "new vocab"]
+    """Of the id after each new one, packed."""
+    num_commits: Int[Tensor, " batch"]
+    """Entries that each row's cache got."""
+    num_scratchpads: Int[Tensor, " batch"]
+    trunk_pairs: Int[Tensor, " batch"]
+    """Query-key pairs that a trunk layer saw, each slot itself included."""
+    pooled_positions: Int[Tensor, " batch"]
+    """Positions that the slots pooled."""
+    advance: Callable[[], RowState]
+    """Makes the state to go on from. It shares the trunk's cache with the one before: use only one of the two."""
+
+
+def unpooled(
+    chunk: Chunk,
+    logits: Float[Tensor, "new vocab"],
+    is_slot: Bool[Tensor, " new"],
+    trunk_pairs: Int[Tensor, " new"],
+    advance: Callable[[], RowState],
+) -> Extension:
+    """Returns what a model without scratchpads read.
+
+    Args:
+        chunk: that was read.
+        logits: packed.
+        is_slot: which ids made an entry in the trunk's cache.
+        trunk_pairs: what each of these saw.
+        advance: see `Extension`.
+    """
+    none = torch.zeros_like(chunk.lengths)
+    return Extension(
+        chunk=chunk,
+        logits=logits,
+        num_commits=none.index_add(0, chunk.rows, is_slot.long()),
+        num_scratchpads=none,
+        trunk_pairs=none.index_add(0, chunk.rows, torch.where(is_slot, trunk_pairs, 0)),
+        pooled_positions=none,
+        advance=advance,
+    )
+
+
+__all__ = ["Chunk", "Extension", "unpooled"]

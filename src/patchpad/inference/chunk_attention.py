@@ -1,0 +1,177 @@
+"""Attention of many new ids of each row at once: to what the caches hold, and to each other.
+
+Like the caches' own back ends (`patchpad.inference.cache`), but for a chunk in the place of one id.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from patchpad.inference.cache import LocalCache, TrunkCache
+from patchpad.inference.chunk import Chunk
+from patchpad.model.attention import WindowAttention
+from patchpad.model.visibility import Window
+
+QUERY_BLOCK = 256
+"""Slots of a row whose trunk attention is computed at once."""
+
+
+def in_order(
+    ring: Float[Tensor, "batch place ..."], position: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch place ..."]:
+    """Returns a ring whose newest entry is that of `position` from the oldest to the newest."""
+    places = ring.shape[1]
+    index = (position[:, None] + 1 + torch.arange(places, device=ring.device)) % places
+    return ring[torch.arange(len(ring), device=ring.device)[:, None], index]
+
+
+def ring_after(
+    ordered: Float[Tensor, "batch place ..."],
+    padded: Float[Tensor, "batch width ..."],
+    position: Int[Tensor, " batch"],
+    lengths: Int[Tensor, " batch"],
+) -> Float[Tensor, "batch place ..."]:
+    """Returns a ring after new entries.
+
+    Args:
+        ordered: the ring before, from its oldest entry to its newest.
+        padded: new entries of each row.
+        position: of the newest entry before.
+        lengths: how many entries are new.
+    """
+    places = ordered.shape[1]
+    everything = torch.cat((ordered, padded.to(ordered.dtype)), dim=1)
+    last = lengths[:, None] + places - 1
+    age = ((position + lengths)[:, None] - torch.arange(places, device=ordered.device)) % places
+    return everything[torch.arange(len(ordered), device=ordered.device)[:, None], last - age]
+
+
+class ChunkWindowAttention:
+    """Sliding-window attention of a chunk: packed ids see the ring of their row and the new ids before them.
+
+    Args:
+        cache: rings of the rows; nothing is written into them.
+        chunk: new ids.
+        position: of each row's newest id before them.
+        start: first place that each new id may see, counted from the first new one, so below 0 in the ring.
+    """
+
+    def __init__(
+        self,
+        cache: LocalCache,
+        chunk: Chunk,
+        position: Int[Tensor, " batch"],
+        start: Int[Tensor, "batch width"],
+    ) -> None:
+        self.chunk, self.position = chunk, position
+        self.keys, self.values = ([in_order(ring, position) for ring in part] for part in (cache.keys, cache.values))
+        window_bytes = cache.keys[0].shape[1]
+        before = [torch.stack(pair)[:, :, 1:] for pair in zip(self.keys, self.values, strict=True)]
+        self.attend = WindowAttention(Window.from_start(start, window_bytes), keep=True, before=before)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attends; all are packed, [new, head, head_dim]."""
+        return self.chunk.packed(self.attend(layer, *map(self.chunk.padded, (query, key, value))))
+
+    def cache_after(self) -> LocalCache:
+        """Returns rings that hold the new ids too, once all layers have attended."""
+        return LocalCache(
+            *(
+                [
+                    ring_after(ordered, new[part], self.position, self.chunk.lengths)
+                    for ordered, new in zip(ordered_rings, self.attend.kept, strict=True)
+                ]
+                for part, ordered_rings in enumerate((self.keys, self.values))
+            )
+        )
+
+
+class TrunkChunkAttention:
+    """Trunk attention of new slots of each row: a slot sees the row's commits before it, and itself.
+
+    Commits are stored in the cache behind the row's patches; scratchpads never are.
+
+    Args:
+        cache: has room for the new commits.
+        rows: row of each slot, ascending; within a row in the order of the bytes.
+        place: commits of the row before each slot.
+        is_commit: which slots are stored; None for all.
+        num_places: one more than the largest place of a commit.
+    """
+
+    def __init__(
+        self,
+        cache: TrunkCache,
+        rows: Int[Tensor, " slot"],
+        place: Int[Tensor, " slot"],
+        is_commit: Bool[Tensor, " slot"] | None,
+        num_places: int,
+    ) -> None:
+        self.cache, self.num_places = cache, num_places
+        self.stored = slice(None) if is_commit is None else is_commit.nonzero()[:, 0]
+        self.stored_at = (rows[self.stored], slice(None), place[self.stored])
+        self.all_are_stored = is_commit is None
+        counts = torch.bincount(rows, minlength=len(cache.keys[0]))
+        self.width = int(counts.max())
+        self.at = (rows, torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows])
+        self.place = self._padded(place)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Stores keys and values of commits, then attends; all are [slot, head, head_dim]."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.stored_at], values[self.stored_at] = (
+            key[self.stored].to(keys.dtype),
+            value[self.stored].to(keys.dtype),
+        )
+        keys, values = keys[:, :, : self.num_places], values[:, :, : self.num_places]
+        attend = self._to_stored if self.all_are_stored else self._to_stored_and_itself
+        padded = [self._padded(part).transpose(1, 2) for part in (query, key, value)]
+        mixed = [
+            attend(keys, values, slice(first, first + QUERY_BLOCK), *padded)
+            for first in range(0, self.width, QUERY_BLOCK)
+        ]
+        return torch.cat(mixed, dim=2).transpose(1, 2)[self.at]
+
+    def _to_stored(
+        self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
+    ) -> Float[Tensor, "batch head block head_dim"]:
+        """Attends where each slot itself is in the cache."""
+        visible = self._places() <= self.place[:, block, None]
+        groups = query[:, :, block].unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
+        visible = visible.repeat(1, groups.shape[2] // visible.shape[1], 1)
+        mixed = F.scaled_dot_product_attention(groups, keys, values, attn_mask=visible[:, None])
+        return mixed.unflatten(2, (-1, self.place[:, block].shape[1])).flatten(1, 2)
+
+    def _to_stored_and_itself(
+        self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
+    ) -> Float[Tensor, "batch head block head_dim"]:
+        """Attends to earlier commits in the cache, and to the slot itself as one more column of the softmax."""
+        visible = self._places() < self.place[:, block, None]
+        kv_heads, scale = keys.shape[1], query.shape[-1] ** -0.5
+        groups = (query[:, :, block] * scale).unflatten(1, (kv_heads, -1))  # [batch, kv_head, group, block, head_dim]
+        own = (groups * own_key[:, :, None, block]).sum(-1, keepdim=True)
+        scores = (groups.flatten(2, 3) @ keys.transpose(-1, -2)).view(*groups.shape[:-1], self.num_places)
+        scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
+        weights = torch.cat((scores, own), dim=-1).float().softmax(dim=-1).to(values.dtype)
+        mixed = (weights[..., :-1].flatten(2, 3) @ values).view_as(groups)
+        return (mixed + weights[..., -1:] * own_value[:, :, None, block]).flatten(1, 2)
+
+    def _places(self) -> Int[Tensor, " place"]:
+        return torch.arange(self.num_places, device=self.place.device)
+
+    def _padded(self, packed: Tensor) -> Tensor:
+        padded = packed.new_zeros(len(self.cache.keys[0]), self.width, *packed.shape[1:])
+        padded[self.at] = packed
+        return padded
+
+
+def chunk_windows(
+    caches: list[LocalCache], chunk: Chunk, position: Int[Tensor, " batch"]
+) -> list[ChunkWindowAttention]:
+    """Returns the attention of local parts, one for each cache; `position` is that of each row's newest id before."""
+    start = (-1 - position)[:, None].expand(-1, chunk.width)
+    return [ChunkWindowAttention(cache, chunk, position, start) for cache in caches]
+
+
+__all__ = ["ChunkWindowAttention", "TrunkChunkAttention", "chunk_windows", "in_order", "ring_after"]

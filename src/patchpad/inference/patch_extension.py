@@ -1,0 +1,317 @@
+"""Reads many bytes of each row into a state of the patch model, in one pass: what `kernels` does for one byte.
+
+The order is that of `ByteLM.run`. Bytes are packed, row after row; so are the chunk's slots, of which only commits
+enter the trunk's cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchpad.inference.chunk import Chunk, Extension
+from patchpad.inference.chunk_attention import (
+    ChunkWindowAttention,
+    TrunkChunkAttention,
+    chunk_windows,
+    in_order,
+    ring_after,
+)
+from patchpad.inference.patch_state import DecodingState, PatchCounts
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.hnet import linear_scan, smoothing_share
+from patchpad.model.precision import autocast
+from patchpad.patching import ByteFacts, Documents
+from patchpad.patching.patchifiers import bytes_since_end
+from patchpad.shapes import ByteInts, ByteMask
+
+
+@torch.inference_mode()
+def extend_patches(
+    model: ByteLM, state: DecodingState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+) -> Extension:
+    """Reads bytes; see `Stepper.extend`."""
+    chunk = Chunk.of(next_ids, model.device)
+    draft = cast(DecodingState, state.draft())
+    with autocast(model.device):
+        read = _read(model, draft, chunk)
+        slots = _decide(model, draft, read, threshold)
+        contexts, smoothed = _run_trunk(model, draft, read, slots)
+        decoder_sees, logits = _predict(model, draft, read, slots, contexts)
+
+    def advance() -> DecodingState:
+        return _state_after(draft, read, slots, contexts, smoothed, decoder_sees)
+
+    slot_mask = slots.ends | slots.scratchpads
+    return Extension(
+        chunk=chunk,
+        logits=logits.float(),
+        num_commits=slots.ends.sum(dim=1),
+        num_scratchpads=slots.scratchpads.sum(dim=1),
+        trunk_pairs=torch.where(slot_mask, slots.patch_index + 1, 0).sum(dim=1),
+        pooled_positions=torch.where(slot_mask, slots.open_length, 0).sum(dim=1),
+        advance=advance,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBytes:
+    """What the local encoder and the entropy head say about the chunk's bytes, packed."""
+
+    chunk: Chunk
+    position: Int[Tensor, " new"]
+    byte_states: Float[Tensor, "new byte_dim"]
+    earlier_states: Float[Tensor, "batch place byte_dim"]
+    """Byte states before the chunk, the oldest first."""
+    recent: Int[Tensor, "new recent"] | None
+    entropy_nats: Float[Tensor, " new"] | None
+    boundary_probability: Float[Tensor, " new"] | None
+    encoder: ChunkWindowAttention
+    entropy_head: ChunkWindowAttention | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkSlots:
+    """Patches and slots of a chunk. Slots are packed, row after row."""
+
+    ends: ByteMask
+    scratchpads: ByteMask
+    open_bytes: ByteInts
+    """Bytes of the open patch up to each byte."""
+    open_length: ByteInts
+    """The same, and the separator in a document's first patch."""
+    patch_index: ByteInts
+    rows: Int[Tensor, " slot"]
+    columns: Int[Tensor, " slot"]
+    """Place of the slot's byte among the new ones of its row."""
+    newest: ByteInts
+    """1 + the slot that each byte reads; 0 where that is older than the chunk."""
+    position: ByteInts
+    """Position of the byte that the newest slot ends at."""
+    longest: int
+    """Most positions that a slot pools; 0 without slots."""
+    most_patches: int
+    """Most patches of a row, the new ones included."""
+
+
+def _read(model: ByteLM, state: DecodingState, chunk: Chunk) -> ReadBytes:
+    counts = state.patch_counts
+    position = counts.position[chunk.rows] + 1 + chunk.columns
+    caches = [state.encoder] if state.entropy_head is None else [state.encoder, state.entropy_head]
+    encoder_sees, *head_sees = chunk_windows(caches, chunk, counts.position)
+    recent = _recent_ids(state, chunk)
+    byte_states = model.local_encoder(chunk.ids, position, encoder_sees, recent)
+    entropies = boundaries = None
+    if model.entropy_head is not None:
+        _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
+    earlier = in_order(state.byte_states, counts.position)
+    if model.routing is not None:
+        boundaries = model.routing.probability(chunk.previous(byte_states, earlier[:, -1]), byte_states)
+    return ReadBytes(
+        chunk=chunk,
+        position=position,
+        byte_states=byte_states,
+        earlier_states=earlier,
+        recent=recent,
+        entropy_nats=entropies,
+        boundary_probability=boundaries,
+        encoder=encoder_sees,
+        entropy_head=head_sees[0] if head_sees else None,
+    )
+
+
+def _recent_ids(state: DecodingState, chunk: Chunk) -> Int[Tensor, "new recent"] | None:
+    """Returns the newest ids at each new one, newest first; None without n-gram embeddings."""
+    before = state.recent_ids
+    count = before.shape[1]
+    if count == 0:
+        return None
+    everything = torch.cat((before.flip(1), chunk.padded(chunk.ids)), dim=1)
+    return everything[chunk.rows[:, None], count + chunk.columns[:, None] - torch.arange(count, device=before.device)]
+
+
+def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Float[Tensor, " batch"]) -> ChunkSlots:
+    """Decides patch ends and scratchpads as the full pass does, from what is open before the chunk."""
+    chunk, counts = read.chunk, state.patch_counts
+    is_new = chunk.is_new
+    opened = torch.where(counts.ends_patch == 1, 0, counts.open_bytes)
+    documents = Documents(
+        start=(-1 - opened)[:, None].expand_as(is_new),  # of the open patch, which is all that is asked for
+        offset=chunk.padded(read.position),
+        is_byte=is_new,
+        is_padding=~is_new,
+    )
+    decisions = model.decisions_at(threshold)
+    facts = _facts(state, read, documents)
+    ends = decisions.patch_ends(facts, documents)
+    open_bytes = bytes_since_end(ends, documents)
+    scratchpads = decisions.scratchpads(facts, open_bytes, ends) & is_new
+    patch_index = counts.num_patches[:, None] + ends.cumsum(dim=1) - ends.long()
+    open_length = open_bytes + (patch_index == 0)
+
+    slot_mask = ends | scratchpads
+    places = torch.arange(chunk.width, device=is_new.device)
+    newest_column = torch.where(slot_mask, places, -1).cummax(dim=1).values
+    has_slot = newest_column >= 0
+    number = slot_mask.flatten().cumsum(0).view_as(is_new)
+    newest_position = counts.position[:, None] + 1 + newest_column
+    longest = torch.where(slot_mask, open_length, 0).max()
+    most_patches = (counts.num_patches + ends.sum(dim=1)).max()
+    longest, most_patches = torch.stack((longest, most_patches)).tolist()
+    rows, columns = slot_mask.nonzero(as_tuple=True)
+    return ChunkSlots(
+        ends=ends,
+        scratchpads=scratchpads,
+        open_bytes=open_bytes,
+        open_length=open_length,
+        patch_index=patch_index,
+        rows=rows,
+        columns=columns,
+        newest=torch.where(has_slot, number, 0),
+        position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
+        longest=longest,
+        most_patches=most_patches,
+    )
+
+
+def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteFacts:
+    chunk = read.chunk
+    entropies = previous_entropies = boundaries = None
+    if read.entropy_nats is not None:
+        entropies = chunk.padded(read.entropy_nats)
+        previous_entropies = chunk.padded(chunk.previous(read.entropy_nats, state.floats[:, 0]))
+    if read.boundary_probability is not None:
+        boundaries = chunk.padded(read.boundary_probability)
+    return ByteFacts(
+        byte_ids=chunk.padded(chunk.ids),
+        previous_byte_ids=chunk.padded(chunk.previous(chunk.ids, state.patch_counts.newest_id)),
+        document_offset=documents.offset,
+        is_byte=documents.is_byte,
+        entropy_nats=entropies,
+        previous_entropy_nats=previous_entropies,
+        boundary_probability=boundaries,
+    )
+
+
+def _run_trunk(
+    model: ByteLM, state: DecodingState, read: ReadBytes, slots: ChunkSlots
+) -> tuple[Float[Tensor, "context addition byte_dim"], Float[Tensor, "batch trunk_dim"] | None]:
+    """Runs all slots at once; returns contexts, those before the chunk first, and where the smoothing has come to."""
+    before = state.context
+    smoothed = None
+    if state.smoothed is not None:
+        all_rows = torch.arange(len(before), device=before.device)
+        smoothed = state.smoothed[all_rows, state.num_patches % 2]
+    if len(slots.rows) == 0:
+        return before, smoothed
+    state.has_at_most(slots.most_patches)
+    at = (slots.rows, slots.columns)
+    is_commit, patch_index = slots.ends[at], slots.patch_index[at]
+    distance = torch.arange(slots.longest, device=before.device)
+    known = torch.cat((read.earlier_states, read.chunk.padded(read.byte_states)), dim=1)
+    newest_first = known[slots.rows[:, None], read.earlier_states.shape[1] + slots.columns[:, None] - distance]
+    slot_inputs = model.patch_pooling.pool(newest_first, distance < slots.open_length[at][:, None])
+    attend = TrunkChunkAttention(state.trunk, slots.rows, patch_index, is_commit, slots.most_patches)
+    slot_outputs = model.trunk(slot_inputs, patch_index, attend)
+    if smoothed is not None:
+        assert read.boundary_probability is not None
+        probability = read.chunk.padded(read.boundary_probability)[at]
+        share = smoothing_share(probability, patch_index == 0)
+        slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, is_commit, smoothed)
+    new = model.context_to_bytes(slot_outputs)
+    return torch.cat((before.to(new.dtype), new)), smoothed
+
+
+def _smooth(
+    slot_outputs: Float[Tensor, "slot trunk_dim"],
+    share: Float[Tensor, " slot"],
+    slot_rows: Int[Tensor, " slot"],
+    is_commit: Tensor,
+    before: Float[Tensor, "batch trunk_dim"],
+) -> tuple[Float[Tensor, "slot trunk_dim"], Float[Tensor, "batch trunk_dim"]]:
+    """Moves the recurrence of each row on over its commits; scratchpads are used as they are.
+
+    One scan serves all rows: each row's stretch begins with what the row had before, at a decay of exactly 0.
+    """
+    batch = len(before)
+    rows, share = slot_rows[is_commit], share[is_commit][:, None]
+    counts = torch.bincount(rows, minlength=batch)
+    begin = counts.cumsum(0) - counts + torch.arange(batch, device=rows.device)
+    place = torch.arange(len(rows), device=rows.device) + rows + 1
+    inputs = torch.cat((before, before.new_zeros(len(rows), before.shape[1])))
+    decay = inputs.new_zeros(len(inputs))
+    inputs[begin] = before
+    inputs[place] = (share * slot_outputs[is_commit].float()).to(inputs.dtype)
+    decay[place] = (1 - share[:, 0]).to(decay.dtype)
+    scanned = linear_scan(decay, inputs)
+    smoothed = slot_outputs.index_put((is_commit.nonzero()[:, 0],), scanned[place].to(slot_outputs.dtype))
+    return smoothed, scanned[begin + counts]
+
+
+def _predict(
+    model: ByteLM,
+    state: DecodingState,
+    read: ReadBytes,
+    slots: ChunkSlots,
+    contexts: Float[Tensor, "context addition byte_dim"],
+) -> tuple[ChunkWindowAttention, Float[Tensor, "new vocab"]]:
+    chunk = read.chunk
+    (decoder_sees,) = chunk_windows([state.decoder], chunk, state.position)
+    lag = read.position - chunk.packed(slots.position)
+    additions = model.context_to_bytes.read(contexts, _newest_context(chunk, slots), lag)
+    return decoder_sees, model.local_decoder(read.byte_states, additions, read.position, decoder_sees)
+
+
+def _newest_context(chunk: Chunk, slots: ChunkSlots) -> Int[Tensor, " new"]:
+    """Returns which entry of the contexts each byte reads; those of the rows before the chunk come first."""
+    newest = chunk.packed(slots.newest)
+    return torch.where(newest > 0, len(chunk.lengths) + newest - 1, chunk.rows)
+
+
+@torch.inference_mode()
+def _state_after(
+    state: DecodingState,
+    read: ReadBytes,
+    slots: ChunkSlots,
+    contexts: Float[Tensor, "context addition byte_dim"],
+    smoothed: Float[Tensor, "batch trunk_dim"] | None,
+    decoder: ChunkWindowAttention,
+) -> DecodingState:
+    """Returns the state at each row's own last byte."""
+    chunk, old = read.chunk, state.patch_counts
+
+    def last(padded: Tensor, before: Tensor) -> Tensor:
+        return chunk.last(chunk.packed(padded), before)
+
+    counts = PatchCounts(
+        position=old.position + chunk.lengths,
+        newest_id=chunk.last(chunk.ids, old.newest_id),
+        num_patches=old.num_patches + slots.ends.sum(dim=1),
+        trunk_calls=old.trunk_calls + (slots.ends | slots.scratchpads).sum(dim=1),
+        open_length=last(slots.open_length, old.open_length),
+        open_bytes=last(slots.open_bytes, old.open_bytes),
+        ends_patch=last(slots.ends.long(), old.ends_patch),
+        slot_position=last(slots.position, old.slot_position),
+    )
+    ints = torch.stack(counts, dim=1)
+    if read.recent is not None:
+        ints = torch.cat((ints, chunk.last(read.recent, state.recent_ids)), dim=1)
+    numbers = [number for number in (read.entropy_nats, read.boundary_probability) if number is not None]
+    floats = chunk.last(torch.stack(numbers, dim=1), state.floats) if numbers else state.floats
+    own_rows = torch.arange(len(ints), device=ints.device)
+    context = contexts[chunk.last(_newest_context(chunk, slots), own_rows)].to(state.contexts.dtype)
+    return DecodingState(
+        ints=ints,
+        floats=floats,
+        most_patches=max(state.most_patches, slots.most_patches),
+        trunk=state.trunk if state.lease is None else state.trunk.clone(),
+        encoder=read.encoder.cache_after(),
+        entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(),
+        decoder=decoder.cache_after(),
+        byte_states=ring_after(read.earlier_states, chunk.padded(read.byte_states), old.position, chunk.lengths),
+        contexts=torch.stack((context, context), dim=1),
+        smoothed=None if smoothed is None else torch.stack((smoothed, smoothed), dim=1),
+    )
