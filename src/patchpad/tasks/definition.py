@@ -93,8 +93,7 @@ class Task:
         Raises:
             ConfigError: keys that do not fit each other, or a template or pattern that is wrong.
         """
-        if not self.data:
-            raise ConfigError(f"{source}: `data` is empty; allowed: at least one file", hint="Add one.")
+        self.check_data(source)
         for number, replacement in enumerate(self.replacements):
             try:
                 re.compile(replacement.pattern)
@@ -102,6 +101,11 @@ class Task:
             except re.error as error:
                 key = f"replacements[{number}]"
                 raise ConfigError(f"{source}: `{key}` is no regular expression: {error}", hint="Fix it.") from error
+
+    def check_data(self, source: str) -> None:
+        """Checks that there are examples; `check` says how."""
+        if not self.data:
+            raise ConfigError(f"{source}: `data` is empty; allowed: at least one file", hint="Add one.")
 
     def fields(self) -> tuple[str, ...]:
         """Returns the names of the fields that each row must have."""

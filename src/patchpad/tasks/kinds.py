@@ -12,6 +12,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.choices import ChoicesTask, run_choices
 from patchpad.tasks.continuation import ContinuationTask, run_continuation
 from patchpad.tasks.definition import Task, TaskOptions
+from patchpad.tasks.generation import GenerationTask, run_generation
 from patchpad.tasks.parallel import ParallelTask, run_parallel
 from patchpad.tasks.result import TaskResult
 from patchpad.tasks.rows import Row
@@ -39,6 +40,7 @@ KINDS: dict[str, Kind] = {
     "choices": Kind(ChoicesTask, run_choices),
     "continuation": Kind(ContinuationTask, run_continuation),
     "parallel": Kind(ParallelTask, run_parallel, takes="model"),
+    "generation": Kind(GenerationTask, run_generation, takes="model"),
 }
 
 

@@ -1,0 +1,212 @@
+"""Text that a model writes: is it the right answer, and is it valid UTF-8?"""
+
+import codecs
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchpad.config.checks import Positive
+from patchpad.errors import ConfigError, DataError
+from patchpad.inference.generator import Completion, Generation
+from patchpad.model.language_model import LanguageModel
+from patchpad.tasks.compute import Compute
+from patchpad.tasks.definition import PromptedTask, TaskOptions, spread
+from patchpad.tasks.result import Metric, TaskResult
+from patchpad.tasks.rows import Row
+from patchpad.tasks.shots import Prompts
+from patchpad.tasks.template import as_bytes
+from patchpad.text import decode_text
+
+PROMPT = "prompt"
+"""What templates call a beginning of `prompts`."""
+EXACT, VALID = "exact_match", "valid_utf8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTask(PromptedTask):
+    """A task of kind `generation`."""
+
+    data: tuple[str, ...] = ()
+    """Files of examples, below the folder of data; empty where `prompts` has them."""
+    prompts: tuple[str, ...] = ()
+    """The examples themselves, each a row with the field `prompt`; they need no data."""
+    answer: str = ""
+    """Template of the right answer, with which a shot ends too; empty: there is none, and `valid_utf8` is the main
+    metric."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a text; they are no part of it."""
+    max_new_bytes: Positive = 64
+    """Most bytes to write."""
+    ignores_case: bool = False
+    """Whether an answer may differ from the right one in capitals."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    samples: Positive = 1
+    """Texts for each example; above 1 they need a temperature."""
+    chance: float | None = None
+    """What guessing gives in `exact_match`; null: nothing."""
+
+    def check_data(self, source: str) -> None:
+        """Checks that there are examples; see `Task.check_data`."""
+        if bool(self.data) == bool(self.prompts):
+            found = "both `data` and `prompts` are given" if self.data else "neither `data` nor `prompts` is given"
+            raise ConfigError(f"{source}: {found}; allowed: one of the two", hint="Leave one out, or add one.")
+
+    def check(self, source: str) -> None:
+        """Checks how texts are sampled too; see `Task.check`."""
+        super().check(source)
+        if "" in self.stop:
+            raise ConfigError(f"{source}: `stop` has an empty string", hint="Leave it out.")
+        if self.temperature < 0:
+            raise ConfigError(f"{source}: `temperature` is {self.temperature}; allowed: 0 (greedy) or above")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"{source}: `samples` is {self.samples} at the temperature 0, where all are the same; allowed: 1",
+                hint="Set `temperature`.",
+            )
+        if self.chance is not None and not 0 <= self.chance <= 1:
+            raise ConfigError(f"{source}: `chance` is {self.chance}; allowed: null, or 0 to 1")
+
+    def template_keys(self) -> tuple[str, ...]:
+        """Returns the keys whose values are templates."""
+        return (*super().template_keys(), *(["answer"] if self.answer else []))
+
+    def rows(self, folder: Path, limit: int | None = None) -> list[Row]:
+        """Reads the examples, each once for every sample; `limit` counts samples. See `Task.rows`."""
+        if self.data:
+            rows = super().rows(folder)
+        else:
+            rows = [Row({PROMPT: text}, Path("prompts"), number) for number, text in enumerate(self.prompts, start=1)]
+        if self.samples > 1:
+            rows = [_sample(row, number) for row in rows for number in range(1, self.samples + 1)]
+        return spread(rows, limit)
+
+
+def _sample(row: Row, number: int) -> Row:
+    copy = row.with_values()
+    copy.id = f"{row.id}#{number}"
+    return copy
+
+
+def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageModel, options: TaskOptions) -> TaskResult:
+    """Lets a model write a text for every row, as one batch whose rows join and leave.
+
+    `exact_match` is the share of texts that are the right answer, white space around both left out. `valid_utf8` is the
+    share that is valid UTF-8; a character that `max_new_bytes` cuts does not count as invalid.
+
+    Args:
+        task: says what is written.
+        rows: at least one.
+        model: in any mode.
+        options: threshold, shots, seed, noise.
+
+    Raises:
+        ConfigError: more shots than there are rows, or no room for a prompt in the model's context.
+        DataError: a row whose answer is empty.
+    """
+    room = model.config.context_bytes - task.max_new_bytes
+    if room < 1:
+        raise ConfigError(
+            f"the task `{task.name}` lets {task.max_new_bytes} bytes be written, which leaves no room for a prompt in "
+            f"the {model.config.context_bytes} bytes of the model's context",
+            hint="Set a smaller `max_new_bytes` in the task's file.",
+        )
+
+    def rendered(row: Row) -> bytes:
+        return as_bytes(task.template("context").render(row, options.for_context(row)) + task.delimiter)
+
+    shown = Prompts(task, options, lambda row: rendered(row) + as_bytes(_answer(task, row)))
+    whole = [shown.before(row) + rendered(row) for row in rows]
+    prompts = [prompt[max(0, len(prompt) - room) :] for prompt in whole]
+    answers = [_answer(task, row) for row in rows] if task.answer else []
+    completions = _completions(task, rows, prompts, model, options)
+    examples: list[dict[str, Any]] = []
+    for number, (row, completion) in enumerate(zip(rows, completions, strict=True)):
+        values: dict[str, Any] = {"id": row.id}
+        if answers:
+            values[EXACT] = float(_is_answer(completion.data, as_bytes(answers[number]), task.ignores_case))
+        values[VALID] = float(is_valid_utf8(completion.data, may_be_cut=completion.stop_reason == "length"))
+        examples.append({**values, "text": completion.text, "stop_reason": completion.stop_reason})
+    names = (EXACT, VALID) if answers else (VALID,)
+    cut = [len(before) - len(after) for before, after in zip(whole, prompts, strict=True)]
+    return TaskResult(
+        task=options.label or task.name,
+        kind=task.kind,
+        num_examples=len(rows),
+        metrics={
+            name: Metric.mean_of([example[name] for example in examples], chance=task.chance if name == EXACT else None)
+            for name in names
+        },
+        main_metric=names[0],
+        compute=Compute.of_completions(model, prompts, completions, options.scratchpad_threshold_nats),
+        num_cut_examples=sum(count > 0 for count in cut),
+        num_cut_bytes=sum(cut),
+        examples=examples,
+        details={
+            "shots": shown.num_shots,
+            "num_new_bytes": sum(len(completion.data) for completion in completions),
+            "num_stopped": sum(completion.stop_reason == "stop" for completion in completions),
+        },
+    )
+
+
+def _completions(
+    task: GenerationTask, rows: Sequence[Row], prompts: Sequence[bytes], model: LanguageModel, options: TaskOptions
+) -> list[Completion]:
+    generation = Generation(
+        model,
+        prompts,
+        max_new_bytes=task.max_new_bytes,
+        stop=list(task.stop) or None,
+        scratchpad_threshold_nats=options.scratchpad_threshold_nats,
+        temperature=task.temperature,
+        seed=[seed_of(options.seed, row.id) for row in rows],
+    )
+    for new in generation:
+        if new.is_last:
+            options.progress(1)
+    return generation.completions()
+
+
+def seed_of(seed: int, example: str) -> int:
+    """Returns the seed of an example's draws; they do not depend on the other examples."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{example}".encode()).digest()[:7])
+
+
+def _answer(task: GenerationTask, row: Row) -> str:
+    """Returns the right answer of a row.
+
+    Raises:
+        ConfigError: shots are asked for, but the task knows no answers.
+        DataError: it is empty.
+    """
+    if not task.answer:
+        raise ConfigError(
+            f"the task `{task.name}` has no `answer`, so it has no shots; allowed: 0", hint="Ask for no shots."
+        )
+    answer = task.template("answer").render(row)
+    if not answer.strip():
+        raise DataError(f"{row.place} has an empty answer; allowed: text", hint="Fix the row or the template.")
+    return answer
+
+
+def _is_answer(data: bytes, answer: bytes, ignores_case: bool) -> bool:
+    if ignores_case:
+        return decode_text(data).strip().lower() == decode_text(answer).strip().lower()
+    return data.strip() == answer.strip()
+
+
+def is_valid_utf8(data: bytes, *, may_be_cut: bool = True) -> bool:
+    """Returns whether bytes are UTF-8.
+
+    Args:
+        data: that begin with the first byte of a character.
+        may_be_cut: a character that the end cuts is no fault.
+    """
+    try:
+        codecs.getincrementaldecoder("utf-8")("strict").decode(data, final=not may_be_cut)
+    except UnicodeDecodeError:
+        return False
+    return True
