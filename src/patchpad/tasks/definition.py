@@ -13,6 +13,7 @@ from typing import Literal
 from patchpad.config.checks import NotNegative
 from patchpad.errors import ConfigError, DataError, quoted
 from patchpad.tasks.rows import Row, read_rows
+from patchpad.tasks.sandbox import SandboxKind
 from patchpad.tasks.template import Change, Template
 
 RowChange = Callable[[str, str], str]
@@ -51,6 +52,12 @@ class TaskOptions:
     """Noise of contexts."""
     change_choices: RowChange | None = None
     """Noise of choices and continuations."""
+    samples: int | None = None
+    """Completions of each prompt, where they are sampled; None: as the task's file says."""
+    temperature: float | None = None
+    """Of the samples; None: as the task's file says."""
+    sandbox: SandboxKind = "bubblewrap"
+    """Where programs that the model writes are run."""
     progress: Callable[[int], None] = lambda num_examples: None
     """Is told how many further examples are done."""
 

@@ -10,6 +10,8 @@ from patchpad.config.plain_values import build_section, parse_sections, read_yam
 from patchpad.errors import ConfigError, near_matches
 from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.choices import ChoicesTask, run_choices
+from patchpad.tasks.code import CodeTask, run_code
+from patchpad.tasks.completion import CompletionTask, run_completion
 from patchpad.tasks.continuation import ContinuationTask, run_continuation
 from patchpad.tasks.definition import Task, TaskOptions
 from patchpad.tasks.generation import GenerationTask, run_generation
@@ -38,6 +40,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "choices": Kind(ChoicesTask, run_choices),
+    "code": Kind(CodeTask, run_code, takes="model"),
+    "completion": Kind(CompletionTask, run_completion, takes="model"),
     "continuation": Kind(ContinuationTask, run_continuation),
     "parallel": Kind(ParallelTask, run_parallel, takes="model"),
     "generation": Kind(GenerationTask, run_generation, takes="model"),

@@ -151,8 +151,10 @@ def check_program(
         told = bytes(judge.output)
         if ending == "finished" and told:
             verdict = json.loads(told)
-            if not verdict["passed"]:
-                ending = _why_program_ended(program.process) or ending
+            if verdict.pop("lost"):
+                with suppress(subprocess.TimeoutExpired):
+                    program.process.wait(timeout=1.0)  # bubblewrap ends a little after what it runs
+                ending = _why_program_ended(program.process) or "failed"
             return Verdict(**verdict, ending=ending, seconds=group.seconds())
         return Verdict(passed=False, reason=_REASONS[ending], ending=ending, seconds=group.seconds())
 

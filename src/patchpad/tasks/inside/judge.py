@@ -131,7 +131,9 @@ def _put_back(argument: Any, after: Any) -> None:
 
 
 def judge(task: dict[str, Any], link_descriptor: int) -> None:
-    """Runs checks and writes the verdict, a JSON object with `passed` and `reason`, to what was standard output.
+    """Runs checks and writes the verdict to what was standard output.
+
+    That is a JSON object with `passed`, `reason` and `lost`: whether the program's side could not be asked any more.
 
     Args:
         task: `given` (code that comes with the task, run here), `names` (what the program has to define), `checks`
@@ -141,8 +143,12 @@ def judge(task: dict[str, Any], link_descriptor: int) -> None:
     sys.setrecursionlimit(3000)  # nested values of a program may be deeper than Python allows by default
     verdicts = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    reason = _reason_to_fail(task, Link(link_descriptor))
-    verdicts.write(json.dumps({"passed": reason is None, "reason": reason or ""}))
+    lost = False
+    try:
+        reason = _reason_to_fail(task, Link(link_descriptor))
+    except WireError as error:
+        reason, lost = f"the program could not be asked any more: {error}", True
+    verdicts.write(json.dumps({"passed": reason is None, "reason": reason or "", "lost": lost}))
     verdicts.flush()
     os._exit(0)
 
@@ -152,8 +158,8 @@ def _reason_to_fail(task: dict[str, Any], link: Link) -> str | None:
     names = task["names"]
     try:
         found = _Asking(link).names(names)
-    except WireError as error:
-        return f"the program ended before its checks: {error}"
+    except WireError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     missing = [name for name in names if name not in found]
@@ -164,8 +170,8 @@ def _reason_to_fail(task: dict[str, Any], link: Link) -> str | None:
         exec(compile(task["given"], "<given>", "exec"), namespace)
         namespace.update((name, found[name]) for name in names)
         exec(compile(task["checks"], "<checks>", "exec"), namespace)
-    except WireError as error:
-        return f"the program could not be asked any more: {error}"
+    except WireError:
+        raise
     except BaseException as error:
         return f"{type(error).__name__}: {error}{_line_of(error)}"
     return None
