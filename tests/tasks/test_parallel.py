@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import random
 import tarfile
 
 import numpy as np
@@ -14,8 +13,10 @@ from patchpad.errors import ConfigError, DataError
 from patchpad.evaluation.bits_per_byte import evaluate, score
 from patchpad.tasks.definition import TaskOptions
 from patchpad.tasks.kinds import load_task, run_task
+from patchpad.tasks.language_rows import ratio_error
+from patchpad.tasks.parallel import drawn
 from patchpad.tasks.parallel_text import non_latin_share, read_parallel
-from patchpad.testing import BASELINE_KINDS, random_documents, sharp_baseline, sharp_model, tiny_model_config
+from patchpad.testing import BASELINE_KINDS, sharp_baseline, sharp_model, tiny_model_config
 
 CONTEXT_BYTES = 64
 RELATIVE_TOLERANCE = 1e-5
@@ -137,28 +138,25 @@ def test_each_sentence_is_measured_as_if_it_were_alone(kind, model, archive, tmp
     assert not result.higher_is_better
 
 
-def test_the_standard_error_of_a_language_is_that_of_repeated_draws_of_sentences(model, tmp_path):
-    sentences = random_documents(7, [random.Random(0).randrange(3, 40) for _ in range(300)])
-    sentences = [bytes(97 + byte % 26 for byte in sentence) for sentence in sentences]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"eng": one.decode()}) + "\n" for one in sentences))
-    task = task_of(tmp_path, "kind: parallel\ndata: [rows.jsonl]\nreference: eng\nsentences: 1000\n")
-    (row,) = run_task(task, model, TaskOptions(data=tmp_path)).details["languages"]
-    bits = np.array([score(model, sentence).sum(dtype=np.float64) / math.log(2) for sentence in sentences])
-    sizes = np.array([len(sentence) for sentence in sentences])
-    draws = np.random.default_rng(0).integers(len(sentences), size=(2000, len(sentences)))
+def test_the_standard_error_of_a_language_is_that_of_repeated_draws_of_sentences():
+    source = np.random.default_rng(0)
+    sizes = source.integers(3, 40, size=300).astype(float)
+    bits = sizes * source.normal(2.0, 0.5, size=300) + source.normal(5.0, 3.0, size=300)
+    draws = source.integers(300, size=(4000, 300))
     spread = (bits[draws].sum(axis=1) / sizes[draws].sum(axis=1)).std()
-    assert row["bits_per_byte_standard_error"] == pytest.approx(spread, rel=0.1)
+    assert ratio_error(bits, sizes, bits.sum() / sizes.sum()) == pytest.approx(spread, rel=0.05)
+    assert ratio_error(bits[:1], sizes[:1], 2.0) is None
 
 
 def test_all_languages_have_the_same_sentences_and_fewer_are_a_part_of_more(archive, tmp_path, model):
     def lines(limit, seed=0):
-        options = TaskOptions(data=tmp_path, limit=limit, seed=seed)
-        return run_task(task_of(tmp_path), model, options).details["lines"]
+        return set(drawn(np.array([0, 1, 3, 4]), limit, seed).tolist())
 
-    assert len(lines(2)) == 2
-    assert set(lines(1)) < set(lines(2)) < set(lines(3)) < {1, 2, 4, 5}
-    assert len({tuple(lines(2, seed)) for seed in range(5)}) > 1
-    assert lines(2, 3) == lines(2, 3)
+    assert lines(1) < lines(2) < lines(3) < {0, 1, 3, 4} == lines(9)
+    assert len({tuple(sorted(lines(2, seed))) for seed in range(5)}) > 1
+    result = run_task(task_of(tmp_path), model, TaskOptions(data=tmp_path, limit=2, seed=3))
+    assert result.details["lines"] == sorted(line + 1 for line in lines(2, 3))
+    assert {row["num_sentences"] for row in result.details["languages"]} == {2}
 
 
 def test_languages_that_were_trained_on_have_means_of_their_own(archive, tmp_path, model):

@@ -17,7 +17,14 @@ SHARES = (0.0, 0.9, 0.0, 1.0)
 
 def table(bits, trained=(None,) * 4, num_bytes=100):
     return [
-        {"language": name, "bits_per_byte": value, "non_latin_share": share, "num_bytes": num_bytes}
+        {
+            "language": name,
+            "bits_per_byte": value,
+            "bits_to_reference": value / bits[0],
+            "trunk_calls_per_sentence": 10 * value,
+            "non_latin_share": share,
+            "num_bytes": num_bytes,
+        }
         | ({} if known is None else {"trained": known})
         for name, value, share, known in zip(LANGUAGES, bits, SHARES, trained, strict=True)
     ]
@@ -34,6 +41,8 @@ def test_ranks_are_by_language_and_equal_models_share_the_mean_of_their_places()
     first, patches, tokens = ranks.summary()
     assert [row["mean_rank"] for row in (first, patches, tokens)] == [5.5 / 4, 9.5 / 4, 9 / 4]
     assert first["bits_per_byte"] == pytest.approx((2.0 + 1.0 + 1.5 + 1.2) / 4)
+    assert first["bits_to_reference"] == pytest.approx(5.7 / 4 / 2)
+    assert first["trunk_calls_per_sentence"] == pytest.approx(57 / 4)
     assert [row["first_in"] for row in (first, patches, tokens)] == [3, 1, 1]
     assert [row["last_in"] for row in (first, patches, tokens)] == [0, 2, 2]
     # Shares rank 1.5, 3, 1.5, 4; ranks of tokens 1, 3.5, 2, 3.5: deviations -1, .5, -1, 1.5 and -1.5, 1, -.5, 1.

@@ -97,7 +97,7 @@ def _row(tally: Tally, nats: np.ndarray, sentences: Sequence[bytes]) -> dict[str
     slots = tally.num_commits + tally.num_scratchpads
     return {
         "bits_per_byte": bits_per_byte,
-        "bits_per_byte_standard_error": _ratio_error(bits, sizes, bits_per_byte),
+        "bits_per_byte_standard_error": ratio_error(bits, sizes, bits_per_byte),
         "bits_per_sentence": float(bits.mean()),
         "bytes_per_sentence": float(sizes.mean()),
         "trunk_calls_per_sentence": slots / count,
@@ -109,7 +109,7 @@ def _row(tally: Tally, nats: np.ndarray, sentences: Sequence[bytes]) -> dict[str
     }
 
 
-def _ratio_error(numerators: np.ndarray, denominators: np.ndarray, ratio: float) -> float | None:
+def ratio_error(numerators: np.ndarray, denominators: np.ndarray, ratio: float) -> float | None:
     """Returns the standard error of a ratio of sums over independent items, to first order; None for a single item."""
     count = len(numerators)
     if count < 2:

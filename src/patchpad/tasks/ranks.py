@@ -25,6 +25,10 @@ class LanguageRanks:
     languages: tuple[str, ...]
     bits_per_byte: np.ndarray
     """[model, language] of float64."""
+    bits_to_reference: np.ndarray
+    """Bits of a sentence over those of the same sentence in the reference language, [model, language] of float64."""
+    trunk_calls_per_sentence: np.ndarray
+    """What a language costs, [model, language] of float64."""
     non_latin_share: np.ndarray
     """Share of the letters of the sentences that are not Latin, [language] of float64."""
     is_trained: tuple[bool | None, ...]
@@ -60,6 +64,8 @@ class LanguageRanks:
                 "num_languages": len(chosen),
                 "mean_rank": float(ranks[row].mean()),
                 "bits_per_byte": float(self.bits_per_byte[row, chosen].mean()),
+                "bits_to_reference": float(self.bits_to_reference[row, chosen].mean()),
+                "trunk_calls_per_sentence": float(self.trunk_calls_per_sentence[row, chosen].mean()),
                 "first_in": int((ranks[row] == ranks.min(axis=0)).sum()),
                 "last_in": int((ranks[row] == ranks.max(axis=0)).sum()),
                 "rank_with_non_latin_share": spearman(ranks[row], self.non_latin_share[chosen]),
@@ -125,7 +131,10 @@ def language_ranks(tables: Mapping[str, Sequence[Mapping[str, Any]]], *, task: s
         task=task,
         models=tuple(by_model),
         languages=languages,
-        bits_per_byte=np.array([[rows[name]["bits_per_byte"] for name in languages] for rows in by_model.values()]),
+        **{
+            key: np.array([[rows[name][key] for name in languages] for rows in by_model.values()], dtype=np.float64)
+            for key in ("bits_per_byte", "bits_to_reference", "trunk_calls_per_sentence")
+        },
         non_latin_share=np.array([row["non_latin_share"] for row in rows], dtype=np.float64),
         is_trained=tuple(row.get("trained") for row in rows),
     )

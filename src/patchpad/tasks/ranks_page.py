@@ -21,7 +21,16 @@ METHOD = (
     "models' bits per byte over the languages: 1 where both find the same languages easy. Nothing is tested for "
     "significance here."
 )
-SUMMARY_HEADINGS = ("model", "mean rank", "bits per byte, mean", "first in", "last in", "rank and script")
+SUMMARY_HEADINGS = (
+    "model",
+    "mean rank",
+    "bits per byte",
+    "bits over the reference's",
+    "trunk calls per sentence",
+    "first in",
+    "last in",
+    "rank and script",
+)
 Table = tuple[Sequence[str], list[list[str]]]
 
 
@@ -32,6 +41,8 @@ def summary_table(ranks: LanguageRanks, group: str) -> Table:
             row["model"],
             f"{row['mean_rank']:.2f}",
             f"{row['bits_per_byte']:.4f}",
+            f"{row['bits_to_reference']:.3f}",
+            f"{row['trunk_calls_per_sentence']:.1f}",
             str(row["first_in"]),
             str(row["last_in"]),
             _signed(row["rank_with_non_latin_share"]),
