@@ -10,12 +10,13 @@ import pytest
 from patchpad.errors import ConfigError, DataError
 from patchpad.inference.generator import Completion
 from patchpad.tasks import code as code_module
+from patchpad.tasks.bubblewrap import why_no_bubblewrap
 from patchpad.tasks.code import check_references, problem_of, run_code
 from patchpad.tasks.definition import TaskOptions
 from patchpad.tasks.generating import Writer, Writing
 from patchpad.tasks.kinds import load_task
 from patchpad.tasks.result import TaskResult
-from patchpad.tasks.sandbox import Verdict, why_no_bubblewrap
+from patchpad.tasks.sandbox import Verdict
 from patchpad.tasks.shots import Prompts
 from patchpad.testing.models import sharp_model, tiny_model_config
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from patchpad.errors import ConfigError, SandboxError
-from patchpad.tasks import sandbox as sandbox_module
-from patchpad.tasks.sandbox import Limits, check_program, run_program, why_no_bubblewrap
+from patchpad.tasks import bubblewrap
+from patchpad.tasks.bubblewrap import Limits, why_no_bubblewrap
+from patchpad.tasks.sandbox import check_program, run_program
+from patchpad.tasks.system_calls import system_call_filter
 
 needs_bubblewrap = pytest.mark.skipif(why_no_bubblewrap() is not None, reason=str(why_no_bubblewrap()))
 SHORT = Limits(cpu_seconds=1, wall_seconds=2.0, memory_bytes=256 * 2**20, output_bytes=10_000)
@@ -111,6 +113,34 @@ print('done')
     assert outcome.output.rstrip().endswith("done")
     assert answers.read_text() == "42"
     assert Path(__file__).exists()
+
+
+@needs_bubblewrap
+@pytest.mark.skipif(system_call_filter() is None, reason="the numbers of this machine's system calls are not known")
+def test_memory_that_no_limit_counts_and_new_namespaces_are_refused_but_threads_are_not() -> None:
+    outcome = run_program(
+        """
+import ctypes, os, subprocess, sys, threading
+calls = ctypes.CDLL(None, use_errno=True)
+print('shared memory', calls.shmget(0, 2**20, 0o1600), ctypes.get_errno())
+print('unshare', calls.unshare(0x10000000), ctypes.get_errno())
+number = {'x86_64': 56, 'aarch64': 220}[os.uname().machine]
+print('clone', calls.syscall(number, 0x10000000 | 17, 0, 0, 0, 0), ctypes.get_errno())
+try: print(os.memfd_create('x'))
+except OSError as error: print('memory file', error.errno)
+thread = threading.Thread(target=print, args=('in a thread',)); thread.start(); thread.join()
+print(subprocess.run([sys.executable, '-S', '-c', 'print(5)'], capture_output=True).stdout)
+"""
+    )
+    assert outcome.output.splitlines() == [
+        "shared memory -1 1",
+        "unshare -1 1",
+        "clone -1 1",
+        "memory file 1",
+        "in a thread",
+        "b'5\\n'",
+    ]
+    assert system_call_filter("a machine of another kind") is None
 
 
 @needs_bubblewrap
@@ -252,7 +282,7 @@ def test_time_that_a_program_has_to_wait_is_not_computing_time() -> None:
 def test_the_fallback_limits_time_memory_and_output_and_says_loudly_that_it_is_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sandbox_module.require_sandbox.cache_clear()
+    bubblewrap.require_sandbox.cache_clear()
     with caplog.at_level(logging.WARNING):
         kinds = ["while True: print('x' * 1000)", "while True: pass", "bytearray(2**30)", "print('fine')"]
         outcomes = [run_program(one, limits=SHORT, sandbox="limited-process") for one in kinds]
@@ -267,14 +297,14 @@ def test_the_fallback_limits_time_memory_and_output_and_says_loudly_that_it_is_o
 
 
 def test_a_missing_bubblewrap_is_an_error_that_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for function in (sandbox_module.why_no_bubblewrap, sandbox_module.require_sandbox):
+    for function in (bubblewrap.why_no_bubblewrap, bubblewrap.require_sandbox):
         function.cache_clear()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SandboxError, match="not installed") as caught:
         run_program("print(1)")
     assert "apt-get install bubblewrap" in caught.value.hint
     assert "--unsafe-code" in caught.value.hint
-    sandbox_module.why_no_bubblewrap.cache_clear()
+    bubblewrap.why_no_bubblewrap.cache_clear()
 
 
 @pytest.mark.unchecked

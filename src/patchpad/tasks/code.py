@@ -13,12 +13,13 @@ from patchpad.config.checks import AtLeastZero, BetweenZeroAndOne, Positive
 from patchpad.errors import ConfigError, DataError, InputError
 from patchpad.model.language_model import LanguageModel
 from patchpad.processors import usable_processors
+from patchpad.tasks.bubblewrap import Limits, SandboxKind, require_sandbox
 from patchpad.tasks.definition import PromptedTask, TaskOptions
 from patchpad.tasks.generating import Writer, Writing
 from patchpad.tasks.pass_at_k import pass_at_k
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
-from patchpad.tasks.sandbox import Limits, SandboxKind, Verdict, check_program, require_sandbox
+from patchpad.tasks.sandbox import Verdict, check_program
 from patchpad.tasks.scoring import Request, Scored, Scorer
 from patchpad.tasks.shots import Prompts
 from patchpad.tasks.template import as_bytes

@@ -12,8 +12,8 @@ from typing import Literal
 
 from patchpad.config.checks import NotNegative
 from patchpad.errors import ConfigError, DataError, quoted
+from patchpad.tasks.bubblewrap import SandboxKind
 from patchpad.tasks.rows import Row, read_rows
-from patchpad.tasks.sandbox import SandboxKind
 from patchpad.tasks.template import Change, Template
 
 RowChange = Callable[[str, str], str]
