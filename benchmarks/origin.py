@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from patchpad.study.provenance import hardware
+from patchpad.provenance import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMIT_VARIABLE = "COMMIT"

@@ -79,6 +79,16 @@ class TrainingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not
     exit_code = 130
 
 
+class EvaluationInterrupted(PatchpadError):  # noqa: N818  (an interruption is not a fault)
+    """An evaluation was stopped by a signal; what it had done is kept."""
+
+    exit_code = 130
+
+
+class EvaluationError(PatchpadError):
+    """Tasks of a suite that failed; the others were finished first."""
+
+
 class LostRankError(PatchpadError, ConnectionError):
     """Another rank of a run has ended, or cannot be reached any more."""
 

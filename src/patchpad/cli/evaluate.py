@@ -1,11 +1,24 @@
 """`patchpad evaluate`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, MeasuredPaths, OptionalRunPath, TextField, TextFormat, Thresholds
+from patchpad.cli.options import (
+    Device,
+    Json,
+    MeasuredPaths,
+    OptionalRunPath,
+    TextField,
+    TextFormat,
+    Thresholds,
+    split_numbers,
+)
 from patchpad.cli.streams import print_json
+from patchpad.errors import ConfigError
+
+LIMIT_BYTES = 1_000_000
 
 
 def evaluate(
@@ -13,13 +26,39 @@ def evaluate(
     /,
     *,
     data: MeasuredPaths = None,
-    format: TextFormat = "auto",
-    text_field: TextField = "text",
+    format: TextFormat | None = None,
+    text_field: TextField | None = None,
     scratchpad_threshold: Thresholds | None = None,
-    limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 1_000_000,
+    limit_bytes: Annotated[
+        int | None, Parameter(help="About how many bytes, spread over all documents; 0: all; 1,000,000 by default.")
+    ] = None,
     overlap: Annotated[
-        int, Parameter(help="Bytes of context that further windows repeat, uncounted; FLOPs per byte include them.")
-    ] = 0,
+        int | None,
+        Parameter(help="Bytes of context that further windows repeat, uncounted; FLOPs per byte include them."),
+    ] = None,
+    suite: Annotated[
+        str | None, Parameter(help="Measure tasks instead: a suite by name (nlu), or a file as in configs/suites/.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="A task by name, or its file; may be repeated, beside --suite."),
+    ] = None,
+    limit: Annotated[int | None, Parameter(help="About how many examples of each task, spread over all.")] = None,
+    shots: Annotated[int | None, Parameter(help="Worked examples before each example; else as the tasks say.")] = None,
+    compute: Annotated[
+        list[float] | None,
+        Parameter(
+            negative=(),
+            converter=split_numbers,
+            help="For tasks: trunk calls per byte instead of thresholds, translated by the calibration.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, Parameter(help="Results of another model on the same tasks, to stand in the curves.")
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder of the results of tasks; what it holds is not done again.")
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -27,7 +66,33 @@ def evaluate(
 
     Without RUN it is the small model that ships with patchpad, without --data an excerpt of a novel that this model has
     not seen.
+
+    With --suite or --task it measures tasks, such as multiple choice; --data is then the folder of their files. Run it
+    again to go on. Several thresholds draw quality against compute.
     """
+    of_text = {"--format": format, "--text-field": text_field, "--limit-bytes": limit_bytes, "--overlap": overlap}
+    of_tasks = {"--limit": limit, "--shots": shots, "--compute": compute, "--reference": reference, "--out": out}
+    if suite is not None or task:
+        from patchpad.cli.evaluate_tasks import evaluate_tasks
+
+        _refuse(of_text, "of texts", "with --suite or --task")
+        evaluate_tasks(
+            run,
+            suite=suite,
+            tasks=task or [],
+            data=data or [],
+            thresholds=scratchpad_threshold or [],
+            compute=compute or [],
+            limit=limit,
+            shots=shots,
+            reference=reference,
+            out=out,
+            device=device,
+            json=json,
+        )
+        return
+    _refuse(of_tasks, "of tasks", "without --suite or --task")
+
     from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_measured, print_points
     from patchpad.evaluation import bits_per_byte
@@ -35,7 +100,10 @@ def evaluate(
 
     model = load(run, device=device)
     windows = bits_per_byte.choose_windows(
-        model, text_to_measure(data, format, text_field), limit_bytes=limit_bytes, overlap_bytes=overlap
+        model,
+        text_to_measure(data, format or "auto", "text" if text_field is None else text_field),
+        limit_bytes=LIMIT_BYTES if limit_bytes is None else limit_bytes,
+        overlap_bytes=overlap or 0,
     )
     points = bits_per_byte.evaluate(model, windows, scratchpad_threshold_nats=scratchpad_threshold, limit_bytes=0)
     if json:
@@ -43,3 +111,11 @@ def evaluate(
     else:
         print_points([point.to_dict() for point in points])
         print_measured(points[0].num_bytes, windows.corpus.num_bytes)
+
+
+def _refuse(options: dict[str, Any], what: str, when: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name} is an option of measurements {what}, and was given {when}", hint=f"Leave out {name}."
+            )

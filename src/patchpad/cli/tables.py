@@ -36,6 +36,47 @@ def print_points(points: Sequence[dict[str, Any]], *, stored_threshold_nats: flo
     Console(width=100, highlight=False).print(table)
 
 
+def print_task_results(results: Sequence[dict[str, Any]]) -> None:
+    """Prints results of tasks, a row for each threshold, with what they took beside; and what was cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("task", "left"), ("metric", "left")):
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for heading in (
+        "examples",
+        "value",
+        "± standard\nerror",
+        "chance",
+        "threshold\n(nats)",
+        "scratchpads\nper byte",
+        "trunk calls\nper byte",
+        "FLOPs\nper byte",
+        "trunk KV bytes\nper byte",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        name, compute = result["main_metric"], result["compute"]
+        metric = result["metrics"][name]
+        numbers = (metric["value"], metric["standard_error"], metric["chance"])
+        table.add_row(
+            result["task"],
+            name.replace("_", " "),
+            f"{result['num_examples']:,}",
+            *("-" if number is None else f"{number:.4f}" for number in numbers),
+            format_threshold(compute["scratchpad_threshold_nats"]),
+            f"{compute['scratchpads_per_byte']:.4f}",
+            f"{compute['trunk_calls_per_byte']:.4f}",
+            f"{compute['flops_per_byte']:,.0f}",
+            f"{compute['trunk_cache_bytes_per_byte']:,.1f}",
+        )
+    Console(width=150, highlight=False).print(table)
+    for result in results:
+        if result["num_cut_examples"]:
+            print(
+                f"\n{result['task']}: {result['num_cut_examples']:,} examples did not fit the model's context and lost "
+                f"{result['num_cut_bytes']:,} bytes at the left"
+            )
+
+
 def print_measured(num_bytes: int, all_bytes: int) -> None:
     """Prints how much of a text the points stand for."""
     if num_bytes < all_bytes:

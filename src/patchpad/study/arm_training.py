@@ -12,9 +12,9 @@ from patchpad.config import Config
 from patchpad.errors import TrainingInterrupted
 from patchpad.files import strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
+from patchpad.provenance import commit
 from patchpad.study.definition import ArmRun
 from patchpad.study.progress import StudyProgress
-from patchpad.study.provenance import commit
 from patchpad.study.results import RESULT_VERSION, SECONDS, TRAINING, read_training
 from patchpad.training import checkpoint as files
 from patchpad.training.init_from import Source

@@ -20,12 +20,12 @@ from patchpad.evaluation.breakdown import measure
 from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.launcher import require_one_process
+from patchpad.provenance import provenance
 from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
 from patchpad.study.changes import require_same_arm
 from patchpad.study.definition import BUNDLED, ArmRun, Study, choose_runs, with_data
 from patchpad.study.progress import LogStudyProgress, StudyProgress
-from patchpad.study.provenance import provenance
 from patchpad.study.results import (
     EVALUATED,
     RESULT_VERSION,

@@ -130,7 +130,7 @@ class Noise:
 
     kind: str
     """One of `KINDS`."""
-    rate: int | float | None = None
+    rate: float | int | None = None
     """Probability of a change, for each character that the kind can change; None: the kind's own."""
     seed: int = 0
     where: Literal["context", "both"] | None = None

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-import patchpad
 from patchpad.version import __version__
 
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -39,7 +38,7 @@ def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:
 @cache
 def commit() -> str | None:
     """Returns the commit of the repository that the package lies in, with `-dirty` where files differ; else None."""
-    file = Path(patchpad.__file__)
+    file = Path(__file__)
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
         call = ["git", "-C", str(file.parent), *words]

@@ -1,0 +1,84 @@
+"""`patchpad evaluate --suite` and `--task`."""
+
+import json
+
+import pytest
+
+from patchpad.cli.evaluate_tasks import default_folder, run_name
+from patchpad.tasks import running
+from patchpad.tasks.suite import load_suite, with_tasks
+
+TASK = "{kind: choices, data: toy.jsonl, context: '{question}', choices: '{choices}', normalisation: sum}"
+
+
+@pytest.fixture
+def toys(tmp_path, monkeypatch):
+    """The working folder, with a task and its data."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": f"the {word} sat", "choices": ["on", "größer"], "gold": 0} for word in ("cat", "mat", "日本")]
+    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "toy.yaml").write_text(TASK)
+    (tmp_path / "toys.yaml").write_text("tasks: [toy.yaml]")
+    return tmp_path
+
+
+def test_tasks_are_measured_and_printed_with_what_they_took(patchpad, finished, toys):
+    called = patchpad("evaluate", finished, "--task", "./toy.yaml", "--data", toys, "--scratchpad-threshold", "inf,1")
+    assert called.code == 0, called.err
+    heading, rows = " ".join(called.out.split()), [line.split() for line in called.out.splitlines() if "toy" in line]
+    assert "scratchpads trunk calls FLOPs trunk KV bytes" in heading
+    assert [row[0] for row in rows[:2]] == ["toy", "toy"]
+    assert [row[6] for row in rows[:2]] == ["inf", "1.000"]
+    assert all(len(row) == 11 for row in rows[:2])
+    folder = toys / "evaluations" / "finished-toy"
+    assert f"Results: {folder.relative_to(toys)}" in called.out
+    assert (folder / "toy.svg").exists()
+
+
+def test_json_is_one_strict_object_with_every_result(patchpad, finished, toys):
+    called = patchpad("evaluate", finished, "--suite", "toys.yaml", "--data", ".", "--limit", "2", "--json")
+    assert called.code == 0, called.err
+    found = json.loads(called.out, parse_constant=pytest.fail)
+    assert found == json.loads((toys / "evaluations" / "finished-toys-limit2" / "result.json").read_text())
+    (result,) = found["results"]
+    assert result["num_examples"] == 2
+    assert result["compute"]["scratchpad_threshold_nats"] == found["scratchpad_thresholds_nats"][0]
+    assert found["suite"] == "toys"
+    assert found["run"] == "finished"
+
+
+def test_ctrl_c_says_the_command_to_go_on_with(fails, finished, toys, monkeypatch):
+    def interrupted(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run_task", interrupted)
+    error = fails(130, "evaluate", finished, "--task", "./toy.yaml", "--data", toys, "--shots", "1", "--quiet")
+    command = f"evaluate {finished} --task ./toy.yaml --data {toys} --shots 1 --out evaluations/finished-toy-shots1"
+    assert error.splitlines() == [
+        "patchpad: stopped at toy; 0 of 1 results were made and are kept",
+        f"Go on with: patchpad {command}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "3"], "--limit is an option of measurements of tasks, and was given without --suite or --task"),
+        (["--task", "piqa", "--overlap", "3"], "--overlap is an option of measurements of texts"),
+        (["--task", "piqa"], "--data was not given; allowed for tasks: the one folder that holds their files"),
+        (["--task", "piqa", "--data", "a", "--data", "b"], "--data is a b; allowed for tasks"),
+        (["--suite", "nlp", "--data", "."], "'nlp' is neither a suite nor a file"),
+        (["--task", "./toy.yaml", "--data", ".", "--compute", "1", "--scratchpad-threshold", "1"], "both --scratchpad"),
+        (["--task", "./toy.yaml", "--data", ".", "--compute", "0.5"], "the model has no calibration"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(fails, finished, toys, options, message):
+    assert message in fails(2, "evaluate", finished, *options)
+
+
+def test_folders_of_results_are_named_after_run_suite_and_options(tmp_path):
+    nlu = load_suite("nlu")
+    step = tmp_path / "x" / "checkpoints" / "step-10"
+    assert run_name(step) == "x-step-10"
+    assert str(default_folder(step, nlu, None, None)) == "evaluations/x-step-10-nlu"
+    assert str(default_folder(None, with_tasks(None, ["piqa"]), 50, 2)) == "evaluations/bundled-piqa-limit50-shots2"

@@ -1,0 +1,103 @@
+"""Suites are read, the ones that ship with the package and those in configs/, and their mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from patchpad.errors import ConfigError
+from patchpad.tasks.suite import load_suite, suite_names, with_changes, with_tasks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_of_the_package_is_read_by_its_name_and_from_configs(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.text
+    assert load_suite(ROOT / "configs" / "suites" / f"{name}.yaml") == suite
+
+
+def test_every_suite_in_configs_is_one_of_the_package():
+    assert sorted(path.stem for path in (ROOT / "configs" / "suites").glob("*.yaml")) == suite_names()
+
+
+def test_a_suite_is_a_list_of_names_or_of_tasks_with_options(file):
+    suite = load_suite(
+        file("""
+seed: 3
+tasks:
+  - piqa
+  - {task: piqa, shots: 2, limit: 10, noise: {kind: typo, rate: 0.1}}
+  - {task: lambada, name: last, noise: {kind: case, seed: 4}, normalisation: sum}
+""")
+    )
+    assert suite.name == "mine"
+    assert [entry.label for entry in suite.entries] == ["piqa", "piqa-typo", "last"]
+    plain, noisy, last = (entry.options(Path("data")) for entry in suite.entries)
+    assert (plain.label, plain.seed, plain.shots, plain.limit) == ("piqa", 3, None, None)
+    assert plain.change_context is plain.change_choices is None
+    assert (noisy.shots, noisy.limit, last.normalisation) == (2, 10, "sum")
+    text = "some words of a text " * 5
+    assert noisy.change_context(text, "a:1") == noisy.change_choices(text, "a:1") != text
+    assert last.change_context(text, "a:1") != text
+    assert last.change_choices is None, "what a model should write stays as it is"
+    assert suite.entries[1].to_dict()["options"]["noise"]["rate"] == 0.1
+
+
+def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
+    (tmp_path / "own.yaml").write_text("{kind: choices, data: a.jsonl, context: '{q}', choices: '{c}'}")
+    assert load_suite(file("tasks: [own.yaml]")).entries[0].task.name == "own"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: []", "`tasks` is empty"),
+        ("name: x", "the key `tasks` is missing"),
+        ("tasks: [piqqa]", "tasks[0]: 'piqqa' is neither a task nor a file\nDid you mean `piqa`"),
+        ("tasks: [piqa, piqa]", "tasks[1]: the name `piqa` stands there twice"),
+        ("tasks: [{task: piqa, name: ../x}]", "tasks[0]: the name '../x' cannot name a file"),
+        ("tasks: [{task: piqa, shot: 1}]", "unknown key `tasks[0].shot`\nDid you mean `shots`"),
+        ("tasks: [{task: piqa, limit: 0}]", "tasks[0].limit is 0; allowed: an integer of at least 1"),
+        ("tasks: [{task: piqa, noise: {kind: tpyo}}]", "noise.kind is 'tpyo'\nDid you mean `typo`"),
+        ("tasks: [{task: piqa, noise: {kind: typo, where: here}}]", "`tasks[0].noise.where` is 'here'"),
+        ("tasks: [3]", "`tasks[0]` is 3; allowed: keys and values"),
+    ],
+)
+def test_a_mistake_in_a_suite_is_named_with_the_file(file, text, message):
+    path = file(text)
+    with pytest.raises(ConfigError) as found:
+        load_suite(path)
+    assert str(found.value).startswith(str(path))
+    assert message in str(found.value)
+
+
+def test_an_unknown_suite_shows_near_ones():
+    with pytest.raises(ConfigError, match="'nlp' is neither a suite nor a file\nDid you mean `nlu`"):
+        load_suite("nlp")
+
+
+def test_the_command_line_adds_tasks_and_sets_limit_and_shots(file):
+    suite = load_suite(file("tasks: [{task: piqa, limit: 10, shots: 1}, {task: boolq, limit: 30}, arc_easy]"))
+    changed = with_changes(with_tasks(suite, ["lambada"]), limit=20, shots=2)
+    assert [entry.label for entry in changed.entries] == ["piqa", "boolq", "arc_easy", "lambada"]
+    assert [entry.fields.limit for entry in changed.entries] == [10, 20, 20, 20]
+    assert {entry.fields.shots for entry in changed.entries} == {2}
+    assert with_tasks(None, ["piqa", "boolq"]).name == "piqa-boolq"
+    assert with_tasks(None, ["piqa", "boolq", "mmlu", "lambada"]).name == "piqa-and-3-more"
+    with pytest.raises(ConfigError, match="--task piqa: the name `piqa` stands there twice"):
+        with_tasks(suite, ["piqa"])
+    for changes in ({"limit": 0}, {"shots": -1}):
+        with pytest.raises(ConfigError, match="allowed: an integer of at least"):
+            with_changes(suite, **changes)
