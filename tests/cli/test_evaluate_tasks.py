@@ -1,11 +1,12 @@
 """`patchpad evaluate --suite` and `--task`."""
 
 import json
+import sys
 
 import pytest
 
 from patchpad.cli.evaluate_tasks import default_folder, run_name
-from patchpad.tasks import running
+from patchpad.tasks import bubblewrap, running
 from patchpad.tasks.suite import load_suite, with_tasks
 
 TASK = "{kind: choices, data: toy.jsonl, context: '{question}', choices: '{choices}', normalisation: sum}"
@@ -33,6 +34,27 @@ def test_tasks_are_measured_and_printed_with_what_they_took(patchpad, finished, 
     folder = toys / "evaluations" / "finished-toy"
     assert f"Results: {folder.relative_to(toys)}" in called.out
     assert (folder / "toy.svg").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another system")
+def test_programs_run_without_a_sandbox_only_where_asked_for(patchpad, fails, finished, toys, monkeypatch, caplog):
+    row = {"prompt": "def f(x):\n", "solution": "    return x", "test": "assert f(1) == 1"}
+    (toys / "code.jsonl").write_text(json.dumps(row) + "\n")
+    keys = "kind: code\ndata: code.jsonl\ncontext: '{prompt}'\nsolution: '{solution}'\nchecks: '{test}'\n"
+    (toys / "code.yaml").write_text(f"{keys}program: '{{prompt}}{{completion}}'\nmax_new_bytes: 3\n")
+    call = ["evaluate", finished, "--task", "./code.yaml", "--data", "."]
+    bubblewrap.require_sandbox.cache_clear()
+    monkeypatch.setattr(bubblewrap, "why_no_bubblewrap", lambda: "bubblewrap (bwrap) is not installed")
+    error = fails(1, *call)
+    assert "cannot be run safely: bubblewrap (bwrap) is not installed" in error
+    assert "--unsafe-code" in error
+    called = patchpad(*call, "--unsafe-code")
+    bubblewrap.require_sandbox.cache_clear()
+    assert called.code == 0, called.err
+    assert "PROGRAMS WRITTEN BY A MODEL ARE RUN WITHOUT A SANDBOX" in caplog.text
+    (result,) = json.loads((toys / "evaluations" / "finished-code" / "result.json").read_text())["results"]
+    assert result["details"]["sandbox"] == "limited-process"
+    assert result["main_metric"] == "pass_at_1"
 
 
 def test_json_is_one_strict_object_with_every_result(patchpad, finished, toys):
@@ -64,6 +86,7 @@ def test_ctrl_c_says_the_command_to_go_on_with(fails, finished, toys, monkeypatc
     ("options", "message"),
     [
         (["--limit", "3"], "--limit is an option of measurements of tasks, and was given without --suite or --task"),
+        (["--unsafe-code"], "--unsafe-code is an option of measurements of tasks"),
         (["--task", "piqa", "--overlap", "3"], "--overlap is an option of measurements of texts"),
         (["--task", "piqa"], "--data was not given; allowed for tasks: the one folder that holds their files"),
         (["--task", "piqa", "--data", "a", "--data", "b"], "--data is a b; allowed for tasks"),

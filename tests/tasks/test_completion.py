@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from patchpad.errors import DataError
 from patchpad.inference.generator import Completion
 from patchpad.tasks.completion import CompletionTask, edit_distance, edit_similarity, last_lines, run_completion
 from patchpad.tasks.definition import TaskOptions
+from patchpad.tasks.kinds import load_task
 from patchpad.testing.models import sharp_model, tiny_model_config
 
 CODE = '''\
@@ -70,6 +73,15 @@ def test_the_same_functions_are_drawn_from_rows_and_from_files(tmp_path):
     (row,) = task.rows(tmp_path)
     assert row["line"] in LINES
     assert 20 < len(row["prompt"].encode()) <= 68
+
+
+def test_the_task_of_the_evaluation_page_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(kind: completion\n.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block)
+    task = load_task(tmp_path / "mine.yaml")
+    assert isinstance(task, CompletionTask)
+    assert (task.name, task.num_functions) == ("mine", 100)
 
 
 def test_data_without_functions_is_an_error(tmp_path):

@@ -163,13 +163,15 @@ if os.fork() == 0:
     if os.fork() == 0:
         os.execv(sys.executable, [sys.executable, '-S', '-c', 'import time; time.sleep(60)', '{marker}'])
     os._exit(0)
-time.sleep(0.2)
-numbers = [one for one in os.listdir('/proc') if one.isdigit()]
-print([one for one in numbers if b'{marker}' in open(f'/proc/{{one}}/cmdline', 'rb').read()])
+found = []
+while not found:
+    numbers = [one for one in os.listdir('/proc') if one.isdigit()]
+    found = [one for one in numbers if b'{marker}' in open(f'/proc/{{one}}/cmdline', 'rb').read()]
+print('it runs')
 """
     )
     assert outcome.ending == "finished"
-    assert outcome.output.strip() != "[]"
+    assert outcome.output == "it runs\n"
     assert not processes_with(marker)
 
 
@@ -263,6 +265,7 @@ assert math.isclose(total(Node(0.5)), 0.5)
     names = ["Node", "total", "grow", "numbers", "kinds", "fails"]
     verdict = check_program(program, checks, names=names, given="import math")
     assert verdict.passed, verdict.reason
+    assert check_program(HONEST, "print('loud')\nassert f(1) is 2", names=["f"]).passed  # Python warns of such an `is`
     assert (
         check_program(program, "assert total(Node(1)) == 2", names=names).reason
         == "AssertionError:  (line 1 of the checks)"

@@ -72,6 +72,10 @@ def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
         ("tasks: [{task: piqa, limit: 0}]", "tasks[0].limit is 0; allowed: an integer of at least 1"),
         ("tasks: [{task: piqa, noise: {kind: tpyo}}]", "noise.kind is 'tpyo'\nDid you mean `typo`"),
         ("tasks: [{task: piqa, noise: {kind: typo, where: here}}]", "`tasks[0].noise.where` is 'here'"),
+        (
+            "tasks: [{task: piqa, samples: 2}]",
+            "`samples` is 2, and the task `piqa` of kind `choices` draws no",
+        ),
         ("tasks: [3]", "`tasks[0]` is 3; allowed: keys and values"),
     ],
 )
@@ -81,6 +85,14 @@ def test_a_mistake_in_a_suite_is_named_with_the_file(file, text, message):
         load_suite(path)
     assert str(found.value).startswith(str(path))
     assert message in str(found.value)
+
+
+def test_samples_and_the_sandbox_reach_the_options_of_a_task(file, tmp_path):
+    suite = load_suite(file("tasks: [{task: mbpp, samples: 5, temperature: 0.6}, humaneval]"))
+    first, second = (entry.options(tmp_path) for entry in with_changes(suite, sandbox="limited-process").entries)
+    assert (first.samples, first.temperature, first.sandbox) == (5, 0.6, "limited-process")
+    assert (second.samples, second.temperature) == (None, None)
+    assert suite.entries[0].options(tmp_path).sandbox == "bubblewrap"
 
 
 def test_an_unknown_suite_shows_near_ones():

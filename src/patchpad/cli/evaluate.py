@@ -59,6 +59,14 @@ def evaluate(
     out: Annotated[
         Path | None, Parameter(help="Folder of the results of tasks; what it holds is not done again.")
     ] = None,
+    unsafe_code: Annotated[
+        bool | None,
+        Parameter(
+            negative=(),
+            help="Run programs that a model writes in plain processes, where bubblewrap is missing; they can then read "
+            "and delete your files.",
+        ),
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -72,6 +80,7 @@ def evaluate(
     """
     of_text = {"--format": format, "--text-field": text_field, "--limit-bytes": limit_bytes, "--overlap": overlap}
     of_tasks = {"--limit": limit, "--shots": shots, "--compute": compute, "--reference": reference, "--out": out}
+    of_tasks["--unsafe-code"] = unsafe_code
     if suite is not None or task:
         from patchpad.cli.evaluate_tasks import evaluate_tasks
 
@@ -87,6 +96,7 @@ def evaluate(
             shots=shots,
             reference=reference,
             out=out,
+            unsafe_code=bool(unsafe_code),
             device=device,
             json=json,
         )

@@ -30,12 +30,14 @@ def evaluate_tasks(
     shots: int | None,
     reference: Path | None,
     out: Path | None,
+    unsafe_code: bool,
     device: str,
     json: bool,
 ) -> None:
     """Runs a suite, and prints its results; the arguments are those of the command."""
     chosen = load_suite(suite) if suite is not None else None
-    asked = with_changes(with_tasks(chosen, tasks), limit=limit, shots=shots)
+    sandbox = "limited-process" if unsafe_code else "bubblewrap"
+    asked = with_changes(with_tasks(chosen, tasks), limit=limit, shots=shots, sandbox=sandbox)
     if len(data) != 1 or data[0] == "-":
         found = "was not given" if not data else f"is {' '.join(data)}"
         raise ConfigError(
@@ -51,6 +53,7 @@ def evaluate_tasks(
     command += [f"--scratchpad-threshold={threshold}" for threshold in thresholds]
     for option, value in (("--limit", limit), ("--shots", shots), ("--reference", reference), ("--out", folder)):
         command += [] if value is None else [option, str(value)]
+    command += ["--unsafe-code"] if unsafe_code else []
     model = load(run, device=device)
     evaluation = run_suite(
         model,

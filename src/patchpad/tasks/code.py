@@ -78,6 +78,34 @@ class CodeTask(PromptedTask):
             found = ", ".join(map(str, self.k)) or "empty"
             raise ConfigError(f"{source}: `k` is {found}; allowed: numbers of at least 1", hint="Write k: 1.")
 
+    def require(self, options: TaskOptions) -> None:
+        """Checks that samples and k fit each other, and that programs can be run; see `Task.require`."""
+        self.sampling(options)
+        require_sandbox(options.sandbox)
+
+    def sampling(self, options: TaskOptions) -> tuple[int, float, list[int]]:
+        """Returns the number of samples, their temperature, and each k of pass@k.
+
+        Raises:
+            ConfigError: no k is as small as the number of samples, or several samples are greedy.
+        """
+        samples = options.samples or self.samples
+        temperature = self.temperature if options.temperature is None else options.temperature
+        ks = sorted(k for k in set(self.k) if k <= samples)
+        if not ks:
+            raise ConfigError(
+                f"the task `{self.name}` gives pass@k for k = {', '.join(map(str, self.k))}, and samples is {samples}; "
+                "allowed: at least the smallest k",
+                hint="Draw more samples.",
+            )
+        if samples > 1 and temperature == 0:
+            raise ConfigError(
+                f"the task `{self.name}` has {samples} samples at temperature 0, which are all the same; allowed: one "
+                "sample, or a temperature above 0",
+                hint="Set `temperature`, for instance to 0.8.",
+            )
+        return samples, temperature, ks
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -135,10 +163,8 @@ def run_code(task: CodeTask, rows: Sequence[Row], model: LanguageModel, options:
         DataError: a row whose own code cannot be read.
         SandboxError: programs cannot be run safely here.
     """
-    require_sandbox(options.sandbox)
-    samples = options.samples or task.samples
-    temperature = task.temperature if options.temperature is None else options.temperature
-    ks = _ks(task, samples, temperature)
+    task.require(options)
+    samples, temperature, ks = task.sampling(options)
     prompts = _prompts(task, options)
     problems = [problem_of(task, row, prompts, options) for row in rows]
     scorer = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats)
@@ -279,23 +305,6 @@ def _prompts(task: CodeTask, options: TaskOptions) -> Prompts:
         return as_bytes(context + task.delimiter + task.template("solution").render(row))
 
     return Prompts(task, options, worked)
-
-
-def _ks(task: CodeTask, samples: int, temperature: float) -> list[int]:
-    ks = sorted(k for k in set(task.k) if k <= samples)
-    if not ks:
-        raise ConfigError(
-            f"the task `{task.name}` gives pass@k for k = {', '.join(map(str, task.k))}, and samples is {samples}; "
-            "allowed: at least the smallest k",
-            hint="Draw more samples.",
-        )
-    if samples > 1 and temperature == 0:
-        raise ConfigError(
-            f"the task `{task.name}` has {samples} samples at temperature 0, which are all the same; allowed: one "
-            "sample, or a temperature above 0",
-            hint="Set `temperature`, for instance to 0.8.",
-        )
-    return ks
 
 
 def _parsed(code: str, row: Row, what: str) -> ast.Module:

@@ -114,6 +114,17 @@ class Task:
         if not self.data:
             raise ConfigError(f"{source}: `data` is empty; allowed: at least one file", hint="Add one.")
 
+    def require(self, options: TaskOptions) -> None:
+        """Checks, before anything is run, that there is what the task needs beside data.
+
+        Args:
+            options: that it is to be run with.
+
+        Raises:
+            ConfigError: options that do not fit the task.
+            SandboxError: programs that a model writes cannot be run safely here.
+        """
+
     def fields(self) -> tuple[str, ...]:
         """Returns the names of the fields that each row must have."""
         return ()

@@ -91,6 +91,7 @@ def run_suite(
         ConfigError: the folder holds results of other inputs, or the reference is not of the same examples.
         DataError: data that is missing or malformed; nothing was run then.
         InputError: a threshold that the model does not take; nothing was run then.
+        SandboxError: programs that a model writes cannot be run safely here; nothing was run then.
         RunInUseError: another process is at work in the folder.
         EvaluationInterrupted: Ctrl-C; what is done is kept.
         EvaluationError: tasks failed; the others were finished first.
@@ -187,6 +188,7 @@ def _prepare(
     checksums: dict[Path, str] = {}
     jobs, tasks = [], []
     for entry in suite.entries:
+        entry.task.require(entry.options(data))
         files = entry.task.files(data)
         for file in files:
             if file not in checksums:

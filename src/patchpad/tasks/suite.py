@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from patchpad.config.checks import NotNegative, Positive
+from patchpad.config.checks import AtLeastZero, NotNegative, Positive
 from patchpad.config.plain_values import build_section, parse_sections, read_yaml
 from patchpad.errors import ConfigError, near_matches
+from patchpad.tasks.bubblewrap import SandboxKind
 from patchpad.tasks.definition import Task, TaskOptions
 from patchpad.tasks.kinds import SUFFIX, load_task
 from patchpad.tasks.noise import Noise
@@ -34,6 +35,10 @@ class EntryFields:
     """About how many examples, spread over all; null: all."""
     normalisation: str | None = None
     """Of the main metric, for the kinds that have several; null: as the task's file says."""
+    samples: Positive | None = None
+    """Completions of each prompt, for kinds that sample; null: as the task's file says."""
+    temperature: AtLeastZero | None = None
+    """Of the samples; null: as the task's file says."""
     noise: Noise | None = None
     """Noise in the texts."""
 
@@ -61,6 +66,8 @@ class Entry:
     task: Task
     fields: EntryFields
     seed: int
+    sandbox: SandboxKind = "bubblewrap"
+    """Where programs that a model writes are run; no part of what changes a result."""
 
     def options(self, data: Path) -> TaskOptions:
         """Returns the options of the task, all but threshold and progress."""
@@ -72,6 +79,9 @@ class Entry:
             limit=self.fields.limit,
             seed=self.seed,
             normalisation=self.fields.normalisation,
+            samples=self.fields.samples,
+            temperature=self.fields.temperature,
+            sandbox=self.sandbox,
             change_context=noise.change if noise else None,
             change_choices=noise.change if noise and noise.reaches_choices(self.task.kind) else None,
         )
@@ -169,17 +179,31 @@ def build_suite(values: dict[str, Any], name: str, source: str, *, folder: Path 
             raise ConfigError(f"{source}: tasks[{number}]: {error.message}", hint=error.hint) from error
         label = entry.name or (f"{task.name}-{entry.noise.kind}" if entry.noise else task.name)
         _check_label(label, [other.label for other in entries], f"{source}: tasks[{number}]")
+        for key in ("samples", "temperature"):
+            if getattr(entry, key) is not None and not hasattr(task, key):
+                raise ConfigError(
+                    f"{source}: tasks[{number}]: `{key}` is {getattr(entry, key)}, and the task `{task.name}` of kind "
+                    f"`{task.kind}` draws no samples",
+                    hint=f"Leave out `{key}`.",
+                )
         entries.append(Entry(label=label, task=task, fields=entry, seed=found.seed))
     return Suite(name=found.name or name, text=found.text, entries=tuple(entries))
 
 
-def with_changes(suite: Suite, *, limit: int | None = None, shots: int | None = None) -> Suite:
+def with_changes(
+    suite: Suite,
+    *,
+    limit: int | None = None,
+    shots: int | None = None,
+    sandbox: SandboxKind = "bubblewrap",
+) -> Suite:
     """Returns a suite with what the command line says for all of its tasks.
 
     Args:
         suite: as its file has it.
         limit: about how many examples of each task, at most; None: as the suite says.
         shots: of each task; None: as the suite says.
+        sandbox: where programs that a model writes are run.
 
     Raises:
         ConfigError: a number that is not allowed.
@@ -192,7 +216,8 @@ def with_changes(suite: Suite, *, limit: int | None = None, shots: int | None = 
         least = given.limit if limit is None else min(limit, given.limit or limit)
         return replace(given, limit=least, shots=given.shots if shots is None else shots)
 
-    return replace(suite, entries=tuple(replace(entry, fields=changed(entry.fields)) for entry in suite.entries))
+    entries = (replace(entry, fields=changed(entry.fields), sandbox=sandbox) for entry in suite.entries)
+    return replace(suite, entries=tuple(entries))
 
 
 def _check_label(label: str, others: Sequence[str], where: str) -> None:

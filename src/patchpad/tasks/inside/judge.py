@@ -142,7 +142,9 @@ def judge(task: dict[str, Any], link_descriptor: int) -> None:
     """
     sys.setrecursionlimit(3000)  # nested values of a program may be deeper than Python allows by default
     verdicts = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)  # checks may print, and Python may warn of them
     lost = False
     try:
         reason = _reason_to_fail(task, Link(link_descriptor))
