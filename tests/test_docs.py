@@ -15,6 +15,7 @@ import patchpad
 from patchpad.cli.app import COMMANDS, main
 from patchpad.config import Config, load_config
 from patchpad.study.definition import load_study
+from patchpad.tasks.kinds import load_task
 from patchpad.testing import ALL_OPTIONS
 from patchpad.training.checkpoint import BUNDLED_MODEL
 
@@ -101,6 +102,13 @@ def test_the_study_of_the_studies_page_is_read(workplace):
         *("fixed16-never-seed0", "fixed16-never-seed1", "fixed16-random-seed0")
     ]
     assert load_study(shown).runs[0].config == load_study(shown.with_name("tiny.yaml")).runs[0].config
+
+
+def test_the_task_of_the_languages_page_is_read(workplace):
+    (page,) = blocks(ROOT / "docs" / "languages.md", "yaml")
+    (workplace / "shown.yaml").write_text(page)
+    task = load_task(workplace / "shown.yaml")
+    assert (task.kind, task.reference, task.trained) == ("parallel", "en", ("en", "de"))
 
 
 def test_the_configuration_page_has_every_field_as_it_is_now():

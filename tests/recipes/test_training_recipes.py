@@ -15,7 +15,7 @@ from patchpad.config.checks import field_types
 from patchpad.config.presets import preset_names
 
 ROOT = Path(__file__).parent.parent.parent
-RECIPES = ["train_laptop.sh", "train_gpu.sh", "train_node.sh", "train_slurm.sbatch", "scale_demo.sh"]
+RECIPES = ["train_laptop.sh", "train_gpu.sh", "train_node.sh", "train_slurm.sbatch", "scale_demo.sh", "languages.sh"]
 KEY = re.compile(r"(?<![\w./-])(?:--)?((?:train|data|model)\.[a-z_]+(?:\.[a-z_]+)*)(?![\w/*])")
 
 

@@ -55,6 +55,18 @@ tasks:
     assert suite.entries[1].to_dict()["options"]["noise"]["rate"] == 0.1
 
 
+def test_an_entry_may_change_keys_of_its_task(file):
+    text = "tasks: [{task: ntrex, changes: {trained: [eng, deu], sentences: 20}}, {task: ntrex, name: plain}]"
+    changed, plain = load_suite(file(text)).entries
+    assert (changed.task.trained, changed.task.sentences) == (("eng", "deu"), 20)
+    assert plain.task.trained == ()
+    assert changed.task.file_names == plain.task.file_names
+    assert changed.to_dict()["task"]["trained"] == ("eng", "deu")
+    assert changed.to_dict()["options"] == plain.to_dict()["options"]
+    with pytest.raises(ConfigError, match="unknown key `traind`\nDid you mean `trained`"):
+        load_suite(file("tasks: [{task: ntrex, changes: {traind: [eng]}}]"))
+
+
 def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
     (tmp_path / "own.yaml").write_text("{kind: choices, data: a.jsonl, context: '{q}', choices: '{c}'}")
     assert load_suite(file("tasks: [own.yaml]")).entries[0].task.name == "own"

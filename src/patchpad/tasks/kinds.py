@@ -1,6 +1,6 @@
 """The kinds of tasks, and tasks by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -53,28 +53,30 @@ def task_names() -> list[str]:
     return sorted(entry.name.removesuffix(SUFFIX) for entry in _DEFINITIONS.iterdir() if entry.name.endswith(SUFFIX))
 
 
-def load_task(task: str | Path, *, folder: Path | None = None) -> Task:
+def load_task(task: str | Path, *, folder: Path | None = None, changes: Mapping[str, Any] | None = None) -> Task:
     """Reads a task by its name, or a YAML file by its path.
 
     Args:
         task: a name such as `hellaswag`, or a path. A `Path` is always a file, and so is a string that ends with .yaml
             or has a slash.
         folder: where relative paths start; the working folder if left out.
+        changes: keys of the file that get other values.
 
     Raises:
         ConfigError: an unknown name, a file that is missing or not YAML, or a key or value that is wrong.
     """
+    changed = dict(changes or {})
     is_name = isinstance(task, str) and "/" not in task and not task.endswith((SUFFIX, ".yml"))
     if is_name and task in task_names():
         source = f"the task `{task}`"
         values = parse_sections(
             _DEFINITIONS.joinpath(f"{task}{SUFFIX}").read_text("utf-8"), source=source, allowed=ALLOWED
         )
-        return build_task(values, str(task), source)
+        return build_task({**values, **changed}, str(task), source)
     path = Path(task) if folder is None else folder / task
     if is_name and not path.is_file():
         raise ConfigError(f"{task!r} is neither a task nor a file", hint=near_matches(str(task), task_names()))
-    return build_task(read_yaml(path, allowed=ALLOWED, hint=HINT), path.stem, str(path))
+    return build_task({**read_yaml(path, allowed=ALLOWED, hint=HINT), **changed}, path.stem, str(path))
 
 
 def build_task(values: dict[str, Any], name: str, source: str) -> Task:

@@ -142,4 +142,4 @@ def bytes_of(values: Any) -> int:
         return sum(map(bytes_of, values.values()))
     if isinstance(values, list):
         return sum(map(bytes_of, values))
-    return len(values) if isinstance(values, str) else 1
+    return len(values) if isinstance(values, str | bytes) else 1

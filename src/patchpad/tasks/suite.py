@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class EntryFields:
     """Of the samples; null: as the task's file says."""
     noise: Noise | None = None
     """Noise in the texts."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task's file that have other values here, such as the languages that a model was `trained` on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything about it that changes its result, as plain values."""
-        options = {key: value for key, value in asdict(self.fields).items() if key not in ("task", "name")}
+        options = {key: value for key, value in asdict(self.fields).items() if key not in ("task", "name", "changes")}
         task = {item.name: getattr(self.task, item.name) for item in fields(self.task)}
         task["replacements"] = [asdict(replacement) for replacement in self.task.replacements]
         return {"task": task, "options": options, "seed": self.seed}
@@ -174,7 +176,7 @@ def build_suite(values: dict[str, Any], name: str, source: str, *, folder: Path 
     entries = []
     for number, entry in enumerate(found.tasks):
         try:
-            task = load_task(entry.task, folder=folder)
+            task = load_task(entry.task, folder=folder, changes=entry.changes)
         except ConfigError as error:
             raise ConfigError(f"{source}: tasks[{number}]: {error.message}", hint=error.hint) from error
         label = entry.name or (f"{task.name}-{entry.noise.kind}" if entry.noise else task.name)
