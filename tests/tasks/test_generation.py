@@ -8,7 +8,8 @@ import patchpad
 from patchpad.errors import ConfigError, DataError
 from patchpad.tasks.compute import Compute
 from patchpad.tasks.definition import TaskOptions
-from patchpad.tasks.generation import is_valid_utf8, seed_of
+from patchpad.tasks.generating import sample_seed
+from patchpad.tasks.generation import is_valid_utf8
 from patchpad.tasks.kinds import build_task, load_task, run_task, task_names
 from patchpad.tasks.noise import Noise
 from patchpad.testing.models import sharp_model, tiny_model_config
@@ -116,8 +117,6 @@ def test_prompts_that_do_not_fit_lose_bytes_on_the_left_and_are_counted(model, t
     assert (result.num_cut_examples, result.num_cut_bytes) == (1, 2)
     cut = patchpad.complete(model, "x" * 28 + "yz", max_new_bytes=10, temperature=0)
     assert result.examples[0]["text"] == cut.text
-    with pytest.raises(ConfigError, match="no room for a prompt in the 40 bytes"):
-        run(task(data="a.tsv", max_new_bytes=40), model, tmp_path)
 
 
 def test_samples_are_drawn_for_each_example_by_itself(model, tmp_path):
@@ -132,10 +131,9 @@ def test_samples_are_drawn_for_each_example_by_itself(model, tmp_path):
     assert all(example == whole[example["id"]] for example in few.examples)
     other = run(sampled, model, tmp_path, seed=1)
     assert [example["text"] for example in other.examples] != [example["text"] for example in result.examples]
-    seeds = [seed_of(0, "prompts:1#1"), seed_of(0, "prompts:1#2")]
-    assert result.examples[1]["text"] == (
-        patchpad.complete(model, "", max_new_bytes=MAX_NEW_BYTES, temperature=1.0, seed=seeds[1]).text
-    )
+    seed = sample_seed(0, "prompts:1#2", 0)
+    alone = patchpad.complete(model, "", max_new_bytes=MAX_NEW_BYTES, temperature=1.0, seed=seed)
+    assert result.examples[1]["text"] == alone.text
 
 
 def test_noise_is_in_the_prompt_and_not_in_the_answer(model, folder):

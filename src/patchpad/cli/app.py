@@ -22,6 +22,7 @@ COMMANDS = {
     "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
     "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
     "evaluate": "bits per byte and compute at each threshold",
+    "compare": "results of suites side by side, with paired differences and plots",
     "lm-eval": "EleutherAI's lm_eval, its own command line, on a run",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",

@@ -1,7 +1,6 @@
 """Text that a model writes: is it the right answer, and is it valid UTF-8?"""
 
 import codecs
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 
 from patchpad.config.checks import Positive
 from patchpad.errors import ConfigError, DataError
-from patchpad.inference.generator import Completion, Generation
+from patchpad.inference.generator import Completion
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.compute import Compute
 from patchpad.tasks.definition import PromptedTask, TaskOptions, spread
+from patchpad.tasks.generating import Writer, Writing
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.shots import Prompts
@@ -91,7 +90,7 @@ def _sample(row: Row, number: int) -> Row:
 
 
 def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageModel, options: TaskOptions) -> TaskResult:
-    """Lets a model write a text for every row, as one batch whose rows join and leave.
+    """Lets a model write a text for every row, in batches whose rows join and leave.
 
     `exact_match` is the share of texts that are the right answer, white space around both left out. `valid_utf8` is the
     share that is valid UTF-8; a character that `max_new_bytes` cuts does not count as invalid.
@@ -103,25 +102,21 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         options: threshold, shots, seed, noise.
 
     Raises:
-        ConfigError: more shots than there are rows, or no room for a prompt in the model's context.
+        ConfigError: more shots than there are rows.
         DataError: a row whose answer is empty.
     """
-    room = model.config.context_bytes - task.max_new_bytes
-    if room < 1:
-        raise ConfigError(
-            f"the task `{task.name}` lets {task.max_new_bytes} bytes be written, which leaves no room for a prompt in "
-            f"the {model.config.context_bytes} bytes of the model's context",
-            hint="Set a smaller `max_new_bytes` in the task's file.",
-        )
 
     def rendered(row: Row) -> bytes:
         return as_bytes(task.template("context").render(row, options.for_context(row)) + task.delimiter)
 
     shown = Prompts(task, options, lambda row: rendered(row) + as_bytes(_answer(task, row)))
-    whole = [shown.before(row) + rendered(row) for row in rows]
-    prompts = [prompt[max(0, len(prompt) - room) :] for prompt in whole]
     answers = [_answer(task, row) for row in rows] if task.answer else []
-    completions = _completions(task, rows, prompts, model, options)
+    writing = Writing(max_new_bytes=task.max_new_bytes, stop=task.stop, temperature=task.temperature)
+    writer = Writer(model, options, writing)
+    completions: list[Completion] = []
+    for part in writer.complete([(row.id, shown.before(row) + rendered(row)) for row in rows]):
+        completions += [completion for several in part for completion in several]
+        options.progress(len(part))
     examples: list[dict[str, Any]] = []
     for number, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         values: dict[str, Any] = {"id": row.id}
@@ -130,7 +125,6 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         values[VALID] = float(is_valid_utf8(completion.data, may_be_cut=completion.stop_reason == "length"))
         examples.append({**values, "text": completion.text, "stop_reason": completion.stop_reason})
     names = (EXACT, VALID) if answers else (VALID,)
-    cut = [len(before) - len(after) for before, after in zip(whole, prompts, strict=True)]
     return TaskResult(
         task=options.label or task.name,
         kind=task.kind,
@@ -140,9 +134,9 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
             for name in names
         },
         main_metric=names[0],
-        compute=Compute.of_completions(model, prompts, completions, options.scratchpad_threshold_nats),
-        num_cut_examples=sum(count > 0 for count in cut),
-        num_cut_bytes=sum(cut),
+        compute=writer.compute(),
+        num_cut_examples=writer.num_cut_prompts,
+        num_cut_bytes=writer.num_cut_bytes,
         examples=examples,
         details={
             "shots": shown.num_shots,
@@ -150,29 +144,6 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
             "num_stopped": sum(completion.stop_reason == "stop" for completion in completions),
         },
     )
-
-
-def _completions(
-    task: GenerationTask, rows: Sequence[Row], prompts: Sequence[bytes], model: LanguageModel, options: TaskOptions
-) -> list[Completion]:
-    generation = Generation(
-        model,
-        prompts,
-        max_new_bytes=task.max_new_bytes,
-        stop=list(task.stop) or None,
-        scratchpad_threshold_nats=options.scratchpad_threshold_nats,
-        temperature=task.temperature,
-        seed=[seed_of(options.seed, row.id) for row in rows],
-    )
-    for new in generation:
-        if new.is_last:
-            options.progress(1)
-    return generation.completions()
-
-
-def seed_of(seed: int, example: str) -> int:
-    """Returns the seed of an example's draws; they do not depend on the other examples."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{example}".encode()).digest()[:7])
 
 
 def _answer(task: GenerationTask, row: Row) -> str:
