@@ -11,6 +11,8 @@ import pytest
 
 import patchpad
 from patchpad.errors import CheckpointError, ConfigError, GenerationError, MissingExtraError
+from patchpad.tasks.definition import TaskOptions
+from patchpad.tasks.kinds import build_task, run_task
 from patchpad.testing import sharp_model, tiny_model_config
 
 CONTEXT = 96
@@ -90,6 +92,16 @@ def tasks(tmp_path_factory) -> list[dict]:
             doc_to_target="gold",
         ),
         task(
+            "choosing_led",
+            [{**row, "choices": [f" {choice}" for choice in row["choices"]]} for row in CHOICES],
+            "acc_bytes",
+            output_type="multiple_choice",
+            doc_to_text="Question: {{question}}\nAnswer:",
+            doc_to_choice="{{choices}}",
+            doc_to_target="gold",
+            target_delimiter="",
+        ),
+        task(
             "reading",
             [{"text": text} for text in TEXTS],
             "bits_per_byte byte_perplexity",
@@ -154,6 +166,54 @@ def test_choices_have_the_likelihoods_and_accuracies_of_our_own_sums(found, mode
         assert found["results"]["choosing"][f"{name},none"] == count / len(CHOICES)
 
 
+def own_result(model, folder, rows: list[dict], **values):
+    """What `patchpad evaluate --suite` finds on a task of ours."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = build_task({"data": "rows.jsonl", **values}, "own", "a test")
+    return run_task(task, model, TaskOptions(data=folder, scratchpad_threshold_nats=THRESHOLD))
+
+
+def test_choices_of_a_suite_have_the_numbers_of_lm_eval(found, model, tmp_path):
+    own = own_result(
+        model, tmp_path, CHOICES, kind="choices", context="Question: {question}\nAnswer:", choices="{choices}"
+    )
+    for example, answers in zip(own.examples, responses(found, "choosing"), strict=True):
+        assert example["log_likelihoods_nats"] == pytest.approx([nats for nats, _ in answers], abs=NATS_TOLERANCE)
+    theirs = found["results"]["choosing"]
+    assert own.metrics["accuracy"].value == pytest.approx(theirs["acc,none"], rel=RELATIVE_TOLERANCE)
+    assert own.metrics["accuracy_per_character"].value == pytest.approx(theirs["acc_norm,none"], rel=RELATIVE_TOLERANCE)
+    led = found["results"]["choosing_led"]["acc_bytes,none"]  # where the space before a choice counts as in a suite
+    assert own.metrics["accuracy_per_byte"].value == pytest.approx(led, rel=RELATIVE_TOLERANCE)
+
+
+def test_continuations_of_a_suite_have_the_numbers_of_lm_eval(found, model, tmp_path):
+    rows = [dict(zip(("before", "word"), sentence.rsplit(" ", 1), strict=True)) for sentence in SENTENCES]
+    own = own_result(model, tmp_path, rows, kind="continuation", context="{before}", continuation="{word}")
+    theirs = found["results"]["last_word"]
+    assert own.metrics["accuracy"].value == theirs["acc,none"]
+    bits = math.log2(theirs["perplexity,none"])
+    assert own.details["bits_per_continuation"] == pytest.approx(bits, rel=RELATIVE_TOLERANCE)
+    num_bytes = sum(len(f" {row['word']}".encode()) for row in rows)
+    assert own.metrics["bits_per_byte"].value == pytest.approx(bits * len(rows) / num_bytes, rel=RELATIVE_TOLERANCE)
+
+
+def test_texts_of_a_suite_are_those_that_lm_eval_gets(found, model, tmp_path):
+    rows = [{"prompt": prompt, "answer": "?"} for prompt in PROMPTS]
+    own = own_result(
+        model,
+        tmp_path,
+        rows,
+        kind="generation",
+        context="{prompt}",
+        answer="{answer}",
+        delimiter="",
+        stop=STOP,
+        max_new_bytes=MAX_GEN_TOKS,
+    )
+    assert [[example["text"]] for example in own.examples] == responses(found, "writing")
+    assert own.num_cut_bytes == len(PROMPTS[2]) - (CONTEXT - MAX_GEN_TOKS)
+
+
 def test_bits_per_byte_of_texts_of_any_length_are_those_of_evaluate(found, model, tmp_path):
     for number, text in enumerate(TEXTS):
         (tmp_path / f"{number}.txt").write_bytes(text.encode())
@@ -200,7 +260,8 @@ def test_results_carry_compute_and_what_was_cut(found):
     asked = [f"Question: {row['question']}\nAnswer: {choice}" for row in CHOICES for choice in row["choices"]]
     cut = [max(0, len(text.encode()) - CONTEXT) for text in asked]
     cut.append(len(PROMPTS[2]) - (CONTEXT - MAX_GEN_TOKS))
-    assert info["num_cut_requests"] == sum(map(bool, cut)) == 3
+    cut += cut[:-1]  # of choosing_led
+    assert info["num_cut_requests"] == sum(map(bool, cut)) == 5
     assert info["num_cut_bytes"] == sum(cut)
     assert set(info["compute"]) == {"scoring", "generation"}
     for part in info["compute"].values():
