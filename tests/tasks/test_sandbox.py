@@ -163,10 +163,11 @@ if os.fork() == 0:
     if os.fork() == 0:
         os.execv(sys.executable, [sys.executable, '-S', '-c', 'import time; time.sleep(60)', '{marker}'])
     os._exit(0)
-found = []
-while not found:
-    numbers = [one for one in os.listdir('/proc') if one.isdigit()]
-    found = [one for one in numbers if b'{marker}' in open(f'/proc/{{one}}/cmdline', 'rb').read()]
+os.wait()
+def command(number):
+    try: return open(f'/proc/{{number}}/cmdline', 'rb').read()
+    except OSError: return b''  # it has just ended
+while not any(b'{marker}' in command(one) for one in os.listdir('/proc') if one.isdigit()): pass
 print('it runs')
 """
     )
@@ -290,6 +291,10 @@ def test_the_fallback_limits_time_memory_and_output_and_says_loudly_that_it_is_o
         kinds = ["while True: print('x' * 1000)", "while True: pass", "bytearray(2**30)", "print('fine')"]
         outcomes = [run_program(one, limits=SHORT, sandbox="limited-process") for one in kinds]
     assert [outcome.ending for outcome in outcomes] == ["output", "time", "failed", "finished"]
+    child = "import os, time\nif os.fork() == 0: time.sleep(60)\nprint('left')"
+    left = run_program(child, sandbox="limited-process")  # what stays behind neither holds it up nor stays
+    assert (left.ending, left.output) == ("finished", "left\n")
+    assert left.seconds < 30
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "PROGRAMS WRITTEN BY A MODEL ARE RUN WITHOUT A SANDBOX"
     ]

@@ -6,6 +6,7 @@ defines: the checks, with the answers in them, never enter the program's process
 
 import json
 import os
+import re
 import select
 import selectors
 import signal
@@ -32,6 +33,8 @@ from patchpad.text import decode_text
 Ending = Literal["finished", "failed", "time", "output"]
 
 _OUTPUT_PIECE_BYTES = 65_536
+_SECONDS_TO_END = 10.0
+"""Until killed processes are left to the system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,37 +140,62 @@ _REASONS: dict[Ending, str] = {
 
 
 class _Running:
-    """A started process with what it has written so far."""
+    """A started process with what it has written so far.
 
-    def __init__(self, process: subprocess.Popen[bytes], about: int) -> None:
-        self.process = process
+    Args:
+        process: bubblewrap, or the program itself.
+        about: a file descriptor where bubblewrap writes which process is the first one of the sandbox; None without it.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], about: int | None) -> None:
+        assert process.stdout is not None
+        self.process, self.stdout = process, process.stdout
         self.output = bytearray()
-        self._about = about
-        """Where bubblewrap writes which process is the first one of the sandbox."""
+        self.about = about
+        self._first: int | None = None
+        """A file descriptor of the first process of the sandbox, whose end is that of its whole process namespace."""
+        os.set_blocking(self.stdout.fileno(), False)
 
-    def end(self, sandbox: SandboxKind) -> None:
+    def read(self) -> bool:
+        """Reads what is there; returns False where nothing more will come."""
+        try:
+            piece = os.read(self.stdout.fileno(), _OUTPUT_PIECE_BYTES)
+        except BlockingIOError:
+            return True
+        self.output += piece
+        return bool(piece)
+
+    def read_rest(self, limit_bytes: int) -> None:
+        """Reads what is still there, up to a limit; what others may write later is not waited for."""
+        before = -1
+        while before < len(self.output) <= limit_bytes:
+            before = len(self.output)
+            self.read()
+        del self.output[limit_bytes:]
+
+    def learn_first(self) -> None:
+        """Takes hold of the first process of the sandbox, before its number can become another's."""
+        assert self.about is not None
+        with suppress(OSError):  # nothing was written, or it has ended with all others
+            told = re.search(rb'"child-pid": ([0-9]+)', os.read(self.about, 4096))  # the rest may come later
+            self._first = None if told is None else os.pidfd_open(int(told[1]))
+
+    def end(self) -> None:
         """Kills it with all that belong to it, and returns when they are gone."""
-        first = self._first_of_sandbox() if self.process.poll() is None else None
-        if sandbox == "limited-process":
+        if self.about is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)  # it leads a group of its own
-        elif self.process.returncode is None:
+        elif self.process.poll() is None:
+            if self._first is None:
+                self.learn_first()
             self.process.kill()
         self.process.wait()
-        if first is not None:  # killed with bubblewrap; its end is that of its whole process namespace
-            with suppress(OSError):
-                waiting = os.pidfd_open(first)
-                select.select([waiting], [], [], 10)
-                os.close(waiting)
-        os.close(self._about)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-    def _first_of_sandbox(self) -> int | None:
-        try:
-            return json.loads(os.read(self._about, 4096))["child-pid"]
-        except (BlockingIOError, ValueError):
-            return None
+        if self._first is not None:  # bubblewrap itself ends a little earlier than what it holds
+            select.select([self._first], [], [], _SECONDS_TO_END)
+            os.close(self._first)
+        if self.about is not None:
+            os.close(self.about)
+        self.stdout.close()
 
 
 class _Group:
@@ -187,7 +215,7 @@ class _Group:
 
     def __exit__(self, *_: object) -> None:
         for running in self._running:
-            running.end(self._sandbox)
+            running.end()
         self._stack.close()
 
     def seconds(self) -> float:
@@ -199,9 +227,10 @@ class _Group:
         given.write(text.encode("utf-8", "surrogatepass"))
         given.seek(0)
         passed = [] if link is None else [link]
-        about, told = os.pipe()
-        os.set_blocking(about, False)
+        about = told = None
         if self._sandbox == "bubblewrap":
+            about, told = os.pipe()
+            os.set_blocking(about, False)
             calls = self._stack.enter_context(filter_file())
             command, folder = [*bubblewrap_command(self._limits, calls.fileno()), "--info-fd", str(told), "--"], None
             passed += [told, calls.fileno()]
@@ -218,7 +247,8 @@ class _Group:
             cwd=folder,
             start_new_session=True,
         )
-        os.close(told)
+        if told is not None:
+            os.close(told)
         running = _Running(process, about)
         self._running.append(running)
         return running
@@ -226,33 +256,29 @@ class _Group:
     def watch(self, main: _Running) -> Ending:
         """Reads what all print until the main process has ended, and says how."""
         deadline = self._began + self._limits.wall_seconds
+        most = self._limits.output_bytes
         with selectors.DefaultSelector() as selector:
             for running in self._running:
-                assert running.process.stdout is not None
-                selector.register(running.process.stdout, selectors.EVENT_READ, running)
+                selector.register(running.stdout, selectors.EVENT_READ, running)
+                if running.about is not None:
+                    selector.register(running.about, selectors.EVENT_READ, running)
             while main.process.poll() is None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return "time"
                 # Its end is no event, so look again soon, and later where a program takes long.
                 for key, _ in selector.select(min(left, 0.002 + self.seconds() / 50)):
-                    if not self._read(key.data):
+                    running: _Running = key.data
+                    if key.fileobj is not running.stdout:
+                        running.learn_first()
                         selector.unregister(key.fileobj)
-                    elif len(key.data.output) > self._limits.output_bytes:
-                        del main.output[self._limits.output_bytes :]
+                    elif not running.read():
+                        selector.unregister(key.fileobj)
+                    elif len(running.output) > most:
+                        main.read_rest(most)
                         return "output"
-            for key, _ in selector.select(0):
-                while key.data is main and self._read(main) and len(main.output) <= self._limits.output_bytes:
-                    pass
-        del main.output[self._limits.output_bytes :]
+        main.read_rest(most)
         return _why_program_ended(main.process) or ("finished" if main.process.returncode == 0 else "failed")
-
-    def _read(self, running: _Running) -> bool:
-        """Reads what is there; False at the end."""
-        assert running.process.stdout is not None
-        piece = os.read(running.process.stdout.fileno(), _OUTPUT_PIECE_BYTES)
-        running.output += piece
-        return bool(piece)
 
 
 def _exit_code(process: subprocess.Popen[bytes]) -> int:
