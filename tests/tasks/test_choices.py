@@ -110,6 +110,7 @@ def test_a_uniform_model_takes_the_shortest_choice_by_sum_and_gives_chance_per_b
     assert result.metrics["gold_bits_per_byte"].value == pytest.approx(8.0, abs=1e-12)
 
 
+@pytest.mark.unchecked  # thousands of requests
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_scorer_gives_chance_within_three_standard_errors(seed):
     examples = random_examples(250, seed)
@@ -121,6 +122,7 @@ def test_a_random_scorer_gives_chance_within_three_standard_errors(seed):
         assert abs(metric.value - chance) < 3 * metric.standard_error, name
 
 
+@pytest.mark.unchecked  # thousands of requests
 def test_right_choices_that_are_drawn_at_random_give_chance_to_any_scorer():
     def likes_long_words_without_e(request):
         return len(request.continuation) - 5.0 * request.continuation.count(b"e")
@@ -175,13 +177,15 @@ def test_a_model_trained_on_two_patterns_gets_all_right(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{start} {answers[start]}.\n" for start in [*answers] * 600))
     config = load_config(
-        "tiny-fixed16-entropy", {"train.steps": "80", "train.learning_rate": "1e-2", "model.context_bytes": "128"}
+        "tiny-fixed16-entropy", {"train.steps": "50", "train.learning_rate": "1e-2", "model.context_bytes": "128"}
     )
     trained = load(trainer.train(config, data=text, out=tmp_path / "run").path)
     examples = [{"question": start, "choices": ["blue", "green"], "gold": place} for place, start in enumerate(answers)]
     result = run_task(task_of(context="{question}"), trained, options_of(), rows_of(examples * 2))
     assert {name: result.metrics[name].value for name in METRICS.values()} == dict.fromkeys(METRICS.values(), 1.0)
-    assert result.metrics["gold_bits_per_byte"].value < 1
+    for one in result.examples:
+        right, wrong = one["log_likelihoods_nats"][one["gold"]], one["log_likelihoods_nats"][1 - one["gold"]]
+        assert right > wrong + 1, "no accident"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ COMMANDS = {
     "prepare": "turn texts of any format into a corpus that opens at once and stays on the disk",
     "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
     "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
-    "evaluate": "bits per byte and compute at each threshold",
+    "evaluate": "bits per byte of a text, or scores of tasks, and the compute at each threshold",
     "compare": "results of suites side by side, with paired differences and plots",
     "lm-eval": "EleutherAI's lm_eval, its own command line, on a run",
     "calibrate": "measure the table that translates compute into a threshold",
