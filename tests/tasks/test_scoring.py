@@ -87,6 +87,34 @@ def test_scores_depend_neither_on_the_batch_nor_on_the_order(model):
 
 
 @pytest.mark.unchecked
+@pytest.mark.parametrize("batch_positions", [16_384, 40])
+def test_what_is_shared_is_read_once_and_changes_no_score(model, batch_positions):
+    shots, other, *contexts = random_documents(11, [24, 30, 9, 0, 14])
+    requests = [
+        Request(before + context, continuation, shared=len(before))
+        for before in (shots, other, b"")
+        for context in contexts
+        for continuation in (b" A", b" B", b"x", b"a longer one", b"a longer two")
+    ]
+    requests.append(Request(shots + b"only one follows this", b" and is it", shared=len(shots)))
+    requests.append(Request(b"y" * 60 + contexts[0], b"cut on the left", shared=60))
+    scorer, alone = Scorer(model, batch_positions=batch_positions), Scorer(model)
+    assert_equal(scorer.score(requests), [alone.score([request])[0] for request in requests])
+    found, expected = scorer.compute().to_dict(), alone.compute().to_dict()
+    assert found.pop("bytes_read") < 0.5 * expected.pop("bytes_read") == 0.5 * expected["bytes_in_requests"]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.unchecked
+def test_each_shared_byte_is_read_once():
+    model = sharp_model(tiny_model_config("spacebyte", "entropy"))
+    scorer = Scorer(model)
+    scorer.score([Request(b"shots" + context, text, 5) for context in (b"one", b"three") for text in (b"ab", b"cde")])
+    assert scorer.compute().bytes_read == 1 + 5 + (3 + 5) + 2 * (1 + 2)  # of a continuation, all but the last byte
+    assert scorer.compute().bytes_in_requests == 2 * (8 + 10) + 2 * 5
+
+
+@pytest.mark.unchecked
 def test_the_most_likely_continuation_is_greedy_and_no_other(model):
     context = b"hello wor"
     text = b""

@@ -20,25 +20,32 @@ class Chunk:
     """
 
     ids: Int[Tensor, " new"]
+    sizes: tuple[int, ...]
+    """Ids of each row, as the host knows them."""
     lengths: Int[Tensor, " batch"]
-    width: int
+    """The same on the device."""
     rows: Int[Tensor, " new"]
     """Row of each id."""
     columns: Int[Tensor, " new"]
     """Place of each id among those of its row."""
-    ends: Int[Tensor, " batch"]
-    """Ids of all rows up to and including each."""
+    begins: Int[Tensor, " batch"]
+    """Ids of all rows before each."""
 
     @staticmethod
     def of(next_ids: Sequence[Sequence[int]], device: torch.device) -> "Chunk":
         """Sends ids to a device; it is not waited for."""
-        sizes = list(map(len, next_ids))
+        sizes = tuple(map(len, next_ids))
         lengths = on_device(sizes, device, torch.int64)
         ids = on_device([value for row in next_ids for value in row], device, torch.int64)
         rows = torch.arange(len(sizes), device=device).repeat_interleave(lengths, output_size=len(ids))
-        ends = lengths.cumsum(0)
-        columns = torch.arange(len(ids), device=device) - (ends - lengths)[rows]
-        return Chunk(ids=ids, lengths=lengths, width=max(sizes, default=0), rows=rows, columns=columns, ends=ends)
+        begins = lengths.cumsum(0) - lengths
+        columns = torch.arange(len(ids), device=device) - begins[rows]
+        return Chunk(ids=ids, sizes=sizes, lengths=lengths, rows=rows, columns=columns, begins=begins)
+
+    @property
+    def width(self) -> int:
+        """Ids of the longest row."""
+        return max(self.sizes)
 
     @property
     def is_new(self) -> Bool[Tensor, "batch width"]:
@@ -61,9 +68,27 @@ class Chunk:
         is_first = (self.columns == 0).view(-1, *[1] * (packed.dim() - 1))
         return torch.where(is_first, before[self.rows].to(packed.dtype), shifted)
 
+    def after(self, ordered: Float[Tensor, "batch place ..."], packed: Tensor) -> Tensor:
+        """Returns what rings hold, each from its oldest entry to its newest, and then what there is for new ids."""
+        return torch.cat((ordered.flatten(0, 1), packed.to(ordered.dtype)))
+
+    def place_after(
+        self, rows: Int[Tensor, "*where"], columns: Int[Tensor, "*where"], places: int
+    ) -> Int[Tensor, "*where"]:
+        """Returns where `after` has what lies at columns of rows; -1 is the newest entry of the row's ring.
+
+        Args:
+            rows: of each.
+            columns: from -`places` on; behind a row's end, what is found is something else.
+            places: of a ring.
+        """
+        in_ring = rows * places + places + columns
+        new = len(self.sizes) * places + self.begins[rows] + columns
+        return torch.where(columns < 0, in_ring, new.clamp_max(len(self.sizes) * places + len(self.ids) - 1))
+
     def last(self, packed: Tensor, before: Tensor) -> Tensor:
         """Returns what there is for each row's last id; for a row without any, that of `before`, [batch]."""
-        found = packed[(self.ends - 1).clamp_min(0)].to(before.dtype)
+        found = packed[(self.begins + self.lengths - 1).clamp_min(0)].to(before.dtype)
         has_any = (self.lengths > 0).view(-1, *[1] * (before.dim() - 1))
         return torch.where(has_any, found, before)
 

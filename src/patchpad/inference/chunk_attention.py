@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from patchpad.inference.cache import LocalCache, TrunkCache
 from patchpad.inference.chunk import Chunk
-from patchpad.model.attention import WindowAttention
-from patchpad.model.visibility import Window
+from patchpad.inference.transfers import on_device
+from patchpad.model.visibility import LARGEST_BLOCK, SMALLEST_BLOCK
 
+BLOCK_STEP = 8
+"""Queries of a block of a window are a multiple of it."""
 QUERY_BLOCK = 256
 """Slots of a row whose trunk attention is computed at once."""
 
@@ -27,64 +29,83 @@ def in_order(
 
 
 def ring_after(
+    chunk: Chunk,
     ordered: Float[Tensor, "batch place ..."],
-    padded: Float[Tensor, "batch width ..."],
+    packed: Float[Tensor, "new ..."],
     position: Int[Tensor, " batch"],
-    lengths: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch place ..."]:
-    """Returns a ring after new entries.
+    """Returns rings after a chunk.
 
     Args:
-        ordered: the ring before, from its oldest entry to its newest.
-        padded: new entries of each row.
-        position: of the newest entry before.
-        lengths: how many entries are new.
+        chunk: new ids.
+        ordered: the rings before, each from its oldest entry to its newest.
+        packed: what there is for the new ids.
+        position: of each row's newest id before them.
     """
-    places = ordered.shape[1]
-    everything = torch.cat((ordered, padded.to(ordered.dtype)), dim=1)
-    last = lengths[:, None] + places - 1
-    age = ((position + lengths)[:, None] - torch.arange(places, device=ordered.device)) % places
-    return everything[torch.arange(len(ordered), device=ordered.device)[:, None], last - age]
+    places, device = ordered.shape[1], ordered.device
+    age = ((position + chunk.lengths)[:, None] - torch.arange(places, device=device)) % places
+    rows = torch.arange(len(ordered), device=device)[:, None].expand_as(age)
+    return chunk.after(ordered, packed)[chunk.place_after(rows, chunk.lengths[:, None] - 1 - age, places)]
 
 
 class ChunkWindowAttention:
     """Sliding-window attention of a chunk: packed ids see the ring of their row and the new ids before them.
 
+    Queries are taken in blocks of a row each, so that rows of different lengths cost what they have.
+
     Args:
         cache: rings of the rows; nothing is written into them.
         chunk: new ids.
         position: of each row's newest id before them.
-        start: first place that each new id may see, counted from the first new one, so below 0 in the ring.
+        start: first place that each new id may see, counted from its row's first new one, so below 0 in the ring.
     """
 
     def __init__(
-        self,
-        cache: LocalCache,
-        chunk: Chunk,
-        position: Int[Tensor, " batch"],
-        start: Int[Tensor, "batch width"],
+        self, cache: LocalCache, chunk: Chunk, position: Int[Tensor, " batch"], start: Int[Tensor, " new"]
     ) -> None:
         self.chunk, self.position = chunk, position
         self.keys, self.values = ([in_order(ring, position) for ring in part] for part in (cache.keys, cache.values))
-        window_bytes = cache.keys[0].shape[1]
-        before = [torch.stack(pair)[:, :, 1:] for pair in zip(self.keys, self.values, strict=True)]
-        self.attend = WindowAttention(Window.from_start(start, window_bytes), keep=True, before=before)
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        places, device = cache.keys[0].shape[1], start.device
+        block = min(_block_size(places), -(-chunk.width // BLOCK_STEP) * BLOCK_STEP)
+        firsts = [(row, first) for row, size in enumerate(chunk.sizes) for first in range(0, size, block)]
+        rows, first = on_device(firsts, device, torch.int64).T[:, :, None]
+        columns = first + torch.arange(block, device=device)
+        seen_columns = first + torch.arange(1 - places, block, device=device)
+        self.queries = (chunk.begins[rows] + columns).clamp_max(len(chunk.ids) - 1)
+        self.seen = chunk.place_after(rows.expand_as(seen_columns), seen_columns, places)
+        lowest = torch.maximum(columns - places + 1, start[self.queries])
+        visible = (seen_columns[:, None] <= columns[..., None]) & (seen_columns[:, None] >= lowest[..., None])
+        self.bias = torch.where(visible, 0.0, -torch.inf).to(cache.keys[0].dtype)[:, None]
+        num_blocks = -(-chunk.lengths // block)
+        self.at = ((num_blocks.cumsum(0) - num_blocks)[chunk.rows] + chunk.columns // block, chunk.columns % block)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attends; all are packed, [new, head, head_dim]."""
-        return self.chunk.packed(self.attend(layer, *map(self.chunk.padded, (query, key, value))))
+        self.kept.append((key, value))
+        keys, values = (
+            self.chunk.after(rings[layer], part)[self.seen].transpose(1, 2)
+            for rings, part in ((self.keys, key), (self.values, value))
+        )
+        mixed = F.scaled_dot_product_attention(query[self.queries].transpose(1, 2), keys, values, attn_mask=self.bias)
+        return mixed.transpose(1, 2)[self.at]
 
     def cache_after(self) -> LocalCache:
         """Returns rings that hold the new ids too, once all layers have attended."""
         return LocalCache(
             *(
                 [
-                    ring_after(ordered, new[part], self.position, self.chunk.lengths)
-                    for ordered, new in zip(ordered_rings, self.attend.kept, strict=True)
+                    ring_after(self.chunk, ordered, new[part], self.position)
+                    for ordered, new in zip(rings, self.kept, strict=True)
                 ]
-                for part, ordered_rings in enumerate((self.keys, self.values))
+                for part, rings in enumerate((self.keys, self.values))
             )
         )
+
+
+def _block_size(window: int) -> int:
+    """Queries of a block, about as many as a window has."""
+    return min(max(1 << (window - 1).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 class TrunkChunkAttention:
@@ -170,7 +191,7 @@ def chunk_windows(
     caches: list[LocalCache], chunk: Chunk, position: Int[Tensor, " batch"]
 ) -> list[ChunkWindowAttention]:
     """Returns the attention of local parts, one for each cache; `position` is that of each row's newest id before."""
-    start = (-1 - position)[:, None].expand(-1, chunk.width)
+    start = (-1 - position)[chunk.rows]
     return [ChunkWindowAttention(cache, chunk, position, start) for cache in caches]
 
 

@@ -132,8 +132,7 @@ class MegaByteStepper:
         place, is_slot = position % size, position % size == 0
         with autocast(self.model.device):
             slices = self._slices(draft, chunk, newest_bytes, position, is_slot)
-            before_patch = torch.arange(chunk.width, device=known.device) - chunk.padded(place)
-            local_sees = ChunkWindowAttention(state.local, chunk, counts.position % size, before_patch)
+            local_sees = ChunkWindowAttention(state.local, chunk, counts.position % size, chunk.columns - place)
             own_slices = slices[_newest_slices(chunk, is_slot), place]
             logits = self.model.local_model(own_slices, chunk.ids, place, local_sees).float()
 
@@ -176,5 +175,5 @@ class MegaByteStepper:
 def _newest_slices(chunk: Chunk, is_slot: Bool[Tensor, " new"]) -> Int[Tensor, " new"]:
     """Returns which entry of the slices each byte reads: those of its row before, or the newest of the chunk."""
     number = is_slot.long().cumsum(0)
-    before_row = torch.cat((number.new_zeros(1), number))[(chunk.ends - chunk.lengths)[chunk.rows]]
+    before_row = torch.cat((number.new_zeros(1), number))[chunk.begins[chunk.rows]]
     return torch.where(number > before_row, len(chunk.lengths) + number - 1, chunk.rows)

@@ -1,4 +1,4 @@
-"""Reads many bytes of each row into a state of the patch model, in one pass: what `kernels` does for one byte.
+"""Reads many bytes of each row from a state of the patch model on, in one pass: what `kernels` does for one byte.
 
 The order is that of `ByteLM.run`. Bytes are packed, row after row; so are the chunk's slots, of which only commits
 enter the trunk's cache.
@@ -211,8 +211,9 @@ def _run_trunk(
     at = (slots.rows, slots.columns)
     is_commit, patch_index = slots.ends[at], slots.patch_index[at]
     distance = torch.arange(slots.longest, device=before.device)
-    known = torch.cat((read.earlier_states, read.chunk.padded(read.byte_states)), dim=1)
-    newest_first = known[slots.rows[:, None], read.earlier_states.shape[1] + slots.columns[:, None] - distance]
+    columns = slots.columns[:, None] - distance
+    places = read.chunk.place_after(slots.rows[:, None].expand_as(columns), columns, read.earlier_states.shape[1])
+    newest_first = read.chunk.after(read.earlier_states, read.byte_states)[places]
     slot_inputs = model.patch_pooling.pool(newest_first, distance < slots.open_length[at][:, None])
     attend = TrunkChunkAttention(state.trunk, slots.rows, patch_index, is_commit, slots.most_patches)
     slot_outputs = model.trunk(slot_inputs, patch_index, attend)
@@ -311,7 +312,7 @@ def _state_after(
         encoder=read.encoder.cache_after(),
         entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(),
         decoder=decoder.cache_after(),
-        byte_states=ring_after(read.earlier_states, chunk.padded(read.byte_states), old.position, chunk.lengths),
+        byte_states=ring_after(chunk, read.earlier_states, read.byte_states, old.position),
         contexts=torch.stack((context, context), dim=1),
         smoothed=None if smoothed is None else torch.stack((smoothed, smoothed), dim=1),
     )

@@ -4,7 +4,6 @@ Here are the reference back ends of the full pass. `patchpad.model.flex_attentio
 `patchpad.model.back_ends` chooses; those that read a cache are in `patchpad.inference.cache`.
 """
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -44,19 +43,11 @@ class KeepsKeysAndValues:
 
 
 class WindowAttention(KeepsKeysAndValues):
-    """Sliding-window attention of a local layer over [batch, byte], computed in blocks.
+    """Sliding-window attention of a local layer over [batch, byte], computed in blocks."""
 
-    Args:
-        window: who may see whom.
-        keep: remember keys and values.
-        before: for each layer, keys and values of the `window_bytes` - 1 bytes before each row's first, oldest first,
-            [2, batch, before, head, head_dim]; None where nothing lies before.
-    """
-
-    def __init__(self, window: Window, *, keep: bool = False, before: Sequence[Tensor] | None = None) -> None:
+    def __init__(self, window: Window, *, keep: bool = False) -> None:
         super().__init__(keep)
         self.window = window
-        self.before = before
 
     def __call__(
         self,
@@ -72,12 +63,7 @@ class WindowAttention(KeepsKeysAndValues):
         num_blocks = -(-length // block)
         spare = num_blocks * block - length
         blocks = F.pad(query, (0, 0, 0, 0, 0, spare)).view(batch * num_blocks, block, heads, head_dim).transpose(1, 2)
-        spans = torch.stack((key, value))
-        if self.before is not None:
-            spans, reach_left = torch.cat((self.before[layer].to(spans.dtype), spans), dim=2), 0
-        else:
-            reach_left = reach
-        spans = F.pad(spans, (0, 0, 0, 0, reach_left, spare)).unfold(2, block + reach, block)
+        spans = F.pad(torch.stack((key, value)), (0, 0, 0, 0, reach, spare)).unfold(2, block + reach, block)
         spans = spans.reshape(2, batch * num_blocks, heads, head_dim, block + reach).transpose(-1, -2)
         mixed = F.scaled_dot_product_attention(blocks, spans[0], spans[1], attn_mask=self.window.bias.to(query.dtype))
         return mixed.transpose(1, 2).reshape(batch, num_blocks * block, heads, head_dim)[:, :length]

@@ -34,19 +34,14 @@ class Window:
 
         Key a' of block i is position i * block + a' - (window_bytes - 1).
         """
-        return Window.from_start(documents.start, window_bytes)
-
-    @staticmethod
-    def from_start(start: ByteInts, window_bytes: int) -> "Window":
-        """The same from the first position that each one may see, which may lie before the row's."""
-        batch, length = start.shape
+        batch, length = documents.start.shape
         block = min(max(1 << (window_bytes - 1).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
         num_blocks = -(-length // block)
-        device = start.device
+        device = documents.start.device
         query = torch.arange(block, device=device)[:, None]
         key = torch.arange(block + window_bytes - 1, device=device)[None, :] - (window_bytes - 1)
         first_position = torch.arange(num_blocks, device=device)[:, None, None] * block
-        first = F.pad(visible_bytes(start, window_bytes)[0], (0, num_blocks * block - length))
+        first = F.pad(visible_bytes(documents.start, window_bytes)[0], (0, num_blocks * block - length))
         visible = (key <= query) & (key + first_position >= first.view(batch, num_blocks, block, 1))
         bias = torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
         return Window(window_bytes, block, bias.view(batch * num_blocks, 1, block, -1))

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchpad.config import ModelConfig
 from patchpad.cost import cost
 from patchpad.errors import InputError
-from patchpad.inference.generator import Completion
-from patchpad.model.language_model import LanguageModel
+
+if TYPE_CHECKING:  # results are read and compared without torch
+    from patchpad.inference.generator import Completion
+    from patchpad.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,9 @@ class Compute:
 
     @staticmethod
     def of_completions(
-        model: LanguageModel,
+        model: "LanguageModel",
         prompts: Sequence[bytes],
-        completions: Sequence[Completion],
+        completions: "Sequence[Completion]",
         scratchpad_threshold_nats: float | None = None,
     ) -> "Compute":
         """Returns the compute of generated text, its prompts included.
@@ -103,7 +105,18 @@ class ComputeTally:
     document_positions: list[int] = field(default_factory=list)
     """Positions of each window, the separator included."""
 
-    def compute(self, model: LanguageModel, threshold: float | None) -> Compute:
+    def count_windows(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Counts the bytes of windows: those of each, and how many of them are scored.
+
+        A separator stands in the place of the last byte, which nothing reads, so a window has as many positions.
+        """
+        for num_bytes, num_scored in sizes:
+            self.bytes_scored += num_scored
+            self.bytes_in_requests += num_bytes
+            self.num_positions += num_bytes
+            self.document_positions.append(num_bytes)
+
+    def compute(self, model: "LanguageModel", threshold: float | None) -> Compute:
         """Turns the counts into rates.
 
         Args:

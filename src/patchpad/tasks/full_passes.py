@@ -76,7 +76,8 @@ def score_by_full_passes(
         hits.append((predicted.logits[is_target].argmax(dim=-1) == wanted).cpu().numpy())
         token_bytes += [len(model.bytes_of(target) or b"") for target in wanted.tolist()]
         _count(predicted, tally)
-    _count_bytes(windows, tally)
+    tally.count_windows([(window.num_bytes, len(window.continuation)) for window in windows])
+    tally.bytes_read += sum(window.num_bytes for window in windows)
     return _by_window(windows, np.concatenate(nats), np.concatenate(hits), np.array(token_bytes))
 
 
@@ -118,18 +119,10 @@ def _by_window(
 
 
 def _count(predicted: Predicted, tally: ComputeTally) -> None:
-    names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions", "num_positions")
+    names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions")
     counts = torch.stack([getattr(predicted, name) for name in names]).tolist()
     for name, count in zip(names, counts, strict=True):
         setattr(tally, name, (getattr(tally, name) or 0) + count)
-
-
-def _count_bytes(windows: Sequence[Window], tally: ComputeTally) -> None:
-    num_bytes = [window.num_bytes for window in windows]
-    tally.bytes_scored += sum(len(window.continuation) for window in windows)
-    tally.bytes_in_requests += sum(num_bytes)
-    tally.bytes_read += sum(num_bytes)
-    tally.document_positions += num_bytes  # the separator in the place of the last byte
 
 
 __all__ = ["Window", "WindowScore", "score_by_full_passes"]

@@ -7,7 +7,8 @@ from patchpad.errors import InputError
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.tasks.compute import Compute, ComputeTally
-from patchpad.tasks.full_passes import Window, score_by_full_passes
+from patchpad.tasks.full_passes import Window, WindowScore, score_by_full_passes
+from patchpad.tasks.shared_passes import SharedPasses, grouped
 
 DEFAULT_BATCH_POSITIONS = 16_384
 
@@ -100,15 +101,7 @@ class Scorer:
         was_training = self.model.training
         self.model.eval()
         try:
-            scores = iter(
-                score_by_full_passes(
-                    self.model,
-                    [window for several in windows for window in several],
-                    self.threshold,
-                    self._tally,
-                    batch_positions=self.batch_positions,
-                )
-            )
+            scores = iter(self._score_windows(requests, windows))
         finally:
             self.model.train(was_training)
         scored = []
@@ -123,6 +116,26 @@ class Scorer:
                 )
             )
         return scored
+
+    def _score_windows(self, requests: Sequence[Request], windows: Sequence[list[Window]]) -> list[WindowScore]:
+        """Returns the scores of all windows of all requests, in order."""
+        flat = [window for several in windows for window in several]
+        shared = [
+            request.shared if window.context == request.context else 0  # what is cut begins like nothing else
+            for request, several in zip(requests, windows, strict=True)
+            for window in several
+        ]
+        groups, alone = grouped(self.model, flat, shared)
+        options = {"batch_positions": self.batch_positions}
+        passes = SharedPasses(self.model, self.threshold, self._tally, **options)
+        scores: dict[int, WindowScore] = {}
+        for group in groups:
+            scores |= passes.score(flat, group)
+        if alone:
+            chosen = [flat[index] for index in alone]
+            found = score_by_full_passes(self.model, chosen, self.threshold, self._tally, **options)
+            scores |= zip(alone, found, strict=True)
+        return [scores[index] for index in range(len(flat))]
 
     def compute(self) -> Compute:
         """Returns the compute of all that was scored so far.
