@@ -110,6 +110,22 @@ def test_a_uniform_model_takes_the_shortest_choice_by_sum_and_gives_chance_per_b
     assert result.metrics["gold_bits_per_byte"].value == pytest.approx(8.0, abs=1e-12)
 
 
+@pytest.mark.unchecked  # many passes
+def test_a_model_whose_logits_are_all_equal_is_uniform_through_every_layer():
+    model = sharp_model(tiny_model_config("fixed", "entropy", context_bytes=96))
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight.zero_()
+    examples = random_examples(12)
+    expected, _ = run(task_of(), examples, uniform)
+    found = run_task(task_of(), model, options_of(), rows_of(examples))
+    for one, other in zip(found.examples, expected.examples, strict=True):
+        assert [one[name] for name in METRICS.values()] == [other[name] for name in METRICS.values()]
+    assert found.details["num_ties"] == len(examples)
+    nats = [value for one in found.examples for value in one["log_likelihoods_nats"]]
+    num_bytes = [len(f" {choice}".encode()) for one in examples for choice in one["choices"]]
+    assert nats == pytest.approx([-size * math.log(257) for size in num_bytes], abs=WITHIN_NATS)
+
+
 @pytest.mark.unchecked  # thousands of requests
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_scorer_gives_chance_within_three_standard_errors(seed):

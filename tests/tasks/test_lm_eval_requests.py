@@ -28,12 +28,18 @@ def test_texts_become_bytes_as_they_are_and_what_a_task_repeats_is_shared():
         Asked(("Shots.\n\nQ: é ", " a")),
         Asked(("Shots.\n\nQ: e ", "\ud800")),
         Asked(("alone ", "b"), task_name="other"),
+        Asked(("Q: a rose", "b"), task_name="third"),
+        Asked(("Q: a tulip", "b"), task_name="third"),
     ]
     assert scoring_requests(asked) == [
         Request("Shots.\n\nQ: é ".encode(), b" a", shared=len(b"Shots.\n\nQ: ")),
         Request(b"Shots.\n\nQ: e ", b"\xed\xa0\x80", shared=len(b"Shots.\n\nQ: ")),
         Request(b"alone ", b"b", shared=len(b"alone ")),
+        Request(b"Q: a rose", b"b", shared=len(b"Q: a ")),
+        Request(b"Q: a tulip", b"b", shared=len(b"Q: a ")),
     ]
+    short = [Asked((f"Q: {word}", "b")) for word in ("rose", "tulip")]
+    assert [request.shared for request in scoring_requests(short)] == [0, 0]
 
 
 def test_an_empty_answer_is_named_by_its_task_and_document():

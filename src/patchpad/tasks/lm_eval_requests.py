@@ -30,7 +30,9 @@ class Asked(Protocol):
 
 
 def scoring_requests(asked: Sequence[Asked]) -> list[Request]:
-    """Returns contexts and continuations as bytes; what all contexts of a task begin with, its shots, is shared.
+    """Returns contexts and continuations as bytes; what all contexts of a task begin with, such as shots, is shared.
+
+    A beginning that is the smaller part of the contexts is not: reading on from it would save less than it costs.
 
     Raises:
         InputError: an empty continuation; the message names the task and the document.
@@ -44,15 +46,16 @@ def scoring_requests(asked: Sequence[Asked]) -> list[Request]:
                 f"task {one.task_name}, document {one.doc_id}: an answer to score is empty; allowed: one byte or more",
                 hint="Look at doc_to_choice, or doc_to_target, of the task.",
             )
-    shared = {name: _num_common_bytes(several) for name, several in contexts.items()}
+    shared = {name: _num_shared_bytes(several) for name, several in contexts.items()}
     return [Request(*pair, shared=shared[one.task_name]) for one, pair in zip(asked, texts, strict=True)]
 
 
-def _num_common_bytes(texts: Sequence[bytes]) -> int:
-    """Returns how many bytes all texts begin with: the first and the last in order differ soonest."""
-    first, last = min(texts), max(texts)
+def _num_shared_bytes(texts: Sequence[bytes]) -> int:
+    """Returns how many bytes all texts begin with, 0 where that is less than half of them."""
+    first, last = min(texts), max(texts)  # which differ soonest
     pairs = enumerate(zip(first, last, strict=False))
-    return next((index for index, (one, other) in pairs if one != other), min(len(first), len(last)))
+    common = next((index for index, (one, other) in pairs if one != other), min(len(first), len(last)))
+    return common if 2 * common * len(texts) >= sum(map(len, texts)) else 0
 
 
 def generation_options(given: Mapping[str, Any], default_max_bytes: int) -> dict[str, Any]:
