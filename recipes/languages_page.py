@@ -11,20 +11,15 @@ from pathlib import Path
 
 from patchpad.files import strict_json, write_atomically
 from patchpad.tasks.folder import read_evaluation
-from patchpad.tasks.ranks import language_ranks
+from patchpad.tasks.ranks import ranks_by_task
 from patchpad.tasks.ranks_page import ranks_markdown, ranks_page, ranks_plots
 
 
 def main(results: list[str], out: Path) -> None:
     """Writes the files of each task."""
-    tables: dict[str, dict[str, list]] = {}
-    for folder in results:
-        for result in read_evaluation(folder).results:
-            if result.kind == "parallel":
-                tables.setdefault(result.task, {})[Path(folder).name] = result.details["languages"]
+    by_model = {Path(folder).name: read_evaluation(folder).results for folder in results}
     out.mkdir(parents=True, exist_ok=True)
-    for task, by_model in tables.items():
-        ranks = language_ranks(by_model, task=task)
+    for task, ranks in ranks_by_task(by_model).items():
         plots = {f"{task}-{group}.svg": plot for group, plot in ranks_plots(ranks).items()}
         for name, plot in plots.items():
             write_atomically(out / name, plot)

@@ -1,5 +1,7 @@
 """Ranks of models over languages: against values worked out by hand, and what must hold for any values."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from patchpad.errors import DataError
 from patchpad.files import strict_json
-from patchpad.tasks.ranks import average_ranks, language_ranks, spearman
+from patchpad.tasks.compute import Compute
+from patchpad.tasks.ranks import average_ranks, language_ranks, ranks_by_task, spearman
 from patchpad.tasks.ranks_page import ranks_markdown, ranks_page, ranks_plots
+from patchpad.tasks.result import Metric, TaskResult
 
 VALUES = st.lists(st.integers(-5, 5), min_size=2, max_size=12)
 LANGUAGES = ("deu", "ell", "eng", "rus")
@@ -88,6 +92,33 @@ def test_models_of_other_languages_or_sentences_are_not_compared():
         language_ranks({"a": table(bits), "b": table(bits, num_bytes=99)})
     with pytest.raises(DataError, match="no results of a task of languages"):
         language_ranks({})
+
+
+def result(task, bits, kind="parallel"):
+    compute = {item.name: 1 if item.type is int else 1.0 for item in fields(Compute)}
+    return TaskResult(
+        task=task,
+        kind=kind,
+        num_examples=4,
+        metrics={"bits_per_byte": Metric(value=2.0)},
+        main_metric="bits_per_byte",
+        compute=Compute(**compute),
+        examples=[],
+        details={"languages": table(bits)},
+    )
+
+
+def test_results_are_ranked_by_task_where_several_models_have_one():
+    bits, more = [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 5.0]
+    found = ranks_by_task(
+        {
+            "a": [result("news", bits), result("help", bits), result("choices", bits, kind="choices")],
+            "b": [result("news", more), result("choices", bits, kind="choices")],
+        }
+    )
+    assert found.keys() == {"news"}
+    assert found["news"].models == ("a", "b")
+    assert found["news"].ranks.tolist() == [[1, 2, 1, 1], [2, 1, 2, 2]]
 
 
 @given(VALUES)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from patchpad.errors import DataError
+from patchpad.tasks.result import TaskResult
 
+KIND = "parallel"
 GROUPS = {True: "trained", False: "unseen", None: "all"}
 
 
@@ -138,6 +140,23 @@ def language_ranks(tables: Mapping[str, Sequence[Mapping[str, Any]]], *, task: s
         non_latin_share=np.array([row["non_latin_share"] for row in rows], dtype=np.float64),
         is_trained=tuple(row.get("trained") for row in rows),
     )
+
+
+def ranks_by_task(results: Mapping[str, Sequence[TaskResult]]) -> dict[str, LanguageRanks]:
+    """Returns task -> ranks, for the tasks of kind `parallel` that several models have a result of.
+
+    Args:
+        results: model -> its results. Of several results of a task, at different thresholds, the last one counts.
+
+    Raises:
+        DataError: models that were not measured on the same text.
+    """
+    tables: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
+    for model, several in results.items():
+        for result in several:
+            if result.kind == KIND:
+                tables.setdefault(result.task, {})[model] = result.details["languages"]
+    return {task: language_ranks(found, task=task) for task, found in tables.items() if len(found) > 1}
 
 
 def _require_equal_text(
