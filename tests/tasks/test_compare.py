@@ -168,3 +168,34 @@ def test_the_json_names_reference_columns_and_paired_differences():
     assert second["difference"]["num_examples"] == NUM_EXAMPLES
     assert second["compute"]["trunk_calls_per_byte"] == 0.2
     assert second["chance"] == 0.25
+
+
+def languages(task, **bits_per_byte):
+    """Returns a result in languages: an example is a language, and the metric is a mean over them."""
+    shared = {"num_bytes": 9, "non_latin_share": 0.0, "bits_to_reference": 1.0, "trunk_calls_per_sentence": 2.0}
+    values = list(bits_per_byte.values())
+    return TaskResult(
+        task=task,
+        kind="parallel",
+        num_examples=len(values),
+        metrics={"bits_per_byte": Metric.mean_of(values)},
+        main_metric="bits_per_byte",
+        higher_is_better=False,
+        compute=compute_of(0.2),
+        examples=[{"id": name, "bits_per_byte": value} for name, value in bits_per_byte.items()],
+        details={"languages": [{"language": name, "bits_per_byte": v, **shared} for name, v in bits_per_byte.items()]},
+    )
+
+
+def test_results_in_languages_are_ranked_and_paired_by_language():
+    first = [languages("news", deu=2.0, eng=1.0, fra=3.0), languages("help", deu=1.0, eng=1.0, fra=1.0), choices()]
+    second = [languages("news", deu=1.5, eng=1.2, fra=2.0), languages("help", deu=2.0, eng=0.5, fra=1.5), choices()]
+    compared = compare_columns([column("plain", *first), column("padded", *second, run=1)])
+    assert compared.rows[0].cells[1].difference.mean == pytest.approx((-0.5 + 0.2 - 1.0) / 3)
+    ranks = compared.to_dict()["language_ranks"]
+    assert ranks.keys() == {"news", "help"}
+    assert [one["rank"] for one in ranks["news"]["languages"]] == [[2, 1], [1, 2], [2, 1]]
+    page = render_comparison_page(compared)
+    assert "Ranks over languages: news" in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))

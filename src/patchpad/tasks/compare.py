@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from patchpad.errors import ConfigError, DataError, near_matches
 from patchpad.tasks.bootstrap import Difference, paired_difference
+from patchpad.tasks.ranks import LanguageRanks, ranks_by_task
 from patchpad.tasks.result import Metric, TaskResult
 
 PER_BYTE = "bits_per_byte"
@@ -87,12 +89,18 @@ class Comparison:
         """How many differences stand in the table."""
         return sum(cell is not None and cell.difference is not None for row in self.rows for cell in row.cells)
 
+    @cached_property
+    def ranks(self) -> dict[str, LanguageRanks]:
+        """How the columns rank in each language, by the names of the tasks of languages that several columns have."""
+        return ranks_by_task({column.label: list(column.results.values()) for column in self.columns})
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON of `patchpad compare`."""
         return {
             "reference": self.columns[0].label,
             "columns": [{"label": one.label, "result": one.run_label, **one.facts} for one in self.columns],
             "tasks": [row.to_dict() for row in self.rows],
+            "language_ranks": {task: ranks.to_dict() for task, ranks in self.ranks.items()},
         }
 
 

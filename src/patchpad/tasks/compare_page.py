@@ -17,6 +17,7 @@ from patchpad.tasks.compare_texts import (
     value_text,
     verdict,
 )
+from patchpad.tasks.ranks_page import ranks_section
 
 PLOT_WIDTH, PLOT_HEIGHT = 440, 300
 
@@ -35,6 +36,7 @@ def render_comparison_page(comparison: Comparison) -> str:
     names = list(dict.fromkeys(column.run_label for column in comparison.columns))
     title = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     plots = "\n".join(f"<figure>{task_plot(comparison, row)}</figure>" for row in comparison.rows)
+    ranks = "".join(map(ranks_section, comparison.ranks.values()))
     remarks = "\n".join(f'<p class="note">{escape_text(note)}</p>' for note in notes(comparison))
     return html_page(
         f"Comparison: {title}",
@@ -64,7 +66,7 @@ differences are those to {escape_text(comparison.columns[0].label)}</p>
 </div>
 <p class="note" style="margin-top:1.25rem">Bars are one standard error; the dotted line is chance.</p>
 </section>
-<section>
+{ranks}<section>
 <h2>What was compared</h2>
 {_facts(comparison)}
 </section>

@@ -96,7 +96,7 @@ def ranks_plots(ranks: LanguageRanks, *, standalone: bool = True) -> dict[str, s
             highest=HIGHEST_PERCENT,
             title=f"Rank of each model. {GROUP_TITLES[group]}: {len(indices)}. {ranks.task}",
             scale_label=SCALE,
-            element_id=f"ranks-{group}",
+            element_id=f"ranks-{ranks.task}-{group}",
             standalone=standalone,
         )
     return plots
