@@ -150,10 +150,11 @@ def test_right_choices_that_are_drawn_at_random_give_chance_to_any_scorer():
             assert abs(metric.value - metric.chance) < 3 * metric.standard_error, name
 
 
-def test_results_do_not_depend_on_how_many_requests_are_scored_at_once(monkeypatch):
+@pytest.mark.parametrize(("limit", "most"), [("REQUESTS_AT_ONCE", 7), ("BYTES_AT_ONCE", 200)])
+def test_results_do_not_depend_on_how_many_requests_are_scored_at_once(monkeypatch, limit, most):
     examples, done = random_examples(20), []
     whole, _ = run(task_of(), examples, at_random)
-    monkeypatch.setattr(choices_module, "REQUESTS_AT_ONCE", 7)
+    monkeypatch.setattr(choices_module, limit, most)
     parts, _ = run(task_of(), examples, at_random, progress=done.append)
     assert parts == whole
     assert sum(done) == 20

@@ -19,7 +19,8 @@ CHOICE = "choice"
 TIE_NATS = 1e-4
 """Choices whose log-likelihoods lie this close are tied: rounding could order them either way."""
 REQUESTS_AT_ONCE = 1024
-"""About how many requests a scorer gets at once, so that progress can be shown."""
+BYTES_AT_ONCE = 1 << 20
+"""About how many requests, and bytes of them, a scorer gets at once at most, so that progress can be shown."""
 METRICS = {
     "sum": "accuracy",
     "per_byte": "accuracy_per_byte",
@@ -248,13 +249,14 @@ def _main_metric(task: ChoicesTask, options: TaskOptions) -> str:
 def _parts(examples: Iterable[Example]) -> Iterator[list[Example]]:
     """Yields the examples some at a time."""
     part: list[Example] = []
-    num_requests = 0
+    num_requests = num_bytes = 0
     for example in examples:
         part.append(example)
         num_requests += len(example.requests)
-        if num_requests >= REQUESTS_AT_ONCE:
+        num_bytes += sum(len(request.context) + len(request.continuation) for request in example.requests)
+        if num_requests >= REQUESTS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
             yield part
-            part, num_requests = [], 0
+            part, num_requests, num_bytes = [], 0, 0
     if part:
         yield part
 
