@@ -174,6 +174,13 @@ def test_foreign_folders_files_and_nothing_at_all_are_errors(tmp_path):
             load(missing)
 
 
+def test_bundled_names_the_shipped_model_unless_a_folder_has_that_name(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    assert load("bundled").state_dict().keys() == load().state_dict().keys()
+    shutil.copytree(run, tmp_path / "bundled")
+    assert load("bundled").config == load(run).config != load().config
+
+
 def test_truncated_weights_are_found_even_with_a_fitting_checksum(run):
     file = run / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

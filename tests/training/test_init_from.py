@@ -11,8 +11,8 @@ from patchpad.config import Config, DataConfig, ModelConfig, PatchifierConfig, T
 from patchpad.errors import CheckpointError, ConfigError
 from patchpad.model.build import build_model
 from patchpad.training import trainer
-from patchpad.training.checkpoint import TRAINER, load, open_checkpoint
-from patchpad.training.init_from import BUNDLED, Source, fitted_distances, fitted_lags
+from patchpad.training.checkpoint import BUNDLED, TRAINER, load, open_checkpoint
+from patchpad.training.init_from import Source, fitted_distances, fitted_lags
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.text import RunText
 from patchpad.training.trainer import Trainer

@@ -12,7 +12,8 @@ RunPath = Annotated[Path, Parameter(name="RUN", help="A run, or one of its step 
 OptionalRunPath = Annotated[
     Path | None,
     Parameter(
-        name="RUN", help="A run, or one of its step folders; without it, the small model that ships with patchpad."
+        name="RUN",
+        help="A run, or one of its step folders; without it (or as bundled) the small model that ships with patchpad.",
     ),
 ]
 MeasuredPaths = Annotated[

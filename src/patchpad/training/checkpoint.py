@@ -38,6 +38,8 @@ from patchpad.training.manifest import (
 from patchpad.training.metrics import METRICS
 from patchpad.training.tensor_folders import does_not_fit, load_tensors
 
+BUNDLED = "bundled"
+"""Names the model that ships with the package, where no folder of that name lies."""
 BUNDLED_MODEL = Path(patchpad.data.__file__).parent / "bundled" / "model"
 """The small model that ships with the package; its card lies beside it."""
 
@@ -132,13 +134,15 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
     """Finds and checks a checkpoint: a run, or one of its step folders.
 
     Args:
-        path: RUN or RUN/checkpoints/step-N. A run that has not finished gives its newest step.
+        path: RUN, RUN/checkpoints/step-N, or `bundled`. A run that has not finished gives its newest step.
         for_resume: take the newest step, which has the optimizer's state, even where the run has finished.
 
     Raises:
         CheckpointError: nothing there, not one of ours, a file missing, or a checksum that differs.
     """
     given = Path(path)
+    if str(path) == BUNDLED and not for_resume and not given.exists():
+        given = BUNDLED_MODEL
     require_run(given)
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):
         found = newest_step(given, for_resume=for_resume)
@@ -212,7 +216,10 @@ def require_run(folder: Path) -> None:
         CheckpointError: there is none.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"no run is at {folder}", hint="Give a folder that `patchpad train --out` wrote.")
+        raise CheckpointError(
+            f"no run is at {folder}",
+            hint=f"Give a folder that `patchpad train --out` wrote, or `{BUNDLED}` for the shipped model.",
+        )
 
 
 def is_finished(run: Path) -> bool:
@@ -236,7 +243,7 @@ def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") 
     """Loads a model from a run or a step folder, in eval mode.
 
     Args:
-        path: RUN or RUN/checkpoints/step-N; None for the small model that ships with the package.
+        path: RUN or RUN/checkpoints/step-N; None or `bundled` for the small model that ships with the package.
         device: where to put it; names as those of `--device`.
 
     Raises:

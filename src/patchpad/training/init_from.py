@@ -18,8 +18,6 @@ from patchpad.training.parts import part_of
 
 logger = logging.getLogger(__name__)
 
-BUNDLED = "bundled"
-"""Names the model that ships with the package."""
 FIXED_KEYS = (
     "kind",
     "byte_dim",
@@ -61,12 +59,12 @@ class Source:
         Raises:
             CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
         """
-        if name == BUNDLED:
-            return Source(BUNDLED, files.open_checkpoint(files.BUNDLED_MODEL))
+        if name == files.BUNDLED and not Path(name).exists():
+            return Source(name, files.open_checkpoint(name))
         if not Path(name).is_dir():
             raise CheckpointError(
                 f"no run is at {name}, which training was to start from",
-                hint=f"Give a run, one of its step folders, or `{BUNDLED}` for the model that ships with patchpad.",
+                hint=f"Give a run, one of its step folders, or `{files.BUNDLED}` for the shipped model.",
             )
         path = Path(name).absolute()
         return Source(str(path), files.open_checkpoint(path))
