@@ -69,10 +69,10 @@ def test_the_block_of_the_page_is_filled_and_the_raw_results_are_kept(tmp_path, 
     monkeypatch.setattr(tasks_table, "PAGE", page)
     (tmp_path / "ours-nlu").mkdir()
     (tmp_path / "ours-nlu" / RESULT).write_text("{}")
-    page.write_text(f"before\n{tasks_table.BEGIN}\nold\n<!-- end of measured -->\nafter\n")
+    page.write_text(f"before\n{tasks_table.BEGIN}\nearlier\n<!-- end of measured -->\nafter\n")
     tasks_table.main([Path("ours")], tmp_path / "kept")
     assert "| piqa |" in page.read_text()
-    assert "old" not in page.read_text()
+    assert "earlier" not in page.read_text()
     assert page.read_text().endswith("after\n")
     assert (tmp_path / "kept" / "ours-nlu.json").read_text() == "{}"
     page.write_text("no block")
