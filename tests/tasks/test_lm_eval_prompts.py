@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_tasks import StandIn, uniform
 
-from patchpad.tasks.choices import ChoicesTask, example_of
-from patchpad.tasks.continuation import ContinuationTask
 from patchpad.tasks.definition import TaskOptions
-from patchpad.tasks.kinds import load_task
-from patchpad.tasks.shots import Prompts
-from patchpad.tasks.template import as_bytes
+from patchpad.tasks.kinds import KINDS, load_task
 
 CHOSEN = [
     {
@@ -62,7 +59,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "question": " What?\nAnd how? ",
             "choices": ["1", "2 m", "3", "é"],
             "gold": 3,
-        }
+        },
+        {"subject": "high_school_physics", "question": "Why?", "choices": ["a", "b", "c", "d"], "gold": 0},
     ],
 }
 
@@ -115,7 +113,7 @@ STOCK: dict[str, tuple[str, Callable[[dict], dict]]] = {
 """Our name -> the file of lm_eval's task, and one of our rows as a row of the public data set."""
 
 
-def asked_by_lm_eval(name: str, folder: Path) -> tuple[list[list[tuple[str, str]]], list]:
+def asked_by_lm_eval(name: str, folder: Path, shots: int) -> tuple[list[list[tuple[str, str]]], list]:
     """What lm_eval's own task asks about each row, and which choices it takes for right."""
     lm_eval = pytest.importorskip("lm_eval", reason='needs the extra `eval`: pip install "patchpad[eval]"')
     from lm_eval.tasks import TaskManager
@@ -127,8 +125,9 @@ def asked_by_lm_eval(name: str, folder: Path) -> tuple[list[list[tuple[str, str]
     config = load_yaml(str(Path(lm_eval.__file__).parent / "tasks" / file), resolve_func=True)
     for key in ("training_split", "validation_split", "test_split", "fewshot_split", "dataset_name"):
         config.pop(key, None)
-    files = {"data_files": str(path), "cache_dir": str(folder / "cache")}
-    config |= {"dataset_path": "json", "dataset_kwargs": files, "test_split": "train", "num_fewshot": 0}
+    files = {"data_files": {"train": str(path), "dev": str(path)}, "cache_dir": str(folder / "cache")}
+    config |= {"fewshot_split": "dev"} if shots else {}
+    config |= {"dataset_path": "json", "dataset_kwargs": files, "test_split": "train", "num_fewshot": shots}
     (task,) = TaskManager(include_defaults=False).load([config])["tasks"].values()
     task.build_all_requests()
     asked: dict[int, list[tuple[str, str]]] = {}
@@ -141,34 +140,24 @@ def asked_by_lm_eval(name: str, folder: Path) -> tuple[list[list[tuple[str, str]
     return [asked[number] for number in range(len(asked))], golds
 
 
-def asked_by_us(name: str, folder: Path) -> tuple[list[list[tuple[str, str]]], list[int]]:
-    """What our task asks, and which choices are right."""
+def asked_by_us(name: str, folder: Path, shots: int) -> tuple[list[tuple[str, str]], list[dict]]:
+    """What our task asks, and what its result says of each row."""
     task = load_task(name)
     for file in (*task.data, *task.shots_data):
         path = folder / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS[name]).encode()))
-    options = TaskOptions(data=folder, shots=0)
-    rows = task.rows(folder)
-    if isinstance(task, ContinuationTask):
-        pairs = [
-            (task.template("context").render(row), task.delimiter + task.template("continuation").render(row))
-            for row in rows
-        ]
-        return [[pair] for pair in pairs], []
-    assert isinstance(task, ChoicesTask)
-    examples = [example_of(task, row, Prompts(task, options, lambda row: as_bytes("")), options) for row in rows]
-    asked = [
-        [(request.context.decode(), request.continuation.decode()) for request in example.requests]
-        for example in examples
-    ]
-    return asked, [example.gold for example in examples]
+    scorer = StandIn(uniform)
+    result = KINDS[task.kind].run(task, task.rows(folder), scorer, TaskOptions(data=folder, shots=shots))
+    return [(request.context.decode(), request.continuation.decode()) for request in scorer.requests], result.examples
 
 
-@pytest.mark.parametrize("name", STOCK)
-def test_a_task_of_the_package_asks_what_lm_evals_own_asks(name, tmp_path):
-    theirs, their_golds = asked_by_lm_eval(name, tmp_path)
-    ours, our_golds = asked_by_us(name, tmp_path)
-    assert ours == theirs
-    if our_golds:
-        assert our_golds == their_golds
+@pytest.mark.parametrize(("name", "shots"), [*((name, 0) for name in STOCK), ("mmlu", 2)])
+def test_a_task_of_the_package_asks_what_lm_evals_own_asks(name, shots, tmp_path):
+    theirs, golds = asked_by_lm_eval(name, tmp_path, shots)
+    ours, examples = asked_by_us(name, tmp_path, shots)
+    num_requests = sum(map(len, theirs))
+    assert ours[:num_requests] == [pair for pairs in theirs for pair in pairs]
+    assert all(context == "Answer:" for context, _ in ours[num_requests:])  # likelihoods without the question
+    if name != "lambada":
+        assert [example["gold"] for example in examples] == golds
