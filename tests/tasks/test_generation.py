@@ -1,5 +1,6 @@
 """Texts that a model writes: right answers, valid UTF-8, cut prompts, samples, and the tasks of CUTE."""
 
+import math
 import random
 
 import pytest
@@ -75,8 +76,15 @@ def test_answers_are_what_the_model_writes_for_each_row_alone(model, folder):
     assert result.main.value == 0.5
     assert result.compute == Compute.of_completions(model, [row["input1"].encode() for row in rows], alone)
     assert sum(done) == 10
+    nats = patchpad.score(model, rows[1]["input1"].encode() + alone[1].data)[-len(alone[1].data) :]
+    bits = float(nats.sum()) / math.log(2) / len(alone[1].data)
+    assert result.examples[1]["answer_bits_per_byte"] == pytest.approx(bits, abs=1e-4)
+    assert result.metrics["answer_bits_per_byte"].value == pytest.approx(
+        sum(example["answer_bits_per_byte"] for example in result.examples) / 10
+    )
     backwards = run(task(), model, folder, rows[::-1])
-    assert list(backwards.examples) == list(result.examples)[::-1]
+    for one, other in zip(backwards.examples, result.examples[::-1], strict=True):
+        assert one == {**other, "answer_bits_per_byte": pytest.approx(other["answer_bits_per_byte"], abs=1e-4)}
 
 
 def test_capitals_count_unless_the_task_says_otherwise(model, folder, tmp_path):

@@ -1,6 +1,7 @@
 """How numbers of a comparison are written, in the terminal and on the page alike. Torch-free."""
 
 import math
+from collections.abc import Iterable
 
 from patchpad.pages.numbers import compact_number
 from patchpad.tasks.bootstrap import COVERAGE, FEW_EXAMPLES, NUM_DRAWS, Difference
@@ -75,15 +76,20 @@ def notes(comparison: Comparison) -> list[str]:
     if few:
         texts.append(
             f"With fewer than {FEW_EXAMPLES} examples, intervals are too narrow and p-values too small: "
-            f"{', '.join(few)}."
+            f"{_listed(few, comparison)}."
         )
     other = dict.fromkeys(row.task for row, cell in cells if not is_mean_of_examples(cell.result, row.metric))
     if other:
         texts.append(
             "The metric is not the mean over examples, of which differences are taken, so that it may differ by "
-            f"another number: {', '.join(other)}."
+            f"another number: {_listed(other, comparison)}."
         )
     cut = dict.fromkeys(row.task for row, cell in cells if cell.result.num_cut_examples)
     if cut:
-        texts.append(f"The context of some examples was cut on the left to fit a model: {', '.join(cut)}.")
+        texts.append(f"The context of some examples was cut on the left to fit a model: {_listed(cut, comparison)}.")
     return texts
+
+
+def _listed(tasks: Iterable[str], comparison: Comparison) -> str:
+    names = list(tasks)
+    return "all tasks" if len(names) == len(comparison.rows) > 1 else ", ".join(names)

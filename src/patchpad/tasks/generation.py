@@ -1,6 +1,7 @@
 """Text that a model writes: is it the right answer, and is it valid UTF-8?"""
 
 import codecs
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from patchpad.tasks.definition import PromptedTask, TaskOptions, spread
 from patchpad.tasks.generating import Writer, Writing
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
+from patchpad.tasks.scoring import Request, Scorer
 from patchpad.tasks.shots import Prompts
 from patchpad.tasks.template import as_bytes
 from patchpad.text import decode_text
 
 PROMPT = "prompt"
 """What templates call a beginning of `prompts`."""
-EXACT, VALID = "exact_match", "valid_utf8"
+EXACT, VALID, BITS = "exact_match", "valid_utf8", "answer_bits_per_byte"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,9 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
     """Lets a model write a text for every row, in batches whose rows join and leave.
 
     `exact_match` is the share of texts that are the right answer, white space around both left out. `valid_utf8` is the
-    share that is valid UTF-8; a character that `max_new_bytes` cuts does not count as invalid.
+    share that is valid UTF-8; a character that `max_new_bytes` cuts does not count as invalid. What the right answer
+    costs after the prompt is `answer_bits_per_byte`, the mean over examples; it tells small models apart that are never
+    right. Compute is that of the texts alone.
 
     Args:
         task: says what is written.
@@ -114,17 +118,25 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
     writing = Writing(max_new_bytes=task.max_new_bytes, stop=task.stop, temperature=task.temperature)
     writer = Writer(model, options, writing)
     completions: list[Completion] = []
-    for part in writer.complete([(row.id, shown.before(row) + rendered(row)) for row in rows]):
+    before = [shown.before(row) for row in rows]
+    prompts = [shots + rendered(row) for shots, row in zip(before, rows, strict=True)]
+    for part in writer.complete([(row.id, prompt) for row, prompt in zip(rows, prompts, strict=True)]):
         completions += [completion for several in part for completion in several]
         options.progress(len(part))
+    requests = [
+        Request(prompt, as_bytes(answer), shared=len(shots))
+        for prompt, answer, shots in zip(prompts, answers, before, strict=False)  # there may be no answers
+    ]
+    scores = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats).score(requests)
     examples: list[dict[str, Any]] = []
     for number, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         values: dict[str, Any] = {"id": row.id}
         if answers:
             values[EXACT] = float(_is_answer(completion.data, as_bytes(answers[number]), task.ignores_case))
+            values[BITS] = -scores[number].log_likelihood_nats / (math.log(2) * scores[number].num_bytes)
         values[VALID] = float(is_valid_utf8(completion.data, may_be_cut=completion.stop_reason == "length"))
         examples.append({**values, "text": completion.text, "stop_reason": completion.stop_reason})
-    names = (EXACT, VALID) if answers else (VALID,)
+    names = (EXACT, VALID, BITS) if answers else (VALID,)
     return TaskResult(
         task=options.label or task.name,
         kind=task.kind,
