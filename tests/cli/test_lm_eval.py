@@ -62,6 +62,11 @@ def test_without_a_model_it_is_the_one_that_ships_and_what_is_said_stays(patchpa
     assert (given["device"], given["batch_size"]) == ("cpu", "4")
 
 
+def test_the_shipped_model_has_a_name(patchpad, given):
+    assert patchpad("lm-eval", "--model", "bundled", "--tasks", "a").code == 0
+    assert (given["model"], given["model_args"]) == ("patchpad", {"run": "bundled"})
+
+
 def test_a_file_of_arguments_counts_as_said(patchpad, given, tmp_path):
     (tmp_path / "run").mkdir()
     file = tmp_path / "arguments.yaml"

@@ -28,7 +28,7 @@ from patchpad.tasks.compute import Compute
 from patchpad.tasks.lm_eval_requests import grouped_by_options, prompt_room, scoring_requests, seeds_of
 from patchpad.tasks.scoring import DEFAULT_BATCH_POSITIONS, Request, Scored, Scorer
 from patchpad.text import encode_text
-from patchpad.training.checkpoint import load
+from patchpad.training.checkpoint import BUNDLED, load
 from patchpad.training.progress import shows_bar
 from patchpad.version import __version__
 
@@ -64,7 +64,7 @@ class PatchpadLM(LM):
 
     Args:
         model: a loaded model, instead of `run`.
-        run: a run, or one of its step folders; None for the small model that ships with patchpad.
+        run: a run, or one of its step folders; None or `bundled` for the small model that ships with patchpad.
         scratchpad_threshold: nats, inf or -inf; None for the stored threshold.
         compute: trunk calls per byte instead, translated by the calibration.
         seed: of sampled answers; None for lm_eval's own seed of torch, the third of `--seed`.
@@ -289,7 +289,7 @@ def _complete(arguments: Namespace) -> None:
     in_file = {} if arguments.config is None else EvaluatorConfig.load_yaml_config(arguments.config)
     model = arguments.model or in_file.get("model") or NAME
     if model not in model_registry:
-        if not Path(model).is_dir():
+        if model != BUNDLED and not Path(model).is_dir():
             raise ConfigError(
                 f"--model is {model}; allowed: the folder of a run, `{NAME}`, or a model of lm_eval",
                 hint=near_matches(model, model_registry),
