@@ -232,6 +232,27 @@ def test_a_program_passes_by_results_alone(cheat: str) -> None:
     assert verdict.reason
 
 
+HOSTILE = {
+    "fork bomb": "import os\nwhile True: os.fork()\n",
+    "endless output": "while True: print('x' * 1000)\n",
+    "deletion": "import shutil; shutil.rmtree('/usr')\n",
+    "signals": "import os, signal\nos.kill(-1, signal.SIGKILL); os.kill(1, signal.SIGKILL); os.kill(os.getpid(), 9)\n",
+    "reading": "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').read()\n",
+    "daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
+    "    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\n",
+    "child": "import os, time\nif os.fork() == 0: time.sleep(60)\n",
+}
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_program_fails_though_its_function_is_right(attack: str) -> None:
+    verdict = check_program(HOSTILE[attack] + HONEST, "assert f(1) == 2", names=["f"], limits=SHORT)
+    assert not verdict.passed
+    assert verdict.reason
+    assert check_program(HONEST, "assert f(1) == 2", names=["f"]).passed
+
+
 @needs_bubblewrap
 def test_objects_of_the_program_can_be_made_changed_and_handed_back_by_the_checks() -> None:
     program = """

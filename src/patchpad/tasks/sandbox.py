@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from patchpad.errors import ConfigError
@@ -99,7 +100,8 @@ def check_program(
     """Runs checks, such as asserts, on what a program defines.
 
     Program and checks run in a sandbox each. The judge asks the program's side for results over a socket and compares
-    them itself, so a program passes only by results: not by ending early, nor by what it replaces in its own process.
+    them itself, so a program passes only by results: not by ending early, nor by what it replaces in its own process. A
+    program that is right and leaves processes behind fails all the same.
 
     Args:
         source: the program's text.
@@ -116,10 +118,12 @@ def check_program(
     task = json.dumps({"given": given, "checks": checks, "names": list(names)})
     with _Group(limits, sandbox) as group:
         one_end, other_end = socket.socketpair()
-        with one_end, other_end:
-            program = group.start("hosted_program", source, link=one_end.fileno())
+        with other_end:  # while it is open, the program waits for more
+            with one_end:
+                program = group.start("hosted_program", source, link=one_end.fileno())
             judge = group.start("judge", task, link=other_end.fileno())
-        ending = group.watch(judge)
+            ending = group.watch(judge)
+            left = program.num_further()
         told = bytes(judge.output)
         if ending == "finished" and told:
             verdict = json.loads(told)
@@ -127,6 +131,8 @@ def check_program(
                 with suppress(subprocess.TimeoutExpired):
                     program.process.wait(timeout=1.0)  # bubblewrap ends a little after what it runs
                 ending = _why_program_ended(program.process) or "failed"
+            if verdict["passed"] and left:
+                verdict, ending = {"passed": False, "reason": f"the program left {left} processes behind"}, "failed"
             return Verdict(**verdict, ending=ending, seconds=group.seconds())
         return Verdict(passed=False, reason=_REASONS[ending], ending=ending, seconds=group.seconds())
 
@@ -152,6 +158,7 @@ class _Running:
         self.process, self.stdout = process, process.stdout
         self.output = bytearray()
         self.about = about
+        self._first_id = 0
         self._first: int | None = None
         """A file descriptor of the first process of the sandbox, whose end is that of its whole process namespace."""
         os.set_blocking(self.stdout.fileno(), False)
@@ -178,7 +185,18 @@ class _Running:
         assert self.about is not None
         with suppress(OSError):  # nothing was written, or it has ended with all others
             told = re.search(rb'"child-pid": ([0-9]+)', os.read(self.about, 4096))  # the rest may come later
-            self._first = None if told is None else os.pidfd_open(int(told[1]))
+            if told is not None:
+                self._first_id = int(told[1])
+                self._first = os.pidfd_open(self._first_id)
+
+    def num_further(self) -> int:
+        """Returns how many processes there are in the sandbox beside the program's own; 0 without a sandbox."""
+        found = [self._first_id] if self._first is not None else []
+        for process in found:  # which grows meanwhile
+            with suppress(OSError):
+                for children in Path(f"/proc/{process}/task").glob("*/children"):
+                    found += map(int, children.read_text().split())
+        return max(0, len(found) - 2)  # the first process is bubblewrap's
 
     def end(self) -> None:
         """Kills it with all that belong to it, and returns when they are gone."""
