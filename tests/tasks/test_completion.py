@@ -65,7 +65,8 @@ def test_the_same_functions_are_drawn_from_rows_and_from_files(tmp_path):
     assert rows[0].id.startswith("code/part0/")
     assert len(files.files(tmp_path)) == 8
     for row in rows:
-        assert row["prompt"] + row["line"] in row["text"]
+        assert row["prompt"] + row["line"] in (tmp_path / row.id).read_text()
+        assert "text" not in row
         assert not row["prompt"].strip(" ").endswith(" ")
         assert len(row["prompt"].encode()) <= files.prompt_bytes + 8
     (tmp_path / "code.jsonl").write_text(json.dumps({"text": CODE}) + "\n")

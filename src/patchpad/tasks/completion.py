@@ -118,7 +118,9 @@ class CompletionTask(Task):
             begin -= 1
         indentation = lines[end][: len(lines[end]) - len(lines[end].lstrip())]
         prompt = "".join(f"{one}\n" for one in lines[begin:end]) + indentation
-        return file.with_values(**{PROMPT: prompt, LINE: line})
+        drawn = file.with_values(**{PROMPT: prompt, LINE: line})
+        del drawn[self.code]  # nothing else of the file is used
+        return drawn
 
     def _fits(self, line: str) -> bool:
         return self.min_line_bytes <= len(as_bytes(line)) <= self.max_line_bytes
