@@ -78,6 +78,19 @@ def test_the_interval_covers_the_truth_at_its_rate():
     assert abs(num_surprised / trials - 0.05) < 0.035
 
 
+def test_right_and_wrong_answers_have_the_interval_of_their_two_counts():
+    ours, theirs = np.zeros(400), np.zeros(400)
+    ours[:60], theirs[60:90] = 1, 1
+    found = paired_difference(ours, theirs)
+    error = math.sqrt((90 / 400 - (30 / 400) ** 2) / 400)
+    assert found.mean == pytest.approx(30 / 400)
+    assert found.low == pytest.approx(30 / 400 - 1.96 * error, abs=0.08 * error + 1 / 400)
+    assert found.high == pytest.approx(30 / 400 + 1.96 * error, abs=0.08 * error + 1 / 400)
+    blurred = paired_difference(ours + np.linspace(0, 1e-9, 400), theirs)  # each example by itself
+    assert blurred.low == pytest.approx(found.low, abs=0.08 * error + 1 / 400)
+    assert blurred.p_value == pytest.approx(found.p_value, abs=0.003)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [([], []), ([1.0], [1.0, 2.0])])
 def test_lists_that_cannot_be_paired_are_refused(ours, theirs):
     with pytest.raises(ValueError, match="equally many"):

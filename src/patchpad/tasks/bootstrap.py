@@ -12,6 +12,8 @@ NUM_DRAWS = 10_000
 COVERAGE = 0.95
 FEW_EXAMPLES = 30
 """Below so many, intervals are too narrow and p-values too small; pages and tables say so."""
+FEW_KINDS = 16
+"""Up to so many different examples, the number of each is drawn instead of single examples."""
 CHUNK = 1 << 22
 """Indices that are drawn at once."""
 ROUNDING = 1e-12
@@ -70,13 +72,7 @@ def paired_difference(
         mean = float(differences[0])
         drawn = np.full(num_draws, mean)
     else:
-        drawn = np.empty(num_draws)
-        random = np.random.default_rng(seed)
-        rows = max(1, CHUNK // count)
-        for first in range(0, num_draws, rows):
-            chosen = random.integers(count, size=(min(rows, num_draws - first), count))
-            totals = count if weights is None else shares[chosen].sum(axis=1)
-            drawn[first : first + rows] = weighted[chosen].sum(axis=1) / totals
+        drawn = _redrawn_means(weighted, shares, num_draws, np.random.default_rng(seed))
     low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     slack = ROUNDING * float(np.abs(differences).max())
     num_as_far = int((np.abs(drawn - mean) >= abs(mean) - slack).sum())
@@ -87,3 +83,25 @@ def paired_difference(
         p_value=(1 + num_as_far) / (1 + num_draws),
         num_examples=count,
     )
+
+
+def _redrawn_means(weighted: np.ndarray, shares: np.ndarray, num_draws: int, random: np.random.Generator) -> np.ndarray:
+    """Returns the mean of each set of redrawn examples.
+
+    Args:
+        weighted: differences times their weights, one for each example.
+        shares: the weights.
+        num_draws: sets to draw.
+        random: draws them.
+    """
+    count = len(weighted)
+    kinds, sizes = np.unique(np.stack([weighted, shares]), axis=1, return_counts=True)
+    if kinds.shape[1] <= FEW_KINDS:  # as of right and wrong answers: draw how many of each, which is the same
+        totals = random.multinomial(count, sizes / count, size=num_draws) @ kinds.T
+        return totals[:, 0] / totals[:, 1]
+    means = np.empty(num_draws)
+    rows = max(1, CHUNK // count)
+    for first in range(0, num_draws, rows):
+        chosen = random.integers(count, size=(min(rows, num_draws - first), count))
+        means[first : first + rows] = weighted[chosen].sum(axis=1) / shares[chosen].sum(axis=1)
+    return means
