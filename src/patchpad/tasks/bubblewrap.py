@@ -35,7 +35,7 @@ class Limits:
 
     cpu_seconds: int = 10
     """Computing time of each process. Other programs that run at once do not use it up."""
-    wall_seconds: float = 30.0
+    wall_seconds: float = 60.0
     """Time on the clock, after which everything that the program started is killed."""
     memory_bytes: int = 512 * 2**20
     """Address space of each process."""

@@ -286,7 +286,7 @@ def check_references(task: CodeTask, rows: Sequence[Row], options: TaskOptions) 
 
 def _checked(task: CodeTask, jobs: Sequence[tuple[Problem, str]], sandbox: SandboxKind) -> list[Verdict]:
     limits = Limits(
-        cpu_seconds=task.cpu_seconds, wall_seconds=3.0 * task.cpu_seconds, memory_bytes=task.memory_mib * 2**20
+        cpu_seconds=task.cpu_seconds, wall_seconds=6.0 * task.cpu_seconds, memory_bytes=task.memory_mib * 2**20
     )
 
     def checked(job: tuple[Problem, str]) -> Verdict:
