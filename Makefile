@@ -13,7 +13,7 @@ UNCHECKED := property or compile or unchecked
 PRETENDED := (pretended or gpu) and not slow
 FOR_GPUS = $(shell grep -rl --include='test_*.py' '^@pytest.mark.gpu' tests)
 
-.PHONY: help setup quickstart test test-cuda test-all lint format docs
+.PHONY: help setup quickstart test test-cuda test-lm-eval test-all lint format docs
 
 help:                              ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,9 @@ test: lint                         ## style, types, imports and the default test
 
 test-cuda: $(VENV)/installed       ## the guards of the CUDA paths, and the tests for GPUs, on a pretended device
 	JAXTYPING_DISABLE=1 PYTHONPATH=tests/cuda $(BIN)/python -m pytest -p pretended_plugin -m "$(PRETENDED)" -n $(WORKERS) --dist load tests/cuda $(FOR_GPUS)
+
+test-lm-eval: $(VENV)/lm-eval      ## the tests of lm_eval's models, which need half a gigabyte of further libraries
+	$(BIN)/python -m pytest -n $(WORKERS) tests/tasks/test_lm_eval_adapter.py tests/tasks/test_lm_eval_prompts.py tests/cli/test_lm_eval.py -m "not slow"
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
 	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
@@ -61,6 +64,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/all-extras: $(VENV)/installed
 	$(INSTALL) ".[dev,bpe,bench,eval,plot,track]"
+	touch $@
+
+$(VENV)/lm-eval: $(VENV)/installed
+	$(INSTALL) ".[dev,eval]"
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/installed
