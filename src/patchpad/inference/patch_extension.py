@@ -95,6 +95,7 @@ class ChunkSlots:
     """Most positions that a slot pools; 0 without slots."""
     most_patches: int
     """Most patches of a row, the new ones included."""
+    has_scratchpads: bool
 
 
 def _read(model: ByteLM, state: DecodingState, chunk: Chunk) -> ReadBytes:
@@ -160,7 +161,7 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
     newest_position = counts.position[:, None] + 1 + newest_column
     longest = torch.where(slot_mask, open_length, 0).max()
     most_patches = (counts.num_patches + ends.sum(dim=1)).max()
-    longest, most_patches = torch.stack((longest, most_patches)).tolist()
+    longest, most_patches, has_scratchpads = torch.stack((longest, most_patches, scratchpads.any())).tolist()
     rows, columns = slot_mask.nonzero(as_tuple=True)
     return ChunkSlots(
         ends=ends,
@@ -174,6 +175,7 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
         longest=longest,
         most_patches=most_patches,
+        has_scratchpads=bool(has_scratchpads),
     )
 
 
@@ -215,7 +217,8 @@ def _run_trunk(
     places = read.chunk.place_after(slots.rows[:, None].expand_as(columns), columns, read.earlier_states.shape[1])
     newest_first = read.chunk.after(read.earlier_states, read.byte_states)[places]
     slot_inputs = model.patch_pooling.pool(newest_first, distance < slots.open_length[at][:, None])
-    attend = TrunkChunkAttention(state.trunk, slots.rows, patch_index, is_commit, slots.most_patches)
+    stored = is_commit if slots.has_scratchpads else None
+    attend = TrunkChunkAttention(state.trunk, slots.rows, patch_index, stored, slots.most_patches)
     slot_outputs = model.trunk(slot_inputs, patch_index, attend)
     if smoothed is not None:
         assert read.boundary_probability is not None

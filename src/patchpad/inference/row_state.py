@@ -118,6 +118,13 @@ class RowState:
             self.trunk = self.trunk.with_room(self.most_patches)
         self.most_patches += 1
 
+    def narrowed(self, more_patches: int) -> "RowState":
+        """Returns a view whose trunk cache ends where so many more patches need no place, so that copies are small."""
+        view = self.draft()
+        places = self.most_patches + more_patches + 1
+        view.trunk = self.trunk.map(lambda part: part[:, :, :places])
+        return view
+
     @torch.inference_mode()
     def clone(self) -> "RowState":
         """Returns an independent copy, for beams and rollback."""

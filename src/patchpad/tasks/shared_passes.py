@@ -173,7 +173,7 @@ class SharedPasses:
         self, readings: Readings, rows: Sequence[int], next_ids: Sequence[Ids], *, keeps_state: bool = True
     ) -> tuple[Readings, Extension]:
         """Reads ids after copies of rows; without `keeps_state`, only the counts of the result are of use."""
-        state = readings.state.select(rows)
+        state = readings.state.narrowed(self._patches_of(max(map(len, next_ids)))).select(rows)
         extension = self.stepper.extend(state, next_ids, self.threshold.expand(len(rows)))
         places = torch.tensor(rows, device=extension.logits.device)
         added = torch.stack([getattr(extension, name) for name in COUNTS], dim=1)
@@ -182,6 +182,12 @@ class SharedPasses:
             logits, state = extension.chunk.last(extension.logits, logits), extension.advance()
         self.tally.bytes_read += sum(map(self._num_bytes, next_ids))
         return Readings(state, logits, readings.counts[places] + added), extension
+
+    def _patches_of(self, width: int) -> int:
+        """Returns how many patches so many ids hardly exceed; where they do, the trunk's cache grows."""
+        config = self.model.config
+        size = config.patchifier.target_patch_size if config.kind in ("patch", "megabyte") else 1
+        return min(width, 2 * width // size + 2)
 
     def _num_bytes(self, ids: Ids) -> int:
         if self.model.config.kind != "bpe":
