@@ -159,11 +159,17 @@ def test_differences_name_the_place():
     assert list(differences(stored, stored)) == []
 
 
-def test_nothing_is_run_where_data_or_thresholds_are_wrong(run, tmp_path, monkeypatch):
+def test_nothing_is_run_where_rows_options_or_thresholds_are_wrong(run, suite, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "run_task", lambda *rest: 1 / 0)
     (tmp_path / "two.jsonl").write_text('{"question": "x"}\n')
     with pytest.raises(DataError, match=r"two\.jsonl, line 1 has no field `choices`"):
         run()
+    (tmp_path / "two.jsonl").write_text('{"question": "x", "choices": ["a", "b"], "gold": 2}\n')
+    with pytest.raises(DataError, match=r"two\.jsonl, line 1: `gold` is 2; allowed: 0 to 1"):
+        run()
+    (tmp_path / "two.jsonl").write_text('{"question": "x", "choices": ["a", "b"], "gold": 1}\n')
+    with pytest.raises(ConfigError, match=r"the task `one` is asked for 9 shots, but has 3 other rows"):
+        run(suite=with_changes(suite, shots=9))
     with pytest.raises(InputError, match="threshold"):
         run(scratchpad_threshold_nats=[math.nan])
     with pytest.raises(ConfigError, match="--data is nowhere, which is no folder"):

@@ -129,7 +129,7 @@ def run_choices(task: ChoicesTask, rows: Sequence[Row], scorer: Scores, options:
         DataError: a row without choices, or whose gold is none of them.
     """
     main = _main_metric(task, options)
-    prompts = Prompts(task, options, lambda row: _worked(task, row, options))
+    prompts = _prompts(task, options)
     unconditional: dict[bytes, float] = {}
     examples: list[dict[str, Any]] = []
     num_ties = num_cut_bytes = num_cut_examples = 0
@@ -168,6 +168,18 @@ def run_choices(task: ChoicesTask, rows: Sequence[Row], scorer: Scores, options:
             **({"by_group": _by_group(task, rows, examples, main)} if task.group_by else {}),
         },
     )
+
+
+def check_choices(task: ChoicesTask, rows: Sequence[Row], options: TaskOptions) -> None:
+    """Checks all that a task needs before anything is scored; the errors are those of `run_choices`."""
+    _main_metric(task, options)
+    prompts = _prompts(task, options)
+    for row in rows:
+        example_of(task, row, prompts, options)
+
+
+def _prompts(task: ChoicesTask, options: TaskOptions) -> Prompts:
+    return Prompts(task, options, lambda row: _worked(task, row, options))
 
 
 def example_of(task: ChoicesTask, row: Row, prompts: Prompts, options: TaskOptions) -> Example:

@@ -139,6 +139,13 @@ def problem_of(task: CodeTask, row: Row, prompts: Prompts, options: TaskOptions)
     return Problem(row, prompts.before(row) + as_bytes(context), solution, checks, reference, tuple(names))
 
 
+def check_code(task: CodeTask, rows: Sequence[Row], options: TaskOptions) -> None:
+    """Checks all that a task needs before anything is written; the errors are those of `run_code`."""
+    prompts = _prompts(task, options)
+    for row in rows:
+        _request(task, problem_of(task, row, prompts, options))
+
+
 def program_of(task: CodeTask, row: Row, completion: str) -> str:
     """Returns the program that a completion makes."""
     return task.template("program").render(row.with_values(**{COMPLETION: completion}))
@@ -235,13 +242,14 @@ def score_solutions(task: CodeTask, problems: Sequence[Problem], scorer: Scorer)
     Raises:
         DataError: an empty solution.
     """
-    requests = []
-    for problem in problems:
-        try:
-            requests.append(Request(problem.prompt, as_bytes(task.delimiter + problem.solution)))
-        except InputError as error:
-            raise DataError(f"{problem.row.place}: {error.message}", hint="Fix the row.") from error
-    return scorer.score(requests)
+    return scorer.score([_request(task, problem) for problem in problems])
+
+
+def _request(task: CodeTask, problem: Problem) -> Request:
+    try:
+        return Request(problem.prompt, as_bytes(task.delimiter + problem.solution))
+    except InputError as error:
+        raise DataError(f"{problem.row.place}: {error.message}", hint="Fix the row.") from error
 
 
 def check_completions(

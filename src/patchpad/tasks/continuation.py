@@ -46,24 +46,12 @@ def run_continuation(task: ContinuationTask, rows: Sequence[Row], scorer: Scores
         ConfigError: more shots than there are rows.
         DataError: a row whose continuation is empty.
     """
-
-    def rendered(row: Row) -> tuple[bytes, bytes]:
-        context = as_bytes(task.template("context").render(row, options.for_context(row)))
-        continuation = task.template("continuation").render(row, options.for_choices(row))
-        return context, as_bytes(task.delimiter + continuation)
-
-    prompts = Prompts(task, options, lambda row: b"".join(rendered(row)))
+    prompts = _prompts(task, options)
     examples: list[dict[str, Any]] = []
     num_cut_bytes = num_cut_examples = 0
     for begin in range(0, len(rows), REQUESTS_AT_ONCE):
         part = rows[begin : begin + REQUESTS_AT_ONCE]
-        requests = []
-        for row in part:
-            before, (context, continuation) = prompts.before(row), rendered(row)
-            try:
-                requests.append(Request(before + context, continuation, shared=len(before)))
-            except InputError as error:
-                raise DataError(f"{row.place}: {error.message}", hint="Fix the row or the template.") from error
+        requests = [_request(task, row, prompts, options) for row in part]
         for row, score in zip(part, scorer.score(requests), strict=True):
             bits = -score.log_likelihood_nats / math.log(2)
             values = {"accuracy": float(score.is_greedy), "bits_per_byte": bits / score.num_bytes}
@@ -87,3 +75,29 @@ def run_continuation(task: ContinuationTask, rows: Sequence[Row], scorer: Scores
         examples=examples,
         details={"shots": prompts.num_shots, "bits_per_continuation": math.fsum(bits) / len(bits)},
     )
+
+
+def check_continuation(task: ContinuationTask, rows: Sequence[Row], options: TaskOptions) -> None:
+    """Checks all that a task needs before anything is scored; the errors are those of `run_continuation`."""
+    prompts = _prompts(task, options)
+    for row in rows:
+        _request(task, row, prompts, options)
+
+
+def _prompts(task: ContinuationTask, options: TaskOptions) -> Prompts:
+    return Prompts(task, options, lambda row: b"".join(_rendered(task, row, options)))
+
+
+def _request(task: ContinuationTask, row: Row, prompts: Prompts, options: TaskOptions) -> Request:
+    before, (context, continuation) = prompts.before(row), _rendered(task, row, options)
+    try:
+        return Request(before + context, continuation, shared=len(before))
+    except InputError as error:
+        raise DataError(f"{row.place}: {error.message}", hint="Fix the row or the template.") from error
+
+
+def _rendered(task: ContinuationTask, row: Row, options: TaskOptions) -> tuple[bytes, bytes]:
+    """Returns context and continuation of a row."""
+    context = as_bytes(task.template("context").render(row, options.for_context(row)))
+    continuation = task.template("continuation").render(row, options.for_choices(row))
+    return context, as_bytes(task.delimiter + continuation)

@@ -109,17 +109,13 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         ConfigError: more shots than there are rows.
         DataError: a row whose answer is empty.
     """
-
-    def rendered(row: Row) -> bytes:
-        return as_bytes(task.template("context").render(row, options.for_context(row)) + task.delimiter)
-
-    shown = Prompts(task, options, lambda row: rendered(row) + as_bytes(_answer(task, row)))
+    shown = _prompts(task, options)
     answers = [_answer(task, row) for row in rows] if task.answer else []
     writing = Writing(max_new_bytes=task.max_new_bytes, stop=task.stop, temperature=task.temperature)
     writer = Writer(model, options, writing)
     completions: list[Completion] = []
     before = [shown.before(row) for row in rows]
-    prompts = [shots + rendered(row) for shots, row in zip(before, rows, strict=True)]
+    prompts = [shots + _rendered(task, row, options) for shots, row in zip(before, rows, strict=True)]
     for part in writer.complete([(row.id, prompt) for row, prompt in zip(rows, prompts, strict=True)]):
         completions += [completion for several in part for completion in several]
         options.progress(len(part))
@@ -156,6 +152,24 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
             "num_stopped": sum(completion.stop_reason == "stop" for completion in completions),
         },
     )
+
+
+def check_generation(task: GenerationTask, rows: Sequence[Row], options: TaskOptions) -> None:
+    """Checks all that a task needs before anything is written; the errors are those of `run_generation`."""
+    shown = _prompts(task, options)
+    for row in rows:
+        shown.before(row)
+        _rendered(task, row, options)
+        if task.answer:
+            _answer(task, row)
+
+
+def _prompts(task: GenerationTask, options: TaskOptions) -> Prompts:
+    return Prompts(task, options, lambda row: _rendered(task, row, options) + as_bytes(_answer(task, row)))
+
+
+def _rendered(task: GenerationTask, row: Row, options: TaskOptions) -> bytes:
+    return as_bytes(task.template("context").render(row, options.for_context(row)) + task.delimiter)
 
 
 def _answer(task: GenerationTask, row: Row) -> str:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from patchpad.config.plain_values import build_section, parse_sections, read_yaml
 from patchpad.errors import ConfigError, near_matches
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.choices import ChoicesTask, run_choices
-from patchpad.tasks.code import CodeTask, run_code
+from patchpad.tasks.choices import ChoicesTask, check_choices, run_choices
+from patchpad.tasks.code import CodeTask, check_code, run_code
 from patchpad.tasks.completion import CompletionTask, run_completion
-from patchpad.tasks.continuation import ContinuationTask, run_continuation
+from patchpad.tasks.continuation import ContinuationTask, check_continuation, run_continuation
 from patchpad.tasks.definition import Task, TaskOptions
-from patchpad.tasks.generation import GenerationTask, run_generation
-from patchpad.tasks.parallel import ParallelTask, run_parallel
+from patchpad.tasks.generation import GenerationTask, check_generation, run_generation
+from patchpad.tasks.parallel import ParallelTask, check_parallel, run_parallel
 from patchpad.tasks.result import TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Scorer
@@ -34,17 +34,20 @@ class Kind:
     """The keys of its files."""
     run: Callable[..., TaskResult]
     """Called with the task, its rows, what `takes` says, and `TaskOptions`."""
+    check: Callable[..., None] | None = None
+    """Called with the task, its rows and `TaskOptions`, raises what `run` would raise of these; None: nothing can be
+    wrong with them."""
     takes: Literal["scorer", "model"] = "scorer"
     """Whether `run` scores continuations, or needs the model itself."""
 
 
 KINDS: dict[str, Kind] = {
-    "choices": Kind(ChoicesTask, run_choices),
-    "code": Kind(CodeTask, run_code, takes="model"),
+    "choices": Kind(ChoicesTask, run_choices, check_choices),
+    "code": Kind(CodeTask, run_code, check_code, takes="model"),
     "completion": Kind(CompletionTask, run_completion, takes="model"),
-    "continuation": Kind(ContinuationTask, run_continuation),
-    "parallel": Kind(ParallelTask, run_parallel, takes="model"),
-    "generation": Kind(GenerationTask, run_generation, takes="model"),
+    "continuation": Kind(ContinuationTask, run_continuation, check_continuation),
+    "parallel": Kind(ParallelTask, run_parallel, check_parallel, takes="model"),
+    "generation": Kind(GenerationTask, run_generation, check_generation, takes="model"),
 }
 
 
@@ -99,6 +102,25 @@ def build_task(values: dict[str, Any], name: str, source: str) -> Task:
     task = replace(task, title=task.title or task.name)
     task.check(source)
     return task
+
+
+def check_task(task: Task, rows: list[Row], options: TaskOptions) -> None:
+    """Checks every row and option of a task, so that nothing of a long suite is run before an error is known.
+
+    Args:
+        task: of any kind.
+        rows: of the task.
+        options: shots, limit, noise and the folder of data.
+
+    Raises:
+        ConfigError: options that do not fit the task.
+        DataError: a row that cannot be asked.
+        SandboxError: programs that a model writes cannot be run safely here.
+    """
+    task.require(options)
+    check = KINDS[task.kind].check
+    if check is not None:
+        check(task, rows, options)
 
 
 def run_task(task: Task, model: LanguageModel, options: TaskOptions, rows: list[Row] | None = None) -> TaskResult:

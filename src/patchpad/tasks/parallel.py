@@ -111,17 +111,9 @@ def run_parallel(task: ParallelTask, rows: Sequence[Row], model: LanguageModel, 
         DataError: no line says something in every language.
         TrainingError: the model predicts nan or inf.
     """
-    if options.change_context is not None or options.change_choices is not None:
-        raise ConfigError(
-            f"the task `{task.name}` of kind `parallel` takes no noise", hint="Leave `noise` out of its suite entry."
-        )
+    check_parallel(task, rows, options)
     by_language = {row.id: row["sentences"] for row in rows}
     complete = complete_lines(by_language)
-    if not len(complete):
-        raise DataError(
-            f"{rows[0].place.rsplit(',', 1)[0]}: no line says something in every language",
-            hint=f"Name fewer of them in `languages` of the task {quoted(task.name)}.",
-        )
     chosen = drawn(complete, task.sentences if options.limit is None else options.limit, options.seed)
     measured = measure_languages(
         model,
@@ -154,6 +146,19 @@ def run_parallel(task: ParallelTask, rows: Sequence[Row], model: LanguageModel, 
             "languages": measured.rows,
         },
     )
+
+
+def check_parallel(task: ParallelTask, rows: Sequence[Row], options: TaskOptions) -> None:
+    """Checks that there is something to measure; the errors are those of `run_parallel`."""
+    if options.change_context is not None or options.change_choices is not None:
+        raise ConfigError(
+            f"the task `{task.name}` of kind `parallel` takes no noise", hint="Leave `noise` out of its suite entry."
+        )
+    if not len(complete_lines({row.id: row["sentences"] for row in rows})):
+        raise DataError(
+            f"{rows[0].place.rsplit(',', 1)[0]}: no line says something in every language",
+            hint=f"Name fewer of them in `languages` of the task {quoted(task.name)}.",
+        )
 
 
 def complete_lines(by_language: Mapping[str, Sequence[bytes]]) -> np.ndarray:

@@ -31,7 +31,7 @@ from patchpad.tasks.folder import (
     result_path,
     write_result,
 )
-from patchpad.tasks.kinds import run_task
+from patchpad.tasks.kinds import check_task, run_task
 from patchpad.tasks.progress import LogSuiteProgress, SuiteProgress, bytes_of
 from patchpad.tasks.result import RESULT_VERSION, TaskResult
 from patchpad.tasks.rows import Row
@@ -188,13 +188,13 @@ def _prepare(
     checksums: dict[Path, str] = {}
     jobs, tasks = [], []
     for entry in suite.entries:
-        entry.task.require(entry.options(data))
         files = entry.task.files(data)
         for file in files:
             if file not in checksums:
                 checksums[file] = sha256_of(file)
         of_data = {file.relative_to(data).as_posix(): checksums[file] for file in files}
         rows = entry.task.rows(data, entry.fields.limit)
+        check_task(entry.task, rows, entry.options(data))
         tasks.append({"name": entry.label, "data": of_data, "num_examples": len(rows), **entry.to_dict()})
         for threshold, given in thresholds.items():
             inputs = {
