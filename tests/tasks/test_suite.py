@@ -38,8 +38,8 @@ def test_a_suite_is_a_list_of_names_or_of_tasks_with_options(file):
 seed: 3
 tasks:
   - piqa
-  - {task: piqa, shots: 2, limit: 10, noise: {kind: typo, rate: 0.1}}
-  - {task: lambada, name: last, noise: {kind: case, seed: 4}, normalisation: sum}
+  - {task: piqa, shots: 2, limit: 10, noise: {kind: typo, rate: 0.1}, normalisation: sum}
+  - {task: lambada, name: last, noise: {kind: case, seed: 4}}
 """)
     )
     assert suite.name == "mine"
@@ -47,7 +47,7 @@ tasks:
     plain, noisy, last = (entry.options(Path("data")) for entry in suite.entries)
     assert (plain.label, plain.seed, plain.shots, plain.limit) == ("piqa", 3, None, None)
     assert plain.change_context is plain.change_choices is None
-    assert (noisy.shots, noisy.limit, last.normalisation) == (2, 10, "sum")
+    assert (noisy.shots, noisy.limit, noisy.normalisation) == (2, 10, "sum")
     text = "some words of a text " * 5
     assert noisy.change_context(text, "a:1") == noisy.change_choices(text, "a:1") != text
     assert last.change_context(text, "a:1") != text
@@ -86,8 +86,13 @@ def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
         ("tasks: [{task: piqa, noise: {kind: typo, where: here}}]", "`tasks[0].noise.where` is 'here'"),
         (
             "tasks: [{task: piqa, samples: 2}]",
-            "`samples` is 2, and the task `piqa` of kind `choices` draws no",
+            "tasks[0]: `samples` is 2, and the task `piqa` of kind `choices` has none",
         ),
+        ("tasks: [{task: ntrex, shots: 2}]", "`shots` is 2, and the task `ntrex` of kind `parallel` has none"),
+        ("tasks: [{task: valid_utf8, shots: 2}]", "`shots` is 2, and the task `valid_utf8` of kind `generation`"),
+        ("tasks: [{task: lambada, normalisation: sum}]", "`normalisation` is sum, and the task `lambada`"),
+        ("tasks: [{task: cute_spell, samples: 2}]", "`samples` is 2 at the temperature 0"),
+        ("{name: ../../x, tasks: [piqa]}", "the name '../../x' cannot name a file"),
         ("tasks: [3]", "`tasks[0]` is 3; allowed: keys and values"),
     ],
 )
@@ -107,6 +112,13 @@ def test_samples_and_the_sandbox_reach_the_options_of_a_task(file, tmp_path):
     assert suite.entries[0].options(tmp_path).sandbox == "bubblewrap"
 
 
+def test_samples_of_a_task_whose_rows_they_are_are_drawn(file, tmp_path):
+    text = "tasks: [{task: valid_utf8, samples: 3, temperature: 0.5}]"
+    (entry,) = load_suite(file(text)).entries
+    assert len(entry.task.rows(tmp_path)) == 3 * len(entry.task.prompts)
+    assert entry.task.temperature == 0.5
+
+
 def test_an_unknown_suite_shows_near_ones():
     with pytest.raises(ConfigError, match="'nlp' is neither a suite nor a file\nDid you mean `nlu`"):
         load_suite("nlp")
@@ -122,6 +134,10 @@ def test_the_command_line_adds_tasks_and_sets_limit_and_shots(file):
     assert with_tasks(None, ["piqa", "boolq", "mmlu", "lambada"]).name == "piqa-and-3-more"
     with pytest.raises(ConfigError, match="--task piqa: the name `piqa` stands there twice"):
         with_tasks(suite, ["piqa"])
+    mixed = with_changes(with_tasks(None, ["piqa", "ntrex", "valid_utf8", "last_line"]), shots=2)
+    assert [entry.fields.shots for entry in mixed.entries] == [2, None, None, None]
+    with pytest.raises(ConfigError, match="--shots is 2, and no task of these has shots"):
+        with_changes(with_tasks(None, ["ntrex"]), shots=2)
     for changes in ({"limit": 0}, {"shots": -1}):
         with pytest.raises(ConfigError, match="allowed: an integer of at least"):
             with_changes(suite, **changes)

@@ -44,7 +44,9 @@ def evaluate(
         Parameter(negative=(), help="A task by name, or its file; may be repeated, beside --suite."),
     ] = None,
     limit: Annotated[int | None, Parameter(help="About how many examples of each task, spread over all.")] = None,
-    shots: Annotated[int | None, Parameter(help="Worked examples before each example; else as the tasks say.")] = None,
+    shots: Annotated[
+        int | None, Parameter(help="Worked examples before each example, where tasks have any; else as the tasks say.")
+    ] = None,
     compute: Annotated[
         list[float] | None,
         Parameter(

@@ -114,6 +114,11 @@ class Task:
         if not self.data:
             raise ConfigError(f"{source}: `data` is empty; allowed: at least one file", hint="Add one.")
 
+    @property
+    def takes_shots(self) -> bool:
+        """Whether worked examples can stand before an example."""
+        return False
+
     def require(self, options: TaskOptions) -> None:
         """Checks, before anything is run, that there is what the task needs beside data.
 
@@ -208,6 +213,11 @@ class PromptedTask(Task):
         super().check(source)
         for key in self.template_keys():
             self._parsed(key, f"{source}: `{key}`")
+
+    @property
+    def takes_shots(self) -> bool:
+        """Whether worked examples can stand before an example."""
+        return True
 
     def template_keys(self) -> tuple[str, ...]:
         """Returns the keys whose values are templates, or several."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchpad.config.checks import Positive
+from patchpad.config.checks import AtLeastZero, Positive
 from patchpad.errors import ConfigError, DataError
 from patchpad.inference.generator import Completion
 from patchpad.model.language_model import LanguageModel
@@ -42,7 +42,7 @@ class GenerationTask(PromptedTask):
     """Most bytes to write."""
     ignores_case: bool = False
     """Whether an answer may differ from the right one in capitals."""
-    temperature: float = 0.0
+    temperature: AtLeastZero = 0.0
     """0 is greedy."""
     samples: Positive = 1
     """Texts for each example; above 1 they need a temperature."""
@@ -60,8 +60,6 @@ class GenerationTask(PromptedTask):
         super().check(source)
         if "" in self.stop:
             raise ConfigError(f"{source}: `stop` has an empty string", hint="Leave it out.")
-        if self.temperature < 0:
-            raise ConfigError(f"{source}: `temperature` is {self.temperature}; allowed: 0 (greedy) or above")
         if self.samples > 1 and self.temperature == 0:
             raise ConfigError(
                 f"{source}: `samples` is {self.samples} at the temperature 0, where all are the same; allowed: 1",
@@ -69,6 +67,11 @@ class GenerationTask(PromptedTask):
             )
         if self.chance is not None and not 0 <= self.chance <= 1:
             raise ConfigError(f"{source}: `chance` is {self.chance}; allowed: null, or 0 to 1")
+
+    @property
+    def takes_shots(self) -> bool:
+        """Whether worked examples can stand before an example: where there are right answers."""
+        return bool(self.answer)
 
     def template_keys(self) -> tuple[str, ...]:
         """Returns the keys whose values are templates."""

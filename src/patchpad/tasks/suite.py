@@ -175,21 +175,38 @@ def build_suite(values: dict[str, Any], name: str, source: str, *, folder: Path 
         raise ConfigError(f"{source}: `tasks` is empty; allowed: at least one", hint="Add one.")
     entries = []
     for number, entry in enumerate(found.tasks):
+        where = f"{source}: tasks[{number}]"
         try:
-            task = load_task(entry.task, folder=folder, changes=entry.changes)
+            task = _with_options(load_task(entry.task, folder=folder, changes=entry.changes), entry)
         except ConfigError as error:
-            raise ConfigError(f"{source}: tasks[{number}]: {error.message}", hint=error.hint) from error
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
         label = entry.name or (f"{task.name}-{entry.noise.kind}" if entry.noise else task.name)
-        _check_label(label, [other.label for other in entries], f"{source}: tasks[{number}]")
-        for key in ("samples", "temperature"):
-            if getattr(entry, key) is not None and not hasattr(task, key):
-                raise ConfigError(
-                    f"{source}: tasks[{number}]: `{key}` is {getattr(entry, key)}, and the task `{task.name}` of kind "
-                    f"`{task.kind}` draws no samples",
-                    hint=f"Leave out `{key}`.",
-                )
+        _check_label(label, [other.label for other in entries], where)
         entries.append(Entry(label=label, task=task, fields=entry, seed=found.seed))
+    if found.name:
+        _check_name(found.name, f"{source}: `name`")
     return Suite(name=found.name or name, text=found.text, entries=tuple(entries))
+
+
+def _with_options(task: Task, entry: EntryFields) -> Task:
+    """Returns the task with the samples and the temperature that an entry asks for.
+
+    Raises:
+        ConfigError: an option that the task does not have, or whose value does not fit it.
+    """
+    lacking = [key for key in ("samples", "temperature", "normalisation") if not hasattr(task, key)]
+    lacking += [] if task.takes_shots else ["shots"]
+    for key in lacking:
+        if getattr(entry, key):
+            raise ConfigError(
+                f"`{key}` is {getattr(entry, key)}, and the task `{task.name}` of kind `{task.kind}` has none",
+                hint=f"Leave out `{key}`.",
+            )
+    sampling = {key: getattr(entry, key) for key in ("samples", "temperature") if getattr(entry, key) is not None}
+    if sampling:
+        task = replace(task, **sampling)
+        task.check(f"the task `{task.name}`")
+    return task
 
 
 def with_changes(
@@ -204,27 +221,35 @@ def with_changes(
     Args:
         suite: as its file has it.
         limit: about how many examples of each task, at most; None: as the suite says.
-        shots: of each task; None: as the suite says.
+        shots: of each task that has shots; None: as the suite says.
         sandbox: where programs that a model writes are run.
 
     Raises:
-        ConfigError: a number that is not allowed.
+        ConfigError: a number that is not allowed, or shots where no task has any.
     """
     for option, value, least in (("--limit", limit, 1), ("--shots", shots, 0)):
         if value is not None and value < least:
             raise ConfigError(f"{option} is {value}; allowed: an integer of at least {least}", hint="Change it.")
 
-    def changed(given: EntryFields) -> EntryFields:
-        least = given.limit if limit is None else min(limit, given.limit or limit)
-        return replace(given, limit=least, shots=given.shots if shots is None else shots)
+    if shots and not any(entry.task.takes_shots for entry in suite.entries):
+        raise ConfigError(f"--shots is {shots}, and no task of these has shots", hint="Leave out --shots.")
 
-    entries = (replace(entry, fields=changed(entry.fields), sandbox=sandbox) for entry in suite.entries)
+    def changed(entry: Entry) -> EntryFields:
+        given = entry.fields
+        least = given.limit if limit is None else min(limit, given.limit or limit)
+        return replace(given, limit=least, shots=shots if shots is not None and entry.task.takes_shots else given.shots)
+
+    entries = (replace(entry, fields=changed(entry), sandbox=sandbox) for entry in suite.entries)
     return replace(suite, entries=tuple(entries))
 
 
-def _check_label(label: str, others: Sequence[str], where: str) -> None:
-    if not LABEL.fullmatch(label):
+def _check_name(name: str, where: str) -> None:
+    if not LABEL.fullmatch(name):
         allowed = "allowed: letters, digits, dots, dashes and underscores, a letter or digit first"
-        raise ConfigError(f"{where}: the name {label!r} cannot name a file; {allowed}", hint="Set `name`.")
+        raise ConfigError(f"{where}: the name {name!r} cannot name a file; {allowed}", hint="Set `name`.")
+
+
+def _check_label(label: str, others: Sequence[str], where: str) -> None:
+    _check_name(label, where)
     if label.lower() in (other.lower() for other in others):
         raise ConfigError(f"{where}: the name `{label}` stands there twice; allowed: each once", hint="Set `name`.")
