@@ -16,8 +16,7 @@ from patchpad.errors import ConfigError
 from patchpad.files import write_atomically
 from patchpad.pages.markdown import markdown_table
 from patchpad.pages.numbers import compact_number
-from patchpad.tasks.curves import require_same_examples
-from patchpad.tasks.folder import RESULT, Evaluation, read_evaluation
+from patchpad.tasks.folder import RESULT, Evaluation, read_evaluation, require_same_tasks
 from patchpad.tasks.result import TaskResult
 
 PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
@@ -37,11 +36,11 @@ def table(evaluations: Sequence[Evaluation]) -> str:
         if len(one.results) > len(results):
             raise ConfigError(f"{one.path} has several thresholds; allowed: one", hint="Evaluate it at one alone.")
     names = [one.suite["run"] for one in evaluations]
+    for other, name in zip(evaluations[1:], names[1:], strict=True):
+        require_same_tasks(evaluations[0].suite, other.suite, (names[0], name))
     rows = []
     for task, first in by_task[0].items():
         shown = [results.get(task) for results in by_task]
-        for other in filter(None, shown):
-            require_same_examples(first, other)
         chance = "-" if first.main.chance is None else f"{first.main.chance:.3f}"
         scores = ["-" if one is None else _score(one) for one in shown]
         bits = ["-" if one is None else _bits(one) for one in shown]

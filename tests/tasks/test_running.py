@@ -9,10 +9,10 @@ from toy_tasks import random_examples, write_rows
 from patchpad.errors import ConfigError, DataError, EvaluationError, EvaluationInterrupted, InputError
 from patchpad.files import sha256_of
 from patchpad.tasks import running
-from patchpad.tasks.folder import RESULT, SUITE, differences, read_evaluation, read_result
+from patchpad.tasks.folder import RESULT, SUITE, differences, read_evaluation, read_result, require_same_tasks
 from patchpad.tasks.progress import LogSuiteProgress, bytes_of
 from patchpad.tasks.running import run_suite, weights_sha256
-from patchpad.tasks.suite import load_suite, with_changes
+from patchpad.tasks.suite import load_suite, with_changes, with_tasks
 from patchpad.testing import sharp_model, tiny_model_config
 
 TASK = """\
@@ -22,6 +22,7 @@ context: "{{question}}:"
 choices: "{{choices}}"
 normalisation: sum
 """
+PIQA = {"tasks": [{"name": "piqa", "task": {}}]}
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +178,32 @@ def test_nothing_is_run_where_rows_options_or_thresholds_are_wrong(run, suite, t
     assert not (tmp_path / "out").exists()
 
 
-def test_the_reference_has_to_be_of_the_same_examples(run, suite, tmp_path):
+def test_the_reference_has_to_have_measured_the_same_before_anything_is_run(run, suite, tmp_path, monkeypatch):
     run(out=tmp_path / "byte", run="byte model")
     run(reference=tmp_path / "byte")
     assert "byte model" in (tmp_path / "out" / "one.svg").read_text()
-    with pytest.raises(ConfigError, match="the reference has 4 examples of `one`"):
-        run(suite=with_changes(suite, limit=2), out=tmp_path / "less", reference=tmp_path / "byte")
+    monkeypatch.setattr(running, "run_task", lambda *rest: 1 / 0)
+    for changes, place in (({"limit": 2}, "`num_examples` was 4 and is 2"), ({"shots": 1}, "`options.shots` was null")):
+        with pytest.raises(ConfigError, match=f"reference .*byte and this suite did not measure `one` alike.*{place}"):
+            run(suite=with_changes(suite, **changes), out=tmp_path / "less", reference=tmp_path / "byte")
+    with pytest.raises(ConfigError, match="have no task in common: one, two; and piqa"):
+        require_same_tasks({"tasks": read_evaluation(tmp_path / "byte").suite["tasks"]}, PIQA, ("a", "b"))
+
+
+def test_thresholds_that_are_equal_in_fp32_are_one(run, model):
+    stored = float(model.scratchpad_threshold_nats)
+    found = run(scratchpad_threshold_nats=[0.5, 0.5 + 1e-12, round(stored, 8), stored])
+    assert [one.compute.scratchpad_threshold_nats for one in found.results] == [0.5, stored] * 2
+    assert run().results == found.results[1::2]
+
+
+def test_data_may_lie_outside_the_folder_of_data(run, tmp_path):
+    (tmp_path / "one.yaml").write_text(TASK.format(data=tmp_path / "one.jsonl"))
+    (tmp_path / "elsewhere").mkdir()
+    evaluation = run(suite=with_tasks(None, [str(tmp_path / "one.yaml")]), data=tmp_path / "elsewhere")
+    assert evaluation.suite["tasks"][0]["data"] == {
+        (tmp_path / "one.jsonl").as_posix(): sha256_of(tmp_path / "one.jsonl")
+    }
 
 
 def test_a_damaged_result_is_named(run, tmp_path):

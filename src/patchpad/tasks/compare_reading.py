@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from patchpad.errors import ConfigError
 from patchpad.tasks.compare import Column
 from patchpad.tasks.compare_texts import threshold_text
-from patchpad.tasks.folder import Evaluation, differences, read_evaluation
+from patchpad.tasks.folder import Evaluation, read_evaluation, require_same_tasks
 
-NOT_COMPARED = ("title", "text")
-"""Keys of a task that change no result."""
 CHECKSUM_DIGITS = 12
 
 
@@ -27,7 +23,7 @@ def read_columns(paths: Sequence[str | Path]) -> list[Column]:
     evaluations = [read_evaluation(path) for path in paths]
     names = _names(evaluations)
     for number, other in enumerate(evaluations[1:], start=1):
-        _require_same_tasks(evaluations[0], other, (names[0], names[number]))
+        require_same_tasks(evaluations[0].suite, other.suite, (names[0], names[number]))
     return [
         column for number, one in enumerate(evaluations) for column in _columns(one, number=number, name=names[number])
     ]
@@ -72,28 +68,3 @@ def _facts(evaluation: Evaluation, threshold: float) -> dict[str, str]:
         "date": origin["date"],
     }
     return {name: str(value) for name, value in facts.items() if value}
-
-
-def _require_same_tasks(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> None:
-    """Refuses results that differ in anything but the model and the threshold, at a task that both have."""
-    ours, theirs = _inputs(one), _inputs(other)
-    for task in ours.keys() & theirs.keys():
-        found = list(differences(ours[task], theirs[task]))
-        if found:
-            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-            raise ConfigError(
-                f"{names[0]} and {names[1]} did not measure `{task}` alike, so they cannot be compared: "
-                f"{'; '.join(found[:3])}{more}",
-                hint="Evaluate both with the same patchpad, suite, --data, --limit and --shots.",
-            )
-
-
-def _inputs(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Returns what each task was measured on and how."""
-    return {
-        entry["name"]: {
-            **entry,
-            "task": {key: value for key, value in entry["task"].items() if key not in NOT_COMPARED},
-        }
-        for entry in evaluation.suite["tasks"]
-    }

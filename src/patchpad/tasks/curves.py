@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from patchpad.errors import ConfigError
 from patchpad.files import write_atomically
 from patchpad.pages.line_plot import Series, line_plot
 from patchpad.tasks.folder import Evaluation
@@ -21,9 +20,6 @@ def write_curves(evaluation: Evaluation, reference: Evaluation | None = None) ->
 
     Returns:
         The names of the files.
-
-    Raises:
-        ConfigError: the reference has not the same examples.
     """
     written = []
     for label in dict.fromkeys(result.task for result in evaluation.results):
@@ -31,27 +27,10 @@ def write_curves(evaluation: Evaluation, reference: Evaluation | None = None) ->
         beside = [result for result in reference.results if result.task == label] if reference else []
         if len(points) + len(beside) < 2:
             continue
-        for other in beside:
-            require_same_examples(points[0], other)
         names = (evaluation.suite["run"] or "model", (reference.suite["run"] or "reference") if reference else "")
         write_atomically(evaluation.path / f"{label}.svg", curve(points, beside, names))
         written.append(f"{label}.svg")
     return written
-
-
-def require_same_examples(one: TaskResult, other: TaskResult) -> None:
-    """Refuses to set results beside each other that are not of the same examples.
-
-    Raises:
-        ConfigError: the examples, or the main metrics, differ.
-    """
-    ids = [[example["id"] for example in result.examples] for result in (one, other)]
-    if ids[0] != ids[1] or one.main_metric != other.main_metric:
-        raise ConfigError(
-            f"the reference has {other.num_examples} examples of `{other.task}` with the metric {other.main_metric}, "
-            f"which are not the {one.num_examples} with {one.main_metric} that were measured here",
-            hint="Evaluate the reference with the same suite, --data, --limit and --shots.",
-        )
 
 
 def curve(points: Sequence[TaskResult], beside: Sequence[TaskResult], names: tuple[str, str]) -> str:

@@ -16,6 +16,8 @@ from patchpad.files import json_float, strict_json, write_atomically
 from patchpad.tasks.result import RESULT_VERSION, TaskResult
 
 SUITE, RESULT = "suite.json", "result.json"
+NOT_COMPARED = ("title", "text")
+"""Keys of a task that change no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,46 @@ def require_same_inputs(path: Path, stored: Mapping[str, Any], wanted: Mapping[s
             f"{path} is there already and was made of other inputs: {'; '.join(found[:3])}{more}",
             hint="Choose another --out, or move the folder away.",
         )
+
+
+def require_same_tasks(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, str]) -> None:
+    """Refuses results that differ in anything but the model and the threshold, at a task that both have.
+
+    Args:
+        one: the content of a `suite.json`.
+        other: of another one.
+        names: of the two, for the message.
+
+    Raises:
+        ConfigError: they differ; the message says in what. Or they have no task in common.
+    """
+    ours, theirs = _inputs(one), _inputs(other)
+    shared = [task for task in ours if task in theirs]
+    if not shared:
+        raise ConfigError(
+            f"{names[0]} and {names[1]} have no task in common: {', '.join(ours)}; and {', '.join(theirs)}",
+            hint="Evaluate both with the same suite.",
+        )
+    for task in shared:
+        found = list(differences(ours[task], theirs[task]))
+        if found:
+            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+            raise ConfigError(
+                f"{names[0]} and {names[1]} did not measure `{task}` alike, so they cannot be compared: "
+                f"{'; '.join(found[:3])}{more}",
+                hint="Evaluate both with the same patchpad, suite, --data, --limit and --shots.",
+            )
+
+
+def _inputs(suite: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what each task was measured on and how."""
+    return {
+        entry["name"]: {
+            **entry,
+            "task": {key: value for key, value in entry["task"].items() if key not in NOT_COMPARED},
+        }
+        for entry in suite["tasks"]
+    }
 
 
 def differences(stored: Any, wanted: Any, place: str = "") -> Iterator[str]:

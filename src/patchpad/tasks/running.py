@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import logging
 import shlex
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchpad.errors import ConfigError, EvaluationError, EvaluationInterrupted, PatchpadError
@@ -28,6 +30,7 @@ from patchpad.tasks.folder import (
     read_evaluation,
     read_result,
     require_same_inputs,
+    require_same_tasks,
     result_path,
     write_result,
 )
@@ -88,7 +91,7 @@ def run_suite(
         progress: makes what shows progress, given the bytes of what is to be done.
 
     Raises:
-        ConfigError: the folder holds results of other inputs, or the reference is not of the same examples.
+        ConfigError: the folder holds results of other inputs, or the reference did not measure the same tasks alike.
         DataError: data that is missing or malformed; nothing was run then.
         InputError: a threshold that the model does not take; nothing was run then.
         SandboxError: programs that a model writes cannot be run safely here; nothing was run then.
@@ -100,6 +103,9 @@ def run_suite(
     thresholds = _thresholds(model, scratchpad_threshold_nats)
     head, jobs = _prepare(model, suite, data, out, thresholds, run, command)
     compared = None if reference is None else read_evaluation(reference)
+    if compared is not None:
+        names = (f"the reference {reference}", "this suite")
+        require_same_tasks(compared.suite, json.loads(strict_json(head)), names)
     with run_lock(out, "patchpad evaluate"):
         waiting = []
         for job in jobs:
@@ -164,12 +170,24 @@ def described(result: TaskResult) -> str:
 
 
 def _thresholds(model: LanguageModel, given: Sequence[float]) -> dict[float, float | None]:
-    """Returns each threshold once: as it is recorded -> as the model takes it."""
+    """Returns each threshold once: as it is recorded -> as the model takes it.
+
+    Models keep thresholds in fp32, so those that are equal there are one, and may be the stored one.
+    """
+    stored = float(model.scratchpad_threshold_nats)
     if not given:
-        return {float(model.scratchpad_threshold_nats): None}
+        return {stored: None}
+    found: dict[np.float32, float] = {}
     for threshold in given:
         model.decisions(threshold, batch=1)  # says what is wrong with it
-    return {float(threshold): float(threshold) for threshold in given}
+        kept = np.float32(threshold)
+        found.setdefault(kept, stored if kept == np.float32(stored) else float(threshold))
+    return {threshold: None if threshold == stored else threshold for threshold in found.values()}
+
+
+def _name_below(folder: Path, file: Path) -> str:
+    """Returns how results call a file of data: its path below the folder, or all of it where it lies elsewhere."""
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
 
 
 def _prepare(
@@ -192,7 +210,7 @@ def _prepare(
         for file in files:
             if file not in checksums:
                 checksums[file] = sha256_of(file)
-        of_data = {file.relative_to(data).as_posix(): checksums[file] for file in files}
+        of_data = {_name_below(data, file): checksums[file] for file in files}
         rows = entry.task.rows(data, entry.fields.limit)
         check_task(entry.task, rows, entry.options(data))
         tasks.append({"name": entry.label, "data": of_data, "num_examples": len(rows), **entry.to_dict()})
