@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from patchpad.cli.evaluate_tasks import default_folder, run_name
+from patchpad.cli.tables import print_task_results
 from patchpad.tasks import bubblewrap, running
 from patchpad.tasks.suite import load_suite, with_tasks
 
@@ -105,3 +106,22 @@ def test_folders_of_results_are_named_after_run_suite_and_options(tmp_path):
     assert run_name(step) == "x-step-10"
     assert str(default_folder(step, nlu, None, None)) == "evaluations/x-step-10-nlu"
     assert str(default_folder(None, with_tasks(None, ["piqa"]), 50, 2)) == "evaluations/bundled-piqa-limit50-shots2"
+
+
+def test_what_did_not_fit_is_told_once_for_each_task_without_empty_lines(capsys):
+    compute = dict.fromkeys(
+        ("scratchpads_per_byte", "trunk_calls_per_byte", "flops_per_byte", "trunk_cache_bytes_per_byte"), 1.0
+    )
+    shared = {"num_examples": 9, "main_metric": "m", "metrics": {"m": {"value": 0, "standard_error": 0, "chance": 0}}}
+    print_task_results(
+        [
+            {"task": task, "kind": kind, "num_cut_examples": count, "num_cut_bytes": 50, **shared}
+            | {"compute": {**compute, "scratchpad_threshold_nats": threshold}}
+            for task, kind, count in (("one", "choices", 1), ("two", "parallel", 2), ("three", "choices", 0))
+            for threshold in (0.5, 1.0)
+        ]
+    )
+    assert capsys.readouterr().out.partition("\n\n")[2].splitlines() == [
+        "one: 1 example did not fit the model's context and lost 50 bytes at the left",
+        "two: 2 sentences were longer than the model's context; 50 bytes lie in further windows",
+    ]

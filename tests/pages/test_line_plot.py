@@ -133,6 +133,7 @@ def test_point_labels_must_match_the_points():
         ([2.3, 2.52], ["2.30", "2.35", "2.40", "2.45", "2.50", "2.55"]),
         ([1.1e6, 4.2e6], ["1M", "2M", "3M", "4M", "5M"]),
         ([-3, 4], ["-4", "-2", "0", "2", "4"]),
+        ([0.0, 0.0], ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
     ],
 )
 def test_ticks_are_round_numbers_that_enclose_the_values(values, expected):

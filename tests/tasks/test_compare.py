@@ -126,6 +126,30 @@ def test_a_task_that_a_result_lacks_stays_empty_and_results_without_a_common_tas
         compare_columns([column("a", choices()), column("b", bits())])
 
 
+def test_what_a_metric_costs_is_better_where_it_is_lower():
+    examples = [{"id": f"a:{number}", "x": 1.0} for number in range(2)]
+    for metric, is_higher in (
+        ("bits_per_sentence", False),
+        ("gold_bits_per_byte", False),
+        ("trunk_calls_per_sentence", False),
+        ("accuracy_per_byte", True),
+        ("edit_similarity", True),
+    ):
+        kept = [{**example, metric: 1.0} for example in examples]
+        result = TaskResult(
+            **{**vars(choices()), "examples": kept, "metrics": {**choices().metrics, metric: Metric(value=1.0)}}
+        )
+        (row,) = compare_columns([column("a", result), column("b", result)], metric=metric).rows
+        assert row.higher_is_better is is_higher
+
+
+def test_a_negative_seed_is_refused_and_one_result_alone_has_no_note_on_differences():
+    with pytest.raises(ConfigError, match="the seed is -1; allowed: an integer of at least 0"):
+        compare_columns([column("a", choices())], seed=-1)
+    (note,) = notes(compare_columns([column("a", choices())]))
+    assert "Differences" not in note
+
+
 def test_another_metric_can_be_asked_for_and_an_unknown_one_is_named():
     result = choices()
     examples = [{**example, "accuracy_per_byte": 1.0} for example in result.examples]
@@ -185,6 +209,13 @@ def languages(task, **bits_per_byte):
         examples=[{"id": name, "bits_per_byte": value} for name, value in bits_per_byte.items()],
         details={"languages": [{"language": name, "bits_per_byte": v, **shared} for name, v in bits_per_byte.items()]},
     )
+
+
+def test_what_was_cut_is_told_in_the_words_of_its_kind():
+    cut = [TaskResult(**{**vars(one), "num_cut_examples": 3}) for one in (choices(), languages("news", eng=2.0))]
+    told = notes(compare_columns([column("a", *cut, bits())]))
+    assert "The context of some examples was cut on the left to fit a model: riddles." in told
+    assert "Some sentences were longer than a model's context and were read in windows: news." in told
 
 
 def test_results_in_languages_are_ranked_and_paired_by_language():

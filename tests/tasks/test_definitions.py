@@ -94,6 +94,16 @@ def test_a_limit_takes_rows_at_even_distances_over_all_files(file, tmp_path):
     assert len(task.rows(tmp_path, 99)) == len(task.rows(tmp_path)) == 12
 
 
+def test_files_of_one_name_in_several_folders_have_examples_of_different_names(file, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jsonl").write_text('{"question": "q", "choices": ["x", "y"], "gold": 0}')
+    task = load_task(file(TASK.replace("a.jsonl", "[a/x.jsonl, b/x.jsonl]")))
+    assert [row.id for row in task.rows(tmp_path)] == ["a/x.jsonl:1", "b/x.jsonl:1"]
+    with pytest.raises(ConfigError, match=r"`data` names a\.jsonl twice"):
+        load_task(file(TASK.replace("a.jsonl", "[a.jsonl, a.jsonl]")))
+
+
 def test_texts_of_rows_are_cleaned_when_they_are_read(file, tmp_path):
     row = {"question": "  a [x] b ", "choices": ["[step] c", 4], "gold": 0}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))

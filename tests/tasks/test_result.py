@@ -57,6 +57,19 @@ def test_what_is_no_result_is_refused_with_its_source(key):
         TaskResult.from_dict(values, "x.json")
 
 
+@pytest.mark.parametrize(
+    ("examples", "problem"),
+    [
+        ([{"accuracy": 1.0}], "KeyError 'id'"),
+        ([{"id": "a:1", "accuracy": "right"}], "ValueError could not convert"),
+        ([{"id": "a:1", "accuracy": 1.0}, {"id": "a:1", "accuracy": 0.0}], "two examples have the id a:1"),
+    ],
+)
+def test_examples_that_cannot_be_paired_are_no_result(examples, problem):
+    with pytest.raises(DataError, match=rf"x\.json is not the result of a task: .*{problem}"):
+        TaskResult.from_dict({**result_with().to_dict(), "examples": examples}, "x.json")
+
+
 def test_the_main_metric_is_one_of_the_metrics():
     assert result_with().main == Metric(value=0.5, standard_error=0.5, chance=0.25)
     with pytest.raises(ValueError, match="main_metric is f1; allowed: accuracy, bits"):

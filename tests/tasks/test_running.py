@@ -218,6 +218,19 @@ def test_a_damaged_result_is_named(run, tmp_path):
         read_evaluation(tmp_path)
 
 
+@pytest.mark.parametrize("keys", [("run",), ("model",), ("model", "config"), ("provenance", "date")])
+def test_an_overview_that_lacks_what_is_read_of_it_is_named(run, tmp_path, keys):
+    run()
+    overview = strict(tmp_path / "out" / SUITE)
+    inside = overview
+    for key in keys[:-1]:
+        inside = inside[key]
+    del inside[keys[-1]]
+    (tmp_path / "out" / SUITE).write_text(json.dumps(overview))
+    with pytest.raises(DataError, match=rf"suite\.json is not the overview of a suite: KeyError\('{keys[-1]}'\)"):
+        read_evaluation(tmp_path / "out")
+
+
 def test_the_checksum_of_weights_is_that_of_their_values(model):
     other = sharp_model(tiny_model_config("fixed", "entropy", context_bytes=32))
     assert weights_sha256(other) == weights_sha256(model)

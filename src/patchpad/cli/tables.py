@@ -69,12 +69,19 @@ def print_task_results(results: Sequence[dict[str, Any]]) -> None:
             f"{compute['trunk_cache_bytes_per_byte']:,.1f}",
         )
     Console(width=150, highlight=False).print(table)
-    for result in results:
-        if result["num_cut_examples"]:
-            print(
-                f"\n{result['task']}: {result['num_cut_examples']:,} examples did not fit the model's context and lost "
-                f"{result['num_cut_bytes']:,} bytes at the left"
-            )
+    notes = dict.fromkeys(_cut_text(result) for result in results if result["num_cut_examples"])
+    if notes:
+        print("\n" + "\n".join(notes))
+
+
+def _cut_text(result: dict[str, Any]) -> str:
+    """Returns what a model could not see at once of a task's examples."""
+    count, num_bytes, of = result["num_cut_examples"], result["num_cut_bytes"], result["task"]
+    if result["kind"] == "parallel":
+        were = "sentence was" if count == 1 else "sentences were"
+        return f"{of}: {count:,} {were} longer than the model's context; {num_bytes:,} bytes lie in further windows"
+    examples = "example" if count == 1 else "examples"
+    return f"{of}: {count:,} {examples} did not fit the model's context and lost {num_bytes:,} bytes at the left"
 
 
 def print_measured(num_bytes: int, all_bytes: int) -> None:

@@ -10,8 +10,8 @@ def nice_ticks(values: Sequence[Number], *, target: int = 5) -> list[float]:
     """Returns ticks at multiples of 1, 2 or 5 times a power of ten, the first and last enclosing all `values`."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-250:
-        pad = 0.05 * abs(low) if abs(low) > 1e-200 else 0.5
-        low, high = low - pad, high + pad
+        pad = 0.05 * abs(low)
+        low, high = (low - pad, high + pad) if abs(low) > 1e-200 else (0.0, 1.0)
     rough = (high - low) / target
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))

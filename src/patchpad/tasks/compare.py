@@ -13,6 +13,8 @@ from patchpad.tasks.result import Metric, TaskResult
 
 PER_BYTE = "bits_per_byte"
 """Metrics whose names begin so are totals over bytes: examples weigh as much as their `num_bytes`."""
+COSTS = ("bits", "bytes", "trunk_calls", "scratchpads")
+"""Metrics with one of these in their names are better where they are lower."""
 ROUNDING = 1e-6
 """How far a metric may lie from the mean of its examples and still count as this mean."""
 
@@ -110,12 +112,14 @@ def compare_columns(columns: Sequence[Column], *, metric: str | None = None, see
     Args:
         columns: the first is the reference.
         metric: to show instead of each task's main metric, where a task has it; None: the main ones.
-        seed: of the draws.
+        seed: of the draws, at least 0.
 
     Raises:
-        ConfigError: no task has the metric.
+        ConfigError: no task has the metric, or a negative seed.
         DataError: the first result shares no task with another one.
     """
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}; allowed: an integer of at least 0", hint="Change --seed.")
     names = dict.fromkeys(name for column in columns for name in column.results)
     if metric is not None:
         known = {known for column in columns for result in column.results.values() for known in result.metrics}
@@ -139,7 +143,7 @@ def _row(task: str, columns: Sequence[Column], metric: str | None, seed: int) ->
     return TaskRow(
         task=task,
         metric=chosen,
-        higher_is_better=first.higher_is_better if is_main else PER_BYTE not in chosen,
+        higher_is_better=first.higher_is_better if is_main else not any(cost in chosen for cost in COSTS),
         cells=[
             None
             if result is None or chosen not in result.metrics

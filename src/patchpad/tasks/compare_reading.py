@@ -24,9 +24,7 @@ def read_columns(paths: Sequence[str | Path]) -> list[Column]:
     names = _names(evaluations)
     for number, other in enumerate(evaluations[1:], start=1):
         require_same_tasks(evaluations[0].suite, other.suite, (names[0], names[number]))
-    return [
-        column for number, one in enumerate(evaluations) for column in _columns(one, number=number, name=names[number])
-    ]
+    return [column for number, one in enumerate(evaluations) for column in _columns(one, number, names[number])]
 
 
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -35,7 +33,7 @@ def _names(evaluations: Sequence[Evaluation]) -> list[str]:
     return [run if runs.count(run) == 1 else str(one.path) for run, one in zip(runs, evaluations, strict=True)]
 
 
-def _columns(evaluation: Evaluation, *, number: int, name: str) -> list[Column]:
+def _columns(evaluation: Evaluation, number: int, name: str) -> list[Column]:
     thresholds = list(dict.fromkeys(result.compute.scratchpad_threshold_nats for result in evaluation.results))
     return [
         Column(

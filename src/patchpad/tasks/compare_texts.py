@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from patchpad.pages.numbers import compact_number
 from patchpad.tasks.bootstrap import COVERAGE, FEW_EXAMPLES, NUM_DRAWS, Difference
 from patchpad.tasks.compare import Cell, Comparison, TaskRow, is_mean_of_examples
+from patchpad.tasks.ranks import KIND
 
 SURPRISING = 0.05
 """P-values below are marked."""
@@ -58,11 +59,13 @@ def metric_text(row: TaskRow) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Returns what a reader has to know of the numbers, a sentence or two each."""
     reference = comparison.columns[0].label
-    texts = [
-        f"± is the standard error over examples. Trunk calls and FLOPs are per byte. Differences are those to "
-        f"{reference}, example by example, over the n examples that both have, with the interval that holds "
-        f"{COVERAGE:.0%} of {NUM_DRAWS:,} redrawn sets of examples; the p-value is two-sided, from the same draws."
-    ]
+    texts = ["± is the standard error over examples. Trunk calls and FLOPs are per byte."]
+    if comparison.num_differences:
+        texts[0] += (
+            f" Differences are those to {reference}, example by example, over the n examples that both have, with the "
+            f"interval that holds {COVERAGE:.0%} of {NUM_DRAWS:,} redrawn sets of examples; the p-value is two-sided, "
+            "from the same draws."
+        )
     if comparison.num_differences > 1:
         expected = SURPRISING * comparison.num_differences
         texts.append(
@@ -84,9 +87,15 @@ def notes(comparison: Comparison) -> list[str]:
             "The metric is not the mean over examples, of which differences are taken, so that it may differ by "
             f"another number: {_listed(other, comparison)}."
         )
-    cut = dict.fromkeys(row.task for row, cell in cells if cell.result.num_cut_examples)
-    if cut:
-        texts.append(f"The context of some examples was cut on the left to fit a model: {_listed(cut, comparison)}.")
+    cut = {row.task: cell.result.kind for row, cell in cells if cell.result.num_cut_examples}
+    in_windows = [task for task, kind in cut.items() if kind == KIND]
+    at_the_left = [task for task in cut if task not in in_windows]
+    if at_the_left:
+        listed = _listed(at_the_left, comparison)
+        texts.append(f"The context of some examples was cut on the left to fit a model: {listed}.")
+    if in_windows:
+        listed = _listed(in_windows, comparison)
+        texts.append(f"Some sentences were longer than a model's context and were read in windows: {listed}.")
     return texts
 
 

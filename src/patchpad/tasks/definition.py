@@ -113,6 +113,9 @@ class Task:
         """Checks that there are examples; `check` says how."""
         if not self.data:
             raise ConfigError(f"{source}: `data` is empty; allowed: at least one file", hint="Add one.")
+        twice = next((name for name in self.data if self.data.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{source}: `data` names {twice} twice; allowed: each file once", hint="Leave one out.")
 
     @property
     def takes_shots(self) -> bool:
@@ -162,7 +165,12 @@ class Task:
         Raises:
             DataError: a file that is missing or malformed.
         """
-        return spread([row for name in self.data for row in self.read(folder, name)], limit)
+        files = {name: self.read(folder, name) for name in self.data}
+        if len({Path(name).name for name in files}) < len(files):  # files of one name in several folders
+            for name, rows in files.items():
+                for row in rows:
+                    row.id = f"{name}:{row.id.rpartition(':')[2]}"
+        return spread([row for rows in files.values() for row in rows], limit)
 
     def read(self, folder: Path, name: str) -> list[Row]:
         """Reads one of the task's files, cleaned; the errors are those of `rows`."""

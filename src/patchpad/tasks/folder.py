@@ -5,7 +5,9 @@ DIR/<task>@<threshold>.json    one result with a value for each example, as soon
 DIR/result.json            all results of the last call, without their examples, when all are done
 """
 
+import functools
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,14 @@ from patchpad.files import json_float, strict_json, write_atomically
 from patchpad.tasks.result import RESULT_VERSION, TaskResult
 
 SUITE, RESULT = "suite.json", "result.json"
+READ = (
+    ("run",),
+    ("suite",),
+    ("model", "config", "kind"),
+    *(("model", key) for key in ("num_params", "weights_sha256")),
+    *(("provenance", key) for key in ("commit", "package_version", "torch_version", "hardware", "date")),
+)
+"""Keys of a `suite.json` that are read, beside those of tasks and thresholds."""
 NOT_COMPARED = ("title", "text")
 """Keys of a task that change no result."""
 
@@ -122,12 +132,15 @@ def read_evaluation(path: str | Path) -> Evaluation:
         )
     suite = read_json(overview)
     try:
+        for keys in READ:
+            functools.reduce(operator.getitem, keys, suite)
         wanted = [
             result_path(folder, entry["name"], json_float(threshold))
             for entry in suite["tasks"]
+            if dict(entry["task"])
             for threshold in suite["scratchpad_thresholds_nats"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{overview} is not the overview of a suite: {error!r}", hint=_away(overview)) from error
     results = tuple(read_result(file).result for file in wanted if file.is_file())
     if not results:

@@ -91,7 +91,7 @@ class TaskResult:
 
     def values_of(self, metric: str) -> dict[str, float]:
         """Returns id -> value of a metric, for the examples that have one."""
-        return {example["id"]: json_float(example[metric]) for example in self.examples if metric in example}
+        return _values(self.examples, metric)
 
     def to_dict(self, *, with_examples: bool = True) -> dict[str, Any]:
         """Returns plain values, ready for `files.strict_json`.
@@ -133,6 +133,9 @@ class TaskResult:
                 )
                 for name, metric in values["metrics"].items()
             }
+            examples = values.get("examples", [])
+            for name in metrics:  # reads the value of each example
+                _values(examples, name)
             compute = {
                 name: json_float(value) if isinstance(value, str) else value
                 for name, value in values["compute"].items()
@@ -147,7 +150,7 @@ class TaskResult:
                 compute=Compute.from_dict(compute),
                 num_cut_examples=values["num_cut_examples"],
                 num_cut_bytes=values["num_cut_bytes"],
-                examples=values.get("examples", []),
+                examples=examples,
                 details=values["details"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -155,6 +158,16 @@ class TaskResult:
                 f"{source} is not the result of a task: {type(error).__name__} {error}",
                 hint="Give a file or folder that `patchpad evaluate --suite` wrote.",
             ) from error
+
+
+def _values(examples: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for example in examples:
+        if example["id"] in found:
+            raise ValueError(f"two examples have the id {example['id']}")
+        if metric in example:
+            found[example["id"]] = json_float(example[metric])
+    return found
 
 
 def _number_or_none(value: Any) -> float | None:
