@@ -57,7 +57,9 @@ def test_models_stand_side_by_side_with_what_they_took():
 
 def test_other_examples_and_several_thresholds_are_refused():
     ours = evaluation("ours", result("piqa", 0.6))
-    with pytest.raises(ConfigError, match="ours and plain did not measure `piqa` alike.*`num_examples` was 2 and is 1"):
+    with pytest.raises(
+        ConfigError, match=r"ours and plain did not measure `piqa` alike.*`num_examples` was 2 and is 1"
+    ):
         tasks_table.table([ours, evaluation("plain", result("piqa", 0.5, ids=("a:1",)))])
     with pytest.raises(ConfigError, match="several thresholds; allowed: one"):
         tasks_table.table([evaluation("ours", result("piqa", 0.6), result("piqa", 0.6, threshold=2.0))])

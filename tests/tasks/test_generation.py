@@ -119,12 +119,15 @@ def test_a_character_that_the_end_cuts_is_no_fault_and_everything_else_is(data, 
 
 
 def test_prompts_that_do_not_fit_lose_bytes_on_the_left_and_are_counted(model, tmp_path):
-    (tmp_path / "a.tsv").write_text("input1\tlabel\n" + "x" * 30 + "yz\tno\nshort\tno\n")
+    (tmp_path / "a.tsv").write_text("input1\tlabel\n" + "x" * 30 + "yz\tno\nshort\t" + "long " * 8 + "\n")
     short = task(data="a.tsv", max_new_bytes=10)  # 40 - 10 leave 30 for the prompt
     result = run(short, model, tmp_path)
     assert (result.num_cut_examples, result.num_cut_bytes) == (1, 2)
     cut = patchpad.complete(model, "x" * 28 + "yz", max_new_bytes=10, temperature=0)
     assert result.examples[0]["text"] == cut.text
+    answers = result.details["answers"]  # "long long ..." has 40 bytes, so nothing of its prompt fits beside it
+    assert (answers["num_cut_examples"], answers["num_cut_bytes"]) == (1, len("short"))
+    assert answers["compute"]["bytes_scored"] == len("no") + 40
 
 
 def test_samples_are_drawn_for_each_example_by_itself(model, tmp_path):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 
 from patchpad.errors import GenerationError, InputError
+from patchpad.tasks.generating import prompt_room
 from patchpad.tasks.lm_eval_requests import (
     generation_options,
     grouped_by_options,
-    prompt_room,
     scoring_requests,
     seeds_of,
 )

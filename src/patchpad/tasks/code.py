@@ -15,7 +15,7 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.processors import usable_processors
 from patchpad.tasks.bubblewrap import Limits, SandboxKind, require_sandbox
 from patchpad.tasks.definition import PromptedTask, TaskOptions
-from patchpad.tasks.generating import Writer, Writing
+from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.pass_at_k import pass_at_k
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
@@ -224,11 +224,7 @@ def run_code(task: CodeTask, rows: Sequence[Row], model: LanguageModel, options:
             "temperature": temperature,
             "sandbox": options.sandbox,
             "programs": dict(sorted(endings.items())),
-            "reference_solutions": {
-                "compute": scorer.compute().to_dict(),
-                "num_cut_examples": sum(score.num_cut_bytes > 0 for score in scores),
-                "num_cut_bytes": sum(score.num_cut_bytes for score in scores),
-            },
+            "reference_solutions": scoring_details(scorer, scores),
         },
     )
 

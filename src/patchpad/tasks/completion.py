@@ -15,7 +15,7 @@ from patchpad.config.checks import Positive
 from patchpad.errors import DataError
 from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.definition import Task, TaskOptions, spread
-from patchpad.tasks.generating import Writer, Writing
+from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row, read_rows
 from patchpad.tasks.scoring import Request, Scorer
@@ -185,7 +185,8 @@ def run_completion(task: CompletionTask, rows: Sequence[Row], model: LanguageMod
     scorer = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats)
     requests = [Request(prompt, as_bytes(f"{row[LINE]}\n")) for row, prompt in zip(rows, prompts, strict=True)]
     examples: list[dict[str, Any]] = []
-    for row, text, score in zip(rows, written, scorer.score(requests), strict=True):
+    scores = scorer.score(requests)
+    for row, text, score in zip(rows, written, scores, strict=True):
         bits = -score.log_likelihood_nats / math.log(2)
         examples.append(
             {
@@ -214,7 +215,7 @@ def run_completion(task: CompletionTask, rows: Sequence[Row], model: LanguageMod
         num_cut_examples=writer.num_cut_prompts,
         num_cut_bytes=writer.num_cut_bytes,
         examples=examples,
-        details={"lines": {"compute": scorer.compute().to_dict()}},
+        details={"lines": scoring_details(scorer, scores)},
     )
 
 

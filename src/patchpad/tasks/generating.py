@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from patchpad.inference.generator import Completion, complete
 from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.compute import Compute
 from patchpad.tasks.definition import TaskOptions
+from patchpad.tasks.scoring import Scored, Scorer
 
 PROMPTS_AT_ONCE = 256
 """About how many prompts a generation gets at once, so that progress can be shown."""
@@ -38,8 +40,7 @@ class Writer:
 
     def __init__(self, model: LanguageModel, options: TaskOptions, writing: Writing) -> None:
         self.model, self.options, self.writing = model, options, writing
-        context = model.config.context_bytes
-        self.prompt_bytes = max(1, context - min(writing.max_new_bytes, context // 2))
+        self.prompt_bytes = prompt_room(model.config.context_bytes, writing.max_new_bytes)
         self.num_cut_prompts = 0
         self.num_cut_bytes = 0
         self._prompts: list[bytes] = []
@@ -81,6 +82,25 @@ class Writer:
         self.num_cut_bytes += excess
         self.num_cut_prompts += excess > 0
         return prompt[excess:]
+
+
+def prompt_room(context_bytes: int, max_new_bytes: int) -> int:
+    """Returns the most bytes of a prompt: what a completion leaves of the context, at least half of it."""
+    return context_bytes - min(max_new_bytes, context_bytes // 2)
+
+
+def scoring_details(scorer: Scorer, scores: Sequence[Scored]) -> dict[str, Any]:
+    """Returns what a result says, beside the compute of what was written, of right answers that were scored.
+
+    Args:
+        scorer: that scored them, and nothing else.
+        scores: at least one. A right answer leaves another part of the context to the prompt than what is written does.
+    """
+    return {
+        "compute": scorer.compute().to_dict(),
+        "num_cut_examples": sum(score.num_cut_bytes > 0 for score in scores),
+        "num_cut_bytes": sum(score.num_cut_bytes for score in scores),
+    }
 
 
 def sample_seed(seed: int, name: str, number: int) -> int:

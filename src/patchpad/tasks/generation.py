@@ -12,7 +12,7 @@ from patchpad.errors import ConfigError, DataError
 from patchpad.inference.generator import Completion
 from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.definition import PromptedTask, TaskOptions, spread
-from patchpad.tasks.generating import Writer, Writing
+from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Request, Scorer
@@ -100,7 +100,7 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
     `exact_match` is the share of texts that are the right answer, white space around both left out. `valid_utf8` is the
     share that is valid UTF-8; a character that `max_new_bytes` cuts does not count as invalid. What the right answer
     costs after the prompt is `answer_bits_per_byte`, the mean over examples; it tells small models apart that are never
-    right. Compute is that of the texts alone.
+    right. Compute is that of the texts alone; `details` has that of scoring.
 
     Args:
         task: says what is written.
@@ -126,7 +126,8 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         Request(prompt, as_bytes(answer), shared=len(shots))
         for prompt, answer, shots in zip(prompts, answers, before, strict=False)  # there may be no answers
     ]
-    scores = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats).score(requests)
+    scorer = Scorer(model, scratchpad_threshold_nats=options.scratchpad_threshold_nats)
+    scores = scorer.score(requests)
     examples: list[dict[str, Any]] = []
     for number, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         values: dict[str, Any] = {"id": row.id}
@@ -153,6 +154,7 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
             "shots": shown.num_shots,
             "num_new_bytes": sum(len(completion.data) for completion in completions),
             "num_stopped": sum(completion.stop_reason == "stop" for completion in completions),
+            **({"answers": scoring_details(scorer, scores)} if scores else {}),
         },
     )
 

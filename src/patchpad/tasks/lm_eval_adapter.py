@@ -25,7 +25,8 @@ from patchpad.launcher import require_one_process
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.tasks.compute import Compute
-from patchpad.tasks.lm_eval_requests import grouped_by_options, prompt_room, scoring_requests, seeds_of
+from patchpad.tasks.generating import prompt_room
+from patchpad.tasks.lm_eval_requests import grouped_by_options, scoring_requests, seeds_of
 from patchpad.tasks.scoring import DEFAULT_BATCH_POSITIONS, Request, Scored, Scorer
 from patchpad.text import encode_text
 from patchpad.training.checkpoint import BUNDLED, load

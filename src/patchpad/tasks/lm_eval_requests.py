@@ -104,11 +104,6 @@ def grouped_by_options(asked: Sequence[Asked], default_max_bytes: int) -> list[t
     return list(groups.values())
 
 
-def prompt_room(context_bytes: int, max_new_bytes: int) -> int:
-    """Returns the most bytes of a prompt: what an answer leaves of the context, at least half of it."""
-    return context_bytes - min(max_new_bytes, context_bytes // 2)
-
-
 def seeds_of(asked: Iterable[Asked], base: int) -> list[int]:
     """Returns a seed for each request, from 0 to below 2^63.
 
