@@ -122,6 +122,6 @@ def test_what_did_not_fit_is_told_once_for_each_task_without_empty_lines(capsys)
         ]
     )
     assert capsys.readouterr().out.partition("\n\n")[2].splitlines() == [
-        "one: 1 example did not fit the model's context and lost 50 bytes at the left",
+        "one: 1 example did not fit the model's context and lost 50 bytes at the left, over all choices",
         "two: 2 sentences were longer than the model's context; 50 bytes lie in further windows",
     ]

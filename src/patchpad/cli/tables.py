@@ -81,7 +81,8 @@ def _cut_text(result: dict[str, Any]) -> str:
         were = "sentence was" if count == 1 else "sentences were"
         return f"{of}: {count:,} {were} longer than the model's context; {num_bytes:,} bytes lie in further windows"
     examples = "example" if count == 1 else "examples"
-    return f"{of}: {count:,} {examples} did not fit the model's context and lost {num_bytes:,} bytes at the left"
+    each = ", over all choices" if result["kind"] == "choices" else ""
+    return f"{of}: {count:,} {examples} did not fit the model's context and lost {num_bytes:,} bytes at the left{each}"
 
 
 def print_measured(num_bytes: int, all_bytes: int) -> None:

@@ -292,7 +292,7 @@ def _complete(arguments: Namespace) -> None:
     if model not in model_registry:
         if model != BUNDLED and not Path(model).is_dir():
             raise ConfigError(
-                f"--model is {model}; allowed: the folder of a run, `{NAME}`, or a model of lm_eval",
+                f"--model is {model}; allowed: the folder of a run, `{BUNDLED}`, `{NAME}`, or a model of lm_eval",
                 hint=near_matches(model, model_registry),
             )
         arguments.model_args = {"run": model, **(arguments.model_args or in_file.get("model_args") or {})}
