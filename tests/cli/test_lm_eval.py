@@ -88,17 +88,30 @@ def test_a_model_that_is_none_is_an_error(fails, given, tmp_path):
     assert "Did you mean `patchpad`?" in fails(2, "lm-eval", "--model", "patchpat", "--tasks", "a")
 
 
-def test_an_error_of_lm_eval_is_told_in_two_lines(fails, given, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (
+            ValueError("Tasks not\nfound: a"),
+            ["patchpad: lm_eval has stopped: ValueError: Tasks not found: a", "--debug shows where."],
+        ),
+        (
+            ConnectionError("Couldn't reach\n'a' on the Hub"),
+            [
+                "patchpad: lm_eval could not load what it needs: Couldn't reach 'a' on the Hub",
+                "Check the network, and the name of the task's data.",
+            ],
+        ),
+    ],
+)
+def test_an_error_of_lm_eval_is_told_in_two_lines(fails, given, monkeypatch, error, lines):
     from patchpad.tasks.lm_eval_adapter import HarnessCLI
 
     def stop(self, parsed):
-        raise ValueError("Tasks not\nfound: a")
+        raise error
 
     monkeypatch.setattr(HarnessCLI, "execute", stop)
-    assert fails(1, "lm-eval", "--tasks", "a").splitlines() == [
-        "patchpad: lm_eval has stopped: ValueError: Tasks not found: a",
-        "--debug shows where.",
-    ]
+    assert fails(1, "lm-eval", "--tasks", "a").splitlines() == lines
 
 
 def test_the_commands_of_the_evaluation_page_are_understood(patchpad, given):

@@ -278,7 +278,15 @@ def run_command_line(words: Sequence[str]) -> None:
         _complete(arguments)
     try:
         harness.execute(arguments)
-    except (PatchpadError, OSError):
+    except (PatchpadError, BrokenPipeError):
+        raise
+    except ConnectionError as error:
+        detail = " ".join(str(error).split())
+        raise HarnessError(
+            f"lm_eval could not load what it needs: {detail}",
+            hint="Check the network, and the name of the task's data.",
+        ) from error
+    except OSError:
         raise
     except Exception as error:  # of its own, of a task's code, of a library of data
         detail = " ".join(f"{type(error).__name__}: {error}".split())
