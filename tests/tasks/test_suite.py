@@ -92,6 +92,11 @@ def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
         ("tasks: [{task: valid_utf8, shots: 2}]", "`shots` is 2, and the task `valid_utf8` of kind `generation`"),
         ("tasks: [{task: lambada, normalisation: sum}]", "`normalisation` is sum, and the task `lambada`"),
         ("tasks: [{task: cute_spell, samples: 2}]", "`samples` is 2 at the temperature 0"),
+        (
+            "tasks: [{task: mbpp, noise: {kind: typo, where: both}}]",
+            "`mbpp` of kind `code` takes noise in contexts alone",
+        ),
+        ("{seed: -1, tasks: [ntrex]}", "seed is -1; allowed: an integer of at least 0"),
         ("{name: ../../x, tasks: [piqa]}", "the name '../../x' cannot name a file"),
         ("tasks: [3]", "`tasks[0]` is 3; allowed: keys and values"),
     ],

@@ -14,8 +14,8 @@ FEW_EXAMPLES = 30
 """Below so many, intervals are too narrow and p-values too small; pages and tables say so."""
 FEW_KINDS = 16
 """Up to so many different examples, the number of each is drawn instead of single examples."""
-CHUNK = 1 << 22
-"""Indices that are drawn at once."""
+INDICES_AT_ONCE = 1 << 22
+"""About how many indices are drawn at once."""
 ROUNDING = 1e-12
 """Means closer than this, as a share of the largest difference, count as equal."""
 
@@ -100,7 +100,7 @@ def _redrawn_means(weighted: np.ndarray, shares: np.ndarray, num_draws: int, ran
         totals = random.multinomial(count, sizes / count, size=num_draws) @ kinds.T
         return totals[:, 0] / totals[:, 1]
     means = np.empty(num_draws)
-    rows = max(1, CHUNK // count)
+    rows = max(1, INDICES_AT_ONCE // count)
     for first in range(0, num_draws, rows):
         chosen = random.integers(count, size=(min(rows, num_draws - first), count))
         means[first : first + rows] = weighted[chosen].sum(axis=1) / shares[chosen].sum(axis=1)

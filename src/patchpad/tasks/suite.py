@@ -17,6 +17,8 @@ from patchpad.tasks.noise import Noise
 
 ALLOWED = "the keys of a suite"
 HINT = "Give the name of a suite, or a file as those in configs/suites/."
+NOISY_AFTER_CONTEXT = ("choices", "continuation")
+"""Kinds in which noise can reach what is scored after the context too."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SUITES = resources.files("patchpad").joinpath("tasks", "suites")
 
@@ -53,8 +55,8 @@ class SuiteFields:
     """Names the folder of results; empty: the name of the file."""
     text: str = ""
     """What the suite is for."""
-    seed: int = 0
-    """Draws shots and samples."""
+    seed: NotNegative = 0
+    """Draws shots, samples and sentences."""
     tasks: tuple[EntryFields, ...]
     """In the order in which they are run."""
 
@@ -202,6 +204,11 @@ def _with_options(task: Task, entry: EntryFields) -> Task:
                 f"`{key}` is {getattr(entry, key)}, and the task `{task.name}` of kind `{task.kind}` has none",
                 hint=f"Leave out `{key}`.",
             )
+    if entry.noise is not None and entry.noise.where == "both" and task.kind not in NOISY_AFTER_CONTEXT:
+        raise ConfigError(
+            f"noise.where is both, and the task `{task.name}` of kind `{task.kind}` takes noise in contexts alone",
+            hint="Leave out `where`.",
+        )
     sampling = {key: getattr(entry, key) for key in ("samples", "temperature") if getattr(entry, key) is not None}
     if sampling:
         task = replace(task, **sampling)
