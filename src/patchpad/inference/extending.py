@@ -56,7 +56,7 @@ def extend(
         num_outcomes = model.config.bpe_vocab_size if model.config.kind == "bpe" else VOCAB_SIZE
         return torch.zeros(batch, 0, num_outcomes, device=model.device), state
     extension = stepper.extend(state, next_ids, threshold)
-    logits = extension.chunk.padded(extension.logits)
+    logits = extension.span.padded(extension.logits)
     state.become(extension.advance())
     return logits.clone(), state  # out of inference mode, as in `prefill`
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
-from patchpad.inference.chunk import Chunk, Extension, unpooled
-from patchpad.inference.chunk_attention import ChunkWindowAttention, TrunkChunkAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.inference.span import Extension, Span, unpooled
+from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention
 from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import MegaByte
 from patchpad.model.precision import autocast
@@ -123,41 +123,41 @@ class MegaByteStepper:
         self, state: MegaByteState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
     ) -> Extension:
         """Reads many bytes of each row in one pass."""
-        chunk, size = Chunk.of(next_ids, self.model.device), self.model.patch_size
+        span, size = Span.of(next_ids, self.model.device), self.model.patch_size
         counts, draft = state.counts, cast(MegaByteState, state.draft())
-        known = torch.cat((state.ints[:, NUM_COUNTS:], chunk.padded(chunk.ids)), dim=1)
-        newest = chunk.columns[:, None] + torch.arange(1, size + 1, device=known.device)
-        newest_bytes = known[chunk.rows[:, None], newest]
-        position = counts.position[chunk.rows] + 1 + chunk.columns
+        known = torch.cat((state.ints[:, NUM_COUNTS:], span.padded(span.ids)), dim=1)
+        newest = span.columns[:, None] + torch.arange(1, size + 1, device=known.device)
+        newest_bytes = known[span.rows[:, None], newest]
+        position = counts.position[span.rows] + 1 + span.columns
         place, is_slot = position % size, position % size == 0
         with autocast(self.model.device):
-            slices = self._slices(draft, chunk, newest_bytes, position, is_slot)
-            local_sees = ChunkWindowAttention(state.local, chunk, counts.position % size, chunk.columns - place)
-            own_slices = slices[_newest_slices(chunk, is_slot), place]
-            logits = self.model.local_model(own_slices, chunk.ids, place, local_sees).float()
+            slices = self._slices(draft, span, newest_bytes, position, is_slot)
+            local_sees = SpanWindowAttention(state.local, span, counts.position % size, span.columns - place)
+            own_slices = slices[_newest_slices(span, is_slot), place]
+            logits = self.model.local_model(own_slices, span.ids, place, local_sees).float()
 
         @torch.inference_mode()
         def advance() -> MegaByteState:
-            num_slots = torch.zeros_like(chunk.lengths).index_add(0, chunk.rows, is_slot.long())
+            num_slots = torch.zeros_like(span.lengths).index_add(0, span.rows, is_slot.long())
             new = Counts(
-                position=counts.position + chunk.lengths,
-                newest_id=chunk.last(chunk.ids, counts.newest_id),
+                position=counts.position + span.lengths,
+                newest_id=span.last(span.ids, counts.newest_id),
                 num_patches=counts.num_patches + num_slots,
                 trunk_calls=counts.trunk_calls + num_slots,
             )
-            last_bytes = chunk.last(newest_bytes, state.ints[:, NUM_COUNTS:])
+            last_bytes = span.last(newest_bytes, state.ints[:, NUM_COUNTS:])
             draft.ints = torch.cat((torch.stack(new, dim=1), last_bytes), dim=1)
             own_rows = torch.arange(len(draft.ints), device=known.device)
-            draft.slices = slices[chunk.last(_newest_slices(chunk, is_slot), own_rows)].to(state.slices.dtype)
+            draft.slices = slices[span.last(_newest_slices(span, is_slot), own_rows)].to(state.slices.dtype)
             draft.local = local_sees.cache_after()
             return draft
 
-        return unpooled(chunk, logits, is_slot, position // size + 1, advance)
+        return unpooled(span, logits, is_slot, position // size + 1, advance)
 
     def _slices(
         self,
         state: MegaByteState,
-        chunk: Chunk,
+        span: Span,
         newest_bytes: Int[Tensor, "new place"],
         position: Int[Tensor, " new"],
         is_slot: Bool[Tensor, " new"],
@@ -165,15 +165,15 @@ class MegaByteStepper:
         """Runs the trunk where a patch is complete; returns the slices of each row before, then the new ones."""
         if not bool(is_slot.any()):
             return state.slices
-        state.has_at_most(state.most_patches + chunk.width // self.model.patch_size + 1)
+        state.has_at_most(state.most_patches + span.width // self.model.patch_size + 1)
         index = position[is_slot] // self.model.patch_size
-        attend = TrunkChunkAttention(state.trunk, chunk.rows[is_slot], index, None, state.most_patches)
+        attend = TrunkSpanAttention(state.trunk, span.rows[is_slot], index, None, state.most_patches)
         slices = self.model.run_trunk(newest_bytes[is_slot], index, attend)
         return torch.cat((state.slices.to(slices.dtype), slices))
 
 
-def _newest_slices(chunk: Chunk, is_slot: Bool[Tensor, " new"]) -> Int[Tensor, " new"]:
-    """Returns which entry of the slices each byte reads: those of its row before, or the newest of the chunk."""
+def _newest_slices(span: Span, is_slot: Bool[Tensor, " new"]) -> Int[Tensor, " new"]:
+    """Returns which entry of the slices each byte reads: those of its row before, or the newest of the span."""
     number = is_slot.long().cumsum(0)
-    before_row = torch.cat((number.new_zeros(1), number))[chunk.begins[chunk.rows]]
-    return torch.where(number > before_row, len(chunk.lengths) + number - 1, chunk.rows)
+    before_row = torch.cat((number.new_zeros(1), number))[span.begins[span.rows]]
+    return torch.where(number > before_row, len(span.lengths) + number - 1, span.rows)

@@ -1,6 +1,6 @@
 """Reads many bytes of each row from a state of the patch model on, in one pass: what `kernels` does for one byte.
 
-The order is that of `ByteLM.run`. Bytes are packed, row after row; so are the chunk's slots, of which only commits
+The order is that of `ByteLM.run`. Bytes are packed, row after row; so are the span's slots, of which only commits
 enter the trunk's cache.
 """
 
@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchpad.inference.chunk import Chunk, Extension
-from patchpad.inference.chunk_attention import (
-    ChunkWindowAttention,
-    TrunkChunkAttention,
-    chunk_windows,
+from patchpad.inference.patch_state import DecodingState, PatchCounts
+from patchpad.inference.span import Extension, Span
+from patchpad.inference.span_attention import (
+    SpanWindowAttention,
+    TrunkSpanAttention,
     in_order,
     ring_after,
+    span_windows,
 )
-from patchpad.inference.patch_state import DecodingState, PatchCounts
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
@@ -34,10 +34,10 @@ def extend_patches(
     model: ByteLM, state: DecodingState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
 ) -> Extension:
     """Reads bytes; see `Stepper.extend`."""
-    chunk = Chunk.of(next_ids, model.device)
+    span = Span.of(next_ids, model.device)
     draft = cast(DecodingState, state.draft())
     with autocast(model.device):
-        read = _read(model, draft, chunk)
+        read = _read(model, draft, span)
         slots = _decide(model, draft, read, threshold)
         contexts, smoothed = _run_trunk(model, draft, read, slots)
         decoder_sees, logits = _predict(model, draft, read, slots, contexts)
@@ -47,7 +47,7 @@ def extend_patches(
 
     slot_mask = slots.ends | slots.scratchpads
     return Extension(
-        chunk=chunk,
+        span=span,
         logits=logits.float(),
         num_commits=slots.ends.sum(dim=1),
         num_scratchpads=slots.scratchpads.sum(dim=1),
@@ -59,23 +59,23 @@ def extend_patches(
 
 @dataclass(frozen=True, kw_only=True)
 class ReadBytes:
-    """What the local encoder and the entropy head say about the chunk's bytes, packed."""
+    """What the local encoder and the entropy head say about the span's bytes, packed."""
 
-    chunk: Chunk
+    span: Span
     position: Int[Tensor, " new"]
     byte_states: Float[Tensor, "new byte_dim"]
     earlier_states: Float[Tensor, "batch place byte_dim"]
-    """Byte states before the chunk, the oldest first."""
+    """Byte states before the span, the oldest first."""
     recent: Int[Tensor, "new recent"] | None
     entropy_nats: Float[Tensor, " new"] | None
     boundary_probability: Float[Tensor, " new"] | None
-    encoder: ChunkWindowAttention
-    entropy_head: ChunkWindowAttention | None
+    encoder: SpanWindowAttention
+    entropy_head: SpanWindowAttention | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkSlots:
-    """Patches and slots of a chunk. Slots are packed, row after row."""
+class SpanSlots:
+    """Patches and slots of a span. Slots are packed, row after row."""
 
     ends: ByteMask
     scratchpads: ByteMask
@@ -88,7 +88,7 @@ class ChunkSlots:
     columns: Int[Tensor, " slot"]
     """Place of the slot's byte among the new ones of its row."""
     newest: ByteInts
-    """1 + the slot that each byte reads; 0 where that is older than the chunk."""
+    """1 + the slot that each byte reads; 0 where that is older than the span."""
     position: ByteInts
     """Position of the byte that the newest slot ends at."""
     longest: int
@@ -98,21 +98,21 @@ class ChunkSlots:
     has_scratchpads: bool
 
 
-def _read(model: ByteLM, state: DecodingState, chunk: Chunk) -> ReadBytes:
+def _read(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
     counts = state.patch_counts
-    position = counts.position[chunk.rows] + 1 + chunk.columns
+    position = counts.position[span.rows] + 1 + span.columns
     caches = [state.encoder] if state.entropy_head is None else [state.encoder, state.entropy_head]
-    encoder_sees, *head_sees = chunk_windows(caches, chunk, counts.position)
-    recent = _recent_ids(state, chunk)
-    byte_states = model.local_encoder(chunk.ids, position, encoder_sees, recent)
+    encoder_sees, *head_sees = span_windows(caches, span, counts.position)
+    recent = _recent_ids(state, span)
+    byte_states = model.local_encoder(span.ids, position, encoder_sees, recent)
     entropies = boundaries = None
     if model.entropy_head is not None:
         _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
     earlier = in_order(state.byte_states, counts.position)
     if model.routing is not None:
-        boundaries = model.routing.probability(chunk.previous(byte_states, earlier[:, -1]), byte_states)
+        boundaries = model.routing.probability(span.previous(byte_states, earlier[:, -1]), byte_states)
     return ReadBytes(
-        chunk=chunk,
+        span=span,
         position=position,
         byte_states=byte_states,
         earlier_states=earlier,
@@ -124,24 +124,24 @@ def _read(model: ByteLM, state: DecodingState, chunk: Chunk) -> ReadBytes:
     )
 
 
-def _recent_ids(state: DecodingState, chunk: Chunk) -> Int[Tensor, "new recent"] | None:
+def _recent_ids(state: DecodingState, span: Span) -> Int[Tensor, "new recent"] | None:
     """Returns the newest ids at each new one, newest first; None without n-gram embeddings."""
     before = state.recent_ids
     count = before.shape[1]
     if count == 0:
         return None
-    everything = torch.cat((before.flip(1), chunk.padded(chunk.ids)), dim=1)
-    return everything[chunk.rows[:, None], count + chunk.columns[:, None] - torch.arange(count, device=before.device)]
+    everything = torch.cat((before.flip(1), span.padded(span.ids)), dim=1)
+    return everything[span.rows[:, None], count + span.columns[:, None] - torch.arange(count, device=before.device)]
 
 
-def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Float[Tensor, " batch"]) -> ChunkSlots:
-    """Decides patch ends and scratchpads as the full pass does, from what is open before the chunk."""
-    chunk, counts = read.chunk, state.patch_counts
-    is_new = chunk.is_new
+def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Float[Tensor, " batch"]) -> SpanSlots:
+    """Decides patch ends and scratchpads as the full pass does, from what is open before the span."""
+    span, counts = read.span, state.patch_counts
+    is_new = span.is_new
     opened = torch.where(counts.ends_patch == 1, 0, counts.open_bytes)
     documents = Documents(
         start=(-1 - opened)[:, None].expand_as(is_new),  # of the open patch, which is all that is asked for
-        offset=chunk.padded(read.position),
+        offset=span.padded(read.position),
         is_byte=is_new,
         is_padding=~is_new,
     )
@@ -154,7 +154,7 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
     open_length = open_bytes + (patch_index == 0)
 
     slot_mask = ends | scratchpads
-    places = torch.arange(chunk.width, device=is_new.device)
+    places = torch.arange(span.width, device=is_new.device)
     newest_column = torch.where(slot_mask, places, -1).cummax(dim=1).values
     has_slot = newest_column >= 0
     number = slot_mask.flatten().cumsum(0).view_as(is_new)
@@ -163,7 +163,7 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
     most_patches = (counts.num_patches + ends.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((longest, most_patches, scratchpads.any())).tolist()
     rows, columns = slot_mask.nonzero(as_tuple=True)
-    return ChunkSlots(
+    return SpanSlots(
         ends=ends,
         scratchpads=scratchpads,
         open_bytes=open_bytes,
@@ -180,16 +180,16 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
 
 
 def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteFacts:
-    chunk = read.chunk
+    span = read.span
     entropies = previous_entropies = boundaries = None
     if read.entropy_nats is not None:
-        entropies = chunk.padded(read.entropy_nats)
-        previous_entropies = chunk.padded(chunk.previous(read.entropy_nats, state.floats[:, 0]))
+        entropies = span.padded(read.entropy_nats)
+        previous_entropies = span.padded(span.previous(read.entropy_nats, state.floats[:, 0]))
     if read.boundary_probability is not None:
-        boundaries = chunk.padded(read.boundary_probability)
+        boundaries = span.padded(read.boundary_probability)
     return ByteFacts(
-        byte_ids=chunk.padded(chunk.ids),
-        previous_byte_ids=chunk.padded(chunk.previous(chunk.ids, state.patch_counts.newest_id)),
+        byte_ids=span.padded(span.ids),
+        previous_byte_ids=span.padded(span.previous(span.ids, state.patch_counts.newest_id)),
         document_offset=documents.offset,
         is_byte=documents.is_byte,
         entropy_nats=entropies,
@@ -199,9 +199,9 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteF
 
 
 def _run_trunk(
-    model: ByteLM, state: DecodingState, read: ReadBytes, slots: ChunkSlots
+    model: ByteLM, state: DecodingState, read: ReadBytes, slots: SpanSlots
 ) -> tuple[Float[Tensor, "context addition byte_dim"], Float[Tensor, "batch trunk_dim"] | None]:
-    """Runs all slots at once; returns contexts, those before the chunk first, and where the smoothing has come to."""
+    """Runs all slots at once; returns contexts, those before the span first, and where the smoothing has come to."""
     before = state.context
     smoothed = None
     if state.smoothed is not None:
@@ -214,15 +214,15 @@ def _run_trunk(
     is_commit, patch_index = slots.ends[at], slots.patch_index[at]
     distance = torch.arange(slots.longest, device=before.device)
     columns = slots.columns[:, None] - distance
-    places = read.chunk.place_after(slots.rows[:, None].expand_as(columns), columns, read.earlier_states.shape[1])
-    newest_first = read.chunk.after(read.earlier_states, read.byte_states)[places]
+    places = read.span.place_after(slots.rows[:, None].expand_as(columns), columns, read.earlier_states.shape[1])
+    newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
     slot_inputs = model.patch_pooling.pool(newest_first, distance < slots.open_length[at][:, None])
     stored = is_commit if slots.has_scratchpads else None
-    attend = TrunkChunkAttention(state.trunk, slots.rows, patch_index, stored, slots.most_patches)
+    attend = TrunkSpanAttention(state.trunk, slots.rows, patch_index, stored, slots.most_patches)
     slot_outputs = model.trunk(slot_inputs, patch_index, attend)
     if smoothed is not None:
         assert read.boundary_probability is not None
-        probability = read.chunk.padded(read.boundary_probability)[at]
+        probability = read.span.padded(read.boundary_probability)[at]
         share = smoothing_share(probability, patch_index == 0)
         slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, is_commit, smoothed)
     new = model.context_to_bytes(slot_outputs)
@@ -259,40 +259,40 @@ def _predict(
     model: ByteLM,
     state: DecodingState,
     read: ReadBytes,
-    slots: ChunkSlots,
+    slots: SpanSlots,
     contexts: Float[Tensor, "context addition byte_dim"],
-) -> tuple[ChunkWindowAttention, Float[Tensor, "new vocab"]]:
-    chunk = read.chunk
-    (decoder_sees,) = chunk_windows([state.decoder], chunk, state.position)
-    lag = read.position - chunk.packed(slots.position)
-    additions = model.context_to_bytes.read(contexts, _newest_context(chunk, slots), lag)
+) -> tuple[SpanWindowAttention, Float[Tensor, "new vocab"]]:
+    span = read.span
+    (decoder_sees,) = span_windows([state.decoder], span, state.position)
+    lag = read.position - span.packed(slots.position)
+    additions = model.context_to_bytes.read(contexts, _newest_context(span, slots), lag)
     return decoder_sees, model.local_decoder(read.byte_states, additions, read.position, decoder_sees)
 
 
-def _newest_context(chunk: Chunk, slots: ChunkSlots) -> Int[Tensor, " new"]:
-    """Returns which entry of the contexts each byte reads; those of the rows before the chunk come first."""
-    newest = chunk.packed(slots.newest)
-    return torch.where(newest > 0, len(chunk.lengths) + newest - 1, chunk.rows)
+def _newest_context(span: Span, slots: SpanSlots) -> Int[Tensor, " new"]:
+    """Returns which entry of the contexts each byte reads; those of the rows before the span come first."""
+    newest = span.packed(slots.newest)
+    return torch.where(newest > 0, len(span.lengths) + newest - 1, span.rows)
 
 
 @torch.inference_mode()
 def _state_after(
     state: DecodingState,
     read: ReadBytes,
-    slots: ChunkSlots,
+    slots: SpanSlots,
     contexts: Float[Tensor, "context addition byte_dim"],
     smoothed: Float[Tensor, "batch trunk_dim"] | None,
-    decoder: ChunkWindowAttention,
+    decoder: SpanWindowAttention,
 ) -> DecodingState:
     """Returns the state at each row's own last byte."""
-    chunk, old = read.chunk, state.patch_counts
+    span, old = read.span, state.patch_counts
 
     def last(padded: Tensor, before: Tensor) -> Tensor:
-        return chunk.last(chunk.packed(padded), before)
+        return span.last(span.packed(padded), before)
 
     counts = PatchCounts(
-        position=old.position + chunk.lengths,
-        newest_id=chunk.last(chunk.ids, old.newest_id),
+        position=old.position + span.lengths,
+        newest_id=span.last(span.ids, old.newest_id),
         num_patches=old.num_patches + slots.ends.sum(dim=1),
         trunk_calls=old.trunk_calls + (slots.ends | slots.scratchpads).sum(dim=1),
         open_length=last(slots.open_length, old.open_length),
@@ -302,11 +302,11 @@ def _state_after(
     )
     ints = torch.stack(counts, dim=1)
     if read.recent is not None:
-        ints = torch.cat((ints, chunk.last(read.recent, state.recent_ids)), dim=1)
+        ints = torch.cat((ints, span.last(read.recent, state.recent_ids)), dim=1)
     numbers = [number for number in (read.entropy_nats, read.boundary_probability) if number is not None]
-    floats = chunk.last(torch.stack(numbers, dim=1), state.floats) if numbers else state.floats
+    floats = span.last(torch.stack(numbers, dim=1), state.floats) if numbers else state.floats
     own_rows = torch.arange(len(ints), device=ints.device)
-    context = contexts[chunk.last(_newest_context(chunk, slots), own_rows)].to(state.contexts.dtype)
+    context = contexts[span.last(_newest_context(span, slots), own_rows)].to(state.contexts.dtype)
     return DecodingState(
         ints=ints,
         floats=floats,
@@ -315,7 +315,7 @@ def _state_after(
         encoder=read.encoder.cache_after(),
         entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(),
         decoder=decoder.cache_after(),
-        byte_states=ring_after(chunk, read.earlier_states, read.byte_states, old.position),
+        byte_states=ring_after(span, read.earlier_states, read.byte_states, old.position),
         contexts=torch.stack((context, context), dim=1),
         smoothed=None if smoothed is None else torch.stack((smoothed, smoothed), dim=1),
     )

@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import PADDING
-from patchpad.inference.chunk import Extension
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.span import Extension
 from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
-from patchpad.inference.chunk import Chunk, Extension, unpooled
-from patchpad.inference.chunk_attention import TrunkChunkAttention
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.row_state import Counts, RowState, put
+from patchpad.inference.span import Extension, Span, unpooled
+from patchpad.inference.span_attention import TrunkSpanAttention
 from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import BpeTransformer, ByteTransformer
 from patchpad.model.precision import autocast
@@ -107,26 +107,26 @@ class PlainStepper:
         self, state: PlainState, next_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
     ) -> Extension:
         """Reads many ids of each row in one pass."""
-        chunk = Chunk.of(next_ids, self.model.device)
+        span = Span.of(next_ids, self.model.device)
         counts, draft = state.counts, cast(PlainState, state.draft())
-        draft.has_at_most(state.most_patches + chunk.width)
-        place = counts.num_patches[chunk.rows] + chunk.columns
-        attend = TrunkChunkAttention(draft.trunk, chunk.rows, place, None, draft.most_patches)
+        draft.has_at_most(state.most_patches + span.width)
+        place = counts.num_patches[span.rows] + span.columns
+        attend = TrunkSpanAttention(draft.trunk, span.rows, place, None, draft.most_patches)
         with autocast(self.model.device):
-            position = counts.position[chunk.rows] + 1 + chunk.columns
-            states = self.model.trunk(self.model.embedding(chunk.ids), position, attend)
+            position = counts.position[span.rows] + 1 + span.columns
+            states = self.model.trunk(self.model.embedding(span.ids), position, attend)
             logits = self.model.predict(states).float()
 
         @torch.inference_mode()
         def advance() -> PlainState:
             new = Counts(
-                position=counts.position + chunk.lengths,
-                newest_id=chunk.last(chunk.ids, counts.newest_id),
-                num_patches=counts.num_patches + chunk.lengths,
-                trunk_calls=counts.trunk_calls + chunk.lengths,
+                position=counts.position + span.lengths,
+                newest_id=span.last(span.ids, counts.newest_id),
+                num_patches=counts.num_patches + span.lengths,
+                trunk_calls=counts.trunk_calls + span.lengths,
             )
             draft.ints = torch.stack(new, dim=1)
-            draft.trunk_states = chunk.last(states, state.trunk_states)
+            draft.trunk_states = span.last(states, state.trunk_states)
             return draft
 
-        return unpooled(chunk, logits, torch.ones_like(chunk.ids, dtype=torch.bool), place + 1, advance)
+        return unpooled(span, logits, torch.ones_like(span.ids, dtype=torch.bool), place + 1, advance)

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
-from patchpad.inference.chunk import Extension
 from patchpad.inference.row_state import RowState
+from patchpad.inference.span import Extension
 from patchpad.inference.transfers import on_device
 from patchpad.model.language_model import LanguageModel
 

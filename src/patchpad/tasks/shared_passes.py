@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.evaluation.bits_per_byte import not_finite
-from patchpad.inference.chunk import Extension
 from patchpad.inference.row_state import RowState
+from patchpad.inference.span import Extension
 from patchpad.inference.stepper import Stepper
 from patchpad.inference.steppers import stepper_for
 from patchpad.model.language_model import LanguageModel
@@ -150,11 +150,11 @@ class SharedPasses:
         nats = torch.where(scores_all, F.cross_entropy(first.float(), wanted, reduction="none"), 0).double()
         misses = (scores_all & (first.argmax(dim=-1) != wanted)).long()
         if extension is not None:
-            chunk = extension.chunk
+            span = extension.span
             given = torch.tensor([len(branch.ids) - branch.num_scored for _, branch in chosen], device=device)
-            is_scored = chunk.columns + 1 >= given[chunk.rows]
+            is_scored = span.columns + 1 >= given[span.rows]
             wanted = torch.tensor([value for _, branch in chosen for value in branch.ids[1:]], device=device)[is_scored]
-            rows, logits = chunk.rows[is_scored], extension.logits[is_scored]
+            rows, logits = span.rows[is_scored], extension.logits[is_scored]
             nats.index_add_(0, rows, F.cross_entropy(logits, wanted, reduction="none").double())
             misses.index_add_(0, rows, (logits.argmax(dim=-1) != wanted).long())
         return nats, misses
@@ -179,7 +179,7 @@ class SharedPasses:
         added = torch.stack([getattr(extension, name) for name in COUNTS], dim=1)
         logits = readings.logits[places]
         if keeps_state:
-            logits, state = extension.chunk.last(extension.logits, logits), extension.advance()
+            logits, state = extension.span.last(extension.logits, logits), extension.advance()
         self.tally.bytes_read += sum(map(self._num_bytes, next_ids))
         return Readings(state, logits, readings.counts[places] + added), extension
 

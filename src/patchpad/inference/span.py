@@ -1,4 +1,4 @@
-"""New ids of the rows of a batch, read in one pass, and what comes of reading them."""
+"""Spans: new ids of the rows of a batch, read in one pass, and what comes of reading them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from patchpad.inference.transfers import on_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class Span:
     """New ids of each row, some rows possibly without any.
 
     What there is for each id lies either *packed*, row after row, [new, ...], or *padded* to the longest row,
@@ -32,7 +32,7 @@ class Chunk:
     """Ids of all rows before each."""
 
     @staticmethod
-    def of(next_ids: Sequence[Sequence[int]], device: torch.device) -> "Chunk":
+    def of(next_ids: Sequence[Sequence[int]], device: torch.device) -> "Span":
         """Sends ids to a device; it is not waited for."""
         sizes = tuple(map(len, next_ids))
         lengths = on_device(sizes, device, torch.int64)
@@ -40,7 +40,7 @@ class Chunk:
         rows = torch.arange(len(sizes), device=device).repeat_interleave(lengths, output_size=len(ids))
         begins = lengths.cumsum(0) - lengths
         columns = torch.arange(len(ids), device=device) - begins[rows]
-        return Chunk(ids=ids, sizes=sizes, lengths=lengths, rows=rows, columns=columns, begins=begins)
+        return Span(ids=ids, sizes=sizes, lengths=lengths, rows=rows, columns=columns, begins=begins)
 
     @property
     def width(self) -> int:
@@ -95,9 +95,9 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Extension:
-    """What comes of reading a chunk after a state."""
+    """What comes of reading a span after a state."""
 
-    chunk: Chunk
+    span: Span
     logits: Float[Tensor, "new vocab"]
     """Of the id after each new one, packed."""
     num_commits: Int[Tensor, " batch"]
@@ -112,7 +112,7 @@ class Extension:
 
 
 def unpooled(
-    chunk: Chunk,
+    span: Span,
     logits: Float[Tensor, "new vocab"],
     is_slot: Bool[Tensor, " new"],
     trunk_pairs: Int[Tensor, " new"],
@@ -121,22 +121,22 @@ def unpooled(
     """Returns what a model without scratchpads read.
 
     Args:
-        chunk: that was read.
+        span: that was read.
         logits: packed.
         is_slot: which ids made an entry in the trunk's cache.
         trunk_pairs: what each of these saw.
         advance: see `Extension`.
     """
-    none = torch.zeros_like(chunk.lengths)
+    none = torch.zeros_like(span.lengths)
     return Extension(
-        chunk=chunk,
+        span=span,
         logits=logits,
-        num_commits=none.index_add(0, chunk.rows, is_slot.long()),
+        num_commits=none.index_add(0, span.rows, is_slot.long()),
         num_scratchpads=none,
-        trunk_pairs=none.index_add(0, chunk.rows, torch.where(is_slot, trunk_pairs, 0)),
+        trunk_pairs=none.index_add(0, span.rows, torch.where(is_slot, trunk_pairs, 0)),
         pooled_positions=none,
         advance=advance,
     )
 
 
-__all__ = ["Chunk", "Extension", "unpooled"]
+__all__ = ["Extension", "Span", "unpooled"]

@@ -1,6 +1,6 @@
 """Attention of many new ids of each row at once: to what the caches hold, and to each other.
 
-Like the caches' own back ends (`patchpad.inference.cache`), but for a chunk in the place of one id.
+Like the caches' own back ends (`patchpad.inference.cache`), but for a span in the place of one id.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.inference.cache import LocalCache, TrunkCache
-from patchpad.inference.chunk import Chunk
+from patchpad.inference.span import Span
 from patchpad.inference.transfers import on_device
 from patchpad.model.visibility import LARGEST_BLOCK, SMALLEST_BLOCK
 
@@ -29,62 +29,62 @@ def in_order(
 
 
 def ring_after(
-    chunk: Chunk,
+    span: Span,
     ordered: Float[Tensor, "batch place ..."],
     packed: Float[Tensor, "new ..."],
     position: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch place ..."]:
-    """Returns rings after a chunk.
+    """Returns rings after a span.
 
     Args:
-        chunk: new ids.
+        span: new ids.
         ordered: the rings before, each from its oldest entry to its newest.
         packed: what there is for the new ids.
         position: of each row's newest id before them.
     """
     places, device = ordered.shape[1], ordered.device
-    age = ((position + chunk.lengths)[:, None] - torch.arange(places, device=device)) % places
+    age = ((position + span.lengths)[:, None] - torch.arange(places, device=device)) % places
     rows = torch.arange(len(ordered), device=device)[:, None].expand_as(age)
-    return chunk.after(ordered, packed)[chunk.place_after(rows, chunk.lengths[:, None] - 1 - age, places)]
+    return span.after(ordered, packed)[span.place_after(rows, span.lengths[:, None] - 1 - age, places)]
 
 
-class ChunkWindowAttention:
-    """Sliding-window attention of a chunk: packed ids see the ring of their row and the new ids before them.
+class SpanWindowAttention:
+    """Sliding-window attention of a span: packed ids see the ring of their row and the new ids before them.
 
     Queries are taken in blocks of a row each, so that rows of different lengths cost what they have.
 
     Args:
         cache: rings of the rows; nothing is written into them.
-        chunk: new ids.
+        span: new ids.
         position: of each row's newest id before them.
         start: first place that each new id may see, counted from its row's first new one, so below 0 in the ring.
     """
 
     def __init__(
-        self, cache: LocalCache, chunk: Chunk, position: Int[Tensor, " batch"], start: Int[Tensor, " new"]
+        self, cache: LocalCache, span: Span, position: Int[Tensor, " batch"], start: Int[Tensor, " new"]
     ) -> None:
-        self.chunk, self.position = chunk, position
+        self.span, self.position = span, position
         self.keys, self.values = ([in_order(ring, position) for ring in part] for part in (cache.keys, cache.values))
         self.kept: list[tuple[Tensor, Tensor]] = []
         places, device = cache.keys[0].shape[1], start.device
-        block = min(_block_size(places), -(-chunk.width // BLOCK_STEP) * BLOCK_STEP)
-        firsts = [(row, first) for row, size in enumerate(chunk.sizes) for first in range(0, size, block)]
+        block = min(_block_size(places), -(-span.width // BLOCK_STEP) * BLOCK_STEP)
+        firsts = [(row, first) for row, size in enumerate(span.sizes) for first in range(0, size, block)]
         rows, first = on_device(firsts, device, torch.int64).T[:, :, None]
         columns = first + torch.arange(block, device=device)
         seen_columns = first + torch.arange(1 - places, block, device=device)
-        self.queries = (chunk.begins[rows] + columns).clamp_max(len(chunk.ids) - 1)
-        self.seen = chunk.place_after(rows.expand_as(seen_columns), seen_columns, places)
+        self.queries = (span.begins[rows] + columns).clamp_max(len(span.ids) - 1)
+        self.seen = span.place_after(rows.expand_as(seen_columns), seen_columns, places)
         lowest = torch.maximum(columns - places + 1, start[self.queries])
         visible = (seen_columns[:, None] <= columns[..., None]) & (seen_columns[:, None] >= lowest[..., None])
         self.bias = torch.where(visible, 0.0, -torch.inf).to(cache.keys[0].dtype)[:, None]
-        num_blocks = -(-chunk.lengths // block)
-        self.at = ((num_blocks.cumsum(0) - num_blocks)[chunk.rows] + chunk.columns // block, chunk.columns % block)
+        num_blocks = -(-span.lengths // block)
+        self.at = ((num_blocks.cumsum(0) - num_blocks)[span.rows] + span.columns // block, span.columns % block)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attends; all are packed, [new, head, head_dim]."""
         self.kept.append((key, value))
         keys, values = (
-            self.chunk.after(rings[layer], part)[self.seen].transpose(1, 2)
+            self.span.after(rings[layer], part)[self.seen].transpose(1, 2)
             for rings, part in ((self.keys, key), (self.values, value))
         )
         mixed = F.scaled_dot_product_attention(query[self.queries].transpose(1, 2), keys, values, attn_mask=self.bias)
@@ -95,7 +95,7 @@ class ChunkWindowAttention:
         return LocalCache(
             *(
                 [
-                    ring_after(self.chunk, ordered, new[part], self.position)
+                    ring_after(self.span, ordered, new[part], self.position)
                     for ordered, new in zip(rings, self.kept, strict=True)
                 ]
                 for part, rings in enumerate((self.keys, self.values))
@@ -108,7 +108,7 @@ def _block_size(window: int) -> int:
     return min(max(1 << (window - 1).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
-class TrunkChunkAttention:
+class TrunkSpanAttention:
     """Trunk attention of new slots of each row: a slot sees the row's commits before it, and itself.
 
     Commits are stored in the cache behind the row's patches; scratchpads never are.
@@ -187,12 +187,10 @@ class TrunkChunkAttention:
         return padded
 
 
-def chunk_windows(
-    caches: list[LocalCache], chunk: Chunk, position: Int[Tensor, " batch"]
-) -> list[ChunkWindowAttention]:
+def span_windows(caches: list[LocalCache], span: Span, position: Int[Tensor, " batch"]) -> list[SpanWindowAttention]:
     """Returns the attention of local parts, one for each cache; `position` is that of each row's newest id before."""
-    start = (-1 - position)[chunk.rows]
-    return [ChunkWindowAttention(cache, chunk, position, start) for cache in caches]
+    start = (-1 - position)[span.rows]
+    return [SpanWindowAttention(cache, span, position, start) for cache in caches]
 
 
-__all__ = ["ChunkWindowAttention", "TrunkChunkAttention", "chunk_windows", "in_order", "ring_after"]
+__all__ = ["SpanWindowAttention", "TrunkSpanAttention", "in_order", "ring_after", "span_windows"]
