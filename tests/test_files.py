@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ def test_full_disk_leaves_the_file_that_was_there_and_nothing_beside_it(tmp_path
 
     write_atomically(tmp_path / "file", "before")
     monkeypatch.setattr(os, failing, full)
+    with pytest.raises(IsADirectoryError):
+        write_atomically(Path(""), "x")
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "file", "after")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -37,6 +40,8 @@ def test_full_disk_leaves_the_file_that_was_there_and_nothing_beside_it(tmp_path
 def test_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "missing" / "file", "text")
+    with pytest.raises(IsADirectoryError):
+        write_atomically(Path(""), "text")
 
 
 @given(st.floats(allow_nan=False))

@@ -1,5 +1,6 @@
 """Files that are whole or absent: write to a temporary name, then rename; and strict JSON. Torch-free."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -23,6 +24,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     if path.is_symlink():
         path = path.resolve()
+    if not path.name:  # of an empty option too
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -73,7 +73,8 @@ def _repeat(text: str, rate: float, draw: Draw) -> str:
 
 
 def _drop(text: str, rate: float, draw: Draw) -> str:
-    return "".join(c for c in text if draw() >= rate) or text  # a choice without any byte could not be scored
+    kept = "".join(c for c in text if draw() >= rate)
+    return kept or text[int(draw() * len(text)) :][:1]  # a choice without any byte could not be scored
 
 
 def _swap(text: str, rate: float, draw: Draw) -> str:
@@ -116,7 +117,7 @@ KINDS = {
     "case": Kind(_case, 0.5, "a letter changes its case; at 0.5, every letter's case is a coin's"),
     "uppercase": Kind(_uppercase, 1.0, "a letter becomes a capital"),
     "repeat": Kind(_repeat, 0.2, "a character stands two to four times"),
-    "drop": Kind(_drop, 0.1, "a character is missing; a text never becomes empty"),
+    "drop": Kind(_drop, 0.1, "a character is missing; one character always stays"),
     "swap": Kind(_swap, 0.05, "two letters side by side change places"),
     "homoglyph": Kind(_homoglyph, 0.1, "a Latin letter becomes a Cyrillic or Greek one that looks the same"),
     "invalid_utf8": Kind(_invalid_utf8, 0.05, "a character becomes a byte that no character begins with"),
