@@ -265,7 +265,7 @@ def test_a_key_twice_in_the_configuration_of_a_run_is_found_at_load(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(BUNDLED_MODEL, run)
     written = run / "config.json"
-    written.write_text(written.read_text().replace('"byte_dim": 64', '"byte_dim": 64, "byte_dim": 64'))
+    written.write_text(written.read_text().replace('"byte_dim":', '"byte_dim": 64, "byte_dim":'))
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["files"]["config.json"] = sha256_of(written)
     (run / "manifest.json").write_text(json.dumps(manifest))
