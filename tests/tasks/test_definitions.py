@@ -16,16 +16,6 @@ choices: "{choices}"
 """
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("name", task_names())
 def test_every_task_of_the_package_is_read_by_its_name(name):
     task = load_task(name)

@@ -10,16 +10,6 @@ from patchpad.tasks.suite import load_suite, suite_names, with_changes, with_tas
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("name", suite_names())
 def test_every_suite_of_the_package_is_read_by_its_name_and_from_configs(name):
     suite = load_suite(name)

@@ -12,10 +12,7 @@ from patchpad.tasks.folder import RESULT, SUITE, read_json
 from patchpad.tasks.progress import suite_progress_for_stderr
 from patchpad.tasks.running import run_suite
 from patchpad.tasks.suite import Suite, load_suite, with_changes, with_tasks
-from patchpad.training.checkpoint import load
-
-SHIPPED = "bundled"
-"""What results call the model that ships with the package."""
+from patchpad.training.checkpoint import BUNDLED, load
 
 
 def evaluate_tasks(
@@ -81,7 +78,7 @@ def _thresholds_of(model: LanguageModel, compute: Sequence[float]) -> list[float
 def run_name(run: Path | None) -> str:
     """Returns what results call a run: the name of its folder, with the step where one was given."""
     if run is None:
-        return SHIPPED
+        return BUNDLED
     place = run.absolute()
     return f"{place.parent.parent.name}-{place.name}" if place.parent.name == "checkpoints" else place.name
 

@@ -85,9 +85,7 @@ class Tally:
         nats = torch.where(batch.is_byte, predicted.nats, 0)
         self.nats += float(nats.sum(dtype=wide_dtype(nats.device)))
         self.num_bytes += batch.num_bytes
-        names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions", "num_positions")
-        counts = torch.stack([getattr(predicted, name) for name in names]).tolist()
-        for name, count in zip(names, counts, strict=True):
+        for name, count in predicted.counts().items():
             setattr(self, name, getattr(self, name) + count)
 
     def point(self, model: LanguageModel, threshold: float, windows: Windows) -> Point:

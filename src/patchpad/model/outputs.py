@@ -52,6 +52,11 @@ class Predicted:
     output: "ByteLMOutput | None" = None
     """All that the patch model returned; None for baselines."""
 
+    def counts(self) -> dict[str, int]:
+        """Returns what the pass took, by name, as `Tally` and others sum it; one read from the device."""
+        names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions", "num_positions")
+        return dict(zip(names, torch.stack([getattr(self, name) for name in names]).tolist(), strict=True))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from patchpad.errors import ConfigError, DataError, InputError
+from patchpad.errors import ConfigError, DataError
 from patchpad.tasks.compute import Compute
 from patchpad.tasks.definition import PromptedTask, TaskOptions
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Request, Scored
-from patchpad.tasks.shots import Prompts
+from patchpad.tasks.shots import Prompts, request_after
 from patchpad.tasks.template import LETTERS, as_bytes
 
 CHOICE = "choice"
@@ -198,11 +198,7 @@ def example_of(task: ChoicesTask, row: Row, prompts: Prompts, options: TaskOptio
     shown = [noise(choice) for choice in choices] if noise else choices
     requests = []
     for choice in shown:
-        context, continuation = _rendered(task, row, choice, options)
-        try:
-            requests.append(Request(before + context, continuation, shared=len(before)))
-        except InputError as error:
-            raise DataError(f"{row.place}: {error.message}", hint="Fix the row or the template.") from error
+        requests.append(request_after(before, *_rendered(task, row, choice, options), row))
     return Example(row, tuple(requests), tuple(shown), gold)
 
 
@@ -305,8 +301,7 @@ def _values(
             values[metric] = float(chosen == example.gold)
             if metric == main:
                 values["chosen"], has_tie = chosen, tied
-    gold = scores[example.gold]
-    values[GOLD_BITS] = -gold.log_likelihood_nats / (math.log(2) * gold.num_bytes)
+    values[GOLD_BITS] = scores[example.gold].bits_per_byte
     return values, has_tie
 
 

@@ -1,7 +1,6 @@
 """Programs from prompts: do they pass their tests, and how many bits does the reference solution cost?"""
 
 import ast
-import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -189,13 +188,12 @@ def run_code(task: CodeTask, rows: Sequence[Row], model: LanguageModel, options:
     for problem, score, (texts, verdicts) in zip(problems, scores, tries, strict=True):
         endings.update("passed" if verdict.passed else _ENDINGS[verdict.ending] for verdict in verdicts)
         passed = sum(verdict.passed for verdict in verdicts)
-        bits = -score.log_likelihood_nats / math.log(2)
         examples.append(
             {
                 "id": problem.row.id,
                 **{f"pass_at_{k}": pass_at_k(samples, passed, k) for k in ks},
-                "bits_per_byte": bits / score.num_bytes,
-                "bits": bits,
+                "bits_per_byte": score.bits_per_byte,
+                "bits": score.bits,
                 "num_bytes": score.num_bytes,
                 "num_passed": passed,
                 "completions": [

@@ -1,7 +1,6 @@
 """The last line of a function of held-out code: a task that small models can do in part."""
 
 import ast
-import math
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -187,14 +186,13 @@ def run_completion(task: CompletionTask, rows: Sequence[Row], model: LanguageMod
     examples: list[dict[str, Any]] = []
     scores = scorer.score(requests)
     for row, text, score in zip(rows, written, scores, strict=True):
-        bits = -score.log_likelihood_nats / math.log(2)
         examples.append(
             {
                 "id": row.id,
                 "exact_match": float(text.strip() == row[LINE]),
                 "edit_similarity": edit_similarity(text.strip(), row[LINE]),
-                "bits_per_byte": bits / score.num_bytes,
-                "bits": bits,
+                "bits_per_byte": score.bits_per_byte,
+                "bits": score.bits,
                 "num_bytes": score.num_bytes,
                 "line": row[LINE],
                 "completion": text,

@@ -1,6 +1,6 @@
 """What scoring and generating took: the compute that stands beside every result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,10 @@ class Compute:
         return tally.compute(model, scratchpad_threshold_nats)
 
 
+COUNTS = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions")
+"""What passes count; the names are those of `Predicted` and `Extension`."""
+
+
 @dataclass(kw_only=True)
 class ComputeTally:
     """Integer counts of what requests would take if each had a full pass; the fields are those of `Predicted`."""
@@ -104,6 +108,11 @@ class ComputeTally:
     num_positions: int = 0
     document_positions: list[int] = field(default_factory=list)
     """Positions of each window, the separator included."""
+
+    def add_counts(self, counts: Mapping[str, int]) -> None:
+        """Adds what passes took, by name. Positions are those of windows; see `count_windows`."""
+        for name in COUNTS:
+            setattr(self, name, (getattr(self, name) or 0) + counts[name])
 
     def count_windows(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Counts the bytes of windows: those of each, and how many of them are scored.

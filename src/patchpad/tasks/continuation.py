@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patchpad.errors import DataError, InputError
 from patchpad.tasks.choices import REQUESTS_AT_ONCE, Scores
 from patchpad.tasks.definition import PromptedTask, TaskOptions
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Request
-from patchpad.tasks.shots import Prompts
+from patchpad.tasks.shots import Prompts, request_after
 from patchpad.tasks.template import as_bytes
 
 
@@ -53,9 +52,8 @@ def run_continuation(task: ContinuationTask, rows: Sequence[Row], scorer: Scores
         part = rows[begin : begin + REQUESTS_AT_ONCE]
         requests = [_request(task, row, prompts, options) for row in part]
         for row, score in zip(part, scorer.score(requests), strict=True):
-            bits = -score.log_likelihood_nats / math.log(2)
-            values = {"accuracy": float(score.is_greedy), "bits_per_byte": bits / score.num_bytes}
-            examples.append({"id": row.id, **values, "bits": bits, "num_bytes": score.num_bytes})
+            values = {"accuracy": float(score.is_greedy), "bits_per_byte": score.bits_per_byte}
+            examples.append({"id": row.id, **values, "bits": score.bits, "num_bytes": score.num_bytes})
             num_cut_bytes += score.num_cut_bytes
             num_cut_examples += score.num_cut_bytes > 0
         options.progress(len(part))
@@ -89,11 +87,7 @@ def _prompts(task: ContinuationTask, options: TaskOptions) -> Prompts:
 
 
 def _request(task: ContinuationTask, row: Row, prompts: Prompts, options: TaskOptions) -> Request:
-    before, (context, continuation) = prompts.before(row), _rendered(task, row, options)
-    try:
-        return Request(before + context, continuation, shared=len(before))
-    except InputError as error:
-        raise DataError(f"{row.place}: {error.message}", hint="Fix the row or the template.") from error
+    return request_after(prompts.before(row), *_rendered(task, row, options), row)
 
 
 def _rendered(task: ContinuationTask, row: Row, options: TaskOptions) -> tuple[bytes, bytes]:

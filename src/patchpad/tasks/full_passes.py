@@ -12,7 +12,6 @@ from patchpad.data.packing import pack_in_order
 from patchpad.data.windows import Bounds
 from patchpad.evaluation.bits_per_byte import not_finite
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.outputs import Predicted
 from patchpad.model.precision import autocast
 from patchpad.tasks.compute import ComputeTally
 
@@ -75,7 +74,7 @@ def score_by_full_passes(
         wanted = predicted.targets[is_target]
         hits.append((predicted.logits[is_target].argmax(dim=-1) == wanted).cpu().numpy())
         token_bytes += [len(model.bytes_of(target) or b"") for target in wanted.tolist()]
-        _count(predicted, tally)
+        tally.add_counts(predicted.counts())
     tally.count_windows([(window.num_bytes, len(window.continuation)) for window in windows])
     tally.bytes_read += sum(window.num_bytes for window in windows)
     return _by_window(windows, np.concatenate(nats), np.concatenate(hits), np.array(token_bytes))
@@ -116,13 +115,6 @@ def _by_window(
     sums = np.add.reduceat(nats, begins)
     are_greedy = np.logical_and.reduceat(hits, first_token)
     return [WindowScore(*pair) for pair in zip(sums.tolist(), are_greedy.tolist(), strict=True)]
-
-
-def _count(predicted: Predicted, tally: ComputeTally) -> None:
-    names = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions")
-    counts = torch.stack([getattr(predicted, name) for name in names]).tolist()
-    for name, count in zip(names, counts, strict=True):
-        setattr(tally, name, (getattr(tally, name) or 0) + count)
 
 
 __all__ = ["Window", "WindowScore", "score_by_full_passes"]

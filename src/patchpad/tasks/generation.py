@@ -1,7 +1,6 @@
 """Text that a model writes: is it the right answer, and is it valid UTF-8?"""
 
 import codecs
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +132,7 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         values: dict[str, Any] = {"id": row.id}
         if answers:
             values[EXACT] = float(_is_answer(completion.data, as_bytes(answers[number]), task.ignores_case))
-            values[BITS] = -scores[number].log_likelihood_nats / (math.log(2) * scores[number].num_bytes)
+            values[BITS] = scores[number].bits_per_byte
         values[VALID] = float(is_valid_utf8(completion.data, may_be_cut=completion.stop_reason == "length"))
         examples.append({**values, "text": completion.text, "stop_reason": completion.stop_reason})
     names = (EXACT, VALID, BITS) if answers else (VALID,)

@@ -10,10 +10,8 @@ import numpy as np
 from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.evaluation.bits_per_byte import Tally, predictions
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.compute import Compute, ComputeTally
+from patchpad.tasks.compute import COUNTS, Compute, ComputeTally
 from patchpad.tasks.parallel_text import non_latin_share
-
-COUNTS = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions", "num_positions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +118,8 @@ def ratio_error(numerators: np.ndarray, denominators: np.ndarray, ratio: float) 
 
 def _add(counted: ComputeTally, tally: Tally, windows: Windows) -> None:
     """Adds a language to the compute of all."""
-    for name in COUNTS:
-        setattr(counted, name, (getattr(counted, name) or 0) + getattr(tally, name))
+    counted.add_counts({name: getattr(tally, name) for name in COUNTS})
+    counted.num_positions += tally.num_positions
     counted.bytes_scored += tally.num_bytes
     counted.bytes_in_requests += tally.num_bytes
     counted.bytes_read += tally.num_bytes

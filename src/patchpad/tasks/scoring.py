@@ -1,5 +1,6 @@
 """How likely a model finds continuations of contexts: what choices, and much else, are scored by."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,16 @@ class Scored:
     """Bytes at the left that what was scored last could not see, because they did not fit the model's context."""
     num_bytes: int
     """Of the continuation."""
+
+    @property
+    def bits(self) -> float:
+        """What the continuation costs."""
+        return -self.log_likelihood_nats / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The same per byte of the continuation."""
+        return self.bits / self.num_bytes
 
 
 class Scorer:

@@ -18,13 +18,11 @@ from patchpad.inference.span import Extension
 from patchpad.inference.stepper import Stepper
 from patchpad.inference.steppers import stepper_for
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.compute import ComputeTally
+from patchpad.tasks.compute import COUNTS, ComputeTally
 from patchpad.tasks.full_passes import Window, WindowScore
 
 MOST_STATE_BYTES = 1 << 31
 """Memory of the states of a batch, estimated from above."""
-COUNTS = ("num_commits", "num_scratchpads", "trunk_pairs", "pooled_positions")
-"""What is counted of each row, as if it had been read alone; fields of `Extension` and of `ComputeTally`."""
 
 Ids = tuple[int, ...]
 
@@ -57,7 +55,7 @@ class Readings:
     logits: Float[Tensor, "row vocab"]
     """Of each row's next id."""
     counts: Int[Tensor, "row count"]
-    """`COUNTS` of each row."""
+    """`COUNTS` of each row, as if it had been read alone."""
 
     @property
     def row_bytes(self) -> int:
@@ -195,8 +193,7 @@ class SharedPasses:
         return sum(len(self.model.bytes_of(value) or b"") for value in ids)
 
     def _count(self, counts: Int[Tensor, " count"], windows: Sequence[Window]) -> None:
-        for name, count in zip(COUNTS, counts.tolist(), strict=True):
-            setattr(self.tally, name, (getattr(self.tally, name) or 0) + count)
+        self.tally.add_counts(dict(zip(COUNTS, counts.tolist(), strict=True)))
         self.tally.count_windows([(window.num_bytes, len(window.continuation)) for window in windows])
 
 

@@ -3,9 +3,10 @@
 import random
 from collections.abc import Callable, Sequence
 
-from patchpad.errors import ConfigError
+from patchpad.errors import ConfigError, DataError, InputError
 from patchpad.tasks.definition import PromptedTask, TaskOptions
 from patchpad.tasks.rows import Row
+from patchpad.tasks.scoring import Request
 from patchpad.tasks.template import as_bytes
 
 
@@ -74,3 +75,15 @@ class Prompts:
         if row.place not in self._shots:
             self._shots[row.place] = self.worked(row) + as_bytes(self.task.shot_separator)
         return self._shots[row.place]
+
+
+def request_after(before: bytes, context: bytes, continuation: bytes, row: Row) -> Request:
+    """Returns the request of a row, whose context follows what stands before all examples alike.
+
+    Raises:
+        DataError: the continuation is empty.
+    """
+    try:
+        return Request(before + context, continuation, shared=len(before))
+    except InputError as error:
+        raise DataError(f"{row.place}: {error.message}", hint="Fix the row or the template.") from error

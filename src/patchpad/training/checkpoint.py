@@ -130,6 +130,11 @@ def require_finite(model: LanguageModel, place: Path) -> None:
             )
 
 
+def is_bundled(path: str | Path) -> bool:
+    """Whether a path is the name of the model that ships with the package, and no folder of one's own."""
+    return str(path) == BUNDLED and not Path(path).exists()
+
+
 def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint:
     """Finds and checks a checkpoint: a run, or one of its step folders.
 
@@ -141,7 +146,7 @@ def open_checkpoint(path: str | Path, *, for_resume: bool = False) -> Checkpoint
         CheckpointError: nothing there, not one of ours, a file missing, or a checksum that differs.
     """
     given = Path(path)
-    if str(path) == BUNDLED and not for_resume and not given.exists():
+    if not for_resume and is_bundled(given):
         given = BUNDLED_MODEL
     require_run(given)
     if (given / CHECKPOINTS).is_dir() and (for_resume or not (given / MANIFEST).exists()):

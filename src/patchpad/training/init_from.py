@@ -59,8 +59,8 @@ class Source:
         Raises:
             CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
         """
-        if name == files.BUNDLED and not Path(name).exists():
-            return Source(name, files.open_checkpoint(name))
+        if files.is_bundled(name):
+            return Source(files.BUNDLED, files.open_checkpoint(files.BUNDLED))
         if not Path(name).is_dir():
             raise CheckpointError(
                 f"no run is at {name}, which training was to start from",
