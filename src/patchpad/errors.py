@@ -61,6 +61,18 @@ class StudyError(PatchpadError):
     """Arms of a study that failed; the others were finished first."""
 
 
+class QueueFullError(PatchpadError, RuntimeError):
+    """So many requests wait that no more are taken; later there is room again."""
+
+
+class SchedulerClosedError(PatchpadError, RuntimeError):
+    """No more requests are taken, or one was cut short, because the server is shutting down."""
+
+
+class EngineError(PatchpadError, RuntimeError):
+    """The engine failed while it worked on a request that was in order."""
+
+
 class MissingExtraError(PatchpadError, ImportError):
     """An optional dependency is not installed; the message names the pip line."""
 

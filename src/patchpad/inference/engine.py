@@ -16,8 +16,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from patchpad.errors import GenerationError, integer_or_none
+from patchpad.inference.reports import MOST_LOGPROBS, ByteReport
 from patchpad.inference.row_state import RowState
-from patchpad.inference.sampling import Chosen, Draws, Sampling, choose, not_finite
+from patchpad.inference.sampling import Chosen, Draws, Sampling, choose
 from patchpad.inference.steppers import stepper_for
 from patchpad.inference.stop import num_held_back, stop_begins_at
 from patchpad.inference.transfers import SentLists, on_device
@@ -44,6 +46,19 @@ class Request:
     sampling: Sampling
     seed: int
     stop: tuple[bytes, ...] = ()
+    num_logprobs: int | None = None
+    """Report the log-probability of each chosen id, and of so many of the likeliest ones; None for neither."""
+    details: bool = False
+    """Report of each id whether it ended a patch or fired a scratchpad, and its entropy."""
+
+    def __post_init__(self) -> None:
+        if self.num_logprobs is None:
+            return
+        number = integer_or_none(self.num_logprobs)
+        if number is None or not 0 <= number <= MOST_LOGPROBS:
+            raise GenerationError(
+                f"num_logprobs is {self.num_logprobs!r}; allowed: None, or an integer from 0 to {MOST_LOGPROBS}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +100,21 @@ class Row:
         return self.progress.stop_reason
 
 
+class NotFiniteError(GenerationError):
+    """What the model predicts for some rows are not numbers.
+
+    Args:
+        rows: those that it is true of.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__(
+            "the model predicts nan or inf instead of logits; its weights, or what they compute, are not finite",
+            hint="Use an earlier step of the run: training had probably diverged when these weights were saved.",
+        )
+        self.rows = tuple(rows)
+
+
 @dataclass(frozen=True)
 class NewBytes:
     """Bytes that one row has released. Data is empty where a row ended without any more."""
@@ -92,6 +122,8 @@ class NewBytes:
     row: int
     data: bytes
     is_last: bool
+    reports: tuple[ByteReport, ...] = ()
+    """Of the ids that these bytes are made of, where the request asks for it. A token's comes with its last byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +166,17 @@ class Batch:
         )
 
 
+def check_request(model: LanguageModel, request: Request) -> None:
+    """Checks what only the model can say about a request.
+
+    Raises:
+        GenerationError: a bias for an id that the model does not have.
+    """
+    for chosen_id, _ in request.sampling.logit_bias:
+        if chosen_id > model.highest_id:
+            raise GenerationError(f"logit_bias has the id {chosen_id}; allowed: 0 to {model.highest_id}")
+
+
 class Engine:
     """Runs requests in one batch; `advance` moves every row that can by one byte.
 
@@ -164,7 +207,13 @@ class Engine:
         self._sent = SentLists()
 
     def submit(self, requests: Sequence[Request]) -> list[Row]:
-        """Queues requests; they join the batch as soon as it has room."""
+        """Queues requests; they join the batch as soon as it has room.
+
+        Raises:
+            GenerationError: a bias for an id that the model does not have.
+        """
+        for request in requests:
+            check_request(self.model, request)
         batch = self.batch
         rows = [
             Row(request, batch.num_submitted + number, request.threshold, Draws(request.seed))
@@ -182,16 +231,17 @@ class Engine:
         """Changes a row's threshold from its next byte on."""
         row.threshold = threshold
 
-    def cancel(self, row: Row) -> None:
-        """Drops a row; what it has generated stays in it."""
+    def cancel(self, *rows: Row) -> None:
+        """Drops rows; what they have generated stays in them."""
         self.settle()
-        batch = self.batch
-        if row in batch.pending:
-            self.batch = replace(batch, pending=tuple(other for other in batch.pending if other is not row))
-        elif row in batch.rows:
-            place = batch.rows.index(row)
-            self._note_counts(batch, [place])
-            self.batch = batch.keep([other for other in range(len(batch.rows)) if other != place])
+        batch, dropped = self.batch, set(rows)
+        if dropped.intersection(batch.pending):
+            batch = replace(batch, pending=tuple(row for row in batch.pending if row not in dropped))
+        places = [place for place, row in enumerate(batch.rows) if row in dropped]
+        if places:
+            self._note_counts(batch, places)
+            batch = batch.keep([place for place in range(len(batch.rows)) if place not in places])
+        self.batch = batch
 
     def advance(self) -> list[NewBytes]:
         """Lets waiting prompts join, then gives each row that has logits its next byte.
@@ -202,11 +252,33 @@ class Engine:
         Raises:
             GenerationError: the model's logits are nan or inf.
         """
+        self.join()
+        return self.step()
+
+    def join(self, most: int | None = None) -> None:
+        """Lets waiting prompts join, the first half of `advance`.
+
+        Args:
+            most: of them at once; None for as many as there is room for.
+        """
         self.settle()
-        self.batch = self._with_joined(self.batch)
+        self.batch = self._with_joined(self.batch, most)
+
+    def step(self) -> list[NewBytes]:
+        """Gives each row that has logits its next byte, the second half of `advance`."""
+        self.settle()
         self.batch = self._with_predicted(self._with_read(self.batch))
         self.settle()
         return list(self.batch.released)
+
+    def drop_running(self) -> None:
+        """Drops all rows of the batch as they are, without a look at their state; those that wait stay."""
+        self.batch = Batch(
+            number=self.batch.number + 1,
+            num_submitted=self.batch.num_submitted,
+            num_trunk_batches=self.batch.num_trunk_batches,
+            pending=self.batch.pending,
+        )
 
     def refresh_counts(self) -> None:
         """Brings what running rows tell of themselves up to date."""
@@ -218,11 +290,11 @@ class Engine:
         for row, progress in self.batch.progress:
             row.progress = progress
 
-    def _with_joined(self, batch: Batch) -> Batch:
+    def _with_joined(self, batch: Batch, most: int | None) -> Batch:
         """Returns the batch with the waiting rows for which there is room."""
         joining: list[Row] = []
-        longest = 0
-        for row in itertools.islice(batch.pending, self.batch_rows - len(batch.rows)):
+        longest, room = 0, self.batch_rows - len(batch.rows)
+        for row in itertools.islice(batch.pending, room if most is None else min(most, room)):
             longest = max(longest, len(row.request.prompt) + 1)
             if joining and longest * (len(joining) + 1) > PREFILL_POSITIONS:
                 break
@@ -254,7 +326,8 @@ class Engine:
             return batch
         state, found = self._read(batch, batch.state.draft())
         if not all(found.is_number):
-            raise not_finite()
+            of_ready = zip(batch.ready, found.is_number, strict=True)
+            raise NotFiniteError([batch.rows[place] for place, is_number in of_ready if not is_number])
         ended, released, progress = [], [], []
         for place, value in zip(batch.ready, found.ids, strict=True):
             row = batch.rows[place]

@@ -14,6 +14,8 @@ from patchpad.inference.transfers import on_device
 
 FIRST_DRAWS = 64
 """Numbers that a row's first draw makes at once."""
+MOST_BIAS = 100
+"""Most that a bias adds to a logit, or takes from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Sampling:
     """Keep the k likeliest ids."""
     top_p: int | float | None = None
     """Keep the likeliest ids whose probabilities add up to at least p."""
+    logit_bias: tuple[tuple[int, int | float], ...] = ()
+    """Ids and what is added to their logits before anything else, greedy choices included."""
 
     def __post_init__(self) -> None:
         if not 0 <= number_or_nan(self.temperature) < math.inf:  # nan is in no range
@@ -34,6 +38,7 @@ class Sampling:
             object.__setattr__(self, "top_k", checked_integer("top_k", self.top_k, least=1))
         if self.top_p is not None and not 0 < number_or_nan(self.top_p) <= 1:
             raise GenerationError(f"top_p is {self.top_p!r}; allowed: a number above 0, up to 1")
+        object.__setattr__(self, "logit_bias", checked_bias(self.logit_bias))
 
 
 def checked_integer(name: str, value: Any, *, least: int) -> int:
@@ -46,6 +51,32 @@ def checked_integer(name: str, value: Any, *, least: int) -> int:
     if number is None or number < least:
         raise GenerationError(f"{name} is {value!r}; allowed: an integer of at least {least}")
     return number
+
+
+def checked_bias(given: Any) -> tuple[tuple[int, float], ...]:
+    """Returns what is added to the logits of ids, in ascending order of the ids.
+
+    Raises:
+        GenerationError: no pairs of an id and a number within `MOST_BIAS`, or an id twice.
+    """
+    checked: dict[int, float] = {}
+    try:
+        pairs = [(one, bias) for one, bias in given]
+    except (TypeError, ValueError):
+        raise GenerationError(f"logit_bias is {given!r}; allowed: pairs of an id and a number") from None
+    for one, bias in pairs:
+        chosen_id = integer_or_none(one)
+        if chosen_id is None or chosen_id < 0:
+            raise GenerationError(f"logit_bias has the id {one!r}; allowed: an integer of at least 0")
+        if chosen_id in checked:
+            raise GenerationError(f"logit_bias has the id {chosen_id} twice; allowed: each id once")
+        number = number_or_nan(bias)
+        if not -MOST_BIAS <= number <= MOST_BIAS:  # nan is in no range
+            raise GenerationError(
+                f"logit_bias of the id {chosen_id} is {bias!r}; allowed: a number from -{MOST_BIAS} to {MOST_BIAS}"
+            )
+        checked[chosen_id] = number
+    return tuple(sorted(checked.items()))
 
 
 def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
@@ -70,14 +101,6 @@ class Chosen(NamedTuple):
     ids: Int[Tensor, " row"]
     is_number: Bool[Tensor, " row"]
     """False where the logits hold nan or inf, and the id means nothing; -inf stands for an id that is never chosen."""
-
-
-def not_finite() -> GenerationError:
-    """Returns what is raised for logits that are not numbers."""
-    return GenerationError(
-        "the model predicts nan or inf instead of logits; its weights, or what they compute, are not finite",
-        hint="Use an earlier step of the run: training had probably diverged when these weights were saved.",
-    )
 
 
 class Draws:
@@ -107,6 +130,10 @@ def choose(logits: Float[Tensor, "row vocab"], sampling: Sampling, draws: Sequen
         sampling: how to choose.
         draws: a random number in [0, 1) for each row; not read where the choice is greedy.
     """
+    if sampling.logit_bias:
+        ids, biases = zip(*sampling.logit_bias, strict=True)
+        places = on_device(ids, logits.device, torch.int64)
+        logits = logits.index_add(1, places, on_device(biases, logits.device, logits.dtype).expand(len(logits), -1))
     if sampling.temperature == 0:
         ids = logits.argmax(dim=-1)  # that of nan, where there is any
         return Chosen(ids, logits.gather(-1, ids[:, None]).squeeze(1).abs() < math.inf)

@@ -1,0 +1,384 @@
+"""The scheduler: one thread that runs the engine for requests of other threads.
+
+Everything that touches the engine happens in that thread, between two steps: rows are taken in, dropped, and other
+functions of the model are called. What rows release is collected and handed over a few times a second.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from patchpad.errors import EngineError, PatchpadError, QueueFullError, SchedulerClosedError
+from patchpad.inference.engine import Engine, NewBytes, NotFiniteError, Request, check_request
+from patchpad.inference.generator import Completion
+from patchpad.model.compilation import first_words
+from patchpad.model.language_model import LanguageModel
+from patchpad.serving.delivery import Counts, Deliver, Delivery, Handle
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Post = Callable[[Callable[[], None]], object]
+"""Has a function called in another thread, such as `loop.call_soon_threadsafe`; it must not block."""
+
+
+class Scheduler:
+    """Runs requests of any thread in one batch of the engine, in a thread of its own.
+
+    Args:
+        model: a loaded or trained model; from `start` on, only the scheduler's thread may use it.
+        batch_rows: most rows in the batch at once.
+        max_waiting: most rows that wait for a place in the batch.
+        compile: run the steps compiled, or on CUDA as captured graphs.
+        event_seconds: bytes of a row are handed over when they are so old; the first one and the last ones at once.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        batch_rows: int = 64,
+        max_waiting: int = 256,
+        compile: bool = False,
+        event_seconds: int | float = 0.05,
+    ) -> None:
+        self.model = model
+        self.batch_rows = batch_rows
+        self.max_waiting = max_waiting
+        self.event_seconds = event_seconds
+        self._compile = compile
+        self._engine = Engine(model, batch_rows=batch_rows, compile=compile)
+        self._thread: threading.Thread | None = None
+        self._post: Post | None = None
+        self._lock = threading.Condition()
+        """Guards the fields up to the next blank line."""
+        self._arrived: deque[Handle] = deque()
+        self._cancelled: deque[Handle] = deque()
+        self._calls: deque[tuple[Callable[[LanguageModel], Any], Future[Any]]] = deque()
+        self._num_open = 0
+        """Requests that were taken and have not ended."""
+        self._is_accepting = True
+        self._ends_at = math.inf
+        """Time at which what still runs is cut short; below infinity once `close` was called."""
+
+        self._handles: dict[int, Handle] = {}
+        """By the index of their row in the engine."""
+        self._fresh: dict[Handle, None] = {}
+        """Those with bytes that wait to be handed over."""
+        self._oldest = math.inf
+        """When the oldest of these bytes was released."""
+        self._outgoing: list[tuple[Handle, Delivery]] = []
+        """What is handed over after the step."""
+        self._counts = Counts()
+
+    def start(self, *, post: Post | None = None) -> None:
+        """Starts the engine's thread.
+
+        Args:
+            post: has `deliver` functions called in another thread, all of one step at once; an event loop gives its
+                `call_soon_threadsafe`. None to call them in the engine's thread, where they must not block.
+        """
+        assert self._thread is None, "a scheduler is started once"
+        self._post = post
+        self._thread = threading.Thread(target=self._run, name="patchpad-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, deliver: Deliver) -> Handle:
+        """Queues a request, from any thread.
+
+        Args:
+            request: with a threshold that was checked.
+            deliver: gets what the row releases; one that raises has its row cancelled.
+
+        Raises:
+            QueueFullError: as many rows wait as may.
+            SchedulerClosedError: no requests are taken.
+            GenerationError: a bias for an id that the model does not have.
+        """
+        return self.submit_all([(request, deliver)])[0]
+
+    def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> list[Handle]:
+        """Queues all requests or none; see `submit`."""
+        for request, _ in requests:
+            check_request(self.model, request)
+        handles = [Handle(request, deliver) for request, deliver in requests]
+        with self._lock:
+            self._require_accepting()
+            if self._num_open + len(handles) > self.batch_rows + self.max_waiting:
+                waiting = max(0, self._num_open - self.batch_rows)
+                raise QueueFullError(
+                    f"{waiting} of {self.max_waiting} places in the queue are taken, too many for {len(handles)} more",
+                    hint="Try again in a few seconds.",
+                )
+            self._num_open += len(handles)
+            self._arrived.extend(handles)
+            self._lock.notify()
+        return handles
+
+    def cancel(self, handle: Handle) -> None:
+        """Drops a request before the next step, from any thread; one that has ended is left alone.
+
+        Its last delivery tells what it had until then.
+        """
+        with self._lock:
+            self._cancelled.append(handle)
+            self._lock.notify()
+
+    def call(self, function: Callable[[LanguageModel], T]) -> "Future[T]":
+        """Has a function of the model called in the engine's thread, between two steps.
+
+        Returns:
+            Its result, or what it raises.
+
+        Raises:
+            SchedulerClosedError: no requests are taken.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            self._require_accepting()
+            self._calls.append((function, future))
+            self._lock.notify()
+        return future
+
+    def set_accepting(self, value: bool) -> None:
+        """Says whether new requests are taken; those that were go on."""
+        with self._lock:
+            self._is_accepting = value
+
+    def close(self, *, drain_seconds: int | float) -> None:
+        """Takes no more requests, waits for those that were taken, and ends the thread.
+
+        Call it from another thread than the one that `post` calls functions in.
+
+        Args:
+            drain_seconds: what has not ended by then fails with a `SchedulerClosedError`.
+        """
+        with self._lock:
+            self._is_accepting = False
+            self._ends_at = min(self._ends_at, time.monotonic() + drain_seconds)
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def counts(self) -> Counts:
+        """Returns where the scheduler stands, from any thread."""
+        batch = self._engine.batch
+        with self._lock:
+            num_open, is_accepting = self._num_open, self._is_accepting
+        return replace(
+            self._counts,
+            is_alive=self._thread is not None and self._thread.is_alive(),
+            is_accepting=is_accepting,
+            rows_running=len(batch.rows),
+            rows_waiting=max(0, num_open - len(batch.rows)),
+            trunk_batches=batch.num_trunk_batches,
+        )
+
+    def _require_accepting(self) -> None:
+        if not self._is_accepting:
+            raise SchedulerClosedError("no more requests are taken: the server is shutting down")
+
+    def _run(self) -> None:
+        """Is what the thread does."""
+        while True:
+            try:
+                if not self._take_orders():
+                    return
+                self._make_round()
+            except Exception as error:  # none that is known of; whatever it was, others can go on
+                handles = list(self._handles.values())
+                self._engine = Engine(self.model, batch_rows=self.batch_rows, compile=self._compile)
+                self._fail(handles, failure("a round of the scheduler", error))
+                self._hand_over(time.monotonic())
+
+    def _make_round(self) -> None:
+        """Makes one call, one step, and hands over what came of it."""
+        begin = time.monotonic()
+        self._make_call()
+        if not self._engine.is_done:
+            self._join()
+            self._step()
+        self._counts.seconds_busy += time.monotonic() - begin
+        self._hand_over(begin)
+
+    def _take_orders(self) -> bool:
+        """Waits for something to do, and does what other threads asked for; returns False at the end."""
+        with self._lock:
+            while self._engine.is_done and not (self._arrived or self._cancelled or self._calls):
+                if self._ends_at < math.inf:
+                    return False
+                self._lock.wait()
+            arrived, self._arrived = self._arrived, deque()
+            cancelled, self._cancelled = self._cancelled, deque()
+            ends_at = self._ends_at
+        for handle in arrived:
+            (handle.row,) = self._engine.submit([handle.request])
+            self._handles[handle.row.index] = handle
+            self._counts.prompt_bytes += len(handle.request.prompt)
+        dropped = [handle for handle in dict.fromkeys(cancelled) if not handle.has_ended]
+        if dropped:
+            self._engine.cancel(*(handle.row for handle in dropped if handle.row is not None))
+        self._counts.rows_cancelled += len(dropped)
+        for handle in dropped:
+            self._complete(handle)
+        if time.monotonic() >= ends_at:
+            self._cut_short()
+        return True
+
+    def _cut_short(self) -> None:
+        """Ends everything that is left when the time to drain is over."""
+        error = SchedulerClosedError("the request was cut short: the server is shutting down")
+        handles = list(self._handles.values())
+        self._engine.cancel(*(handle.row for handle in handles if handle.row is not None))
+        self._fail(handles, error)
+        with self._lock:
+            calls, self._calls = self._calls, deque()
+        for _, future in calls:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _make_call(self) -> None:
+        """Calls the function that waits longest; one for each step, so that rows go on meanwhile."""
+        with self._lock:
+            function, future = self._calls.popleft() if self._calls else (None, None)
+        if function is None or future is None or not future.set_running_or_notify_cancel():
+            return
+        self._counts.calls += 1
+        try:
+            future.set_result(function(self.model))
+        except BaseException as error:  # whatever it is, it belongs to the caller, and the thread goes on
+            future.set_exception(error)
+
+    def _join(self) -> None:
+        """Lets waiting rows join. Where that fails, they join one by one, so that only the cause of it fails."""
+        engine = self._engine
+        try:
+            engine.join()
+            return
+        except Exception as error:
+            logger.warning("prompts could not be read together (%s); they are read one by one", type(error).__name__)
+        while engine.batch.pending and len(engine.batch.rows) < engine.batch_rows:
+            first = engine.batch.pending[0]
+            try:
+                engine.join(most=1)
+            except Exception as error:
+                engine.cancel(first)
+                own = error if isinstance(error, PatchpadError) else failure("reading a prompt", error)
+                self._fail([self._handles[first.index]], own)
+
+    def _step(self) -> None:
+        """Makes one step of the rows in the batch, if there are any."""
+        engine = self._engine
+        if not engine.batch.rows:
+            return
+        try:
+            released = engine.step()
+        except NotFiniteError as error:
+            engine.cancel(*error.rows)
+            self._fail([self._handles[row.index] for row in error.rows], error)
+            return
+        except Exception as error:
+            self._counts.steps_failed += 1
+            handles = [self._handles[row.index] for row in engine.batch.rows]
+            engine.drop_running()
+            self._fail(handles, failure("a step", error))
+            return
+        self._counts.steps += 1
+        now = time.monotonic()
+        for new in released:
+            self._collect(new, now)
+
+    def _collect(self, new: NewBytes, now: float) -> None:
+        """Keeps what a row has released until it is handed over."""
+        handle = self._handles[new.row]
+        handle.data += new.data
+        handle.reports += new.reports
+        self._counts.new_bytes += len(new.data)
+        if new.is_last:
+            self._counts.rows_ended += 1
+            self._complete(handle)
+        elif handle.has_delivered:
+            self._fresh[handle] = None
+            self._oldest = min(self._oldest, now)
+        else:
+            self._outgoing.append((handle, handle.take()))
+
+    def _complete(self, handle: Handle) -> None:
+        """Notes the last delivery of a row that has left the engine."""
+        row = handle.row
+        assert row is not None
+        completion = Completion(
+            data=row.data,
+            trunk_calls=row.trunk_calls,
+            trunk_cache_entries=row.trunk_cache_entries,
+            stop_reason=row.stop_reason,
+        )
+        self._counts.trunk_calls += row.trunk_calls
+        self._forget(handle)
+        self._outgoing.append((handle, handle.take(completion=completion)))
+
+    def _fail(self, handles: Sequence[Handle], error: PatchpadError) -> None:
+        """Notes the last delivery of rows that an error has ended."""
+        for handle in handles:
+            self._counts.rows_failed += 1
+            self._forget(handle)
+            self._outgoing.append((handle, handle.take(error=error)))
+
+    def _forget(self, handle: Handle) -> None:
+        assert handle.row is not None
+        del self._handles[handle.row.index]
+        self._fresh.pop(handle, None)
+        with self._lock:
+            self._num_open -= 1
+
+    def _hand_over(self, begin: float) -> None:
+        """Hands over first and last bytes, and all others if they would be too old after one more round.
+
+        Args:
+            begin: of this round.
+        """
+        now = time.monotonic()
+        if self._fresh and now + (now - begin) >= self._oldest + self.event_seconds:
+            self._outgoing += [(handle, handle.take()) for handle in self._fresh]
+            self._fresh.clear()
+            self._oldest = math.inf
+        outgoing, self._outgoing = self._outgoing, []
+        if not outgoing:
+            return
+        if self._post is None:
+            self._deliver_all(outgoing)
+            return
+        try:
+            self._post(partial(self._deliver_all, outgoing))
+        except Exception as error:
+            logger.warning("what rows have released cannot be handed over (%s); they end", first_words(error))
+            for handle, _ in outgoing:
+                self.cancel(handle)
+
+    def _deliver_all(self, outgoing: Sequence[tuple[Handle, Delivery]]) -> None:
+        """Calls the functions that get what rows have released. One that fails has its row cancelled."""
+        for handle, delivery in outgoing:
+            try:
+                handle.deliver(delivery)
+            except Exception as error:
+                logger.warning("a request cannot take what it is given (%s); it ends", type(error).__name__)
+                self.cancel(handle)
+
+
+def failure(what: str, error: Exception) -> EngineError:
+    """Logs an unexpected exception, and returns what the requests that it hit are told."""
+    logger.error("%s failed with %s: %s", what, type(error).__name__, first_words(error))
+    logger.debug("where it failed", exc_info=error)
+    return EngineError(
+        f"the engine failed in {what} ({type(error).__name__})", hint="Send the request again; the log says more."
+    )
+
+
+__all__ = ["Counts", "Deliver", "Delivery", "Handle", "Scheduler"]
