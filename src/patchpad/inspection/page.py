@@ -15,6 +15,7 @@ from patchpad.files import strict_json, write_atomically
 from patchpad.inspection.columns import DOTTED_CIRCLE, NEWLINE
 from patchpad.inspection.inspection import NOT_READ, Inspection
 from patchpad.inspection.terminal import full_shade_nats, size_text
+from patchpad.pages.interactive_style import INTERACTIVE_CSS
 from patchpad.pages.line_plot import Series, line_plot
 from patchpad.pages.marked_text import NUM_SHADES, Unit, visible_units
 from patchpad.pages.page_style import PAGE_CSS
@@ -93,7 +94,7 @@ def render_page(inspection: Inspection, *, name: str, model_name: str = "", note
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape_text(name)} · patchpad inspect</title>
 <style>
-{PAGE_CSS}{style}</style>
+{PAGE_CSS}{INTERACTIVE_CSS}{style}</style>
 </head>
 <body>
 <main>
