@@ -11,6 +11,7 @@ from torch import Tensor
 from patchpad.config import PADDING, SEPARATOR
 from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
 from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.span import Extension, Span, unpooled
 from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention
@@ -88,6 +89,13 @@ class MegaByteStepper:
         new = torch.stack(counts._replace(position=position, newest_id=ids), dim=1)
         state.ints = put(state.ints, rows, torch.cat((new, old[:, NUM_COUNTS + 1 :], ids[:, None]), dim=1))
         return position % self.model.patch_size == 0
+
+    @torch.inference_mode()
+    def slot_facts(
+        self, state: MegaByteState, rows: Int[Tensor, " row"], needs_trunk: Bool[Tensor, " row"]
+    ) -> SlotFacts:
+        """Returns what the last `read` told: a row needs the trunk where its patch is complete."""
+        return SlotFacts(needs_trunk, torch.zeros_like(needs_trunk), None)
 
     @torch.inference_mode()
     def refresh(self, state: MegaByteState, rows: Int[Tensor, " row"]) -> None:

@@ -11,6 +11,7 @@ from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.span import Extension
 from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
@@ -67,6 +68,15 @@ class PatchStepper:
         """Reads one id in each of `rows`; those that end a patch or fire a scratchpad need the trunk."""
         needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold)
         return needs_trunk
+
+    @torch.inference_mode()
+    def slot_facts(
+        self, state: DecodingState, rows: Int[Tensor, " row"], needs_trunk: Bool[Tensor, " row"]
+    ) -> SlotFacts:
+        """Returns what the last `read` told: a row needs the trunk at a patch's end or for a scratchpad."""
+        ends_patch = state.patch_counts.ends_patch[rows] == 1
+        entropies = None if self.model.entropy_head is None else state.floats[rows, 0]
+        return SlotFacts(ends_patch, needs_trunk & ~ends_patch, entropies)
 
     @torch.inference_mode()
     def refresh(self, state: DecodingState, rows: Int[Tensor, " row"]) -> None:

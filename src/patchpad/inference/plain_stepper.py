@@ -11,6 +11,7 @@ from torch import Tensor
 from patchpad.config import SEPARATOR
 from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
 from patchpad.inference.prompts import padded_prompts
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.span import Extension, Span, unpooled
 from patchpad.inference.span_attention import TrunkSpanAttention
@@ -77,6 +78,11 @@ class PlainStepper:
         new = counts._replace(position=torch.where(begins, 0, counts.position + 1), newest_id=ids)
         state.ints = put(state.ints, rows, torch.stack(new, dim=1))
         return torch.ones_like(begins)
+
+    @torch.inference_mode()
+    def slot_facts(self, state: PlainState, rows: Int[Tensor, " row"], needs_trunk: Bool[Tensor, " row"]) -> SlotFacts:
+        """Returns what the last `read` told: every id is a patch of its own."""
+        return SlotFacts(needs_trunk, torch.zeros_like(needs_trunk), None)
 
     @torch.inference_mode()
     def refresh(self, state: PlainState, rows: Int[Tensor, " row"]) -> None:

@@ -1,6 +1,20 @@
-"""What a row can tell of each id that was chosen for it: how likely it was, and what the model made of it."""
+"""What a row can tell of each id that was chosen for it: how likely it was, and what the model made of it.
 
-from typing import NamedTuple
+It is worked out on the device for the rows that ask, and comes with the one read of the step: floats travel as the
+integers that have the same bits.
+"""
+
+import itertools
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.inference.transfers import on_device
 
 MOST_LOGPROBS = 20
 """Likeliest ids that a report names at most."""
@@ -25,4 +39,111 @@ class ByteReport(NamedTuple):
     """Entropy of the id after it, by the entropy head; None as above, and for models without the head."""
 
 
-__all__ = ["MOST_LOGPROBS", "ByteReport"]
+class SlotFacts(NamedTuple):
+    """What reading an id in some rows told, on the device."""
+
+    ends_patch: Bool[Tensor, " row"]
+    has_scratchpad: Bool[Tensor, " row"]
+    entropy_nats: Float[Tensor, " row"] | None
+    """None for models without entropy head."""
+
+
+@runtime_checkable  # so that tests can check annotations
+class Asks(Protocol):
+    """What a request says about reports."""
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the likeliest ids to report; None for no log-probabilities at all."""
+        ...
+
+    @property
+    def details(self) -> bool:
+        """Whether to report what reading the id told."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which rows of a step ask for what, by their numbers among those that are ready."""
+
+    logprobs: tuple[int, ...]
+    num_top: tuple[int, ...]
+    """For each of these, how many of the likeliest ids."""
+    details: tuple[int, ...]
+
+    @staticmethod
+    def by(requests: Sequence[Asks]) -> "Asked | None":
+        """Returns what requests ask for; None if none of them asks for anything."""
+        logprobs = [number for number, one in enumerate(requests) if one.num_logprobs is not None]
+        details = [number for number, one in enumerate(requests) if one.details]
+        if not logprobs and not details:
+            return None
+        num_top = [requests[number].num_logprobs or 0 for number in logprobs]
+        return Asked(logprobs=tuple(logprobs), num_top=tuple(num_top), details=tuple(details))
+
+    def parts(
+        self, logits: Float[Tensor, "row vocab"], ids: Int[Tensor, " row"], facts: SlotFacts | None
+    ) -> list[Int[Tensor, " value"] | Bool[Tensor, " value"]]:
+        """Returns what is to be read from the device, in the order in which `reports` takes it.
+
+        Args:
+            logits: that the ids were chosen by.
+            ids: that were chosen.
+            facts: of the same rows; None if no row asks for details.
+        """
+        parts: list[Tensor] = []
+        if self.logprobs:
+            rows = on_device(self.logprobs, logits.device, torch.int64)
+            logprobs = logits[rows].log_softmax(dim=-1)
+            top = logprobs.topk(max(self.num_top), dim=-1)
+            parts += [bits_of(logprobs.gather(-1, ids[rows, None])), bits_of(top.values), top.indices.flatten()]
+        if facts is not None:
+            rows = on_device(self.details, logits.device, torch.int64)
+            parts += [facts.ends_patch[rows], facts.has_scratchpad[rows]]
+            if facts.entropy_nats is not None:
+                parts.append(bits_of(facts.entropy_nats[rows].float()))
+        return parts
+
+    def reports(self, ids: Sequence[int], values: Iterator[int]) -> dict[int, ByteReport]:
+        """Returns the reports of the rows that ask.
+
+        Args:
+            ids: of all rows that are ready, as the host knows them.
+            values: that were read from the device: of `parts`.
+        """
+        found = {
+            number: ByteReport(ids[number], 0, None, (), None, None, None) for number in {*self.logprobs, *self.details}
+        }
+        if self.logprobs:
+            count, most = len(self.logprobs), max(self.num_top)
+            own = floats_of(itertools.islice(values, count))
+            top = floats_of(itertools.islice(values, count * most))
+            top_ids = list(itertools.islice(values, count * most))
+            for place, (number, num_top) in enumerate(zip(self.logprobs, self.num_top, strict=True)):
+                part = slice(place * most, place * most + num_top)
+                pairs = tuple(zip(top_ids[part], top[part], strict=True))
+                found[number] = found[number]._replace(logprob=own[place], top=pairs)
+        if self.details:
+            count = len(self.details)
+            ends, fires = (list(itertools.islice(values, count)) for _ in range(2))
+            entropies = floats_of(values) or [None] * count  # the last that was read, if there are any
+            for place, number in enumerate(self.details):
+                found[number] = found[number]._replace(
+                    ends_patch=bool(ends[place]), has_scratchpad=bool(fires[place]), entropy_nats=entropies[place]
+                )
+        return found
+
+
+def bits_of(values: Float[Tensor, "..."]) -> Int[Tensor, " value"]:
+    """Returns fp32 numbers as integers with the same bits, one after the other."""
+    return values.flatten().view(torch.int32)
+
+
+def floats_of(bits: Iterator[int]) -> list[float]:
+    """Returns the numbers that `bits_of` made integers of."""
+    given = list(bits)
+    return list(struct.unpack(f"{len(given)}f", struct.pack(f"{len(given)}i", *given)))
+
+
+__all__ = ["MOST_LOGPROBS", "Asked", "ByteReport", "SlotFacts"]

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import RowState
 from patchpad.inference.span import Extension
 from patchpad.inference.transfers import on_device
@@ -57,6 +58,16 @@ class Stepper(Protocol):
             rows: different rows of the state, ascending.
             ids: 0 to the model's `highest_id`; a separator only after `begin_documents`, or in a row that leaves.
             threshold: scratchpad threshold of each of `rows`, in nats.
+        """
+        ...
+
+    def slot_facts(self, state: Any, rows: Int[Tensor, " row"], needs_trunk: Bool[Tensor, " row"]) -> SlotFacts:
+        """Returns what the last `read` told of the ids in `rows`.
+
+        Args:
+            state: that `read` has left.
+            rows: that it was given.
+            needs_trunk: what it returned.
         """
         ...
 
