@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import patchpad
 from patchpad.calibration_table import Calibration
@@ -76,21 +78,54 @@ def test_seeds_make_rows_differ_and_repeat(model):
 
 def test_top_k_and_top_p_keep_the_likeliest_ids():
     logits = torch.tensor([[0.1, 0.5, 0.2, 0.15, 0.05]]).log()
-    kept = filtered_logits(logits, Sampling(temperature=1.0, top_k=2)).isfinite()
+    kept = filtered_logits(logits, [Sampling(temperature=1.0, top_k=2)]).isfinite()
     assert kept.tolist() == [[False, True, True, False, False]]
-    kept = filtered_logits(logits, Sampling(temperature=1.0, top_p=0.71)).isfinite()
+    kept = filtered_logits(logits, [Sampling(temperature=1.0, top_p=0.71)]).isfinite()
     assert kept.tolist() == [[False, True, True, True, False]]
-    kept = filtered_logits(logits, Sampling(temperature=1.0, top_p=0.01)).isfinite()
+    kept = filtered_logits(logits, [Sampling(temperature=1.0, top_p=0.01)]).isfinite()
     assert kept.tolist() == [[False, True, False, False, False]]
 
 
 def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
     logits = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().expand(4000, -1)
     draws = [Draws(number)[0] for number in range(4000)]
-    drawn = choose(logits, Sampling(temperature=1.0), draws).ids
+    drawn = choose(logits, [Sampling(temperature=1.0)] * 4000, draws).ids
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert float((shares - torch.tensor([0.7, 0.2, 0.1, 0.0])).abs().max()) < 0.03
     assert shares[3] == 0
+
+
+@given(
+    samplings=st.lists(
+        st.builds(
+            Sampling,
+            temperature=st.sampled_from([0.0, 1e-6, 0.3, 0.7, 1.0, 1.3, 50.0]),
+            top_k=st.sampled_from([None, 1, 3, 40, 300]),
+            top_p=st.sampled_from([None, 0.2, 0.9, 0.95, 1.0]),
+            logit_bias=st.sampled_from([(), ((7, 5.0),), ((0, -100.0), (256, 100.0))]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    seed=st.integers(0, 1000),
+    has_ties=st.booleans(),
+)
+@settings(max_examples=30)
+def test_a_row_is_chosen_for_bit_by_bit_as_alone_whatever_the_others_ask_for(samplings, seed, has_ties):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(samplings), 257, generator=generator) * 3
+    if has_ties:
+        logits = logits.round()
+    draws = torch.rand(len(samplings), generator=generator, dtype=torch.float64).tolist()
+    together = choose(logits, samplings, draws)
+    alone = [choose(logits[row : row + 1], samplings[row : row + 1], draws[row : row + 1]) for row in range(len(draws))]
+    assert together.ids.tolist() == [int(one.ids) for one in alone]
+    assert all(together.is_number.tolist())
+    drawn = [row for row, one in enumerate(samplings) if one.temperature > 0]
+    if drawn:
+        filtered = filtered_logits(logits[drawn], [samplings[row] for row in drawn])
+        expected = [filtered_logits(logits[row : row + 1], [samplings[row]])[0] for row in drawn]
+        assert torch.equal(filtered, torch.stack(expected))
 
 
 def test_draws_are_those_of_one_stream_and_the_same_when_asked_again():

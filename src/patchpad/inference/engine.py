@@ -283,16 +283,8 @@ class Engine:
         assert batch.logits is not None
         rows = [batch.rows[place] for place in batch.ready]
         samplings = [row.request.sampling for row in rows]
-        parts, order = [], []
-        for sampling in dict.fromkeys(samplings):
-            alike = [number for number, other in enumerate(samplings) if other == sampling]
-            draws = [rows[number].draws[rows[number].progress.num_chosen] for number in alike if sampling.temperature]
-            if len(alike) == len(rows):
-                return choose(batch.logits, sampling, draws)
-            parts.append(choose(batch.logits[self._sent(alike, batch.logits.device)], sampling, draws))
-            order += alike
-        places = self._sent([order.index(number) for number in range(len(rows))], batch.logits.device)
-        return Chosen(*(torch.cat(same)[places] for same in zip(*parts, strict=True)))
+        draws = [row.draws[row.progress.num_chosen] if row.request.sampling.temperature > 0 else 0.0 for row in rows]
+        return choose(batch.logits, samplings, draws)
 
     def _with_predicted(self, batch: Batch) -> Batch:
         """Calls the trunk if enough rows need it, and predicts where that is possible."""

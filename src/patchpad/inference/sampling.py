@@ -1,8 +1,9 @@
 """From logits to the next id: greedy, or temperature, top-k and top-p with random numbers of each row's own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -79,22 +80,6 @@ def checked_bias(given: Any) -> tuple[tuple[int, float], ...]:
     return tuple(sorted(checked.items()))
 
 
-def filtered_logits(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
-    """Applies temperature, then top-k, then top-p; what is left out becomes -inf. Temperature must be above 0."""
-    scaled = logits.double()
-    scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / sampling.temperature  # so that none grows beyond fp64
-    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
-        kept = scaled.topk(sampling.top_k, dim=-1)
-        scaled = torch.full_like(scaled, -torch.inf).scatter(-1, kept.indices, kept.values)
-    if sampling.top_p is not None and sampling.top_p < 1:
-        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
-        probabilities = ordered.softmax(dim=-1)
-        before = probabilities.cumsum(dim=-1) - probabilities
-        ordered = ordered.masked_fill(before >= sampling.top_p, -torch.inf)
-        scaled = torch.empty_like(scaled).scatter(-1, order, ordered)
-    return scaled
-
-
 class Chosen(NamedTuple):
     """The next ids, still on the device of the logits."""
 
@@ -122,28 +107,106 @@ class Draws:
         return self._numbers[index]
 
 
-def choose(logits: Float[Tensor, "row vocab"], sampling: Sampling, draws: Sequence[float]) -> Chosen:
+def filtered_logits(logits: Float[Tensor, "row vocab"], samplings: Sequence[Sampling]) -> Float[Tensor, "row vocab"]:
+    """Applies temperature, then top-k, then top-p; what is left out becomes -inf.
+
+    Each row gets exactly what it gets alone: rows differ in numbers that are applied to all at once.
+
+    Args:
+        logits: of the next id.
+        samplings: one for each row, with temperatures above 0.
+    """
+    scaled = logits.double()
+    scaled = scaled - scaled.amax(dim=-1, keepdim=True)  # so that none grows beyond fp64
+    scaled = scaled / _alike_or_column([sampling.temperature for sampling in samplings], logits.device)
+    top_k: dict[int, list[int]] = {}
+    top_p: dict[int, int | float] = {}
+    for row, sampling in enumerate(samplings):
+        if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+            top_k.setdefault(sampling.top_k, []).append(row)
+        if sampling.top_p is not None and sampling.top_p < 1:
+            top_p[row] = sampling.top_p
+    for count, rows in top_k.items():
+        scaled = _changed(scaled, rows, partial(_keep_top_k, count=count))
+    if top_p:
+        share = _alike_or_column(list(top_p.values()), logits.device)
+        scaled = _changed(scaled, list(top_p), partial(_keep_top_p, share=share))
+    return scaled
+
+
+def _keep_top_k(scaled: Float[Tensor, "row vocab"], *, count: int) -> Float[Tensor, "row vocab"]:
+    kept = scaled.topk(count, dim=-1)
+    return torch.full_like(scaled, -torch.inf).scatter(-1, kept.indices, kept.values)
+
+
+def _keep_top_p(
+    scaled: Float[Tensor, "row vocab"], *, share: int | float | Float[Tensor, "row 1"]
+) -> Float[Tensor, "row vocab"]:
+    ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    ordered = ordered.masked_fill(before >= share, -torch.inf)
+    return torch.empty_like(scaled).scatter(-1, order, ordered)
+
+
+def _alike_or_column(values: Sequence[int | float], device: torch.device) -> int | float | Float[Tensor, "row 1"]:
+    """Returns the number that all rows have, or a column of them."""
+    return values[0] if len(set(values)) == 1 else on_device(values, device, torch.float64)[:, None]
+
+
+def _changed(
+    values: Float[Tensor, "row vocab"],
+    rows: Sequence[int],
+    change: Callable[[Float[Tensor, "some vocab"]], Float[Tensor, "some vocab"]],
+) -> Float[Tensor, "row vocab"]:
+    """Returns values of which some rows, ascending, were changed."""
+    if len(rows) == len(values):
+        return change(values)
+    places = on_device(rows, values.device, torch.int64)
+    return values.index_copy(0, places, change(values[places]))
+
+
+def choose(logits: Float[Tensor, "row vocab"], samplings: Sequence[Sampling], draws: Sequence[float]) -> Chosen:
     """Chooses one id per row, without a read from the device.
 
     Args:
         logits: of the next id.
-        sampling: how to choose.
+        samplings: how to choose, for each row.
         draws: a random number in [0, 1) for each row; not read where the choice is greedy.
     """
-    if sampling.logit_bias:
-        ids, biases = zip(*sampling.logit_bias, strict=True)
-        places = on_device(ids, logits.device, torch.int64)
-        logits = logits.index_add(1, places, on_device(biases, logits.device, logits.dtype).expand(len(logits), -1))
-    if sampling.temperature == 0:
-        ids = logits.argmax(dim=-1)  # that of nan, where there is any
-        return Chosen(ids, logits.gather(-1, ids[:, None]).squeeze(1).abs() < math.inf)
+    logits = _biased(logits, samplings)
+    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
+    if len(drawn) == len(samplings):
+        return Chosen(_drawn(logits, samplings, draws), logits.amax(dim=-1).abs() < math.inf)  # nan where any is
+    ids = logits.argmax(dim=-1)  # that of nan, where there is any
+    is_number = logits.gather(-1, ids[:, None]).squeeze(1).abs() < math.inf
+    if drawn:
+        places = on_device(drawn, logits.device, torch.int64)
+        own = _drawn(logits[places], [samplings[row] for row in drawn], [draws[row] for row in drawn])
+        ids = ids.index_copy(0, places, own)
+    return Chosen(ids, is_number)
+
+
+def _biased(logits: Float[Tensor, "row vocab"], samplings: Sequence[Sampling]) -> Float[Tensor, "row vocab"]:
+    """Adds each row's own biases."""
+    biases = [(row, *pair) for row, sampling in enumerate(samplings) for pair in sampling.logit_bias]
+    if not biases:
+        return logits
+    rows, ids, values = zip(*biases, strict=True)
+    places = tuple(on_device(part, logits.device, torch.int64) for part in (rows, ids))
+    return logits.index_put(places, on_device(values, logits.device, logits.dtype), accumulate=True)
+
+
+def _drawn(
+    logits: Float[Tensor, "row vocab"], samplings: Sequence[Sampling], draws: Sequence[float]
+) -> Int[Tensor, " row"]:
+    """Draws an id per row."""
     if logits.device.type == "mps":  # has no fp64
-        return Chosen(*(part.to(logits.device) for part in choose(logits.cpu(), sampling, draws)))
-    is_number = logits.amax(dim=-1).abs() < math.inf  # nan where any of them is
-    probabilities = filtered_logits(logits, sampling).softmax(dim=-1)
+        return _drawn(logits.cpu(), samplings, draws).to(logits.device)
+    probabilities = filtered_logits(logits, samplings).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     places = on_device(draws, logits.device, torch.float64) * cumulative[:, -1]
     ids = torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
     # A draw at the very end must not land on an id that was filtered out.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(dim=-1)
-    return Chosen(torch.minimum(ids, last), is_number)
+    return torch.minimum(ids, last)
