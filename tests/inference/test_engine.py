@@ -112,7 +112,7 @@ def test_the_batch_never_has_more_rows_than_allowed(model):
 
 
 def test_long_prompts_are_read_alone(model, monkeypatch):
-    monkeypatch.setattr("patchpad.inference.engine.PREFILL_POSITIONS", 20)
+    monkeypatch.setattr("patchpad.inference.joining.PREFILL_POSITIONS", 20)
     engine = Engine(model, batch_rows=4)
     seen, prefill = [], engine.stepper.prefill
     engine.stepper.prefill = lambda prompts, thresholds: seen.append(prompts) or prefill(prompts, thresholds)

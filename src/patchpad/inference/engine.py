@@ -10,12 +10,13 @@ ids, which rows need the trunk, and what the rows count.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from patchpad.inference.batch import Batch
+from patchpad.inference.joining import Prefixes, PromptReader
 from patchpad.inference.reports import Asked, ByteReport
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import (
@@ -30,55 +31,13 @@ from patchpad.inference.rows import (
 )
 from patchpad.inference.sampling import Chosen, Draws, choose
 from patchpad.inference.steppers import stepper_for
-from patchpad.inference.transfers import SentLists, on_device
+from patchpad.inference.transfers import SentLists
 from patchpad.model.language_model import LanguageModel
 
 BATCH_ROWS = 32
 """Rows that are in the batch at once; further ones wait."""
 TRUNK_GROUP_SHARE = 0.75
 """Share of the batch's rows that makes a trunk call worth while as long as other rows can go on."""
-PREFILL_POSITIONS = 16_384
-"""Positions, padding included, of one prefill; a longer prompt is read alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Where an engine stands. A step makes another one and changes nothing that this one reads."""
-
-    number: int = 0
-    """Of the steps that have been made."""
-    num_submitted: int = 0
-    num_trunk_batches: int = 0
-    """Calls of the trunk in steps, whatever their number of rows."""
-    pending: tuple[Row, ...] = ()
-    """Rows that have not joined yet."""
-    rows: tuple[Row, ...] = ()
-    """Rows of the batch, in the order of `state`."""
-    state: RowState | None = None
-    ready: tuple[int, ...] = ()
-    """Places of rows that have logits, ascending."""
-    logits: Tensor | None = None
-    """[ready, vocab]."""
-    waiting: tuple[int, ...] = ()
-    """Places of rows that need the trunk, ascending."""
-    progress: tuple[tuple[Row, Progress], ...] = ()
-    """How far the last step brought its rows."""
-    released: tuple[NewBytes, ...] = ()
-    """What the last step has released."""
-
-    def keep(self, places: Sequence[int]) -> "Batch":
-        """Returns a batch of the rows at the given places, in that order; logits of the others are dropped."""
-        assert self.state is not None
-        new_place = {old: new for new, old in enumerate(places)}
-        kept = [number for number, place in enumerate(self.ready) if place in new_place]
-        return replace(
-            self,
-            rows=tuple(self.rows[place] for place in places),
-            state=self.state.select(list(places)) if places else None,
-            ready=tuple(new_place[self.ready[number]] for number in kept),
-            logits=self.logits[kept] if self.logits is not None and kept else None,
-            waiting=tuple(new_place[place] for place in self.waiting if place in new_place),
-        )
 
 
 class Engine:
@@ -93,6 +52,8 @@ class Engine:
         trunk_group_share: share of the batch's rows that must need the trunk before it is called, as long as other
             rows can go on without it; 0 is lockstep, 1 waits for all.
         compile: run the steps compiled, or on CUDA as captured graphs; see `patchpad.inference.steppers`.
+        piece_bytes: bytes of prompts that are read between two steps as long as other rows run; None for no limit.
+        prefixes: states of prompts that were read before.
     """
 
     def __init__(
@@ -102,9 +63,12 @@ class Engine:
         batch_rows: int = BATCH_ROWS,
         trunk_group_share: float = TRUNK_GROUP_SHARE,
         compile: bool = False,
+        piece_bytes: int | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.model = model
         self.stepper = stepper_for(model, compile=compile)
+        self.prompts = PromptReader(self.stepper, piece_bytes=piece_bytes, prefixes=prefixes)
         self.batch_rows = batch_rows
         self.trunk_group_share = trunk_group_share
         self.batch = Batch()
@@ -129,7 +93,13 @@ class Engine:
     @property
     def is_done(self) -> bool:
         """Whether no row is left."""
-        return not (self.batch.pending or self.batch.rows)
+        return not (self.batch.pending or self.batch.rows or self.batch.reading)
+
+    @property
+    def next_to_join(self) -> Row | None:
+        """The row whose prompt is read next."""
+        batch = self.batch
+        return batch.reading.row if batch.reading is not None else next(iter(batch.pending), None)
 
     def set_threshold(self, row: Row, threshold: float) -> None:
         """Changes a row's threshold from its next byte on."""
@@ -141,6 +111,8 @@ class Engine:
         batch, dropped = self.batch, set(rows)
         if dropped.intersection(batch.pending):
             batch = replace(batch, pending=tuple(row for row in batch.pending if row not in dropped))
+        if batch.reading is not None and batch.reading.row in dropped:
+            batch = replace(batch, reading=None)
         places = [place for place, row in enumerate(batch.rows) if row in dropped]
         if places:
             self._note_counts(batch, places)
@@ -182,6 +154,7 @@ class Engine:
             num_submitted=self.batch.num_submitted,
             num_trunk_batches=self.batch.num_trunk_batches,
             pending=self.batch.pending,
+            reading=self.batch.reading,
         )
 
     def refresh_counts(self) -> None:
@@ -196,25 +169,8 @@ class Engine:
 
     def _with_joined(self, batch: Batch, most: int | None) -> Batch:
         """Returns the batch with the waiting rows for which there is room."""
-        joining: list[Row] = []
-        longest, room = 0, self.batch_rows - len(batch.rows)
-        for row in itertools.islice(batch.pending, room if most is None else min(most, room)):
-            longest = max(longest, len(row.request.prompt) + 1)
-            if joining and longest * (len(joining) + 1) > PREFILL_POSITIONS:
-                break
-            joining.append(row)
-        if not joining:
-            return batch
-        thresholds = on_device([row.threshold for row in joining], self.model.device, torch.float32)
-        logits, state = self.stepper.prefill([row.request.prompt for row in joining], thresholds)
-        return replace(
-            batch,
-            pending=batch.pending[len(joining) :],
-            rows=(*batch.rows, *joining),
-            state=state if batch.state is None else type(state).join([batch.state, state]),
-            ready=(*batch.ready, *range(len(batch.rows), len(batch.rows) + len(joining))),
-            logits=logits if batch.logits is None else torch.cat([batch.logits, logits]),
-        )
+        room = self.batch_rows - len(batch.rows)
+        return self.prompts.with_joined(batch, room if most is None else min(most, room))
 
     def _with_read(self, batch: Batch) -> Batch:
         """Chooses an id for each ready row and reads it. Rows that end with their id leave: to have read it harms none.

@@ -83,6 +83,8 @@ class Counts:
     """Calls of the trunk in steps, whatever their number of rows."""
     prefix_hits: int = 0
     """Prompts of which a stored state served at least a part."""
+    prefix_bytes: int = 0
+    """Memory that stored states take."""
     seconds_busy: float = 0.0
     """Spent in steps and calls."""
 

@@ -21,6 +21,7 @@ from patchpad.inference.generator import Completion
 from patchpad.model.compilation import first_words
 from patchpad.model.language_model import LanguageModel
 from patchpad.serving.delivery import Counts, Deliver, Delivery, Handle
+from patchpad.serving.prefixes import StoredPrefixes
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Scheduler:
         model: a loaded or trained model; from `start` on, only the scheduler's thread may use it.
         batch_rows: most rows in the batch at once.
         max_waiting: most rows that wait for a place in the batch.
+        prefix_bytes: memory for states of prompts that were read; equal prompts are not read again. 0 keeps none.
+        piece_bytes: bytes of prompts that are read between two steps as long as other rows run.
         compile: run the steps compiled, or on CUDA as captured graphs.
         event_seconds: bytes of a row are handed over when they are so old; the first one and the last ones at once.
     """
@@ -46,6 +49,8 @@ class Scheduler:
         *,
         batch_rows: int = 64,
         max_waiting: int = 256,
+        prefix_bytes: int = 64 * 2**20,
+        piece_bytes: int = 512,
         compile: bool = False,
         event_seconds: int | float = 0.05,
     ) -> None:
@@ -54,7 +59,9 @@ class Scheduler:
         self.max_waiting = max_waiting
         self.event_seconds = event_seconds
         self._compile = compile
-        self._engine = Engine(model, batch_rows=batch_rows, compile=compile)
+        self._piece_bytes = piece_bytes
+        self._prefixes = StoredPrefixes(prefix_bytes)
+        self._engine = self._new_engine()
         self._thread: threading.Thread | None = None
         self._post: Post | None = None
         self._lock = threading.Condition()
@@ -77,6 +84,15 @@ class Scheduler:
         self._outgoing: list[tuple[Handle, Delivery]] = []
         """What is handed over after the step."""
         self._counts = Counts()
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self.model,
+            batch_rows=self.batch_rows,
+            compile=self._compile,
+            piece_bytes=self._piece_bytes,
+            prefixes=self._prefixes,
+        )
 
     def start(self, *, post: Post | None = None) -> None:
         """Starts the engine's thread.
@@ -179,6 +195,8 @@ class Scheduler:
             rows_running=len(batch.rows),
             rows_waiting=max(0, num_open - len(batch.rows)),
             trunk_batches=batch.num_trunk_batches,
+            prefix_hits=self._prefixes.num_hits,
+            prefix_bytes=self._prefixes.num_bytes,
         )
 
     def _require_accepting(self) -> None:
@@ -194,7 +212,7 @@ class Scheduler:
                 self._make_round()
             except Exception as error:  # none that is known of; whatever it was, others can go on
                 handles = list(self._handles.values())
-                self._engine = Engine(self.model, batch_rows=self.batch_rows, compile=self._compile)
+                self._engine = self._new_engine()
                 self._fail(handles, failure("a round of the scheduler", error))
                 self._hand_over(time.monotonic())
 
@@ -264,10 +282,11 @@ class Scheduler:
             return
         except Exception as error:
             logger.warning("prompts could not be read together (%s); they are read one by one", type(error).__name__)
-        while engine.batch.pending and len(engine.batch.rows) < engine.batch_rows:
-            first = engine.batch.pending[0]
+        while (first := engine.next_to_join) is not None and len(engine.batch.rows) < engine.batch_rows:
             try:
                 engine.join(most=1)
+                if engine.batch.reading is not None:
+                    return  # the next piece comes after the next step
             except Exception as error:
                 engine.cancel(first)
                 own = error if isinstance(error, PatchpadError) else failure("reading a prompt", error)
