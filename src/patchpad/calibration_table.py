@@ -76,11 +76,30 @@ class Calibration:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _not_a_table(str(path), error) from error
+        return Calibration.from_dict(content, source=str(path))
+
+    @staticmethod
+    def from_dict(content: Any, *, source: str) -> "Calibration":
+        """Takes over what `to_dict` gave, after a trip through JSON.
+
+        Args:
+            content: the table.
+            source: where it comes from, for messages.
+
+        Raises:
+            CheckpointError: it is not such a table.
+        """
+        try:
             rows = tuple({key: float(row[key]) for key in ROW_KEYS} for row in content["rows"])
             if not any(math.isfinite(row["scratchpad_threshold_nats"]) for row in rows):
                 raise ValueError("no row has a finite threshold")
             return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} is not a calibration table: {error}", hint="Run `patchpad calibrate` again."
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _not_a_table(source, error) from error
+
+
+def _not_a_table(source: str, error: Exception) -> CheckpointError:
+    """Returns what is raised for something else than a calibration table."""
+    return CheckpointError(f"{source} is not a calibration table: {error}", hint="Run `patchpad calibrate` again.")

@@ -1,5 +1,6 @@
 """Entry point: finds the command, prints errors in two lines, sets the exit code. Imports no torch."""
 
+import keyword
 import logging
 import sys
 import traceback
@@ -27,6 +28,8 @@ COMMANDS = {
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
     "release": "write the model of any step into a folder of its own",
+    "export": "write a folder that Hugging Face transformers loads",
+    "import": "make a run of an exported folder, trained on or not",
     "inspect": "a text's bytes with their entropies, patches and scratchpads, in the terminal or as a page",
     "configs": "the presets: configurations that --config takes by name",
     "cost": "parameters, FLOPs per byte and cache bytes of a configuration",
@@ -66,7 +69,7 @@ def build_app(chosen: str = "", *, with_help: bool = False) -> App:
 
         app.console = Console(width=help_width())
     for name, summary in COMMANDS.items():
-        home = name.replace("-", "_")
+        home = name.replace("-", "_") + "_" * keyword.iskeyword(name)
         options: dict[str, Any] = {} if name == chosen else {"help": summary}
         if name == chosen and name in PASS_WORDS_ON and not with_help:
             options = {"help_flags": (), "version_flags": ()}

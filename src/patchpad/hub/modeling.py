@@ -1,0 +1,360 @@
+"""`PatchpadForCausalLM`: a patchpad model of any kind but `bpe` behind the interface of transformers."""
+
+import logging
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchpad.config import VOCAB_SIZE, Config
+from patchpad.errors import CheckpointError, GenerationError, InputError
+from patchpad.files import without_infinities
+from patchpad.hub.configuration import PatchpadConfig
+from patchpad.hub.library import (
+    AutoModelForCausalLM,
+    CausalLMOutputWithPast,
+    GenerationMixin,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    can_return_tuple,
+)
+from patchpad.hub.loss import training_loss
+from patchpad.hub.row_cache import RowCache
+from patchpad.hub.rows import GivenRows, are_read, ids_read, with_padding
+from patchpad.hub.saving import weights_sha256, write_digests, write_remote_code
+from patchpad.hub.stop_strings import EndsWithBytes
+from patchpad.inference.generator import threshold_from_dials
+from patchpad.inference.steppers import stepper_for
+from patchpad.inference.stepping import row_thresholds
+from patchpad.model.baselines import Baseline
+from patchpad.model.block import Stack, recompute_trunk
+from patchpad.model.build import build_model
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.language_model import LanguageModel
+from patchpad.model.precision import autocast
+from patchpad.model.weights import Embedding
+from patchpad.patching import ThresholdLike, threshold_values
+from patchpad.version import __version__
+
+logger = logging.getLogger(__name__)
+
+DIALS = ("scratchpad_threshold_nats", "compute")
+"""Arguments of `forward` and `generate`, and keys of a generation configuration, that set how much the trunk works."""
+
+
+class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
+    """A patchpad model that transformers loads, generates with, trains and saves.
+
+    `model` is the model itself, for everything that `patchpad` does with one.
+    """
+
+    config_class = PatchpadConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _is_stateful = True  # a state cannot go back, as assisted decoding would need
+    _keep_in_fp32_modules_strict = ["scratchpad_threshold_nats", "patch_threshold_nats"]  # noqa: RUF012  (as theirs)
+
+    config: PatchpadConfig  # pyrefly: ignore  # theirs may be any configuration
+
+    def __init__(self, config: PatchpadConfig) -> None:
+        super().__init__(config)
+        found = config.described()
+        if found.config.model.kind == "bpe":
+            raise GenerationError(
+                "a `bpe` model reads tokens that it has learned, which the tokenizer of bytes does not make",
+                hint="Use it with patchpad itself: patchpad generate, evaluate, lm-eval.",
+            )
+        self.model: LanguageModel = build_model(found.config.model)
+        self.model.calibration = found.calibration
+        self.loss_weights = found.config.train
+        self.gradient_checkpointing = False
+        self._calibrated_sha256 = found.calibrated_sha256
+        self._is_calibration_checked = False
+        self._own_buffers = {
+            name: buffer.clone() for name, buffer in self.named_buffers() if name not in self.state_dict()
+        }
+        self.post_init()
+        self.generation_config._from_model_config = False  # or keys that transformers does not know would be lost
+
+    @classmethod
+    def of(cls, model: LanguageModel, config: Config) -> "PatchpadForCausalLM":
+        """Puts a model behind the interface of transformers; both share it.
+
+        Args:
+            model: of any kind but `bpe`.
+            config: what it was trained with.
+        """
+        outer = cls(PatchpadConfig(patchpad=replace(config, model=model.config).to_dict()))
+        outer.model = model
+        return outer.train(model.training)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: RowCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        scratchpad_threshold_nats: ThresholdLike = None,
+        compute: float | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        past_key_values: RowCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> CausalLMOutputWithPast:
+        """Predicts the next id at every position.
+
+        Args:
+            input_ids: 0..255 bytes, 256 separators, 257 padding, [batch, length]. A row that does not begin with the
+                separator is read as if it did. With a cache, only the ids behind it.
+            attention_mask: [batch, length], 0 where an id is not read; with a cache, of all positions up to now.
+            cache: what an earlier call returned; it is moved on in place.
+            labels: [batch, length], 0..256, and -100 where nothing is predicted; label n is what position n - 1
+                predicts, as transformers has it.
+            use_cache: return a cache; None for what the configuration says, and not in training.
+            logits_to_keep: return only so many of the last positions; 0 for all.
+            scratchpad_threshold_nats: None for the stored threshold, nats, inf, -inf, or one for each row.
+            compute: trunk calls per byte instead of a threshold; needs a calibration.
+            num_items_in_batch: what the loss is divided by; None for the labels of the batch. `Trainer` gives it.
+            past_key_values: the older name of `cache`.
+            inputs_embeds: refused: patches and n-grams are made of bytes.
+            output_attentions: refused if true.
+            output_hidden_states: refused if true.
+
+        Returns:
+            `logits`, [batch, length, 258], in which padding has -inf; `loss` with labels; `cache` if asked for.
+
+        Raises:
+            InputError: ids, mask, labels or threshold that do not fit, or something that is refused.
+            GenerationError: a dial that the model cannot serve.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise InputError("input_ids is needed: patches, n-grams and scratchpads are decided from bytes")
+        if output_attentions or output_hidden_states:
+            raise InputError("attentions and hidden states are not returned; their positions are slots, not bytes")
+        cache = past_key_values if cache is None else cache
+        threshold = self._threshold(scratchpad_threshold_nats, compute)
+        if cache is not None:
+            if labels is not None:
+                raise InputError("labels and a cache are given; allowed: one of them, since steps have no gradients")
+            logits = self._read_on(cache, input_ids, attention_mask, threshold)
+            return CausalLMOutputWithPast(
+                logits=with_padding(logits[:, -logits_to_keep:]),
+                cache=cache if use_cache is not False else None,  # pyrefly: ignore  # any type is handed on
+            )
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        rows = GivenRows.of(input_ids, attention_mask)
+        new_cache: Any = None
+        if use_cache:
+            row_threshold = row_thresholds(self.model, threshold, len(input_ids))
+            new_cache = RowCache(stepper_for(self.model), rows.documents(), row_threshold, length=input_ids.shape[1])
+            if logits_to_keep == 1 and labels is None:
+                logits = new_cache.newest_logits[:, None]
+                return CausalLMOutputWithPast(logits=with_padding(logits), cache=new_cache)
+        loss, logits = self._pass(rows, labels, threshold, num_items_in_batch)
+        logits = rows.at_given(logits)[:, -logits_to_keep:]
+        return CausalLMOutputWithPast(loss=loss, logits=with_padding(logits), cache=new_cache)
+
+    def _pass(
+        self,
+        rows: GivenRows,
+        labels: Tensor | None,
+        threshold: ThresholdLike,
+        num_items_in_batch: Tensor | int | None,
+    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "batch width vocab"]]:
+        """Runs a full pass over rows, with a loss where there are labels."""
+        model, byte_ids = self.model, rows.byte_ids
+        decisions = model.decisions(threshold, batch=len(byte_ids))
+        with autocast(model.device):
+            if labels is not None:
+                targets = rows.targets(labels.to(byte_ids.device).long())
+                return training_loss(model, byte_ids, targets, decisions, self.loss_weights, num_items_in_batch)
+            if isinstance(model, ByteLM):
+                return None, model.run(byte_ids, decisions).logits.float()
+            assert isinstance(model, Baseline)
+            return None, model.run(byte_ids).logits.float()
+
+    def _read_on(
+        self, cache: RowCache, input_ids: Tensor, attention_mask: Tensor | None, threshold: ThresholdLike
+    ) -> Float[Tensor, "batch length vocab"]:
+        """Reads ids behind a cache; returns the logits at each given position."""
+        num_rows, width = input_ids.shape
+        if num_rows != cache.num_rows:
+            raise InputError(f"input_ids has {num_rows} rows and the cache {cache.num_rows}; allowed: as many")
+        is_read = are_read(input_ids, attention_mask)
+        row_threshold = row_thresholds(self.model, threshold, num_rows)
+        entries = cache.read(ids_read(input_ids, is_read), row_threshold, num_positions=width)
+        if width == 1:
+            return entries[:, -1:]
+        place = is_read.long().cumsum(dim=1)
+        return entries.gather(1, place[..., None].expand(-1, -1, VOCAB_SIZE))
+
+    def _threshold(self, nats: ThresholdLike, compute: float | None) -> ThresholdLike:
+        """Returns the threshold that the dials mean; None for the stored one."""
+        if compute is None:
+            return nats
+        self._check_calibration()
+        return threshold_from_dials(self.model, nats, compute)  # pyrefly: ignore  # it looks at numbers alone
+
+    def _check_calibration(self) -> None:
+        """Warns, once, where the weights are not those that the calibration was measured with."""
+        if self._is_calibration_checked or self.model.calibration is None or self._calibrated_sha256 is None:
+            return
+        self._is_calibration_checked = True
+        if weights_sha256(self.model.state_dict()) != self._calibrated_sha256:
+            logger.warning(
+                "the weights have changed since the calibration was measured, so `compute` is only about right; "
+                "`patchpad import` and `patchpad calibrate` measure it again"
+            )
+
+    # Generation
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """Leaves the cache to the model: what `forward` returns is handed back as it is."""
+        return False
+
+    def _reorder_cache(self, cache: RowCache, beam_idx: Tensor) -> RowCache:
+        """Gives each beam the state of the one that it goes on from."""
+        cache.reorder_cache(beam_idx)
+        return cache
+
+    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
+        """Generates as transformers does, with two dials more.
+
+        Args:
+            inputs: ids; see transformers.
+            generation_config: its keys `scratchpad_threshold_nats` and `compute` count too; without it, those of the
+                model's own.
+            kwargs: `scratchpad_threshold_nats` (a number, or one for each prompt) or `compute`, and what
+                transformers takes.
+
+        Raises:
+            GenerationError: a dial that the model cannot serve.
+        """
+        dials = {name: kwargs.pop(name) for name in DIALS if name in kwargs}
+        for config in (generation_config, self.generation_config):
+            if not any(value is not None for value in dials.values()):
+                dials = {name: getattr(config, name, None) for name in DIALS}
+        threshold = self._threshold(_number(dials.get("scratchpad_threshold_nats")), dials.get("compute"))
+        if threshold is not None:
+            values = threshold_values(threshold)  # a tensor is repeated for beams, a number cannot be
+            kwargs["row_thresholds"] = float(values) if values.dim() == 0 else values.float()
+        return super().generate(inputs, generation_config, **kwargs)
+
+    def prepare_inputs_for_generation(self, *args: Any, row_thresholds: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Adds the thresholds that `generate` was given to the arguments of `forward`."""
+        for name in ("tokenizer", "assistant_tokenizer"):  # which transformers leaves among the model's arguments
+            kwargs.pop(name, None)
+        prepared = super().prepare_inputs_for_generation(*args, **kwargs)
+        return prepared if row_thresholds is None else {**prepared, "scratchpad_threshold_nats": row_thresholds}
+
+    def _get_stopping_criteria(self, generation_config: Any, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
+        """Finds stop strings by their bytes; transformers would look at each byte as a character."""
+        stop_strings, generation_config.stop_strings = generation_config.stop_strings, None
+        try:
+            criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)  # pyrefly: ignore
+        finally:
+            generation_config.stop_strings = stop_strings
+        if stop_strings is not None:
+            criteria.append(EndsWithBytes(stop_strings))
+        return criteria
+
+    # Training
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Lets training recompute the trunk's blocks, as `train.activation_checkpointing` does."""
+        self.gradient_checkpointing = enable
+        if enable:
+            recompute_trunk(self.model)
+            return
+        for module in self.model.modules():
+            if isinstance(module, Stack):
+                module.recomputes = False
+
+    def enable_input_require_grads(self) -> None:
+        """Does nothing: blocks that are recomputed need no gradients of their inputs."""
+
+    # Loading and saving
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Does nothing: the classes are in a package, so no code of theirs is copied into folders."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Loads a folder; see transformers.
+
+        Raises:
+            CheckpointError: weights are missing, do not belong to the model, or have other shapes.
+        """
+        found: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = found
+        wrong = {what: sorted(map(str, info[what])) for what in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        if any(wrong.values()):
+            shown = "; ".join(f"{what}: {', '.join(names[:4])}" for what, names in wrong.items() if names)
+            raise CheckpointError(
+                f"the weights do not fit the configuration ({shown})",
+                hint="Take config.json and the weights from the same folder.",
+            )
+        model._restore_buffers()
+        wanted = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        wanted = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted  # "auto" is fp32, as it was saved
+        if isinstance(wanted, torch.dtype):
+            model.to(wanted)  # thresholds and positions stay in fp32
+        return (model, info) if output_loading_info else model
+
+    def _restore_buffers(self) -> None:
+        """Sets what is not saved with the weights: loading leaves it undefined."""
+        for path, value in self._own_buffers.items():
+            owner, _, name = path.rpartition(".")
+            module = self.get_submodule(owner)
+            setattr(module, name, value.clone().to(getattr(module, name).device))
+
+    def _init_weights(self, module: Any) -> None:
+        """Does nothing: the model draws its weights itself."""
+
+    def save_pretrained(  # pyrefly: ignore  # the other arguments are handed on
+        self, save_directory: str | os.PathLike[str], **kwargs: Any
+    ) -> None:
+        """Writes a folder that transformers loads and `patchpad import` reads; see transformers."""
+        table = None if self.model.calibration is None else without_infinities(self.model.calibration.to_dict())
+        if table != self.config.calibration:
+            self.config.calibration = table
+            self._calibrated_sha256 = None if table is None else weights_sha256(self.model.state_dict())
+        self.config.calibrated_weights_sha256 = self._calibrated_sha256
+        self.config.patchpad_version = __version__
+        write_remote_code(save_directory)
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_digests(save_directory)
+
+    def get_input_embeddings(self) -> Any:
+        """Returns the embedding of bytes."""
+        return next(module for module in self.model.modules() if isinstance(module, Embedding))
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: there are as many ids as there are bytes.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("the embeddings cannot be resized: ids are the 256 bytes, the separator and padding")
+
+
+def _number(value: Any) -> Any:
+    """Returns a threshold that JSON had to write as text ("inf") as a number; others as they are."""
+    return float(value) if isinstance(value, str) else value
+
+
+AutoModelForCausalLM.register(PatchpadConfig, PatchpadForCausalLM, exist_ok=True)
+
+__all__ = ["PatchpadForCausalLM"]

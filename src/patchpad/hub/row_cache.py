@@ -1,0 +1,155 @@
+"""What transformers hands from call to call as the model's cache: our states of all rows, and where they stand."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchpad.config import SEPARATOR
+from patchpad.inference.row_state import RowState
+from patchpad.inference.stepper import Stepper
+from patchpad.inference.transfers import on_device
+
+
+class RowCache:
+    """The state of each row, which reading more ids moves on in place.
+
+    The prompts are read when the state is first asked for, so that a full pass whose cache nobody uses costs nothing
+    more.
+
+    Args:
+        stepper: of the model.
+        documents: what the newest document of each row holds so far.
+        threshold: scratchpad threshold of each row, at which these were read.
+        length: positions that the caller has given so far, padding included.
+    """
+
+    is_compileable = False
+    is_linear = (False,)
+    """What transformers asks of a cache: it does not forget, so ids that it has read are not given again."""
+
+    def __init__(
+        self, stepper: Stepper, documents: list[bytes], threshold: Float[Tensor, " batch"], *, length: int
+    ) -> None:
+        self._stepper = stepper
+        self._prompts = documents, threshold
+        self._length = length
+        self._state: RowState | None = None
+        self._newest: Float[Tensor, "batch vocab"] | None = None
+
+    @property
+    def state(self) -> RowState:
+        """The state of all rows, as `patchpad.step` and `patchpad.extend` take it."""
+        if self._state is None:
+            logits, self._state = self._stepper.prefill(*self._prompts)
+            self._newest = logits.clone()  # out of inference mode
+        return self._state
+
+    @property
+    def newest_logits(self) -> Float[Tensor, "batch vocab"]:
+        """What each row predicts after all that it has read."""
+        assert self.state is not None
+        assert self._newest is not None
+        return self._newest
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch."""
+        return len(self._prompts[0]) if self._state is None else len(self._state.ints)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Returns how many positions the caller has given so far, padding included; the name is that of transformers.
+
+        Args:
+            layer_idx: ignored: all layers have read the same.
+        """
+        return self._length
+
+    def read(
+        self, new_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"], *, num_positions: int
+    ) -> Float[Tensor, "batch entry vocab"]:
+        """Reads more ids of each row.
+
+        Args:
+            new_ids: of each row, padding left out; a row may have none.
+            threshold: scratchpad threshold of each row from here on.
+            num_positions: that the caller gave them in.
+
+        Returns:
+            Logits: entry 0 is what a row predicted before, entry n what it predicts after its n-th new id. Behind a
+            row's last id the entries mean nothing.
+        """
+        before = self.newest_logits
+        most = max(map(len, new_ids))
+        if most > 1 and not any(SEPARATOR in row for row in new_ids):
+            entries = self._extend(new_ids, threshold)
+        else:
+            columns = [self._step([row[n : n + 1] for row in new_ids], threshold) for n in range(most)]
+            entries = torch.stack(columns, dim=1) if columns else before[:, None][:, :0]
+        self._length += num_positions
+        return torch.cat((before[:, None], entries), dim=1)
+
+    def _extend(
+        self, new_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch width vocab"]:
+        """Reads bytes of all rows in one pass."""
+        extension = self._stepper.extend(self.state, new_ids, threshold)
+        with torch.inference_mode():
+            newest = extension.span.last(extension.logits, self.newest_logits)
+            entries = extension.span.padded(extension.logits)
+        self.state.become(extension.advance())
+        self._newest = newest.clone()
+        return entries.clone()
+
+    def _step(
+        self, new_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch vocab"]:
+        """Reads at most one id of each row; rows without one stay where they are, and cost nothing."""
+        state, stepper = self.state, self._stepper
+        found = [(row, *ids) for row, ids in enumerate(new_ids) if ids]
+        if not found:
+            return self.newest_logits
+        begins = [row for row, value in found if value == SEPARATOR]
+        device = stepper.model.device
+        rows, ids = (on_device(values, device, torch.int64) for values in zip(*found, strict=True))
+        with torch.inference_mode():
+            draft = state.clone() if begins else state.draft()
+            if begins:
+                stepper.begin_documents(draft, on_device(begins, device, torch.int64))
+            needs_trunk = stepper.read(draft, rows, ids, threshold[rows])
+            stepper.refresh(draft, rows[needs_trunk])
+            logits = stepper.predict(draft, rows)
+        newest = logits.clone()
+        self._newest = newest if len(found) == len(new_ids) else self.newest_logits.index_put((rows,), newest)
+        state.become(draft)
+        return self._newest
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Gives each row the state of the row that it goes on from, as beams do."""
+        rows = beam_idx.tolist()
+        if rows != list(range(self.num_rows)):
+            self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps the given rows, in the given order; a row may come more than once."""
+        newest = self.newest_logits
+        self._state = self.state.select(indices)
+        self._newest = newest[indices.to(newest.device)]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Makes so many rows of each one."""
+        rows = torch.arange(self.num_rows).repeat_interleave(repeats)
+        self.batch_select_indices(rows)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RowCache":
+        """Copies the states; the model stays the same."""
+        twin = copy.copy(self)
+        if self._state is not None and self._newest is not None:
+            twin._state, twin._newest = self._state.clone(), self._newest.clone()
+        return twin
+
+
+__all__ = ["RowCache"]
