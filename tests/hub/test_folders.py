@@ -20,6 +20,7 @@ from patchpad.hub.exported import DIGESTS, REMOTE_CODE
 from patchpad.training import release
 from patchpad.training.manifest import sign
 
+pytestmark = pytest.mark.unchecked  # loading a folder is tested with the checks of shapes where lm_eval does it
 KINDS = ["fixed-entropy", "spacebyte-entropy", "entropy-entropy", "hnet-entropy", "fixed-random", "byte", "megabyte"]
 IDS = torch.tensor([[256, *b"It was a text, and no long one."]])
 

@@ -15,7 +15,8 @@ from patchpad.training.passes import PassWeights, training_pass
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
 
-KINDS = [*(f"{patchifier}-entropy" for patchifier in PATCHIFIERS), "fixed-stride", "byte", "megabyte"]
+NAMES = [*(f"{patchifier}-entropy" for patchifier in PATCHIFIERS), "fixed-stride", "byte", "megabyte"]
+KINDS = [pytest.param(kind, marks=[] if kind == "hnet-entropy" else pytest.mark.unchecked) for kind in NAMES]
 DOCUMENTS = random_documents(9, [150, 20, 30, 41, 7, 230, 12, 25, 33])
 RELATIVE = 2e-6
 """Allowed difference of two fp32 losses or gradients that are summed in another order."""
@@ -163,6 +164,7 @@ def rows_of(batches) -> list[dict[str, torch.Tensor]]:
     return [{name: wide(part, name)[row] for name in fills} for part in theirs for row in range(len(part["input_ids"]))]
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("kind", "passes", "recomputes"),
     [("fixed-entropy", 1, False), ("fixed-entropy", 2, True), ("hnet-entropy", 1, False), ("megabyte", 1, False)],
@@ -205,6 +207,7 @@ def test_a_step_of_their_trainer_is_a_step_of_ours(outer, hub, tmp_path, kind, p
     assert all(changed)
 
 
+@pytest.mark.unchecked
 def test_recomputing_changes_no_gradient_and_runs_the_trunk_twice(outer, hub, monkeypatch):
     model = hub.of(copy.deepcopy(outer("fixed-entropy").model)).train()
     batch = as_theirs(batches_of(Config(model=model.model.config)).batch(0))
@@ -228,6 +231,7 @@ def test_recomputing_changes_no_gradient_and_runs_the_trunk_twice(outer, hub, mo
         assert torch.equal(value, found[2][name]), name
 
 
+@pytest.mark.unchecked
 def test_their_trainer_evaluates_and_saves_what_it_trained(outer, hub, tmp_path):
     model = hub.of(copy.deepcopy(outer("entropy-entropy").model))
     rows = rows_of([batches_of(Config(model=model.model.config)).batch(0)])

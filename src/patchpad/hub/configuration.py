@@ -1,6 +1,6 @@
 """`PatchpadConfig`: a run's configuration and calibration in the `config.json` of transformers."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 from patchpad.config import PADDING, SEPARATOR, Config
 from patchpad.hub.exported import AUTO_MAP, MODEL_TYPE, Described, described
@@ -10,6 +10,7 @@ HUB_VOCAB_SIZE = PADDING + 1
 """Ids of the tokenizer and columns of the logits: 256 bytes, the separator and padding."""
 
 
+@no_type_check  # transformers lets its constructor take any key, and checks the types itself
 class PatchpadConfig(PreTrainedConfig):
     """Configuration of an exported model. What stands in `patchpad` decides; sizes beside it are for other tools."""
 

@@ -26,7 +26,7 @@ def training_loss(
     targets: Int[Tensor, "batch width"],
     decisions: Decisions,
     weights: TrainConfig,
-    num_targets: Int[Tensor, ""] | int | None = None,
+    num_targets: Tensor | int | None = None,
 ) -> LossAndLogits:
     """Runs a pass: mean nats of the targets, and the auxiliary losses with the weights that the run was trained with.
 

@@ -158,7 +158,7 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
             new_cache = RowCache(stepper_for(self.model), rows.documents(), row_threshold, length=input_ids.shape[1])
             if logits_to_keep == 1 and labels is None:
                 logits = new_cache.newest_logits[:, None]
-                return CausalLMOutputWithPast(logits=with_padding(logits), cache=new_cache)
+                return CausalLMOutputWithPast(logits=with_padding(logits), cache=new_cache)  # pyrefly: ignore
         loss, logits = self._pass(rows, labels, threshold, num_items_in_batch)
         logits = rows.at_given(logits)[:, -logits_to_keep:]
         return CausalLMOutputWithPast(loss=loss, logits=with_padding(logits), cache=new_cache)
