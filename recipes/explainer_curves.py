@@ -69,14 +69,14 @@ def _places_table(texts: Sequence[Mapping[str, Any]]) -> str:
         for text in texts:
             found = settings_of(text, places, **more)
             rate = mean_of(found, "scratchpads_per_byte")
-            cells.append(f"<td>{percent(change(text, found))}<br><small>{rate:.2f} per byte</small></td>")
+            cells.append(f"<td>{percent(change(text, found))}<br><small>{rate:.2f}</small></td>")
         chosen = ' class="chosen"' if places == "stored" else ""
         body.append(f"<tr{chosen}><th>{label}</th>{''.join(cells)}</tr>\n")
-    heads = "".join(f"<th>{escape_text(text['text'])}<br>{text['num_bytes']:,} bytes</th>" for text in texts)
+    heads = "".join(f"<th>{escape_text(text['text'])}<br>{text['num_bytes'] / 1000:.0f} kB</th>" for text in texts)
     seeds = len(settings_of(texts[0], "random", is_stored_rate=True))
     return (
-        '<div class="scroll"><table>\n<caption>Change of bits per byte against no scratchpads, and how many there are. '
-        f"Same weights, same bytes; only the places differ. Random places: mean of {seeds} seeds.</caption>\n"
+        '<div class="scroll"><table>\n<caption>Change of bits per byte against no scratchpads; below it, scratchpads '
+        f"per byte. Same weights, same bytes; only the places differ. Random places: mean of {seeds} seeds.</caption>\n"
         f"<thead><tr><th>scratchpads</th>{heads}</tr></thead>\n<tbody>\n{''.join(body)}</tbody></table></div>"
     )
 
@@ -84,11 +84,11 @@ def _places_table(texts: Sequence[Mapping[str, Any]]) -> str:
 def _lag_plot(texts: Sequence[Mapping[str, Any]]) -> str:
     return line_plot(
         [Series(text["text"], list(enumerate(lag_costs(text)))) for text in texts],
-        title="What lag costs: the same bytes without scratchpads and with them",
+        title="What lag costs",
         x_label="patch lag without scratchpads (bytes)",
         y_label="extra bits per byte without scratchpads",
-        width=720,
-        height=380,
+        width=500,
+        height=340,
         element_id="lag-plot",
     )
 
@@ -113,8 +113,8 @@ def _dial_plot(text: Mapping[str, Any]) -> str:
         title=f"{text['text']}: one set of weights along the dial",
         x_label="trunk calls per byte",
         y_label="bits per byte",
-        width=720,
-        height=380,
+        width=500,
+        height=340,
         element_id="dial-plot",
     )
 

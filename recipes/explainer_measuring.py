@@ -40,7 +40,7 @@ def texts() -> dict[str, Corpus]:
     return {
         "Persuasion": open_corpus(list(bundled_novels().validation_paths)),
         excerpt.title: excerpt.corpus,
-        f"torch.nn of torch {torch.__version__.split('+')[0]}": open_corpus(code),
+        f"torch.nn {torch.__version__.split('+')[0]}": open_corpus(code),
     }
 
 

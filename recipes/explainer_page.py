@@ -40,6 +40,7 @@ TEXTS = {
 }
 STRIP_BYTES, STRIP_SIZE = 24, 8
 """Of the first text, for the drawings, which have to fit a narrow screen."""
+COMMAND = "python recipes/explainer_page.py --measure"
 INVITATION = "Point at a byte, or move to the text and press an arrow key."
 
 
@@ -194,7 +195,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = patchpad.load()
     if arguments.measure:
-        measured = measure(model) | {"provenance": provenance([], torch.device("cpu"))}
+        measured = measure(model) | {"provenance": provenance([], torch.device("cpu")) | {"command": COMMAND}}
         file = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-explainer.json"
         write_atomically(file, json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
     name, measured = newest()
