@@ -6,6 +6,7 @@ Names are imported when they are first used, so that `import patchpad` does not 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from patchpad import plugins
 from patchpad.config import PADDING, SEPARATOR, Config, load_config
 from patchpad.version import __version__
 
@@ -69,6 +70,7 @@ __all__ = [
     "inspect",
     "load",
     "load_config",
+    "plugins",
     "prefill",
     "resume",
     "score",

@@ -29,6 +29,20 @@ class ConfigError(PatchpadError, ValueError):
     exit_code = 2
 
 
+class PluginError(ConfigError):
+    """A plug-in that cannot be found or loaded, or registers what it may not."""
+
+
+class MissingPluginError(PluginError):
+    """A configuration names what a plug-in registers that is not loaded; nothing is imported because of that."""
+
+    def __init__(self, message: str, *, plugin: str, hint: str = "") -> None:
+        written = quoted(plugin)
+        python = f"in Python: patchpad.plugins.load({plugin!r})"
+        super().__init__(message, hint=hint or f"If you trust it: patchpad COMMAND ... --plugin {written}; {python}")
+        self.plugin = plugin
+
+
 class InputError(PatchpadError, ValueError):
     """Byte ids or prompts that break the model's input contract."""
 

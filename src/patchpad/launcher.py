@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from patchpad.errors import ConfigError
+from patchpad.errors import ConfigError, OtherRankError, PatchpadError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,17 @@ def launched_place(environment: Mapping[str, str] = os.environ) -> Place:
     if environment.get("SLURM_STEP_NUM_TASKS", "1").strip() not in ("", "1"):
         return _of_slurm(environment)
     return ALONE
+
+
+@contextmanager
+def told_once(place: Place) -> Iterator[None]:
+    """Lets one rank of each node say what is wrong with the options, which all of them have alike."""
+    try:
+        yield
+    except PatchpadError as error:
+        if place.local_rank:
+            raise OtherRankError(error.message, exit_code=error.exit_code) from error
+        raise
 
 
 def require_one_process() -> None:

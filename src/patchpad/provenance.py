@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from patchpad.registry import given_plugins
 from patchpad.version import __version__
 
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -24,7 +25,7 @@ def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:
         device: where the model was trained.
     """
     return {
-        "command": shlex.join(["patchpad", *map(without_folders, command)]) if command else None,
+        "command": _shown_command(command),
         "commit": commit(),
         "package_version": __version__,
         "torch_version": torch.__version__,
@@ -66,6 +67,12 @@ def _cpu_lines() -> list[str]:
         return CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def _shown_command(command: Sequence[str]) -> str | None:
+    plugins = [word for module in given_plugins for word in ("--plugin", module)]
+    words = ["patchpad", *command[:1], *plugins, *command[1:]]
+    return shlex.join(map(without_folders, words)) if command else None
 
 
 def without_folders(word: str) -> str:

@@ -153,6 +153,7 @@ def test_switches_are_taken_out_but_not_from_texts():
     assert app.split_switches(words) == (
         ["generate", "--prompt", "--debug", "--stop", "--quiet"],
         {"--quiet", "--debug"},
+        [],
     )
 
 

@@ -13,7 +13,7 @@ import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.row_state import RowState
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     BASELINE_KINDS,

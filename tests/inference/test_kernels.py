@@ -14,8 +14,8 @@ from patchpad.inference.patch_stepper import PatchStepper
 from patchpad.inference.sampling import Sampling
 from patchpad.inference.steppers import stepper_for
 from patchpad.model.block import Block, compile_blocks
-from patchpad.patching.patchifiers import PATCHIFIERS
 from patchpad.patching.triggers import build_trigger, initial_threshold
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     as_row,

@@ -12,7 +12,7 @@ import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.data import Corpus
 from patchpad.errors import InputError
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     OPTIONS,

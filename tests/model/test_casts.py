@@ -8,7 +8,7 @@ import torch
 import patchpad
 from patchpad.model.block import RMSNorm, Rotary
 from patchpad.model.build import build_model
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, sharp_model, tiny_model_config
 
 CASTS = {

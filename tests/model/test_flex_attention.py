@@ -15,7 +15,7 @@ from patchpad.model.back_ends import attention_back_end, slot_attention, window_
 from patchpad.model.compilation import own_copy
 from patchpad.model.flex_attention import BLOCK, block_mask_of_ranges
 from patchpad.patching import Documents
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, sharp_model, thresholds_to_try, tiny_model_config, tolerance
 
 GRADIENT_TOLERANCE = 1e-4

@@ -13,7 +13,7 @@ from patchpad.model.attention import SlotAttention
 from patchpad.model.back_ends import attention_back_end, slot_attention
 from patchpad.model.fused_attention import Biases, FusedSlotAttention
 from patchpad.patching.layout import TRUNK_BLOCK
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import as_row, batch_of, random_documents, sharp_model, thresholds_to_try, tiny_model_config
 
 TOLERANCE = 1e-5

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.config import PADDING, ModelConfig, PatchifierConfig
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     OPTIONS,

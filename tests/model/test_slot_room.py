@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from patchpad.config import SEPARATOR
 from patchpad.model.back_ends import attention_back_end
 from patchpad.patching import SlotRoom
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
     as_row,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from patchpad.config import PatchifierConfig
 from patchpad.patching import ByteFacts, Documents, build_patchifier
-from patchpad.patching.patchifiers import PATCHIFIERS, bytes_since_end, is_spacelike
+from patchpad.patching.patchifiers import bytes_since_end, is_spacelike
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import as_row, random_documents, settle_patches, sharp_model, tiny_model_config
 
 WORDS = "naïve 日本語 text, with 'quotes'…\n\tand שלום 12-34 emoji🙂 end".encode()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from patchpad.errors import ConfigError, DataError
-from patchpad.tasks.kinds import KINDS, load_task, task_names
+from patchpad.registry import TASK_KINDS
+from patchpad.tasks.kinds import load_task, task_names
 
 TASK = """\
 kind: choices
@@ -20,7 +21,7 @@ choices: "{choices}"
 def test_every_task_of_the_package_is_read_by_its_name(name):
     task = load_task(name)
     assert task.name == name
-    assert task.kind in KINDS
+    assert task.kind in TASK_KINDS
     assert task.title
     assert task.text
     assert all(not Path(path).is_absolute() for path in task.data)

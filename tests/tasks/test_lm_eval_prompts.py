@@ -14,7 +14,7 @@ import pytest
 from toy_tasks import StandIn, uniform
 
 from patchpad.tasks.definition import TaskOptions
-from patchpad.tasks.kinds import KINDS, load_task
+from patchpad.tasks.kinds import kind_of, load_task
 
 CHOSEN = [
     {
@@ -148,7 +148,7 @@ def asked_by_us(name: str, folder: Path, shots: int) -> tuple[list[tuple[str, st
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS[name]).encode()))
     scorer = StandIn(uniform)
-    result = KINDS[task.kind].run(task, task.rows(folder), scorer, TaskOptions(data=folder, shots=shots))
+    result = kind_of(task.kind).run(task, task.rows(folder), scorer, TaskOptions(data=folder, shots=shots))
     return [(request.context.decode(), request.continuation.decode()) for request in scorer.requests], result.examples
 
 

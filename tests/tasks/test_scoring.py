@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchpad.errors import InputError, TrainingError
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.tasks.scoring import Request, Scorer
 from patchpad.testing import (
     BASELINE_KINDS,

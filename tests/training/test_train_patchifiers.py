@@ -8,7 +8,7 @@ import pytest
 
 from patchpad.errors import TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate, score
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.training import trainer
 from patchpad.training.checkpoint import load
 

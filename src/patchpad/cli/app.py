@@ -2,6 +2,7 @@
 
 import keyword
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from typing import Any
 import cyclopts
 from cyclopts import App
 
+from patchpad import plugins
 from patchpad.cli.openmp import adapt_openmp
 from patchpad.cli.streams import flush_or_drop, help_width, prepare_streams, print_error
-from patchpad.errors import OtherRankError, PatchpadError
-from patchpad.launcher import launched_place, require_one_process
+from patchpad.errors import MissingPluginError, OtherRankError, PatchpadError
+from patchpad.launcher import launched_place, require_one_process, told_once
 from patchpad.version import __version__
 
 COMMANDS = {
@@ -39,12 +41,15 @@ HELP = """Byte-level language models with Scratchpad Patching.
 
 Results go to stdout, logs and progress to stderr.
 
-Every command also takes --quiet (no progress and no log lines but warnings) and --debug (the traceback of an error)."""
+Every command also takes --quiet (no progress and no log lines but warnings), --debug (the traceback of an error) and
+--plugin MODULE (a module that is installed or lies in the working folder, or the path of a .py file; repeatable)."""
 
 HELP_FLAGS = ("--help", "-h")
 PASS_WORDS_ON = ("lm-eval",)
 """Commands whose words another program reads. Only directly behind such a command is --help that of patchpad."""
 SWITCHES = ("--debug", "--quiet")
+PLUGIN = "--plugin"
+"""Takes a value, and like a switch it may stand anywhere."""
 TAKE_ANY_VALUE = ("--prompt", "--prompts", "--stop", "--text", "--words")
 """Options whose value may begin with a hyphen, so that `--prompt --debug` continues the text `--debug`."""
 
@@ -84,16 +89,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
     """
-    tokens, switches = split_switches(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    tokens, switches, modules = split_switches(given)
     debug = "--debug" in switches
     prepare_streams(is_quiet="--quiet" in switches)
     code = 0
     try:
-        if launched_place().rank:
+        place = launched_place()
+        if place.rank:
             logging.getLogger("patchpad").setLevel(logging.ERROR)
         if tokens[:1] != ["train"]:
             require_one_process()
         adapt_openmp(tokens)
+        with told_once(place):
+            plugins.load(*modules)
         with_help = _asks_for_help(tokens)
         app = build_app(tokens[0] if tokens else "", with_help=with_help)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -106,6 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
         if debug:
             traceback.print_exception(error)
+    except MissingPluginError as error:
+        hint = _command_with(error.plugin, tokens, modules, switches)
+        code = _report(error, debug, error.message, hint, error.exit_code)
     except PatchpadError as error:
         code = _report(error, debug, error.message, error.hint, error.exit_code)
     except cyclopts.CycloptsError as error:
@@ -133,16 +145,36 @@ def _asks_for_help(tokens: Sequence[str]) -> bool:
     return not tokens or not set(HELP_FLAGS).isdisjoint(words)
 
 
-def split_switches(arguments: Sequence[str]) -> tuple[list[str], set[str]]:
-    """Takes the switches of every command out of the words of a command line; a value of an option is left alone."""
+def split_switches(arguments: Sequence[str]) -> tuple[list[str], set[str], list[str]]:
+    """Takes the switches of every command out of the words of a command line; a value of an option is left alone.
+
+    Returns:
+        The other words, the switches, and the modules of plug-ins; "" where one is missing.
+    """
     tokens: list[str] = []
     switches = set()
-    for argument in arguments:
-        if argument in SWITCHES and not (tokens and tokens[-1] in TAKE_ANY_VALUE):
+    modules = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, has_value, value = argument.partition("=")
+        if tokens and tokens[-1] in TAKE_ANY_VALUE:
+            tokens.append(argument)
+        elif argument in SWITCHES:
             switches.add(argument)
+        elif name == PLUGIN:
+            modules.append(value if has_value else rest.pop(0) if rest else "")
         else:
             tokens.append(argument)
-    return tokens, switches
+    return tokens, switches, modules
+
+
+def _command_with(plugin: str, tokens: Sequence[str], modules: Sequence[str], switches: set[str]) -> str:
+    """Returns the hint for a plug-in that was not loaded: the same command, with it."""
+    options = [word for module in (*modules, plugin) for word in (PLUGIN, module)]
+    words = [*tokens[:1], *sorted(switches), *options, *tokens[1:]]
+    file = " (with the path of that file)" if plugin.endswith(".py") else ""
+    return f"If you trust it, load it{file}: {shlex.join(['patchpad', *words])}"
 
 
 def _report(error: BaseException, debug: bool, message: str, hint: str, code: int) -> int:

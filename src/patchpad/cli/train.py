@@ -1,7 +1,6 @@
 """`patchpad train`."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +9,9 @@ from cyclopts import Parameter
 from patchpad.cli.options import Json, TextField, TextFormat
 from patchpad.cli.streams import print_json, print_text, refuse_stdin
 from patchpad.config import Config, ModelConfig, load_config
-from patchpad.config.model import NATS_TRIGGERS
-from patchpad.errors import ConfigError, OtherRankError, PatchpadError, near_matches, quoted
+from patchpad.errors import ConfigError, near_matches, quoted
 from patchpad.files import strict_json
-from patchpad.launcher import Place, launched_place
+from patchpad.launcher import launched_place, told_once
 
 if TYPE_CHECKING:
     from patchpad.training.init_from import Source
@@ -98,20 +96,9 @@ def train(
         print_text(
             f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes"
         )
-        command = "calibrate" if run.config.model.trigger.kind in NATS_TRIGGERS else "evaluate"
+        command = "calibrate" if run.config.model.trigger.threshold_in_nats else "evaluate"
         shown = quoted(run.path)
         print_text(f"Next: patchpad {command} {shown} --data PATH, or patchpad generate {shown} --prompt TEXT")
-
-
-@contextmanager
-def told_once(place: Place) -> Iterator[None]:
-    """Lets one rank of each node say what is wrong with the options, which all of them have alike."""
-    try:
-        yield
-    except PatchpadError as error:
-        if place.local_rank:
-            raise OtherRankError(error.message, exit_code=error.exit_code) from error
-        raise
 
 
 def with_options(overrides: dict[str, str], options: Mapping[str, tuple[str, Any]]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from patchpad.config.model import (
     PatchifierKind,
     TriggerConfig,
     TriggerKind,
+    nats_triggers,
 )
 from patchpad.config.plain_values import build_section, read_yaml
 from patchpad.config.presets import preset_names, preset_text, read_preset_or_file
@@ -47,6 +48,7 @@ __all__ = [
     "TriggerKind",
     "build_section",
     "load_config",
+    "nats_triggers",
     "preset_names",
     "preset_text",
     "read_preset_or_file",

@@ -36,6 +36,17 @@ class Range:
     """Whether a number is allowed; false for NaN."""
 
 
+@dataclass(frozen=True)
+class Words:
+    """The names that a field of text takes, where plug-ins may add to them: `Annotated[str, Words(...)]`.
+
+    The section itself looks whether a name is one of them: it knows which plug-in is missing.
+    """
+
+    names: Callable[[], list[str]]
+    """Gives the names that are known now."""
+
+
 def shown(value: Any) -> str:
     """Returns a value as Python writes it, shortened if it is long."""
     shortener = reprlib.Repr()
@@ -59,7 +70,7 @@ def convert(kind: Any, value: Any, name: str) -> Any:
 
     Args:
         kind: the declared type: int, float, str, bool, a literal, a dataclass, a tuple or dictionary of these, any of
-            them or None; annotated with a `Range` or not.
+            them or None; annotated with a `Range`, with `Words` or not.
         value: what was given.
         name: the field, for messages.
 
@@ -69,6 +80,10 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         plain, allowed = typing.get_args(kind)
+        if isinstance(allowed, Words):
+            if not isinstance(value, str):
+                raise wrong_value(name, value, ", ".join(allowed.names()), CHANGE_IT)
+            return str(value)
         converted = convert(plain, value, name)
         if not allowed.holds(converted):
             raise ConfigError(f"{name} is {shown(converted)}; allowed: {allowed.words}", hint=CHANGE_IT)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
 from patchpad.config.checks import field_types
+from patchpad.config.conversion import Words
 from patchpad.config.model import ModelConfig, PatchifierConfig, TriggerConfig
 from patchpad.config.train import DataConfig, TrainConfig
 
@@ -39,8 +40,15 @@ def _texts_of(section: Any) -> Iterator[FieldText]:
         kind = field_types(section)[item.name]
         if not is_dataclass(kind):  # a section of its own
             default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-            words = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+            words = _words(kind)
             yield FieldText(name=item.name, default=_as_yaml(default), text=texts[item.name], words=words)
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """Returns the words that a field takes, those of the plug-ins that are loaded among them; () for other fields."""
+    if typing.get_origin(kind) is typing.Annotated and isinstance(typing.get_args(kind)[1], Words):
+        return tuple(typing.get_args(kind)[1].names())
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
 def _docstrings(section: type) -> dict[str, str]:

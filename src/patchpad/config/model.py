@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from patchpad.config.checks import AboveZero, Nats, NotNegative, Positive, Section, Share
 from patchpad.config.conversion import Range
+from patchpad.config.plugged import PluggedSection, words_of
+from patchpad.registry import PATCHIFIERS, TRIGGERS, Registry
 
 NUM_BYTE_VALUES = 256
 SEPARATOR = 256
@@ -19,9 +21,9 @@ IGNORED_TARGET = -100
 """Target of positions that predict nothing that counts."""
 
 ModelKind = Literal["patch", "byte", "bpe", "megabyte"]
-PatchifierKind = Literal["fixed", "spacebyte", "entropy", "hnet"]
+PatchifierKind = Annotated[str, words_of(PATCHIFIERS)]
 PatchRule = Literal["global", "jump"]
-TriggerKind = Literal["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+TriggerKind = Annotated[str, words_of(TRIGGERS)]
 BpeVocabSize = Annotated[
     int,
     Range(
@@ -30,7 +32,14 @@ BpeVocabSize = Annotated[
     ),
 ]
 NATS_TRIGGERS = ("entropy", "entropy_jump")
-"""Triggers whose threshold is an entropy (difference) in nats."""
+"""Built-in triggers whose threshold is an entropy (difference) in nats. Those of plug-ins say so themselves: ask
+`TriggerConfig.threshold_in_nats`."""
+
+
+def nats_triggers() -> list[str]:
+    """Returns the triggers whose threshold is in nats, those of plug-ins among them, for messages."""
+    plugged = (name for name, one in TRIGGERS.registered.items() if one.target.threshold_in_nats)
+    return [*NATS_TRIGGERS, *sorted(plugged)]
 
 
 PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
@@ -47,14 +56,15 @@ PATCH_MODEL_OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchifierConfig(Section):
+class PatchifierConfig(PluggedSection):
     """How bytes are cut into patches."""
 
     SECTION: ClassVar[str] = "model.patchifier"
+    REGISTRY: ClassVar[Registry] = PATCHIFIERS
 
     kind: PatchifierKind = "fixed"
     """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words; `entropy`: where the next byte is
-    uncertain; `hnet`: where a learned router says so."""
+    uncertain; `hnet`: where a learned router says so. A plug-in's name too (`docs/plugins.md`)."""
     target_patch_size: Positive = 16
     """Bytes per patch that the patchifier aims at: exact for `fixed`, an expectation for `spacebyte`, followed in
     training by `entropy` and `hnet`."""
@@ -64,9 +74,14 @@ class PatchifierConfig(Section):
     """For `entropy`: the threshold until training has stored another."""
     max_patch_size: Positive | None = None
     """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Options of a plug-in's patchifier, by name; those that are built in have none."""
+    plugin: str | None = None
+    """Plug-in that registered the kind. patchpad writes it, names it where it is missing, and never imports it."""
 
     def check(self) -> None:
-        """Checks that the maximum is at least the target."""
+        """Checks the kind, and that the maximum is at least the target."""
+        super().check()
         self.require(
             self.max_patch_size is None or self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
             f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
@@ -80,15 +95,27 @@ class PatchifierConfig(Section):
             return self.target_patch_size
         return self.max_patch_size or max(16, 4 * self.target_patch_size)
 
+    @property
+    def threshold_in_nats(self) -> bool:
+        """Whether patches end where a score in nats exceeds a threshold, which training follows."""
+        return self.kind == "entropy" if self.plugged is None else self.plugged.threshold_in_nats
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether it reads entropies."""
+        return self.threshold_in_nats or (self.plugged is not None and self.plugged.reads_entropy)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerConfig(Section):
+class TriggerConfig(PluggedSection):
     """Where scratchpads are issued."""
 
     SECTION: ClassVar[str] = "model.trigger"
+    REGISTRY: ClassVar[Registry] = TRIGGERS
 
     kind: TriggerKind = "entropy"
-    """Causal score per byte; `entropy` is the method's, the rest are controls."""
+    """Causal score per byte; `entropy` is the method's, the rest are controls. A plug-in's name too
+    (`docs/plugins.md`)."""
     scratchpad_threshold_nats: Nats = 1.5
     """Entropy (or its rise, for `entropy_jump`) above which a scratchpad fires until training has stored another."""
     stride: Positive = 4
@@ -97,6 +124,20 @@ class TriggerConfig(Section):
     """For `random`: its rate per byte, exact when patches have `target_patch_size` bytes."""
     seed: int = 0
     """For `random`: seed of the hash."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Options of a plug-in's trigger, by name; those that are built in have none."""
+    plugin: str | None = None
+    """Plug-in that registered the kind. patchpad writes it, names it where it is missing, and never imports it."""
+
+    @property
+    def threshold_in_nats(self) -> bool:
+        """Whether the score is in nats, so that a threshold can be given, calibrated and followed in training."""
+        return self.kind in NATS_TRIGGERS if self.plugged is None else self.plugged.threshold_in_nats
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether it reads entropies."""
+        return self.threshold_in_nats or (self.plugged is not None and self.plugged.reads_entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +269,7 @@ class ModelConfig(Section):
     @property
     def reads_entropy(self) -> bool:
         """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
-        return self.trigger.kind in NATS_TRIGGERS or self.cuts_by_entropy
+        return self.trigger.reads_entropy or self.patchifier.reads_entropy
 
     @property
     def pools_bytes(self) -> bool:
@@ -238,7 +279,7 @@ class ModelConfig(Section):
     @property
     def cuts_by_entropy(self) -> bool:
         """Whether patches end by the entropy, so that the model has a patch threshold in nats."""
-        return self.patchifier.kind == "entropy"
+        return self.patchifier.threshold_in_nats
 
     @property
     def encoder_window(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from patchpad.config.checks import field_types
 from patchpad.config.conversion import convert, wrong_value
-from patchpad.errors import ConfigError, near_matches
+from patchpad.errors import ConfigError, MissingPluginError, near_matches
 
 _Section = TypeVar("_Section")
 
@@ -69,6 +69,8 @@ def build_section(section: type[_Section], values: Any, source: str) -> _Section
     """
     try:
         return _build(section, values, "")
+    except MissingPluginError as error:
+        raise MissingPluginError(f"{source}: {error.message}", plugin=error.plugin, hint=error.hint) from error
     except ConfigError as error:
         raise ConfigError(f"{source}: {error.message}", hint=error.hint) from error
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from patchpad.config.checks import Section, field_types
 from patchpad.config.conversion import shown
-from patchpad.config.model import NATS_TRIGGERS, ModelConfig
+from patchpad.config.model import ModelConfig, nats_triggers
 from patchpad.config.plain_values import build_section
+from patchpad.config.plugged import plain_section
 from patchpad.config.presets import read_preset_or_file
 from patchpad.config.train import DataConfig, TrainConfig
 from patchpad.errors import ConfigError
-from patchpad.files import without_infinities
 
 FORMAT_VERSION = 3
 
@@ -48,9 +48,9 @@ class Config(Section):
         )
         spread = self.train.threshold_spread
         self.require(
-            spread == 0 or trigger.kind in (*NATS_TRIGGERS, "random"),
+            spread == 0 or trigger.threshold_in_nats or trigger.kind == "random",
             f"train.threshold_spread is {spread} with the trigger `{trigger.kind}`",
-            f"0, or one of the triggers {', '.join(NATS_TRIGGERS)}, random",
+            f"0, or one of the triggers {', '.join(nats_triggers())}, random",
         )
 
     def _check_parts(self) -> None:
@@ -76,8 +76,11 @@ class Config(Section):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf"."""
-        return typing.cast(dict[str, Any], without_infinities(dataclasses.asdict(self)))
+        """Returns nested plain dictionaries, ready for JSON; infinities become the strings "inf" and "-inf".
+
+        Keys that speak of plug-ins are there only where one is used.
+        """
+        return plain_section(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any], *, source: str = "configuration") -> "Config":
@@ -124,8 +127,18 @@ def load_config(
     train = values.get("train")
     init_from = train.get("init_from") if isinstance(train, dict) else None
     if model_of is not None and isinstance(init_from, str):
-        values = merged({"model": dataclasses.asdict(model_of(init_from))}, values)
+        values = merged({"model": _model_below(model_of(init_from), values.get("model"))}, values)
     return Config.from_dict(values, source=f"{source} and the command line" if overrides else source)
+
+
+def _model_below(model: ModelConfig, above: Any) -> dict[str, Any]:
+    """Returns the keys of a model; where another patchifier or trigger is set, without the options of its own."""
+    values = dataclasses.asdict(model)
+    for section in ("patchifier", "trigger"):
+        given = above.get(section) if isinstance(above, dict) else None
+        if isinstance(given, dict) and given.get("kind", values[section]["kind"]) != values[section]["kind"]:
+            del values[section]["options"], values[section]["plugin"]
+    return values
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

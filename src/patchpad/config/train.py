@@ -20,6 +20,7 @@ from patchpad.config.checks import (
 )
 from patchpad.config.conversion import shown
 from patchpad.config.model import PARTS
+from patchpad.registry import TRACKERS
 
 Schedule = Literal["cosine", "wsd"]
 
@@ -43,10 +44,6 @@ class TextConfig(Section):
     """Records without such text that are left out, each reported with its file and line; more are an error."""
     remove_duplicates: bool = False
     """Whether documents that equal an earlier one, byte for byte, are left out, and counted."""
-
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
-"""What `train.trackers` may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +184,10 @@ class TrainConfig(Section):
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl`."""
     trackers: tuple[str, ...] = ()
-    """Libraries that are told each line of metrics and each sample too: `tensorboard`, `wandb`, `trackio`."""
+    """Libraries that are told each line of metrics and each sample too: `tensorboard`, `wandb`, `trackio`, or those of
+    plug-ins (`docs/plugins.md`)."""
+    tracker_plugins: dict[str, str] = field(default_factory=dict, hash=False)
+    """Plug-ins that registered trackers, by the trackers' names. patchpad writes it, and never imports them."""
     sample_every: NotNegative = 0
     """Steps between samples of what the model writes, in `samples.jsonl` and for trackers; 0: none."""
     sample_prompt: str | None = None
@@ -216,8 +216,7 @@ class TrainConfig(Section):
             f"device is {self.device!r}",
             "auto, cpu, cuda, cuda:N or mps",
         )
-        unknown = next((name for name in self.trackers if name not in TRACKERS), None)
-        self.require(unknown is None, f"trackers names {unknown!r}", ", ".join(TRACKERS))
+        self._check_trackers()
         self.require(self.init_from != "", "init_from is empty", "a run, a step folder, `bundled` or null")
         self.require_parts("learning_rate_ratios", self.learning_rate_ratios, PARTS)
         self.require_parts("frozen", self.frozen, PARTS)
@@ -238,6 +237,20 @@ class TrainConfig(Section):
             f"keep_every is {kept} and train.checkpoint_every is {every}",
             "0, or a multiple of train.checkpoint_every",
         )
+
+    def _check_trackers(self) -> None:
+        """Checks the names of trackers, and takes note of the plug-ins that they come from.
+
+        A model loads without the tracker that was told of its training: a name that was a plug-in's then may be
+        unknown now. Training itself asks for it.
+        """
+        recorded = self.tracker_plugins
+        unknown = next((name for name in self.trackers if name not in recorded and not TRACKERS.knows(name)), None)
+        self.require(unknown is None, f"trackers names {unknown!r}", ", ".join(TRACKERS))
+        found = {name: TRACKERS.of_plugin(name) for name in self.trackers}
+        known = {name: one.plugin for name, one in found.items() if one is not None}
+        kept = {name: recorded[name] for name in self.trackers if name in recorded and name not in TRACKERS}
+        object.__setattr__(self, "tracker_plugins", {**kept, **known})
 
     def require_parts(self, name: str, parts: Iterable[str], allowed: tuple[str, ...]) -> None:
         """Requires that a field names parts of a model.

@@ -2,7 +2,7 @@
 
 import math
 
-from patchpad.config import NATS_TRIGGERS, Config
+from patchpad.config import Config
 from patchpad.cost.baselines import baseline_patches_per_byte
 from patchpad.cost.costs import DTYPE_BYTES
 from patchpad.errors import ConfigError
@@ -44,10 +44,10 @@ def _default_scratchpads_per_byte(config: Config, patches_per_byte: float) -> fl
     elif trigger.kind == "stride" and patchifier.kind == "fixed":
         # Multiples of the stride inside a patch; one that falls on its last byte is the commit.
         rate = ((patchifier.target_patch_size - 1) // trigger.stride) / patchifier.target_patch_size
-    elif trigger.kind in NATS_TRIGGERS:
+    elif trigger.threshold_in_nats:
         rate = config.train.scratchpads_per_byte
     if rate is None:
-        fixed = " at a fixed threshold" if trigger.kind in NATS_TRIGGERS else ""
+        fixed = " at a fixed threshold" if trigger.threshold_in_nats else ""
         raise ConfigError(
             f"scratchpads_per_byte depends on the text for the trigger `{trigger.kind}`{fixed} with "
             f"`{patchifier.kind}` patches; allowed: a rate from 0 to {most:.6g}",

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchpad.config import NATS_TRIGGERS
 from patchpad.data import Batch, Windows
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
 from patchpad.evaluation.calibrate import thresholds_at
@@ -109,7 +108,7 @@ class Breakdown:
         self.by_class.add(classes[batch.byte_ids[read].cpu()], layout.scratchpad_mask[read])
         if predicted.entropy_head_nats is not None:
             self.head_nats += float(predicted.entropy_head_nats[batch.is_byte].cpu().double().sum())
-        if model.config.trigger.kind in NATS_TRIGGERS:
+        if model.takes_threshold_in_nats:
             self.scores.append(model.eligible_scores(output).cpu().numpy())
 
     def to_dict(self) -> dict[str, Any]:

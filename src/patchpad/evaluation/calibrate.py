@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchpad.calibration_table import ROW_KEYS, Calibration
-from patchpad.config import NATS_TRIGGERS
+from patchpad.config import nats_triggers
 from patchpad.data import Corpus, Windows
 from patchpad.errors import GenerationError
 from patchpad.evaluation.bits_per_byte import DEFAULT_LIMIT_BYTES, Point, choose_windows, evaluate, predictions
@@ -43,7 +43,7 @@ def calibrate(
     if not model.takes_threshold_in_nats:
         raise GenerationError(
             f"the trigger `{model.config.trigger.kind}` has no threshold to calibrate; "
-            f"allowed: {', '.join(NATS_TRIGGERS)}"
+            f"allowed: {', '.join(nats_triggers())}"
         )
     windows = choose_windows(model, data, limit_bytes=limit_bytes)
     return calibration_of(calibration_points(model, windows), windows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypedDict, Unpack, overload
 
-from patchpad.config import NATS_TRIGGERS
+from patchpad.config import nats_triggers
 from patchpad.errors import GenerationError, integer_or_none
 from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, StopReason
 from patchpad.inference.prompts import Prompts, encode_prompts
@@ -67,10 +67,10 @@ def threshold_from_dials(
             hint="Leave one out; compute is translated into a threshold.",
         )
     model.require_scratchpads("compute cannot be set for it")
-    if model.config.trigger.kind not in NATS_TRIGGERS:
+    if not model.takes_threshold_in_nats:
         raise GenerationError(
             f"compute is {compute!r} with the trigger `{model.config.trigger.kind}`, which has no threshold to turn; "
-            f"allowed with: {', '.join(NATS_TRIGGERS)}",
+            f"allowed with: {', '.join(nats_triggers())}",
             hint="Leave compute out, or give a threshold of inf (no scratchpads) or -inf (one at every byte).",
         )
     if model.calibration is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from patchpad.config import NATS_TRIGGERS, ModelConfig
+from patchpad.config import ModelConfig
 from patchpad.cost import cost
 from patchpad.data import Corpus, Windows, cut_windows
 from patchpad.errors import InputError
@@ -130,7 +130,7 @@ class Inspection:
     @property
     def has_threshold_in_nats(self) -> bool:
         """Whether scratchpads move with a threshold in nats."""
-        return self.config.trigger.kind in NATS_TRIGGERS
+        return self.config.trigger.threshold_in_nats
 
     def slot_kinds(self) -> list[str | None]:
         """Returns what each byte reads.

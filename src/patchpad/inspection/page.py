@@ -131,13 +131,16 @@ arrow key.</span></div>
 
 def _about(inspection: Inspection, model_name: str, note: str) -> str:
     config = inspection.config
-    size = (
-        "at word ends" if config.patchifier.kind == "spacebyte" else f"of {config.patchifier.target_patch_size} bytes"
-    )
+    patchifier = config.patchifier
+    size = f"of {patchifier.target_patch_size} bytes"
+    if patchifier.kind == "spacebyte":
+        size = "at word ends"
+    elif patchifier.plugged is not None and not patchifier.threshold_in_nats:
+        size = f"of at most {patchifier.longest_patch} bytes"
     parts = [
         note[:1].upper() + note[1:],
         f"Model {model_name}" if model_name else "",
-        f"{config.patchifier.kind} patches {size}",
+        f"{patchifier.kind} patches {size}",
         f"{config.trigger.kind} trigger",
         f"{len(inspection.windows):,} windows of up to {config.context_bytes:,} bytes"
         if len(inspection.windows) > 1

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.calibration_table import Calibration
-from patchpad.config import NATS_TRIGGERS, PADDING, SEPARATOR, ModelConfig
+from patchpad.config import PADDING, SEPARATOR, ModelConfig
 from patchpad.errors import InputError
 from patchpad.model.outputs import ByteLMOutput, Predicted
 from patchpad.model.precision import PreciseBuffers
@@ -39,7 +39,7 @@ class LanguageModel(PreciseBuffers, ABC):
     scratchpad_threshold_nats: Tensor
     """The stored threshold: what is used where a caller gives none. It is saved with the weights."""
     patch_threshold_nats: Tensor
-    """What the `entropy` patchifier compares entropies with, saved with its weights; others ignore it."""
+    """What a patchifier with a threshold in nats compares its score with, saved with its weights; others ignore it."""
 
     padding_id = PADDING
     """Fills the ends of rows; the largest id that a full pass reads."""
@@ -126,7 +126,7 @@ class LanguageModel(PreciseBuffers, ABC):
     @property
     def takes_threshold_in_nats(self) -> bool:
         """Whether its trigger compares nats; other models take inf and -inf alone."""
-        return self.config.trigger.kind in NATS_TRIGGERS
+        return self.config.trigger.threshold_in_nats
 
     @property
     def patch_threshold(self) -> Float[Tensor, ""]:

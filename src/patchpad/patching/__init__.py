@@ -3,7 +3,7 @@
 from patchpad.patching.decisions import Decisions, ThresholdLike, checked_threshold, threshold_values
 from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.patching.layout import PatchLayout, SlotRoom
-from patchpad.patching.patchifiers import Patchifier, build_patchifier, is_spacelike
+from patchpad.patching.patchifiers import Patchifier, ScoringPatchifier, build_patchifier, is_spacelike
 from patchpad.patching.triggers import Trigger, build_trigger, initial_threshold
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Documents",
     "PatchLayout",
     "Patchifier",
+    "ScoringPatchifier",
     "SlotRoom",
     "ThresholdLike",
     "Trigger",

@@ -6,6 +6,7 @@ Both are computed for whole rows by `patch_ends` and for one byte by `step_ends`
 """
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from patchpad.config import PatchifierConfig
 from patchpad.patching.documents import ByteFacts, Documents
+from patchpad.registry import PATCHIFIERS
 from patchpad.shapes import ByteInts, ByteMask
 
 NO_END = -(2**62)
@@ -40,11 +42,23 @@ def bytes_since_end(patch_end_mask: ByteMask, documents: Documents) -> ByteInts:
 
 
 class Patchifier(ABC):
-    """Bytes and entropies -> patch ends, each decided from positions <= n of the same document only."""
+    """Bytes and entropies -> patch ends, each decided from positions <= n of the same document only.
+
+    A plug-in derives from it, or from `ScoringPatchifier`; see `docs/plugins.md`.
+    """
+
+    Options: ClassVar[type | None] = None
+    """A dataclass of the options that a plug-in's class has in `model.patchifier.options`; None for none."""
+    reads_entropy: ClassVar[bool] = False
+    """Whether it reads entropies, so that the model needs its entropy head."""
+    threshold_in_nats: ClassVar[bool] = False
+    """Whether it compares a score in nats with a threshold, which training then moves to the target patch size."""
 
     def __init__(self, config: PatchifierConfig) -> None:
         self.longest_patch = config.longest_patch
         """Most bytes that a patch can have, the separator not counted."""
+        self.options: Any = config.parsed_options()
+        """The options of a plug-in's class, as its `Options`; None without."""
 
     @property
     def forced_after(self) -> int | Int[Tensor, ""]:
@@ -79,7 +93,14 @@ class Patchifier(ABC):
 
 
 class ScoringPatchifier(Patchifier):
-    """A patch ends at every byte whose score exceeds the threshold."""
+    """A patch ends at every byte whose score exceeds the threshold.
+
+    The score is made of entropies and is in nats, but for `hnet`. Training follows the threshold at which patches have
+    their target size on average.
+    """
+
+    reads_entropy = True
+    threshold_in_nats = True
 
     @abstractmethod
     def scores(self, facts: ByteFacts) -> Tensor:
@@ -114,6 +135,9 @@ class HNetPatchifier(ScoringPatchifier):
     The threshold is 0.5.
     """
 
+    reads_entropy = False
+    threshold_in_nats = False
+
     def scores(self, facts: ByteFacts) -> Tensor:
         """Returns the router's probabilities."""
         assert facts.boundary_probability is not None
@@ -136,21 +160,12 @@ class SpaceBytePatchifier(Patchifier):
         return facts.is_byte & is_spacelike(facts.byte_ids) & ~is_spacelike(facts.previous_byte_ids)
 
 
-PATCHIFIERS: dict[str, type[Patchifier]] = {
-    "fixed": FixedPatchifier,
-    "spacebyte": SpaceBytePatchifier,
-    "entropy": EntropyPatchifier,
-    "hnet": HNetPatchifier,
-}
-
-
 def build_patchifier(config: PatchifierConfig) -> Patchifier:
     """Returns the patchifier that the configuration names."""
-    return PATCHIFIERS[config.kind](config)
+    return PATCHIFIERS.get(config.kind)(config)
 
 
 __all__ = [
-    "PATCHIFIERS",
     "EntropyPatchifier",
     "FixedPatchifier",
     "HNetPatchifier",

@@ -6,18 +6,43 @@ fires and -inf fires at every position, the separator included.
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchpad.config import NATS_TRIGGERS, PatchifierConfig, TriggerConfig
+from patchpad.config import PatchifierConfig, TriggerConfig
 from patchpad.patching.documents import ByteFacts
 from patchpad.patching.patchifiers import is_spacelike
+from patchpad.registry import TRIGGERS
 
 
 class Trigger(ABC):
-    """A causal score per position; a pure function, which knows no threshold."""
+    """A causal score per position; a pure function, which knows no threshold.
+
+    A plug-in derives from it; see `docs/plugins.md`.
+    """
+
+    Options: ClassVar[type | None] = None
+    """A dataclass of the options that a plug-in's class has in `model.trigger.options`; None for none."""
+    reads_entropy: ClassVar[bool] = False
+    """Whether it reads entropies, so that the model needs its entropy head; true wherever the threshold is in nats."""
+    threshold_in_nats: ClassVar[bool] = False
+    """Whether the score is in nats: training then follows a rate, and the threshold can be given and calibrated."""
+
+    def __init__(self, config: TriggerConfig | None = None) -> None:
+        self.options: Any = None if config is None else config.parsed_options()
+        """The options of a plug-in's class, as its `Options`; None without."""
+
+    @classmethod
+    def of(cls, config: TriggerConfig) -> "Trigger":
+        """Returns the trigger of a configuration that names it."""
+        return cls(config)
+
+    def initial_threshold(self, config: TriggerConfig, patchifier: PatchifierConfig) -> float:
+        """Returns the threshold of a new model, which is stored with it until another is."""
+        return config.scratchpad_threshold_nats if self.threshold_in_nats else 0.5
 
     @abstractmethod
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
@@ -31,6 +56,9 @@ class Trigger(ABC):
 
 class EntropyTrigger(Trigger):
     """Fires where the entropy of the next id exceeds the threshold: the method's own trigger."""
+
+    reads_entropy = True
+    threshold_in_nats = True
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns the entropies in nats."""
@@ -51,6 +79,10 @@ class EntropyJumpTrigger(EntropyTrigger):
 class ConstantTrigger(Trigger):
     """Fires nowhere (`never`) or at every position that ends no patch (`always`)."""
 
+    def initial_threshold(self, config: TriggerConfig, patchifier: PatchifierConfig) -> float:
+        """Returns inf for `never`, -inf for `always`."""
+        return math.inf if config.kind == "never" else -math.inf
+
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns zeros."""
         return torch.zeros_like(open_bytes, dtype=torch.float32)
@@ -62,6 +94,15 @@ class RandomTrigger(Trigger):
     def __init__(self, seed: int) -> None:
         self.salt: int | Int[Tensor, ""] = self.salt_of(seed)
         """The seed, mixed; added to n - start(n) before that is hashed."""
+
+    @classmethod
+    def of(cls, config: TriggerConfig) -> "Trigger":
+        """Returns the trigger of a configuration that names it."""
+        return cls(config.seed)
+
+    def initial_threshold(self, config: TriggerConfig, patchifier: PatchifierConfig) -> float:
+        """Returns the threshold at which the configured rate fires."""
+        return self.threshold_at(config.scratchpads_per_byte, patchifier.target_patch_size)
 
     @staticmethod
     def salt_of(seed: int) -> int:
@@ -96,6 +137,11 @@ class StrideTrigger(Trigger):
     def __init__(self, stride: int) -> None:
         self.stride = stride
 
+    @classmethod
+    def of(cls, config: TriggerConfig) -> "Trigger":
+        """Returns the trigger of a configuration that names it."""
+        return cls(config.stride)
+
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
         """Returns 1 at multiples of the stride, else 0."""
         return (facts.is_byte & (open_bytes % self.stride == 0)).to(torch.float32)
@@ -123,21 +169,12 @@ def _mix(value: Tensor) -> Tensor:
 
 def build_trigger(config: TriggerConfig) -> Trigger:
     """Returns the trigger that the configuration names."""
-    if config.kind == "random":
-        return RandomTrigger(config.seed)
-    if config.kind == "stride":
-        return StrideTrigger(config.stride)
-    kinds = {"whitespace": WhitespaceTrigger, "entropy": EntropyTrigger, "entropy_jump": EntropyJumpTrigger}
-    return kinds.get(config.kind, ConstantTrigger)()
+    return TRIGGERS.get(config.kind).of(config)
 
 
 def initial_threshold(config: TriggerConfig, patchifier: PatchifierConfig) -> float:
     """Returns the threshold of a new model's trigger, which is stored with it until another is."""
-    if config.kind in NATS_TRIGGERS:
-        return config.scratchpad_threshold_nats
-    if config.kind == "random":
-        return RandomTrigger.threshold_at(config.scratchpads_per_byte, patchifier.target_patch_size)
-    return {"never": math.inf, "always": -math.inf}.get(config.kind, 0.5)
+    return build_trigger(config).initial_threshold(config, patchifier)
 
 
 __all__ = [

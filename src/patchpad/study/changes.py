@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpad.config import Config
+from patchpad.config.plugged import plain_section
 from patchpad.errors import ConfigError, DataError, quoted
 from patchpad.files import strict_json
 from patchpad.study.definition import ArmRun
@@ -105,7 +106,7 @@ def _changed(run: ArmRun, difference: str, made: Sequence[Path], again: str) -> 
 
 def learned_from(config: Config) -> dict[str, Any]:
     """Returns the part of a configuration that what is learned depends on, the text left out."""
-    values = config.to_dict()
+    values = plain_section(config, with_plugins=False)
     train = {key: value for key, value in values["train"].items() if key not in NOT_PART_OF_AN_ARM}
     if not config.model.reads_entropy:
         del train["entropy_head_weight"]

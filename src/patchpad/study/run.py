@@ -1,7 +1,6 @@
 """Runs a study: every arm from every seed is trained, measured, and leaves one small result file."""
 
 import logging
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from patchpad.evaluation.compressors import compressors_bits_per_byte
 from patchpad.files import strict_json, write_atomically
 from patchpad.launcher import require_one_process
 from patchpad.provenance import provenance
+from patchpad.registry import command_line
 from patchpad.run_lock import run_lock
 from patchpad.study.arm_training import train_arm, training_facts
 from patchpad.study.changes import require_same_arm
@@ -74,7 +74,7 @@ class _Job:
     @property
     def again(self) -> str:
         """The command that goes on with the study."""
-        return shlex.join(["patchpad", *self.command])
+        return command_line(self.command)
 
     def check(self, runs: Sequence[ArmRun]) -> None:
         """Refuses arms that have changed, takes note of those that are done, and makes the folders.

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from patchpad.errors import ConfigError, DataError
 from patchpad.tasks.compute import Compute
-from patchpad.tasks.definition import PromptedTask, TaskOptions
+from patchpad.tasks.definition import Kind, PromptedTask, TaskOptions
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Request, Scored
@@ -332,3 +332,7 @@ def _by_group(
         name: {**Metric.mean_of(values).to_dict(), "num_examples": len(values)}
         for name, values in sorted(groups.items())
     }
+
+
+KIND = Kind(ChoicesTask, run_choices, check_choices)
+"""Makes tasks of this kind."""

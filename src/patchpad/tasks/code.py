@@ -13,7 +13,7 @@ from patchpad.errors import ConfigError, DataError, InputError
 from patchpad.model.language_model import LanguageModel
 from patchpad.processors import usable_processors
 from patchpad.tasks.bubblewrap import Limits, SandboxKind, require_sandbox
-from patchpad.tasks.definition import PromptedTask, TaskOptions
+from patchpad.tasks.definition import Kind, PromptedTask, TaskOptions
 from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.pass_at_k import pass_at_k
 from patchpad.tasks.result import Metric, TaskResult
@@ -329,3 +329,7 @@ def _defined(module: ast.Module) -> set[str]:
             stored = (one for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
             defined |= {one.id for one in stored}
     return defined
+
+
+KIND = Kind(CodeTask, run_code, check_code, takes="model")
+"""Makes tasks of this kind."""

@@ -13,7 +13,7 @@ import numpy as np
 from patchpad.config.checks import Positive
 from patchpad.errors import DataError
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.definition import Task, TaskOptions, spread
+from patchpad.tasks.definition import Kind, Task, TaskOptions, spread
 from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row, read_rows
@@ -238,3 +238,7 @@ def edit_distance(left: str, right: str) -> int:
         without_insertion = np.concatenate(([number], np.minimum(replaced, row[1:] + 1)))
         row = np.minimum.accumulate(without_insertion - places) + places
     return int(row[-1])
+
+
+KIND = Kind(CompletionTask, run_completion, takes="model")
+"""Makes tasks of this kind."""

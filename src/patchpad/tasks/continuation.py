@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchpad.tasks.choices import REQUESTS_AT_ONCE, Scores
-from patchpad.tasks.definition import PromptedTask, TaskOptions
+from patchpad.tasks.definition import Kind, PromptedTask, TaskOptions
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Request
@@ -95,3 +95,7 @@ def _rendered(task: ContinuationTask, row: Row, options: TaskOptions) -> tuple[b
     context = as_bytes(task.template("context").render(row, options.for_context(row)))
     continuation = task.template("continuation").render(row, options.for_choices(row))
     return context, as_bytes(task.delimiter + continuation)
+
+
+KIND = Kind(ContinuationTask, run_continuation, check_continuation)
+"""Makes tasks of this kind."""

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from patchpad.config.checks import NotNegative
 from patchpad.errors import ConfigError, DataError, quoted
 from patchpad.tasks.bubblewrap import SandboxKind
 from patchpad.tasks.rows import Row, read_rows
 from patchpad.tasks.template import Change, Template
+
+if TYPE_CHECKING:
+    from patchpad.tasks.result import TaskResult
 
 RowChange = Callable[[str, str], str]
 """Noise of an example: text and the example's id to text."""
@@ -79,7 +82,7 @@ class Task:
     """A task: one file of YAML. Subclasses are the kinds."""
 
     kind: str
-    """One of `patchpad.tasks.kinds.KINDS`."""
+    """A name in `patchpad.registry.TASK_KINDS`."""
     name: str = ""
     """Names results; empty: the name of the file."""
     title: str = ""
@@ -265,3 +268,18 @@ def spread(rows: list[Row], limit: int | None) -> list[Row]:
     if limit is None or limit >= len(rows):
         return rows
     return [rows[number * len(rows) // limit] for number in range(limit)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tasks."""
+
+    definition: type[Task]
+    """The keys of its files."""
+    run: Callable[..., "TaskResult"]
+    """Called with the task, its rows, what `takes` says, and `TaskOptions`."""
+    check: Callable[..., None] | None = None
+    """Called with the task, its rows and `TaskOptions`, raises what `run` would raise of these; None: nothing can be
+    wrong with them."""
+    takes: Literal["scorer", "model"] = "scorer"
+    """Whether `run` scores continuations, or needs the model itself."""

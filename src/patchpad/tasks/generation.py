@@ -10,7 +10,7 @@ from patchpad.config.checks import AtLeastZero, Positive
 from patchpad.errors import ConfigError, DataError
 from patchpad.inference.generator import Completion
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.definition import PromptedTask, TaskOptions, spread
+from patchpad.tasks.definition import Kind, PromptedTask, TaskOptions, spread
 from patchpad.tasks.generating import Writer, Writing, scoring_details
 from patchpad.tasks.result import Metric, TaskResult
 from patchpad.tasks.rows import Row
@@ -211,3 +211,7 @@ def is_valid_utf8(data: bytes, *, may_be_cut: bool = True) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+KIND = Kind(GenerationTask, run_generation, check_generation, takes="model")
+"""Makes tasks of this kind."""

@@ -1,21 +1,15 @@
 """The kinds of tasks, and tasks by name."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib import resources
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from patchpad.config.plain_values import build_section, parse_sections, read_yaml
 from patchpad.errors import ConfigError, near_matches
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.choices import ChoicesTask, check_choices, run_choices
-from patchpad.tasks.code import CodeTask, check_code, run_code
-from patchpad.tasks.completion import CompletionTask, run_completion
-from patchpad.tasks.continuation import ContinuationTask, check_continuation, run_continuation
-from patchpad.tasks.definition import Task, TaskOptions
-from patchpad.tasks.generation import GenerationTask, check_generation, run_generation
-from patchpad.tasks.parallel import ParallelTask, check_parallel, run_parallel
+from patchpad.registry import TASK_KINDS, TASKS
+from patchpad.tasks.definition import Kind, Task, TaskOptions
 from patchpad.tasks.result import TaskResult
 from patchpad.tasks.rows import Row
 from patchpad.tasks.scoring import Scorer
@@ -23,37 +17,16 @@ from patchpad.tasks.scoring import Scorer
 SUFFIX = ".yaml"
 ALLOWED = "the keys of a task"
 HINT = "Give the name of a task, or a file as those in patchpad/tasks/definitions/."
-_DEFINITIONS = resources.files("patchpad").joinpath("tasks", "definitions")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of tasks."""
-
-    definition: type[Task]
-    """The keys of its files."""
-    run: Callable[..., TaskResult]
-    """Called with the task, its rows, what `takes` says, and `TaskOptions`."""
-    check: Callable[..., None] | None = None
-    """Called with the task, its rows and `TaskOptions`, raises what `run` would raise of these; None: nothing can be
-    wrong with them."""
-    takes: Literal["scorer", "model"] = "scorer"
-    """Whether `run` scores continuations, or needs the model itself."""
-
-
-KINDS: dict[str, Kind] = {
-    "choices": Kind(ChoicesTask, run_choices, check_choices),
-    "code": Kind(CodeTask, run_code, check_code, takes="model"),
-    "completion": Kind(CompletionTask, run_completion, takes="model"),
-    "continuation": Kind(ContinuationTask, run_continuation, check_continuation),
-    "parallel": Kind(ParallelTask, run_parallel, check_parallel, takes="model"),
-    "generation": Kind(GenerationTask, run_generation, check_generation, takes="model"),
-}
 
 
 def task_names() -> list[str]:
-    """Returns the names of the tasks that ship with the package, in alphabetical order."""
-    return sorted(entry.name.removesuffix(SUFFIX) for entry in _DEFINITIONS.iterdir() if entry.name.endswith(SUFFIX))
+    """Returns the names of the tasks: those that ship with the package, and then those of plug-ins."""
+    return TASKS.names()
+
+
+def kind_of(name: str) -> Kind:
+    """Returns a kind of tasks, which is imported now if it is built in."""
+    return TASK_KINDS.get(name)
 
 
 def load_task(task: str | Path, *, folder: Path | None = None, changes: Mapping[str, Any] | None = None) -> Task:
@@ -70,15 +43,14 @@ def load_task(task: str | Path, *, folder: Path | None = None, changes: Mapping[
     """
     changed = dict(changes or {})
     is_name = isinstance(task, str) and "/" not in task and not task.endswith((SUFFIX, ".yml"))
-    if is_name and task in task_names():
-        source = f"the task `{task}`"
-        values = parse_sections(
-            _DEFINITIONS.joinpath(f"{task}{SUFFIX}").read_text("utf-8"), source=source, allowed=ALLOWED
-        )
-        return build_task({**values, **changed}, str(task), source)
     path = Path(task) if folder is None else folder / task
+    if is_name and (task in TASKS or (not path.is_file() and TASKS.knows(str(task)))):
+        source = f"the task `{task}`"
+        values = parse_sections(Path(TASKS.get(str(task))).read_text("utf-8"), source=source, allowed=ALLOWED)
+        return build_task({**values, **changed}, str(task), source)
     if is_name and not path.is_file():
-        raise ConfigError(f"{task!r} is neither a task nor a file", hint=near_matches(str(task), task_names()))
+        hint = f"{near_matches(str(task), task_names())} A task of a plug-in needs --plugin MODULE."
+        raise ConfigError(f"{task!r} is neither a task nor a file", hint=hint)
     return build_task({**read_yaml(path, allowed=ALLOWED, hint=HINT), **changed}, path.stem, str(path))
 
 
@@ -94,10 +66,11 @@ def build_task(values: dict[str, Any], name: str, source: str) -> Task:
         ConfigError: a key or value that is wrong, or keys that do not fit each other.
     """
     kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or not TASK_KINDS.knows(kind):
         found = "is missing" if kind is None else f"is {kind!r}"
-        raise ConfigError(f"{source}: `kind` {found}", hint=near_matches(str(kind), KINDS))
-    task = build_section(KINDS[kind].definition, values, source)
+        hint = f"{near_matches(str(kind), TASK_KINDS)} A kind of a plug-in needs --plugin MODULE."
+        raise ConfigError(f"{source}: `kind` {found}", hint=hint)
+    task = build_section(kind_of(kind).definition, values, source)
     task = replace(task, name=task.name or name)
     task = replace(task, title=task.title or task.name)
     task.check(source)
@@ -118,7 +91,7 @@ def check_task(task: Task, rows: list[Row], options: TaskOptions) -> None:
         SandboxError: programs that a model writes cannot be run safely here.
     """
     task.require(options)
-    check = KINDS[task.kind].check
+    check = kind_of(task.kind).check
     if check is not None:
         check(task, rows, options)
 
@@ -137,7 +110,7 @@ def run_task(task: Task, model: LanguageModel, options: TaskOptions, rows: list[
         DataError: data that is missing or malformed.
         InputError: a threshold that the model does not take.
     """
-    kind = KINDS[task.kind]
+    kind = kind_of(task.kind)
     examples = task.rows(options.data, options.limit) if rows is None else rows
     subject = model
     if kind.takes == "scorer":

@@ -11,7 +11,7 @@ import numpy as np
 from patchpad.config.checks import Positive
 from patchpad.errors import ConfigError, DataError, near_matches, quoted
 from patchpad.model.language_model import LanguageModel
-from patchpad.tasks.definition import Task, TaskOptions
+from patchpad.tasks.definition import Kind, Task, TaskOptions
 from patchpad.tasks.language_rows import measure_languages
 from patchpad.tasks.parallel_text import files_read, read_parallel
 from patchpad.tasks.result import Metric, TaskResult
@@ -180,3 +180,7 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
         group = GROUPS[row["trained"]]
         own = {f"{name}_{group}": value for name, value in values.items()}
     return {"id": row["language"], **values, **own}
+
+
+KIND = Kind(ParallelTask, run_parallel, check_parallel, takes="model")
+"""Makes tasks of this kind."""

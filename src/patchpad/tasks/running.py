@@ -1,10 +1,8 @@
 """Runs a suite: every task at every threshold leaves a result file as soon as it is done, and is not done again."""
 
-import dataclasses
 import hashlib
 import json
 import logging
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchpad.config.plugged import plain_section
 from patchpad.errors import ConfigError, EvaluationError, EvaluationInterrupted, PatchpadError
-from patchpad.files import sha256_of, strict_json, without_infinities, write_atomically
+from patchpad.files import sha256_of, strict_json, write_atomically
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.provenance import provenance
+from patchpad.registry import command_line
 from patchpad.run_lock import run_lock
 from patchpad.tasks.curves import write_curves
 from patchpad.tasks.folder import (
@@ -116,7 +116,7 @@ def run_suite(
         if len(waiting) < len(jobs):
             logger.info("%d of %d results are there already", len(jobs) - len(waiting), len(jobs))
         write_atomically(out / SUITE, strict_json(head, indent=1))
-        again = shlex.join(["patchpad", *command]) if command else "the same call"
+        again = command_line(command) if command else "the same call"
         with progress(sum(job.num_bytes for job in waiting)) as shown:
             failures = _run_all(model, waiting, data, head["provenance"], shown, again)
         done = [job for job in jobs if job.path.exists()]
@@ -248,7 +248,7 @@ def _prepare(
 def model_facts(model: LanguageModel) -> dict[str, Any]:
     """Returns what results say of a model: its configuration, its size, and a checksum of its weights."""
     return {
-        "config": without_infinities(dataclasses.asdict(model.config)),
+        "config": plain_section(model.config, with_plugins=False),
         "num_params": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_sha256(model),
     }

@@ -15,6 +15,7 @@ from patchpad.testing.models import (
     tiny_model_config,
     tolerance,
 )
+from patchpad.testing.plugins import check_patchifier, check_trigger
 from patchpad.testing.stepping import assert_steps_equal_pass, batch_of, ragged_packed_rows, step_through
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "assert_steps_equal_pass",
     "batch_of",
     "blank_state",
+    "check_patchifier",
+    "check_trigger",
     "ids_of",
     "ragged_packed_rows",
     "random_documents",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from patchpad.config import (
-    NATS_TRIGGERS,
     SEPARATOR,
     ModelConfig,
     PatchifierConfig,
@@ -130,7 +129,7 @@ def thresholds_to_try(model: ByteLM, byte_ids: Tensor) -> list[float | None]:
     For triggers without nats the first is None, which stands for their own.
     """
     settle_patches(model, byte_ids)
-    if model.config.trigger.kind not in NATS_TRIGGERS:
+    if not model.takes_threshold_in_nats:
         return [None, math.inf, -math.inf]
     with torch.no_grad():
         scores = model.eligible_scores(model(byte_ids, math.inf))

@@ -19,9 +19,10 @@ import patchpad.data
 from patchpad.calibration_table import Calibration
 from patchpad.config import Config
 from patchpad.device import select_device
-from patchpad.errors import CheckpointError, ConfigError, quoted
+from patchpad.errors import CheckpointError, ConfigError, MissingPluginError, quoted
 from patchpad.model.build import build_model
 from patchpad.model.language_model import LanguageModel
+from patchpad.registry import command_line
 from patchpad.training.manifest import (
     AVERAGED,
     CALIBRATION,
@@ -194,7 +195,7 @@ def newest_step(run: Path, *, for_resume: bool = True) -> Found:
     return Found(
         steps[-1],
         f"Move {quoted(steps[-1])} to another place; then this goes on from {steps[-2].name}: "
-        f"patchpad train --resume {quoted(run)}",
+        f"{command_line(['train', '--resume', str(run)])}",
     )
 
 
@@ -253,6 +254,7 @@ def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") 
 
     Raises:
         CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
+        MissingPluginError: it was trained with a plug-in that is not loaded; loading a model never imports one.
         ConfigError: an unknown device, or one that this machine lacks.
     """
     place = select_device(device) if isinstance(device, str) else device
@@ -274,6 +276,8 @@ def _read_config(path: Path) -> Config:
     values = read_json(path)
     try:
         return Config.from_dict(values, source=str(path))
+    except MissingPluginError:
+        raise
     except ConfigError as error:
         wrong = error.message.removeprefix(f"{path}: ")
         raise CheckpointError(

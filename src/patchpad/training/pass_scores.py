@@ -28,7 +28,7 @@ class PassScores:
     eligible: ByteFloats | None
     """The trigger's scores, -inf where no scratchpad may fire; None for triggers without nats."""
     patch_ends: ByteFloats | None
-    """The patchifier's scores, -inf off bytes; None unless it is `entropy`."""
+    """The patchifier's scores, -inf off bytes; None unless its score is in nats."""
 
     @staticmethod
     def of(model: LanguageModel, output: ByteLMOutput) -> "PassScores | None":

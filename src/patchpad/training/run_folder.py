@@ -6,7 +6,8 @@ from pathlib import Path
 from patchpad.config import DataConfig
 from patchpad.data.file_search import kind_of, linked_folders, part_matches, split_pattern, walk
 from patchpad.data.remote import is_url
-from patchpad.errors import ConfigError, quoted
+from patchpad.errors import ConfigError
+from patchpad.registry import command_line
 from patchpad.run_lock import LOCK, require_free
 from patchpad.training.checkpoint import list_steps
 from patchpad.training.manifest import (
@@ -38,7 +39,7 @@ def require_new(folder: Path) -> None:
     message = f"{folder} exists and is not empty; a run needs a new folder"
     hint = "Choose another --out."
     if list_steps(folder):
-        hint = f"Choose another --out, or go on with: patchpad train --resume {quoted(folder)}"
+        hint = f"Choose another --out, or go on with: {command_line(['train', '--resume', str(folder)])}"
     elif (folder / CHECKPOINTS).is_dir() and not (folder / MANIFEST).exists():
         message = f"{folder} holds a run that stopped before its first checkpoint; a run needs a new folder"
         hint = "Choose another --out, or move that folder away."

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from patchpad.errors import CheckpointError, quoted
+from patchpad.errors import CheckpointError
 from patchpad.files import sha256_of, sync_folder, write_atomically
+from patchpad.registry import command_line
 from patchpad.training.checkpoint import list_steps, step_number
 from patchpad.training.manifest import CHECKPOINTS, write_manifest
 from patchpad.training.tensor_folders import files_of_rank, save_tensors
@@ -61,7 +62,7 @@ def save_step(run: Path, content: StepContent, *, group: "ProcessGroup | None" =
     except (OSError, SafetensorError) as error:
         kept = list_steps(run)
         left = f"{kept[-1]} is intact" if kept else "no earlier checkpoint exists"
-        again = f"run: patchpad train --resume {quoted(run)}" if kept else "train into a new folder."
+        again = f"run: {command_line(['train', '--resume', str(run)])}" if kept else "train into a new folder."
         message = f"cannot save {final}: {error}; {left}"
         raise CheckpointError(message, hint=f"Free some space, then {again}") from error
     finally:

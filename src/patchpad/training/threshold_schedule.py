@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchpad.config import VOCAB_SIZE, Config
+from patchpad.config import VOCAB_SIZE, Config, PatchifierConfig
 from patchpad.model.language_model import LanguageModel
 from patchpad.patching import Decisions
 from patchpad.patching.blending import BlendedPatchifier, BlendedTrigger
@@ -31,7 +31,7 @@ MOST_CORRECTION = 4.0
 
 
 class ThresholdSchedule:
-    """The thresholds that training uses for scratchpads, and for patches where the patchifier is `entropy`.
+    """The thresholds that training uses for scratchpads, and for patches where the patchifier compares a score in nats.
 
     They move once per optimizer step, by the scores of all its passes. While the entropy head is fresh (entropies near
     ln 257 everywhere), scratchpads fire at random at the target rate, and `entropy` patches are cut as fixed ones.
@@ -59,7 +59,8 @@ class ThresholdSchedule:
         self.correction_shares = torch.tensor(shares, dtype=self.patch_rate.dtype, device=self.device)
         """By which its error corrects that rate, for each number of steps followed."""
         self.spread = ThresholdSpread(train, self.device) if train.threshold_spread > 0 else None
-        self.fixed_patchifier = FixedPatchifier(replace(config.model.patchifier, kind="fixed"))
+        target = config.model.patchifier.target_patch_size
+        self.fixed_patchifier = FixedPatchifier(PatchifierConfig(target_patch_size=target))
         self.passes: list[tuple[PassScores, int]] = []
         """Scores of the step's passes, each with its number of bytes."""
 

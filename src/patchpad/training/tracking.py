@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ from patchpad.config import Config
 from patchpad.errors import MissingExtraError
 from patchpad.files import strict_json, write_atomically
 from patchpad.pages.svg import escape_text
+from patchpad.registry import TRACKERS
 from patchpad.training.progress import wants_lines
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Trackers:
             MissingExtraError: the library of one is not installed.
         """
         require_trackers(names)
-        return Trackers({name: KINDS[name]() for name in names}, run)
+        return Trackers({name: TRACKERS.get(name)() for name in names}, run)
 
     def log(self, line: dict[str, Any], config: Config) -> None:
         """Tells all of them a line of metrics."""
@@ -114,14 +115,22 @@ class Trackers:
                 )
 
 
-def require_trackers(names: Sequence[str]) -> None:
-    """Requires the libraries of trackers, before a run begins.
+def require_trackers(names: Sequence[str], plugins: Mapping[str, str] | None = None) -> None:
+    """Requires trackers and their libraries, before a run begins.
+
+    Args:
+        names: of the trackers.
+        plugins: that registered some of them, by name, when the configuration was saved.
 
     Raises:
-        MissingExtraError: one is not installed.
+        MissingExtraError: the library of one is not installed.
+        MissingPluginError: the plug-in of one is not loaded.
     """
     for name in names:
-        KINDS[name].library()
+        TRACKERS.require(name, "train.trackers", (plugins or {}).get(name))
+        library = getattr(TRACKERS.get(name), "library", None)
+        if callable(library):  # a plug-in has imported its own
+            library()
 
 
 class TensorBoardTracker:
@@ -216,14 +225,6 @@ class TrackioTracker:
     def close(self) -> None:
         """Waits until all is written."""
         self.library().finish()  # the run's own `finish` would be called again, and print, when Python ends
-
-
-KINDS: dict[str, type[TensorBoardTracker] | type[WandbTracker] | type[TrackioTracker]] = {
-    "tensorboard": TensorBoardTracker,
-    "wandb": WandbTracker,
-    "trackio": TrackioTracker,
-}
-"""Names in `train.trackers`."""
 
 
 def service_id(run: Path) -> str:

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from patchpad.config import Config
 from patchpad.data.items import FileState, file_states
 from patchpad.device import select_device
-from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted, quoted
+from patchpad.errors import CheckpointError, ConfigError, TrainingError, TrainingInterrupted
 from patchpad.files import strict_json
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import trainable
+from patchpad.registry import command_line
 from patchpad.run_lock import run_lock
 from patchpad.training import checkpoint as files
 from patchpad.training import manifest
@@ -88,7 +89,7 @@ def train(
     config = replace(config, data=with_absolute_paths(config.data))
     with joined() as ranks:
         with ranks.together():
-            require_trackers(config.train.trackers)
+            require_trackers(config.train.trackers, config.train.tracker_plugins)
             if init_from is not None:
                 source = init_from if isinstance(init_from, Source) else Source.open(init_from)
                 source.require_fits(config.model)
@@ -153,6 +154,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
 
     Raises:
         CheckpointError: no usable checkpoint.
+        MissingPluginError: a plug-in of the run is not loaded.
         DataError: the text is gone or has changed since.
         RunInUseError: another process is at work in the run's folder.
         TrainingInterrupted: stopped by a signal after saving.
@@ -168,6 +170,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
             checkpoint = open_to_resume(out, ranks)
             config = checkpoint.config
             with ranks.together():
+                require_trackers(config.train.trackers, config.train.tracker_plugins)
                 require_outside(out, config.data, steps=config.train.steps)
                 text = RunText.open(config.data)
             return _run(config, out, text, progress, checkpoint=checkpoint)
@@ -242,6 +245,8 @@ class Trainer(TrainingSteps):
         """Sums since the last line of metrics; saved, so that a resumed run writes the same lines."""
         self.was_signalled = False
         """Whether a signal came in the last step, too late to stop the run."""
+        self.resume_command = command_line(["train", "--resume", str(out)])
+        """Goes on with the run."""
 
     @trainable()
     def run(self, progress: Progress, budget: Budget | None = None) -> Run:
@@ -261,7 +266,7 @@ class Trainer(TrainingSteps):
         time_left = TimeLeft()
         time_left.note(self.step)
         watches = self.device.type == "cpu" and parallel.is_main
-        watch = SpeedWatch(f"patchpad train --resume {quoted(self.out)}") if watches else None
+        watch = SpeedWatch(self.resume_command) if watches else None
         with (
             signals_noted(is_launched=parallel.num_ranks > 1) as stop,
             self.saver,
@@ -311,7 +316,7 @@ class Trainer(TrainingSteps):
                     self.saver.wait()
                     raise TrainingInterrupted(
                         f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
-                        hint=f"Go on with: patchpad train --resume {quoted(self.out)}",
+                        hint=f"Go on with: {self.resume_command}",
                     )
             self.was_signalled = stop.is_set()
         self.finish()
@@ -447,7 +452,7 @@ class Trainer(TrainingSteps):
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(
                     f"cannot save {self.out}: {error}; its newest checkpoint is intact",
-                    hint=f"Free some space, then run: patchpad train --resume {quoted(self.out)}",
+                    hint=f"Free some space, then run: {self.resume_command}",
                 ) from error
 
 
