@@ -39,8 +39,10 @@ WRONG = {
 }
 unchecked = pytest.mark.unchecked  # the hook that checks shapes checks these types too, with an error of its own
 TAKES_BOOL = {"compile", "activation_checkpointing", "checkpoint_async", "remove_duplicates"}
-TAKES_TEXT = {"paths", "validation_paths", "init_from", "text_field", "sample_prompt"}
+TAKES_TEXT = {"paths", "validation_paths", "init_from", "text_field", "sample_prompt", "plugin"}
 """Fields of free text; every other one takes a word of a list, or a number."""
+TAKES_KEYS = {"tracker_plugins"}
+"""Texts by name."""
 
 
 @unchecked
@@ -49,7 +51,8 @@ TAKES_TEXT = {"paths", "validation_paths", "init_from", "text_field", "sample_pr
 def test_every_field_refuses_a_wrong_value_in_python_and_names_itself_the_value_and_what_is_allowed(
     section, name, wrong
 ):
-    if (wrong == "true" and name in TAKES_BOOL) or (wrong == "word" and name in TAKES_TEXT):
+    taken = {"true": TAKES_BOOL, "word": TAKES_TEXT, "keys": TAKES_KEYS}
+    if name in taken.get(wrong, ()):
         return
     with pytest.raises(ConfigError) as caught:
         section(**{name: WRONG[wrong]})

@@ -20,9 +20,8 @@ STEPS = 8
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize(
-    ("patchifier", "trigger"), [("marks", "impatient"), pytest.param("rises", "capitals", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("patchifier", "trigger"), [("marks", "impatient"), ("rises", "capitals")])
 def test_batches_and_phases_of_thresholds_with_parts_of_a_plugin_are_one_graph(
     tmp_path, monkeypatch, patchifier, trigger
 ):

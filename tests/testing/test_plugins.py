@@ -140,7 +140,7 @@ FAULTY = {
     Ahead: "Ahead looks ahead: its answer up to byte 4 changes when bytes after 4 change",
     OfTheWholeRow: "OfTheWholeRow looks ahead",
     State: "State keeps state, or draws random numbers",
-    StateOfSteps: "keep",
+    StateOfSteps: "StateOfSteps keeps state",
     Across: "Across reads across documents",
     Rows: "Rows reads other rows",
     Neighbour: "Neighbour gives another answer for a byte by itself than in its row",

@@ -223,20 +223,23 @@ def _check_rule(subject: _Subject, seed: int) -> None:
     example = _example(subject, seed)
     facts, open_bytes, documents = example.facts()
     found = subject.result(facts, open_bytes, "for whole rows")
-    who, method = subject.who, subject.method
     if subject.dtype == torch.bool and bool((found & ~facts.is_byte).any()):
         raise AssertionError(
-            f"{who} ends a patch at a separator or at padding, where no byte is. Write facts.is_byte & ..."
+            f"{subject.who} ends a patch at a separator or at padding, where no byte is. Write facts.is_byte & ..."
         )
     other = _example(subject, seed + 1_000)
     subject.result(*other.facts()[:2], "for whole rows")
     if bool(_differs(found, subject.result(facts, open_bytes, "for whole rows")).any()):
-        raise AssertionError(
-            f"{who} keeps state, or draws random numbers: {method} gives another answer for the same facts when it is "
-            f"called again. {ONE_RULE}; keep nothing in self."
-        )
+        raise AssertionError(_keeps_state(subject))
     _check_causality(subject, example, documents, found, seed)
     _check_single_positions(subject, facts, open_bytes, found, seed)
+
+
+def _keeps_state(subject: _Subject) -> str:
+    return (
+        f"{subject.who} keeps state, or draws random numbers: {subject.method} gives another answer for the same facts "
+        f"when it is called again. {ONE_RULE}; keep nothing in self."
+    )
 
 
 def _check_causality(subject: _Subject, example: _Example, documents: Documents, found: Tensor, seed: int) -> None:
@@ -274,6 +277,9 @@ def _check_single_positions(subject: _Subject, facts: ByteFacts, open_bytes: Ten
             for item in dataclasses.fields(facts)
         }
         single = subject.result(ByteFacts(**alone), open_bytes.flatten()[places], "for single bytes, as in a step")
+        again = subject.result(ByteFacts(**alone), open_bytes.flatten()[places], "for single bytes, as in a step")
+        if bool(_differs(single, again).any()):
+            raise AssertionError(_keeps_state(subject))
         if bool(_differs(single, found.flatten()[places]).any()):
             raise AssertionError(
                 f"{subject.who} gives another answer for a byte by itself than in its row: it reads positions beside "
