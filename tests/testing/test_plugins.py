@@ -160,12 +160,16 @@ def test_a_faulty_patchifier_is_caught_and_its_fault_named(faulty):
         check_patchifier(faulty, examples=1)
 
 
-@pytest.mark.parametrize("name", [name for name in PATCHIFIERS.built_in if name != "hnet"])
+def most_slow(names, fast):
+    return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", most_slow(sorted({*PATCHIFIERS.built_in} - {"hnet"}), ("entropy",)))
 def test_patchifiers_that_are_built_in_pass(name):
     check_patchifier(name, examples=1)
 
 
-@pytest.mark.parametrize("name", TRIGGERS.built_in)
+@pytest.mark.parametrize("name", most_slow(TRIGGERS.built_in, ("entropy_jump", "stride")))
 def test_triggers_that_are_built_in_pass(name):
     check_trigger(name, examples=1)
 
