@@ -9,7 +9,7 @@ import torch
 import patchpad
 from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.errors import GenerationError, InputError
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import batch_of, random_documents, tolerance
 
 PATCH_KINDS = [f"{patchifier}-entropy" for patchifier in PATCHIFIERS]

@@ -9,7 +9,7 @@ import torch
 from patchpad.config import Config, TrainConfig
 from patchpad.data import Corpus, TrainingBatches
 from patchpad.model.block import Block
-from patchpad.patching.patchifiers import PATCHIFIERS
+from patchpad.registry import PATCHIFIERS
 from patchpad.testing import random_documents
 from patchpad.training.passes import PassWeights, training_pass
 from patchpad.training.steps import TrainingSteps

@@ -15,6 +15,7 @@ import patchpad
 from patchpad.cli.app import main, split_switches
 from patchpad.config import Config, ModelConfig, PatchifierConfig, TrainConfig, TriggerConfig, load_config
 from patchpad.errors import ConfigError, GenerationError, MissingPluginError, PluginError
+from patchpad.hub.exported import MODEL_TYPE, described
 from patchpad.inference.generator import threshold_from_dials
 from patchpad.model.build import build_model
 from patchpad.registry import PATCHIFIERS, TRACKERS, TRIGGERS, installed
@@ -264,6 +265,14 @@ def test_a_checkpoint_without_its_plugin_names_it_and_imports_nothing(folder, fa
         assert command == """patchpad generate --plugin my_patches run --prompt 'It'"'"'s' --max-new-bytes 3"""
         assert main(shlex.split(command)[1:]) == 0
         assert (folder / "loaded.txt").exists()
+
+
+def test_an_exported_folder_without_its_plugin_names_it(folder):
+    patchpad.plugins.load("my_patches")
+    values = {"model_type": MODEL_TYPE, "patchpad": json.loads(json.dumps(load_config("c.yaml").to_dict()))}
+    assert described(values, "DIR/config.json").config.model.patchifier.kind == "marks"
+    with nothing_loaded(), pytest.raises(MissingPluginError, match="of the plug-in 'my_patches', which is not loaded"):
+        described(values, "DIR/config.json")
 
 
 def test_a_run_goes_on_with_its_plugin_and_its_own_options(folder, capsysbinary):

@@ -6,7 +6,7 @@ from typing import Any
 
 from patchpad.calibration_table import Calibration
 from patchpad.config import Config
-from patchpad.errors import CheckpointError, ConfigError
+from patchpad.errors import CheckpointError, ConfigError, MissingPluginError
 
 MODEL_TYPE = "patchpad"
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -43,6 +43,7 @@ def described(values: Mapping[str, Any], source: str) -> Described:
 
     Raises:
         CheckpointError: it is not of a patchpad model, or of another version of patchpad.
+        MissingPluginError: it was trained with a plug-in that is not loaded.
     """
     config = values.get("patchpad")
     if values.get("model_type") != MODEL_TYPE or not isinstance(config, dict):
@@ -53,6 +54,8 @@ def described(values: Mapping[str, Any], source: str) -> Described:
         )
     try:
         checked = Config.from_dict(config, source=f"{source}, key `patchpad`")
+    except MissingPluginError:
+        raise
     except ConfigError as error:
         raise CheckpointError(
             f"{source} is of another version of patchpad: {error.message}",
