@@ -176,6 +176,8 @@ class Page:
         """Warnings and errors of the console, the browser's own among them."""
         self.requests: list[str] = []
         """Addresses that the page has asked for."""
+        self.posted: list[tuple[str, str]] = []
+        """Addresses that it has sent something to, and what."""
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Calls a method of the protocol for this tab."""
@@ -192,7 +194,10 @@ class Page:
             entry = params["entry"]
             self.messages.append(f"{entry['text']} {entry.get('url', '')}".strip())
         elif method == "Network.requestWillBeSent":
-            self.requests.append(params["request"]["url"])
+            request = params["request"]
+            self.requests.append(request["url"])
+            if request["method"] == "POST":
+                self.posted.append((request["url"], request.get("postData", "")))
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of an expression, awaited if it is a promise, as JSON has it.

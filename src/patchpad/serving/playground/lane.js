@@ -98,7 +98,7 @@ export class Lane {
       values.forEach((value, place) => {
         const isLast = place === values.length - 1;
         this.bytes.push(value);
-        facts.push(isLast ? { endsPatch: one.ends_patch, hasScratchpad: one.has_scratchpad, entropy: one.entropy_nats } : UNKNOWN);
+        facts.push(isLast && !this.marksAreOff ? { endsPatch: one.ends_patch, hasScratchpad: one.has_scratchpad, entropy: one.entropy_nats } : UNKNOWN);
       });
     }
     if (choice.stop_reason) this.reason = choice.stop_reason;

@@ -56,6 +56,10 @@ const loadModel = async () => {
   const wasKnown = dials[0].mode !== "unknown";
   for (const dial of dials) dial.configure(card);
   if (!wasKnown) dials[1].choose("none");
+  const canCompare = card.has_scratchpads;
+  byId("compare").disabled = !canCompare;
+  if (!canCompare) byId("compare").checked = false;
+  showComparison();
   fail("");
 };
 
@@ -119,10 +123,10 @@ const requestOf = () => {
   };
 };
 
+// A button that is disabled would lose the focus, so these only say that they do nothing now.
 const showRunning = (isOn) => {
-  byId("generate").disabled = isOn;
-  byId("again").disabled = isOn || !lanes[0].run;
-  byId("stop").disabled = !isOn;
+  const off = { generate: isOn, again: isOn || !lanes[0].run, stop: !isOn };
+  for (const [id, isOff] of Object.entries(off)) byId(id).setAttribute("aria-disabled", String(isOff));
 };
 
 // Writes one lane's text; returns the error that ended it, null if none did.
@@ -142,7 +146,7 @@ const write = async (lane, request, signal) => {
     return null;
   } catch (error) {
     const isStopped = error.name === "AbortError";
-    lane.end(usage, isStopped ? "stopped" : "broken off");
+    lane.end(usage, isStopped ? "stopped" : lane.numNew ? "broken off" : "none came");
     return isStopped ? null : error;
   }
 };
@@ -193,15 +197,12 @@ const generate = async () => {
   }
 };
 
-const stop = () => {
-  if (!running) return;
-  running.control.abort();
-  byId("generate").focus();
-};
+const stop = () => running?.control.abort();
 
 byId("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
 byId("stop").addEventListener("click", stop);
 byId("again").addEventListener("click", () => {
+  if (running || !lanes[0].run) return;
   const seed = byId("seed");
   seed.value = (Number.isSafeInteger(seed.valueAsNumber) ? seed.valueAsNumber : 0) + 1;
   generate();
@@ -235,7 +236,9 @@ addEventListener("keydown", (event) => {
 
 showComparison();
 showPromptSize();
+showRunning(false);
 loadModel().then(showPromptSize, (error) => {
-  byId("about").textContent = "The server has not told of its model yet.";
+  byId("about").textContent = error.status === 401 ? "This server asks for an API key: write it into its field below."
+    : "The server has not told of its model yet.";
   failWith(error);
 });
