@@ -3,6 +3,7 @@
 import { unitsOf } from "./bytes.js";
 
 const NUM_SHADES = 10, FULL_SHADE_NATS = 4;
+const LONGEST_LINE = 1500; // bytes; laying a longer block out anew at every event would take too long
 
 const element = (tag, className, text) => {
   const made = document.createElement(tag);
@@ -15,6 +16,7 @@ export class TextView {
   #tail = 0; // bytes before it are characters that nothing can change any more
   #tailElements = [];
   #line = null;
+  #lineStart = 0;
   #flag = null;
 
   // `onSelect` gets the index of a cell: 0 for the separator, then 1 + index of the byte.
@@ -42,6 +44,7 @@ export class TextView {
     this.#tailElements = [];
     this.#flag = null;
     this.#line = element("div");
+    this.#lineStart = 0;
     this.box.replaceChildren(this.#line);
     this.#line.append(this.#cell("»", "sep"));
     this.box.scrollTop = 0;
@@ -60,9 +63,13 @@ export class TextView {
     units.forEach((unit, index) => {
       const made = this.#unit(unit);
       if (index >= settled) this.#tailElements.push(...made);
-      if (this.#line === null) this.box.append(this.#line = element("div"));
+      if (this.#line === null) {
+        this.box.append(this.#line = element("div"));
+        this.#lineStart = unit.start;
+      }
       this.#line.append(...made);
-      if (unit.breaksLine) this.#line = null;
+      const isLong = index < settled && unit.stop - this.#lineStart >= LONGEST_LINE;
+      if (unit.breaksLine || isLong) this.#line = null;
     });
     this.#tail = settled < units.length ? units[settled].start : this.bytes.length;
     if (this.selected >= 0) this.cells[this.selected]?.classList.add("at");
