@@ -1,7 +1,9 @@
 """The scheduler: requests of other threads share one engine, and nothing that befalls one stops the others."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -304,19 +306,72 @@ def test_a_row_whose_logits_are_not_numbers_fails_alone(model, started):
 
 def test_an_exception_outside_of_steps_does_not_end_the_thread(started, monkeypatch):
     scheduler, hit, later = started(), Listener(), Listener()
-    plain, failed = scheduler._hand_over, []
+    plain, failed = scheduler._take_orders, []
 
-    def fail(begin):
-        if not failed:
-            failed.append(begin)
+    def fail():
+        if not failed and scheduler._open:
+            failed.append(True)
             raise MemoryError
-        plain(begin)
+        plain()
 
-    monkeypatch.setattr(scheduler, "_hand_over", fail)
+    monkeypatch.setattr(scheduler, "_take_orders", fail)
     scheduler.submit(endless(), hit)
     assert isinstance(hit.last().error, EngineError)
     scheduler.submit(request(), later)
     assert later.last().completion is not None
+
+
+def test_whatever_ends_the_thread_leaves_nobody_without_an_answer(model, monkeypatch):
+    scheduler, listeners = Scheduler(model, batch_rows=1), [Listener(), Listener()]
+    for listener in listeners:
+        scheduler.submit(endless(), listener)
+    later = scheduler.call(lambda _: None)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def end(*_):
+        raise SystemExit
+
+    scheduler._make_round = end
+    scheduler.start()
+    for listener in listeners:
+        assert isinstance(listener.last().error, EngineError)
+    assert isinstance(later.exception(SECONDS), EngineError)
+    scheduler._thread.join(SECONDS)
+    assert not scheduler.counts().is_alive
+    with pytest.raises(SchedulerClosedError):
+        scheduler.submit(request(), Listener())
+
+
+def test_as_many_calls_wait_as_rows_may(model):
+    scheduler = Scheduler(model, max_waiting=2)
+    waiting = [scheduler.call(lambda _: 7) for _ in range(2)]
+    with pytest.raises(QueueFullError, match="2 calls wait already"):
+        scheduler.call(lambda _: 7)
+    scheduler.start()
+    assert [one.result(SECONDS) for one in waiting] == [7, 7]
+    scheduler.close(drain_seconds=0)
+
+
+@pytest.mark.unchecked
+def test_requests_that_have_ended_leave_nothing_behind(model, started):
+    scheduler = started(batch_rows=4, prefix_bytes=20_000)
+    seen: list[weakref.ref] = []
+    for number in range(40):
+        listener = Listener()
+        options = {"max_new_bytes": 3, "num_logprobs": 2, "details": True}
+        handle = scheduler.submit(request(bytes([number]) * 20, **options), listener)
+        seen += [weakref.ref(handle), weakref.ref(listener)]
+        if number % 4 == 0:
+            scheduler.cancel(handle)
+        listener.last()
+    del handle, listener
+    last = Listener()
+    scheduler.submit(request(max_new_bytes=1), last)
+    last.last()
+    scheduler.call(lambda _: None).result(SECONDS)
+    gc.collect()
+    assert [reference() for reference in seen if reference() is not None] == []
+    assert scheduler.counts().prefix_bytes <= 20_000
 
 
 def test_close_lets_rows_end(model):

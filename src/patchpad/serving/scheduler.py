@@ -9,10 +9,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from patchpad.errors import EngineError, PatchpadError, QueueFullError, SchedulerClosedError
@@ -21,13 +20,12 @@ from patchpad.inference.generator import Completion
 from patchpad.model.compilation import first_words
 from patchpad.model.language_model import LanguageModel
 from patchpad.serving.delivery import Counts, Deliver, Delivery, Handle
+from patchpad.serving.outbox import Outbox, Post
 from patchpad.serving.prefixes import StoredPrefixes
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Post = Callable[[Callable[[], None]], object]
-"""Has a function called in another thread, such as `loop.call_soon_threadsafe`; it must not block."""
 
 
 class Scheduler:
@@ -57,32 +55,27 @@ class Scheduler:
         self.model = model
         self.batch_rows = batch_rows
         self.max_waiting = max_waiting
-        self.event_seconds = event_seconds
         self._compile = compile
         self._piece_bytes = piece_bytes
         self._prefixes = StoredPrefixes(prefix_bytes)
         self._engine = self._new_engine()
         self._thread: threading.Thread | None = None
-        self._post: Post | None = None
         self._lock = threading.Condition()
         """Guards the fields up to the next blank line."""
         self._arrived: deque[Handle] = deque()
         self._cancelled: deque[Handle] = deque()
         self._calls: deque[tuple[Callable[[LanguageModel], Any], Future[Any]]] = deque()
-        self._num_open = 0
-        """Requests that were taken and have not ended."""
+        self._open: dict[Handle, None] = {}
+        """Requests that were taken and have not ended, in the order in which they came."""
         self._is_accepting = True
         self._ends_at = math.inf
         """Time at which what still runs is cut short; below infinity once `close` was called."""
 
         self._handles: dict[int, Handle] = {}
         """By the index of their row in the engine."""
-        self._fresh: dict[Handle, None] = {}
-        """Those with bytes that wait to be handed over."""
-        self._oldest = math.inf
-        """When the oldest of these bytes was released."""
-        self._outgoing: list[tuple[Handle, Delivery]] = []
-        """What is handed over after the step."""
+        self._outbox = Outbox(event_seconds, cancel=self.cancel)
+        self._round_seconds = [0.0, 0.0]
+        """What the last round took in which no prompt was read, and the last one in which some were."""
         self._counts = Counts()
 
     def _new_engine(self) -> Engine:
@@ -102,7 +95,7 @@ class Scheduler:
                 `call_soon_threadsafe`. None to call them in the engine's thread, where they must not block.
         """
         assert self._thread is None, "a scheduler is started once"
-        self._post = post
+        self._outbox.post = post
         self._thread = threading.Thread(target=self._run, name="patchpad-engine", daemon=True)
         self._thread.start()
 
@@ -127,13 +120,13 @@ class Scheduler:
         handles = [Handle(request, deliver) for request, deliver in requests]
         with self._lock:
             self._require_accepting()
-            if self._num_open + len(handles) > self.batch_rows + self.max_waiting:
-                waiting = max(0, self._num_open - self.batch_rows)
+            if len(self._open) + len(handles) > self.batch_rows + self.max_waiting:
+                waiting = max(0, len(self._open) - self.batch_rows)
                 raise QueueFullError(
                     f"{waiting} of {self.max_waiting} places in the queue are taken, too many for {len(handles)} more",
                     hint="Try again in a few seconds.",
                 )
-            self._num_open += len(handles)
+            self._open.update(dict.fromkeys(handles))
             self._arrived.extend(handles)
             self._lock.notify()
         return handles
@@ -154,11 +147,16 @@ class Scheduler:
             Its result, or what it raises.
 
         Raises:
+            QueueFullError: as many calls wait as rows may.
             SchedulerClosedError: no requests are taken.
         """
         future: Future[T] = Future()
         with self._lock:
             self._require_accepting()
+            if len(self._calls) >= self.max_waiting:
+                raise QueueFullError(
+                    f"{len(self._calls)} calls wait already, as many as may", hint="Try again in a few seconds."
+                )
             self._calls.append((function, future))
             self._lock.notify()
         return future
@@ -187,7 +185,7 @@ class Scheduler:
         """Returns where the scheduler stands, from any thread."""
         batch = self._engine.batch
         with self._lock:
-            num_open, is_accepting = self._num_open, self._is_accepting
+            num_open, is_accepting = len(self._open), self._is_accepting
         return replace(
             self._counts,
             is_alive=self._thread is not None and self._thread.is_alive(),
@@ -205,41 +203,71 @@ class Scheduler:
 
     def _run(self) -> None:
         """Is what the thread does."""
-        while True:
-            try:
-                if not self._take_orders():
-                    return
-                self._make_round()
-            except Exception as error:  # none that is known of; whatever it was, others can go on
-                handles = list(self._handles.values())
-                self._engine = self._new_engine()
-                self._fail(handles, failure("a round of the scheduler", error))
-                self._hand_over(time.monotonic())
+        try:
+            while self._wait():
+                try:
+                    self._make_round()
+                except Exception as error:  # none that is known of; whatever it was, later requests can be served
+                    self._engine = self._new_engine()
+                    self._fail(self._all_open(), failure("a round of the scheduler", error))
+                    self._outbox.hand_over()
+        finally:
+            self._end()
 
-    def _make_round(self) -> None:
-        """Makes one call, one step, and hands over what came of it."""
-        begin = time.monotonic()
-        self._make_call()
-        if not self._engine.is_done:
-            self._join()
-            self._step()
-        self._counts.seconds_busy += time.monotonic() - begin
-        self._hand_over(begin)
-
-    def _take_orders(self) -> bool:
-        """Waits for something to do, and does what other threads asked for; returns False at the end."""
+    def _wait(self) -> bool:
+        """Waits for something to do; returns False at the end."""
         with self._lock:
             while self._engine.is_done and not (self._arrived or self._cancelled or self._calls):
                 if self._ends_at < math.inf:
                     return False
                 self._lock.wait()
+        return True
+
+    def _make_round(self) -> None:
+        """Does what other threads asked for, makes one call and one step, and hands over what came of it."""
+        begin = time.monotonic()
+        self._take_orders()
+        self._make_call()
+        joins = self._engine.next_to_join is not None
+        if not self._engine.is_done:
+            self._join()
+            self._step()
+        self._round_seconds[joins] = time.monotonic() - begin
+        self._counts.seconds_busy += self._round_seconds[joins]
+        self._outbox.hand_over(next_round=self._round_seconds[self._engine.next_to_join is not None])
+
+    def _end(self) -> None:
+        """Leaves nobody without an answer when the thread ends, whatever ended it."""
+        with self._lock:
+            self._is_accepting = False
+            calls, self._calls = self._calls, deque()
+        error = EngineError("the engine has stopped", hint="Start the server again; its log says more.")
+        self._fail(self._all_open(), error)
+        self._refuse(calls, error)
+        self._outbox.hand_over()
+
+    def _all_open(self) -> list[Handle]:
+        with self._lock:
+            return list(self._open)
+
+    @staticmethod
+    def _refuse(calls: Iterable[tuple[Callable[[LanguageModel], Any], Future[Any]]], error: PatchpadError) -> None:
+        """Tells those that wait for a call why it never comes."""
+        for _, future in calls:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _take_orders(self) -> None:
+        """Takes requests in, and drops those that were cancelled or that came to the end of the time to drain."""
+        with self._lock:
             arrived, self._arrived = self._arrived, deque()
             cancelled, self._cancelled = self._cancelled, deque()
             ends_at = self._ends_at
         for handle in arrived:
-            (handle.row,) = self._engine.submit([handle.request])
-            self._handles[handle.row.index] = handle
-            self._counts.prompt_bytes += len(handle.request.prompt)
+            if not handle.has_ended:
+                (handle.row,) = self._engine.submit([handle.request])
+                self._handles[handle.row.index] = handle
+                self._counts.prompt_bytes += len(handle.request.prompt)
         dropped = [handle for handle in dict.fromkeys(cancelled) if not handle.has_ended]
         if dropped:
             self._engine.cancel(*(handle.row for handle in dropped if handle.row is not None))
@@ -248,7 +276,6 @@ class Scheduler:
             self._complete(handle)
         if time.monotonic() >= ends_at:
             self._cut_short()
-        return True
 
     def _cut_short(self) -> None:
         """Ends everything that is left when the time to drain is over."""
@@ -258,9 +285,7 @@ class Scheduler:
         self._fail(handles, error)
         with self._lock:
             calls, self._calls = self._calls, deque()
-        for _, future in calls:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+        self._refuse(calls, error)
 
     def _make_call(self) -> None:
         """Calls the function that waits longest; one for each step, so that rows go on meanwhile."""
@@ -315,7 +340,7 @@ class Scheduler:
             self._collect(new, now)
 
     def _collect(self, new: NewBytes, now: float) -> None:
-        """Keeps what a row has released until it is handed over."""
+        """Keeps what a row has released until the outbox hands it over."""
         handle = self._handles[new.row]
         handle.data += new.data
         handle.reports += new.reports
@@ -323,11 +348,8 @@ class Scheduler:
         if new.is_last:
             self._counts.rows_ended += 1
             self._complete(handle)
-        elif handle.has_delivered:
-            self._fresh[handle] = None
-            self._oldest = min(self._oldest, now)
         else:
-            self._outgoing.append((handle, handle.take()))
+            self._outbox.add(handle, now)
 
     def _complete(self, handle: Handle) -> None:
         """Notes the last delivery of a row that has left the engine."""
@@ -341,54 +363,20 @@ class Scheduler:
         )
         self._counts.trunk_calls += row.trunk_calls
         self._forget(handle)
-        self._outgoing.append((handle, handle.take(completion=completion)))
+        self._outbox.end(handle, completion=completion)
 
     def _fail(self, handles: Sequence[Handle], error: PatchpadError) -> None:
         """Notes the last delivery of rows that an error has ended."""
         for handle in handles:
             self._counts.rows_failed += 1
             self._forget(handle)
-            self._outgoing.append((handle, handle.take(error=error)))
+            self._outbox.end(handle, error=error)
 
     def _forget(self, handle: Handle) -> None:
-        assert handle.row is not None
-        del self._handles[handle.row.index]
-        self._fresh.pop(handle, None)
+        if handle.row is not None:
+            self._handles.pop(handle.row.index, None)
         with self._lock:
-            self._num_open -= 1
-
-    def _hand_over(self, begin: float) -> None:
-        """Hands over first and last bytes, and all others if they would be too old after one more round.
-
-        Args:
-            begin: of this round.
-        """
-        now = time.monotonic()
-        if self._fresh and now + (now - begin) >= self._oldest + self.event_seconds:
-            self._outgoing += [(handle, handle.take()) for handle in self._fresh]
-            self._fresh.clear()
-            self._oldest = math.inf
-        outgoing, self._outgoing = self._outgoing, []
-        if not outgoing:
-            return
-        if self._post is None:
-            self._deliver_all(outgoing)
-            return
-        try:
-            self._post(partial(self._deliver_all, outgoing))
-        except Exception as error:
-            logger.warning("what rows have released cannot be handed over (%s); they end", first_words(error))
-            for handle, _ in outgoing:
-                self.cancel(handle)
-
-    def _deliver_all(self, outgoing: Sequence[tuple[Handle, Delivery]]) -> None:
-        """Calls the functions that get what rows have released. One that fails has its row cancelled."""
-        for handle, delivery in outgoing:
-            try:
-                handle.deliver(delivery)
-            except Exception as error:
-                logger.warning("a request cannot take what it is given (%s); it ends", type(error).__name__)
-                self.cancel(handle)
+            self._open.pop(handle, None)
 
 
 def failure(what: str, error: Exception) -> EngineError:
