@@ -239,6 +239,15 @@ def test_weights_that_do_not_fit_are_not_loaded_by_transformers_either(hub, expo
     said.clear()  # transformers reports it too
 
 
+def test_a_model_with_new_weights_is_made_from_a_configuration_and_saved(hub, exported, tmp_path):
+    config = hub.transformers.AutoConfig.from_pretrained(exported("hnet-entropy"), trust_remote_code=True)
+    model = hub.transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True)
+    fresh = patchpad.ByteLM(model.model.config)
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in model.model.state_dict().items())
+    model.save_pretrained(tmp_path / "new")
+    assert hub.import_folder(tmp_path / "new", tmp_path / "run").has_stale_calibration
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(hub, run_of, exported, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")

@@ -135,6 +135,13 @@ def test_stop_strings_are_found_by_their_bytes(outer, hub, stop):
     assert torch.equal(found, once_more)
 
 
+def test_without_a_prompt_a_document_is_begun(outer, hub):
+    model = outer("fixed-entropy")
+    found = model.generate(max_new_tokens=9)
+    assert found[0, 0] == 256
+    assert [hub.tokenizer.decode_bytes(found[0].tolist())] == own_bytes(model.model, [""], max_new_bytes=9)
+
+
 def test_scores_with_repetition_penalty_and_padding_stay_numbers(outer, hub):
     model, inputs = outer("fixed-entropy"), asked(hub)
     found = model.generate(

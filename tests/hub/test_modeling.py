@@ -201,12 +201,14 @@ def test_what_the_model_cannot_read_is_said(outer, message):
         outer("fixed-entropy")(**BAD[message])
 
 
-def test_a_cache_of_other_rows_and_labels_beside_a_cache_are_refused(outer):
+def test_a_cache_of_other_rows_or_of_another_kind_and_labels_beside_one_are_refused(outer, hub):
     model = outer("fixed-entropy")
     with torch.no_grad():
         cache = model(torch.tensor([[256, 65]]), use_cache=True).cache
     with pytest.raises(InputError, match="2 rows and the cache 1"):
         model(torch.tensor([[65], [66]]), cache=cache)
+    with pytest.raises(InputError, match="cache is of type DynamicCache"):
+        model(torch.tensor([[65]]), cache=hub.transformers.DynamicCache())
     with pytest.raises(InputError, match="labels and a cache"):
         model(torch.tensor([[65]]), cache=cache, labels=torch.tensor([[65]]))
     with pytest.raises(InputError, match="cannot be resized"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchpad.config import Config, TrainConfig
-from patchpad.data import Corpus, TrainingBatches
+from patchpad.data import Batch, Corpus, TrainingBatches
 from patchpad.model.block import Block
 from patchpad.registry import PATCHIFIERS
 from patchpad.testing import random_documents
@@ -92,6 +92,21 @@ def test_a_last_id_from_which_nothing_is_predicted_does_not_count(outer, hub):
     with torch.no_grad():
         expected = float(own_loss(model.model, batch, config))
         assert float(model(**theirs).loss) == pytest.approx(expected, rel=RELATIVE)
+
+
+def test_rows_of_their_collator_have_the_loss_of_our_documents(outer, hub):
+    model = outer("fixed-entropy")
+    documents = [document for document in DOCUMENTS if len(document) <= model.model.config.context_bytes][:3]
+    tokenizer = hub.Tokenizer(add_eos_token=True, padding_side="right")
+    collate = hub.transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    theirs = collate([{"input_ids": tokenizer.encode_bytes(document)} for document in documents])
+    assert len(set(map(len, documents))) == 3
+    width = max(map(len, documents)) + 1
+    ids = torch.tensor([[256, *document, *[257] * (width - 1 - len(document))] for document in documents])
+    targets = torch.tensor([[*document, 256, *[-100] * (width - 1 - len(document))] for document in documents])
+    with torch.no_grad():
+        expected = own_loss(model.model, Batch.of(ids, targets), Config(model=model.model.config))
+        assert float(model(**theirs).loss) == pytest.approx(float(expected), rel=RELATIVE)
 
 
 def test_padding_on_the_left_has_no_part_in_the_loss(outer):

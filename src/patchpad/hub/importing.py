@@ -76,7 +76,7 @@ def _check_digests(folder: Path) -> None:
         return
     for name, digest in _read_json(path).items():
         file = folder / name
-        if "/" in name or not file.is_file():
+        if Path(name).name != name or not file.is_file():
             raise CheckpointError(f"{file} is missing", hint=AGAIN)
         if sha256_of(file) != digest:
             raise CheckpointError(
@@ -107,7 +107,7 @@ def _weight_files(folder: Path) -> list[str]:
         return [MODEL]
     if (folder / INDEX).is_file():
         names = _read_json(folder / INDEX).get("weight_map")
-        if isinstance(names, dict) and all(isinstance(name, str) and "/" not in name for name in names.values()):
+        if isinstance(names, dict) and all(Path(str(name)).name == name for name in names.values()):
             return sorted(set(names.values()))
         raise CheckpointError(f"{folder / INDEX} does not name the files of the weights", hint=AGAIN)
     hint = f"Save it with `save_pretrained`, which writes {MODEL}."

@@ -186,10 +186,14 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
         self, cache: RowCache, input_ids: Tensor, attention_mask: Tensor | None, threshold: ThresholdLike
     ) -> Float[Tensor, "batch length vocab"]:
         """Reads ids behind a cache; returns the logits at each given position."""
-        num_rows, width = input_ids.shape
+        if not isinstance(cache, RowCache):
+            raise InputError(
+                f"cache is of type {type(cache).__name__}; allowed: the `cache` that an earlier call returned"
+            )
+        is_read = are_read(input_ids, attention_mask)
+        num_rows, width = is_read.shape
         if num_rows != cache.num_rows:
             raise InputError(f"input_ids has {num_rows} rows and the cache {cache.num_rows}; allowed: as many")
-        is_read = are_read(input_ids, attention_mask)
         row_threshold = row_thresholds(self.model, threshold, num_rows)
         entries = cache.read(ids_read(input_ids, is_read), row_threshold, num_positions=width)
         if width == 1:
