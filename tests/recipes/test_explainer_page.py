@@ -244,7 +244,7 @@ def in_browser(tmp_path):
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser, google-chrome or chrome on the path")
 
-    def run(source, work):
+    def run(source, work, width=1000):
         script = JOBS.replace("WORK", work)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         source = source.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
@@ -253,7 +253,15 @@ def in_browser(tmp_path):
         flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
         more = ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
         called = subprocess.run(
-            [CHROMIUM, *flags.split(), *more, "--virtual-time-budget=2000", "--dump-dom", file.as_uri()],
+            [
+                CHROMIUM,
+                *flags.split(),
+                *more,
+                f"--window-size={width},900",
+                "--virtual-time-budget=2000",
+                "--dump-dom",
+                file.as_uri(),
+            ],
             capture_output=True,
             timeout=120,
             check=True,
@@ -334,6 +342,21 @@ def test_keys_show_what_a_byte_reads_and_what_the_next_one_costs(in_browser, pag
         if n < len(text.text):
             assert f"costs {costs[n]:.2f} bits" in found["readout"]
     assert "The text ends here." in states[-1]["readout"]
+
+
+@pytest.mark.browser
+def test_committed_page_fits_a_phone_in_every_state(in_browser):
+    # The window is narrow enough for the style of phones; no window of this browser is narrower.
+    work = """
+      const main = document.querySelector("main");
+      main.style.width = "360px";
+      document.querySelector("details").open = true;
+      for (const text of [0, 1, 2]) {
+        pick("text", text); pick("size", 2); by("every").click(); press("End");
+        results.push([main.clientWidth, main.scrollWidth]);
+      }
+    """
+    assert in_browser(PAGE.read_text(encoding="utf-8"), work, width=500) == [[360, 360]] * 3
 
 
 def test_what_the_page_says_of_its_measurements_holds_in_them():
