@@ -19,6 +19,8 @@ from patchpad.hub.exported import MODEL_TYPE, described
 from patchpad.inference.generator import threshold_from_dials
 from patchpad.model.build import build_model
 from patchpad.registry import PATCHIFIERS, TRACKERS, TRIGGERS, installed
+from patchpad.study.changes import learned_from
+from patchpad.tasks.running import model_facts
 from patchpad.training.checkpoint import load
 
 pytestmark = pytest.mark.unchecked
@@ -225,6 +227,30 @@ def test_options_are_kept_with_their_defaults_and_come_back(folder):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_results_compare_names_and_options_and_not_how_a_plugin_was_loaded(folder):
+    found = []
+    for plugin in ("my_patches", "my_patches.py"):
+        with nothing_loaded():
+            patchpad.plugins.load(plugin)
+            config = load_config("c.yaml")
+            found.append((config.to_dict(), learned_from(config), model_facts(build_model(config.model))["config"]))
+    (first, learned, facts), (second, learned_again, facts_again) = found
+    assert first["model"]["patchifier"]["plugin"] != second["model"]["patchifier"]["plugin"]
+    assert learned == learned_again
+    assert facts == facts_again
+    assert facts["patchifier"]["options"] == {"marks": ". ", "powers": [1, 2]}
+
+
+def test_a_name_that_is_now_of_another_plugin_is_said(folder, caplog):
+    patchpad.plugins.load("my_patches")
+    with caplog.at_level(logging.WARNING, logger="patchpad"):
+        for same in ("my_patches", "my_patches.py", "package.my_patches"):
+            TriggerConfig(kind="capitals", plugin=same)
+        assert not caplog.text
+        TriggerConfig(kind="capitals", plugin="theirs")
+    assert "a trigger of the plug-in theirs when this was saved, and is now one of my_patches" in caplog.text
+
+
 def test_a_kind_without_options_takes_none_and_builtin_kinds_leave_no_trace_of_plugins(folder):
     with pytest.raises(ConfigError, match=r"model.trigger.options is {'x': 1} with the trigger `stride`; allowed: {}"):
         TriggerConfig(kind="stride", options={"x": 1})
@@ -243,7 +269,9 @@ def test_a_recorded_plugin_that_cannot_be_one_is_refused(folder, plugin):
 @pytest.mark.parametrize("patchifier", ["marks", "rises"])
 def test_a_checkpoint_without_its_plugin_names_it_and_imports_nothing(folder, fails, capsysbinary, patchifier):
     (folder / "c.yaml").write_text(config_text(patchifier))
+    capsysbinary.readouterr()
     train("run", "--plugin", "my_patches")
+    assert b"Next: patchpad calibrate --plugin my_patches run --data PATH" in capsysbinary.readouterr().out
     (folder / "loaded.txt").unlink()
     with nothing_loaded():
         with pytest.raises(MissingPluginError) as caught:
@@ -403,7 +431,7 @@ def test_each_rank_loads_the_plugin_and_one_says_what_is_wrong_with_it(folder):
     options = ("--config", "c.yaml", "--data", "text.txt", "--out", "run")
     done = ranks(*options, "--plugin", "my_patches")
     assert done.returncode == 0, done.stderr
-    assert load("run").config.patchifier.kind == "marks"
+    assert json.loads((folder / "run" / "config.json").read_text())["model"]["patchifier"]["plugin"] == "my_patches"
     failed = ranks(*options, "--plugin", "my_patchs")
     assert failed.returncode != 0
     assert failed.stderr.count("there is no module 'my_patchs'") == 1

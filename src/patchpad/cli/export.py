@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from patchpad.cli.options import Json, RunPath
 from patchpad.cli.streams import print_json, print_text
-from patchpad.errors import quoted
+from patchpad.registry import command_line
 
 
 def export(
@@ -32,4 +32,6 @@ def export(
         return
     print_text(f"{out}: {num_bytes:,} bytes")
     if not calibrated and model.model.takes_threshold_in_nats:
-        print_text(f"It has no calibration, so `compute=` will not work. First: patchpad calibrate {quoted(run)}")
+        print_text(
+            f"It has no calibration, so `compute=` will not work. First: {command_line(['calibrate', str(run)])}"
+        )

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from patchpad.cli.options import Json
 from patchpad.cli.streams import print_json, print_text
-from patchpad.errors import quoted
+from patchpad.registry import command_line
 
 
 def import_(
@@ -35,4 +35,4 @@ def import_(
     if imported.has_stale_calibration:
         print_text("The weights were trained since the calibration was measured, so it was left out.")
     if not calibrated and model.takes_threshold_in_nats:
-        print_text(f"Next: patchpad calibrate {quoted(out)} --data PATH")
+        print_text(f"Next: {command_line(['calibrate', str(out)])} --data PATH")

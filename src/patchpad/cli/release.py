@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from patchpad.cli.options import Json, RunPath
 from patchpad.cli.streams import print_json, print_text
-from patchpad.errors import quoted
+from patchpad.registry import command_line
 
 
 def release(
@@ -35,4 +35,4 @@ def release(
         return
     print_text(f"{out}: {num_bytes:,} bytes")
     if model.calibration is None and model.takes_threshold_in_nats:
-        print_text(f"Next: patchpad calibrate {quoted(out)} --data PATH")
+        print_text(f"Next: {command_line(['calibrate', str(out)])} --data PATH")

@@ -9,9 +9,10 @@ from cyclopts import Parameter
 from patchpad.cli.options import Json, TextField, TextFormat
 from patchpad.cli.streams import print_json, print_text, refuse_stdin
 from patchpad.config import Config, ModelConfig, load_config
-from patchpad.errors import ConfigError, near_matches, quoted
+from patchpad.errors import ConfigError, near_matches
 from patchpad.files import strict_json
 from patchpad.launcher import launched_place, told_once
+from patchpad.registry import command_line
 
 if TYPE_CHECKING:
     from patchpad.training.init_from import Source
@@ -97,8 +98,8 @@ def train(
             f"{run.path}: {last['val/bpb']:.4f} bits per byte on held-out text after {last['bytes_seen']:,} bytes"
         )
         command = "calibrate" if run.config.model.trigger.threshold_in_nats else "evaluate"
-        shown = quoted(run.path)
-        print_text(f"Next: patchpad {command} {shown} --data PATH, or patchpad generate {shown} --prompt TEXT")
+        first, second = (command_line([word, str(run.path)]) for word in (command, "generate"))
+        print_text(f"Next: {first} --data PATH, or {second} --prompt TEXT")
 
 
 def with_options(overrides: dict[str, str], options: Mapping[str, tuple[str, Any]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Sections whose `kind` is built in or comes from a plug-in, which may have options of its own."""
 
 import dataclasses
+import logging
 import math
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ from patchpad.config.conversion import Words, wrong_value
 from patchpad.config.plain_values import build_section
 from patchpad.files import without_infinities
 from patchpad.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 RECORDS = ("plugin", "tracker_plugins")
 """Fields in which a configuration says which plug-in a name came from."""
@@ -31,9 +34,14 @@ class PluggedSection(Section):
 
     def check(self) -> None:
         """Checks the kind and its options, and takes note of the plug-in that it comes from."""
-        kind = self._fields.kind
-        self.REGISTRY.require(kind, f"{self.SECTION}.kind", self._recorded())
+        kind, recorded = self._fields.kind, self._recorded()
+        self.REGISTRY.require(kind, f"{self.SECTION}.kind", recorded)
         found = self.REGISTRY.of_plugin(kind)
+        if found is not None and recorded is not None and _stem(found.plugin) != _stem(recorded):
+            logger.warning(
+                "%s.kind is %r, which was a %s of the plug-in %s when this was saved, and is now one of %s",
+                *(self.SECTION, kind, self.REGISTRY.what, recorded, found.plugin),
+            )
         object.__setattr__(self._fields, "plugin", None if found is None else found.plugin)
         options = self.parsed_options()
         if options is not None:
@@ -70,6 +78,11 @@ class PluggedSection(Section):
             "{}: it has no options there",
         )
         return None
+
+
+def _stem(plugin: str) -> str:
+    """Returns what the names of a module and of its file have in common."""
+    return plugin.removesuffix(".py").rpartition(".")[2]
 
 
 def _plain(value: Any, name: str) -> Any:
