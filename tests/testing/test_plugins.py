@@ -243,9 +243,43 @@ class Branches(Trigger):
         return facts.document_offset.float() if bool(facts.is_byte.any()) else open_bytes.float()
 
 
+class OwnTensors(Trigger):
+    """Keeps a tensor on the CPU."""
+
+    def scores(self, facts, open_bytes):
+        return torch.tensor([0.5, 1.0])[(facts.byte_ids == SPACE).long()]
+
+
+class BreaksTheGraph(Trigger):
+    """Does what no graph can hold."""
+
+    def scores(self, facts, open_bytes):
+        torch._dynamo.graph_break()
+        return open_bytes.float()
+
+
 @pytest.mark.compile
-def test_a_rule_that_cannot_be_one_graph_is_caught_where_that_is_asked_for():
-    check_trigger(Branches, examples=1)
-    with pytest.raises(AssertionError, match=r"Branches.scores cannot be compiled as one graph.*no .item\(\)"):
-        check_trigger(Branches, examples=1, compile=True)
-    check_patchifier("spacebyte", examples=1, compile=True)
+@pytest.mark.parametrize(
+    ("faulty", "expected"),
+    [
+        (Branches, r"Branches.scores fails with .* where its facts are on another device"),
+        (OwnTensors, "OwnTensors.scores .* where its facts are on another device"),
+        (BreaksTheGraph, r"BreaksTheGraph.scores cannot be compiled as one graph.*no .item\(\)"),
+    ],
+)
+def test_a_rule_that_is_not_ready_for_cuda_is_caught_where_that_is_asked_for(faulty, expected):
+    check_trigger(faulty, examples=1)
+    with pytest.raises(AssertionError, match=expected):
+        check_trigger(faulty, examples=1, compile=True)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", most_slow(sorted({*PATCHIFIERS.built_in} - {"hnet"}), ("spacebyte",)))
+def test_patchifiers_that_are_built_in_are_ready_for_cuda(name):
+    check_patchifier(name, examples=1, compile=True)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", most_slow(TRIGGERS.built_in, ("random",)))
+def test_triggers_that_are_built_in_are_ready_for_cuda(name):
+    check_trigger(name, examples=1, compile=True)

@@ -38,7 +38,7 @@ def check_patchifier(
         max_patch_size: at which patches are closed by force.
         examples: texts that a model steps through; the rule alone is tried on four times as many.
         seed: of texts and models.
-        compile: whether the rule must be traced as one graph too, as training on CUDA does.
+        compile: whether the rule must be ready for CUDA too: on another device, and traced as one graph.
 
     Raises:
         AssertionError: the rule breaks an invariant; the message says which one, where, and what to do.
@@ -90,7 +90,7 @@ def check_trigger(
         patchifier: whose patches scratchpads are issued in.
         examples: texts that a model steps through; the score alone is tried on four times as many.
         seed: of texts and models.
-        compile: whether the score must be traced as one graph too, as training on CUDA does.
+        compile: whether the score must be ready for CUDA too: on another device, and traced as one graph.
 
     Raises:
         AssertionError: the score breaks an invariant; the message says which one, where, and what to do.

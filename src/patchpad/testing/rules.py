@@ -176,9 +176,28 @@ def check_forced_ends(subject: Rule, rule: Patchifier, threshold: Tensor, seed: 
         )
 
 
+def _check_device(subject: Rule, facts: ByteFacts, open_bytes: Tensor) -> None:
+    elsewhere: dict[str, Any] = {
+        item.name: None if (value := getattr(facts, item.name)) is None else value.to("meta")
+        for item in dataclasses.fields(facts)
+    }
+    try:
+        found = subject.call(ByteFacts(**elsewhere), open_bytes.to("meta"))
+        wrong = "" if found.device.type == "meta" else f"returns a tensor on {found.device}"
+    except Exception as error:
+        wrong = f"fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if wrong:
+        raise AssertionError(
+            f"{subject.who}.{subject.method} {wrong} where its facts are on another device, as on CUDA. Compare with "
+            "Python numbers, make tensors like the facts (torch.zeros_like(facts.is_byte)), and read no values of "
+            "tensors: no `if` on them, no .item(), no .tolist()."
+        )
+
+
 def check_compiled(subject: Rule, seed: int) -> None:
-    """Traces the rule as one graph."""
+    """Runs the rule on a device without values, which no other tensors fit, and traces it as one graph."""
     facts, open_bytes, _ = _example(subject, seed).facts()
+    _check_device(subject, facts, open_bytes)
     compiled = torch.compile(subject.call, fullgraph=True, backend="aot_eager")
     try:
         found = compiled(facts, open_bytes)
