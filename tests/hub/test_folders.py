@@ -148,6 +148,8 @@ def test_compute_of_a_loaded_model_is_that_of_its_calibration(hub, exported, run
     found = model.generate(**inputs, max_new_tokens=20, compute=0.4)
     expected = patchpad.complete(own, "It was", max_new_bytes=20, temperature=0, compute=0.4)
     assert hub.tokenizer.decode_bytes(found[0, 7:].tolist()) == expected.data
+    model.generation_config.compute = 0.4
+    assert torch.equal(model.generate(**inputs, max_new_tokens=20), found)
     assert caplog.text == ""
     with torch.no_grad():
         next(model.model.parameters()).add_(0.1)

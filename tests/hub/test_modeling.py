@@ -5,19 +5,35 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import patchpad
 from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.errors import GenerationError, InputError
 from patchpad.registry import PATCHIFIERS
-from patchpad.testing import batch_of, random_documents, tolerance
+from patchpad.testing import (
+    batch_of,
+    ragged_packed_rows,
+    random_documents,
+    sharp_model,
+    thresholds_to_try,
+    tiny_model_config,
+    tolerance,
+)
 
 PATCH_KINDS = [f"{patchifier}-entropy" for patchifier in PATCHIFIERS]
 OTHER_KINDS = [f"fixed-{trigger}" for trigger in ("never", "always", "random", "stride", "whitespace")]
 NAMES = [*PATCH_KINDS, *OTHER_KINDS, "spacebyte-entropy_jump", "byte", "megabyte"]
 CHECKED = ("fixed-entropy", "megabyte")
 """Kinds whose shapes are checked too."""
-EVERY_KIND = [pytest.param(kind, marks=[] if kind in CHECKED else pytest.mark.unchecked) for kind in NAMES]
+
+
+def marked(kinds):
+    return [pytest.param(kind, marks=[] if kind in CHECKED else pytest.mark.unchecked) for kind in kinds]
+
+
+EVERY_KIND = marked(NAMES)
 DOCUMENTS = random_documents(5, [60, 41])
 ROWS = [[256, *document] for document in DOCUMENTS]
 
@@ -77,6 +93,44 @@ def test_steps_with_a_cache_are_the_full_pass_for_left_padded_rows(outer, kind):
     found = torch.cat(seen, dim=1)[..., :257]
     for row, length in enumerate(map(len, ROWS)):
         assert_close(found[row, -length:], expected[row, :length])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "fixed-entropy",
+        *(pytest.param(kind, marks=pytest.mark.unchecked) for kind in ("spacebyte-entropy", "hnet-random")),
+    ],
+)
+@given(
+    seed=st.integers(0, 9_999),
+    lengths=st.lists(st.integers(0, 25), min_size=1, max_size=3),
+    spans=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+)
+def test_spans_of_any_length_behind_a_cache_are_the_full_pass(hub, kind, seed, lengths, spans):
+    patchifier, _, trigger = kind.partition("-")
+    own = sharp_model(tiny_model_config(patchifier, trigger, context_bytes=96), seed=seed % 5)
+    rows, _ = ragged_packed_rows(seed, lengths)
+    thresholds = thresholds_to_try(own, batch_of(rows))
+    model = hub.of(own)
+    ids, mask = left_padded(rows)
+    for threshold in thresholds:
+        expected, found, end, cache = own_logits(own, rows, threshold), [], 0, None
+        while end < ids.shape[1]:
+            begin, end = end, min(ids.shape[1], end + spans[len(found) % len(spans)])
+            with torch.no_grad():
+                output = model(
+                    ids[:, begin:end],
+                    attention_mask=mask[:, :end],
+                    cache=cache,
+                    use_cache=True,
+                    scratchpad_threshold_nats=threshold,
+                )
+            found.append(output.logits[..., :257])
+            cache = output.cache
+        joined = torch.cat(found, dim=1)
+        for row, length in enumerate(map(len, rows)):
+            assert_close(joined[row, -length:], expected[row, :length])
 
 
 def test_a_row_without_a_separator_is_read_as_if_it_had_one(outer):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import patchpad
 from patchpad.config import Config, TrainConfig
 from patchpad.data import Batch, Corpus, TrainingBatches
 from patchpad.model.block import Block
@@ -261,3 +262,7 @@ def test_their_trainer_evaluates_and_saves_what_it_trained(outer, hub, tmp_path)
     for (name, value), (other, saved) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         assert name == other
         assert torch.equal(value, saved), name
+    assert (tmp_path / "checkpoint-2" / "optimizer.pt").is_file()  # a pickle, which is left alone
+    hub.import_folder(tmp_path / "checkpoint-2", tmp_path / "run")
+    own = patchpad.load(tmp_path / "run").state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in model.model.state_dict().items())

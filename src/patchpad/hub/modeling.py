@@ -1,6 +1,5 @@
 """`PatchpadForCausalLM`: a patchpad model of any kind but `bpe` behind the interface of transformers."""
 
-import logging
 import os
 from dataclasses import replace
 from typing import Any
@@ -13,20 +12,17 @@ from patchpad.config import VOCAB_SIZE, Config
 from patchpad.errors import CheckpointError, GenerationError, InputError
 from patchpad.files import without_infinities
 from patchpad.hub.configuration import PatchpadConfig
+from patchpad.hub.generating import PatchpadGenerationMixin
 from patchpad.hub.library import (
     AutoModelForCausalLM,
     CausalLMOutputWithPast,
-    GenerationMixin,
     PreTrainedModel,
-    StoppingCriteriaList,
     can_return_tuple,
 )
 from patchpad.hub.loss import training_loss
 from patchpad.hub.row_cache import RowCache
 from patchpad.hub.rows import GivenRows, are_read, ids_read, with_padding
 from patchpad.hub.saving import weights_sha256, write_digests, write_remote_code
-from patchpad.hub.stop_strings import EndsWithBytes
-from patchpad.inference.generator import threshold_from_dials
 from patchpad.inference.steppers import stepper_for
 from patchpad.inference.stepping import row_thresholds
 from patchpad.model.baselines import Baseline
@@ -36,16 +32,11 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.model.weights import Embedding
-from patchpad.patching import ThresholdLike, threshold_values
+from patchpad.patching import ThresholdLike
 from patchpad.version import __version__
 
-logger = logging.getLogger(__name__)
 
-DIALS = ("scratchpad_threshold_nats", "compute")
-"""Arguments of `forward` and `generate`, and keys of a generation configuration, that set how much the trunk works."""
-
-
-class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
+class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
     """A patchpad model that transformers loads, generates with, trains and saves.
 
     `model` is the model itself, for everything that `patchpad` does with one.
@@ -98,14 +89,14 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache: RowCache | None = None,
+        cache: Any = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         scratchpad_threshold_nats: ThresholdLike = None,
         compute: float | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        past_key_values: RowCache | None = None,
+        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -148,14 +139,14 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
             logits = self._read_on(cache, input_ids, attention_mask, threshold)
             return CausalLMOutputWithPast(
                 logits=with_padding(logits[:, -logits_to_keep:]),
-                cache=cache if use_cache is not False else None,  # pyrefly: ignore  # any type is handed on
+                cache=cache if use_cache is not False else None,
             )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         rows = GivenRows.of(input_ids, attention_mask)
         new_cache: Any = None
         if use_cache:
             row_threshold = row_thresholds(self.model, threshold, len(input_ids))
-            new_cache = RowCache(stepper_for(self.model), rows.documents(), row_threshold, length=input_ids.shape[1])
+            new_cache = RowCache(stepper_for(self.model), rows.documents, row_threshold, length=input_ids.shape[1])
             if logits_to_keep == 1 and labels is None:
                 logits = new_cache.newest_logits[:, None]
                 return CausalLMOutputWithPast(logits=with_padding(logits), cache=new_cache)  # pyrefly: ignore
@@ -183,7 +174,7 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
             return None, model.run(byte_ids).logits.float()
 
     def _read_on(
-        self, cache: RowCache, input_ids: Tensor, attention_mask: Tensor | None, threshold: ThresholdLike
+        self, cache: Any, input_ids: Tensor, attention_mask: Tensor | None, threshold: ThresholdLike
     ) -> Float[Tensor, "batch length vocab"]:
         """Reads ids behind a cache; returns the logits at each given position."""
         if not isinstance(cache, RowCache):
@@ -200,77 +191,6 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
             return entries[:, -1:]
         place = is_read.long().cumsum(dim=1)
         return entries.gather(1, place[..., None].expand(-1, -1, VOCAB_SIZE))
-
-    def _threshold(self, nats: ThresholdLike, compute: float | None) -> ThresholdLike:
-        """Returns the threshold that the dials mean; None for the stored one."""
-        if compute is None:
-            return nats
-        self._check_calibration()
-        return threshold_from_dials(self.model, nats, compute)  # pyrefly: ignore  # it looks at numbers alone
-
-    def _check_calibration(self) -> None:
-        """Warns, once, where the weights are not those that the calibration was measured with."""
-        if self._is_calibration_checked or self.model.calibration is None or self._calibrated_sha256 is None:
-            return
-        self._is_calibration_checked = True
-        if weights_sha256(self.model.state_dict()) != self._calibrated_sha256:
-            logger.warning(
-                "the weights have changed since the calibration was measured, so `compute` is only about right; "
-                "`patchpad import` and `patchpad calibrate` measure it again"
-            )
-
-    # Generation
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """Leaves the cache to the model: what `forward` returns is handed back as it is."""
-        return False
-
-    def _reorder_cache(self, cache: RowCache, beam_idx: Tensor) -> RowCache:
-        """Gives each beam the state of the one that it goes on from."""
-        cache.reorder_cache(beam_idx)
-        return cache
-
-    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
-        """Generates as transformers does, with two dials more.
-
-        Args:
-            inputs: ids; see transformers.
-            generation_config: its keys `scratchpad_threshold_nats` and `compute` count too; without it, those of the
-                model's own.
-            kwargs: `scratchpad_threshold_nats` (a number, or one for each prompt) or `compute`, and what
-                transformers takes.
-
-        Raises:
-            GenerationError: a dial that the model cannot serve.
-        """
-        dials = {name: kwargs.pop(name) for name in DIALS if name in kwargs}
-        for config in (generation_config, self.generation_config):
-            if not any(value is not None for value in dials.values()):
-                dials = {name: getattr(config, name, None) for name in DIALS}
-        threshold = self._threshold(_number(dials.get("scratchpad_threshold_nats")), dials.get("compute"))
-        if threshold is not None:
-            values = threshold_values(threshold)  # a tensor is repeated for beams, a number cannot be
-            kwargs["row_thresholds"] = float(values) if values.dim() == 0 else values.float()
-        return super().generate(inputs, generation_config, **kwargs)
-
-    def prepare_inputs_for_generation(self, *args: Any, row_thresholds: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Adds the thresholds that `generate` was given to the arguments of `forward`."""
-        for name in ("tokenizer", "assistant_tokenizer"):  # which transformers leaves among the model's arguments
-            kwargs.pop(name, None)
-        prepared = super().prepare_inputs_for_generation(*args, **kwargs)
-        return prepared if row_thresholds is None else {**prepared, "scratchpad_threshold_nats": row_thresholds}
-
-    def _get_stopping_criteria(self, generation_config: Any, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
-        """Finds stop strings by their bytes; transformers would look at each byte as a character."""
-        stop_strings, generation_config.stop_strings = generation_config.stop_strings, None
-        try:
-            criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)  # pyrefly: ignore
-        finally:
-            generation_config.stop_strings = stop_strings
-        if stop_strings is not None:
-            criteria.append(EndsWithBytes(stop_strings))
-        return criteria
 
     # Training
 
@@ -352,11 +272,6 @@ class PatchpadForCausalLM(PreTrainedModel, GenerationMixin):
             InputError: always.
         """
         raise InputError("the embeddings cannot be resized: ids are the 256 bytes, the separator and padding")
-
-
-def _number(value: Any) -> Any:
-    """Returns a threshold that JSON had to write as text ("inf") as a number; others as they are."""
-    return float(value) if isinstance(value, str) else value
 
 
 AutoModelForCausalLM.register(PatchpadConfig, PatchpadForCausalLM, exist_ok=True)

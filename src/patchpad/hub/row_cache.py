@@ -1,7 +1,7 @@
 """What transformers hands from call to call as the model's cache: our states of all rows, and where they stand."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class RowCache:
 
     Args:
         stepper: of the model.
-        documents: what the newest document of each row holds so far.
+        documents: returns what the newest document of each row holds so far; called when that is to be read.
         threshold: scratchpad threshold of each row, at which these were read.
         length: positions that the caller has given so far, padding included.
     """
@@ -32,10 +32,10 @@ class RowCache:
     """What transformers asks of a cache: it does not forget, so ids that it has read are not given again."""
 
     def __init__(
-        self, stepper: Stepper, documents: list[bytes], threshold: Float[Tensor, " batch"], *, length: int
+        self, stepper: Stepper, documents: Callable[[], list[bytes]], threshold: Float[Tensor, " batch"], *, length: int
     ) -> None:
         self._stepper = stepper
-        self._prompts = documents, threshold
+        self._documents, self._threshold = documents, threshold
         self._length = length
         self._state: RowState | None = None
         self._newest: Float[Tensor, "batch vocab"] | None = None
@@ -44,7 +44,7 @@ class RowCache:
     def state(self) -> RowState:
         """The state of all rows, as `patchpad.step` and `patchpad.extend` take it."""
         if self._state is None:
-            logits, self._state = self._stepper.prefill(*self._prompts)
+            logits, self._state = self._stepper.prefill(self._documents(), self._threshold)
             self._newest = logits.clone()  # out of inference mode
         return self._state
 
@@ -58,7 +58,7 @@ class RowCache:
     @property
     def num_rows(self) -> int:
         """Rows of the batch."""
-        return len(self._prompts[0]) if self._state is None else len(self._state.ints)
+        return len(self._threshold) if self._state is None else len(self._state.ints)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Returns how many positions the caller has given so far, padding included; the name is that of transformers.
