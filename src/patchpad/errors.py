@@ -111,6 +111,16 @@ class EvaluationInterrupted(PatchpadError):  # noqa: N818  (an interruption is n
     exit_code = 130
 
 
+class ServingError(PatchpadError, OSError):
+    """A server that cannot start."""
+
+
+class ServingInterrupted(PatchpadError):  # noqa: N818  (an interruption is not a fault)
+    """A server was stopped by a signal, and requests were cut short."""
+
+    exit_code = 130
+
+
 class EvaluationError(PatchpadError):
     """Tasks of a suite that failed; the others were finished first."""
 

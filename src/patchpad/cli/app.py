@@ -29,6 +29,7 @@ COMMANDS = {
     "lm-eval": "EleutherAI's lm_eval, its own command line, on a run",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
+    "serve": "answer requests over HTTP as OpenAI's clients send them, with a playground in the browser",
     "release": "write the model of any step into a folder of its own",
     "export": "write a folder that Hugging Face transformers loads",
     "import": "make a run of an exported folder, trained on or not",

@@ -1,0 +1,134 @@
+"""`patchpad serve`."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from patchpad.cli.options import Device, OptionalRunPath
+from patchpad.cli.streams import print_text
+from patchpad.errors import ServingInterrupted
+
+if TYPE_CHECKING:
+    from patchpad.serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 0.001
+"""How long the engine's thread may go on when the server's thread wants to run; Python's own value is 5 ms."""
+
+
+def serve(
+    run: OptionalRunPath = None,
+    /,
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on; the default reaches this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 is any free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        Parameter(help="File of keys, one a line, of which requests need one; or set PATCHPAD_API_KEY."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="Further name under which requests may ask for the server; may be repeated."),
+    ] = None,
+    model_name: Annotated[
+        str | None, Parameter(help="Name of the model in the API; default: the folder's, or patchpad-bundled.")
+    ] = None,
+    scratchpad_threshold: Annotated[
+        float | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Nats, inf or -inf, of requests that do not say; without it, the stored threshold.",
+        ),
+    ] = None,
+    compute: Annotated[
+        float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
+    ] = None,
+    batch_rows: Annotated[int, Parameter(help="Most rows that the engine runs at once.")] = 64,
+    max_waiting_rows: Annotated[int, Parameter(help="Most rows that wait; further requests get 429.")] = 256,
+    max_request_rows: Annotated[int, Parameter(help="Most rows of one request: its prompts times n.")] = 64,
+    max_prompt_bytes: Annotated[int, Parameter(help="Longest prompt.")] = 16_384,
+    max_new_bytes: Annotated[int, Parameter(help="Largest max_tokens of a request.")] = 16_384,
+    max_body_bytes: Annotated[int, Parameter(help="Longest body of a request.")] = 1_048_576,
+    max_header_bytes: Annotated[int, Parameter(help="Longest headers of a request.")] = 16_384,
+    max_connections: Annotated[int, Parameter(help="Most open connections.")] = 512,
+    arrival_seconds: Annotated[float, Parameter(help="Time for a request to arrive.")] = 10.0,
+    request_seconds: Annotated[float, Parameter(help="Time for it to be answered.")] = 600.0,
+    drain_seconds: Annotated[float, Parameter(help="Time that running requests get after Ctrl-C or SIGTERM.")] = 30.0,
+    prefix_mib: Annotated[int, Parameter(help="Memory for states of prompts that may come again.")] = 64,
+    log_requests: Annotated[
+        bool, Parameter(negative=(), help="Log route, status, bytes and seconds of each request.")
+    ] = False,
+    compile: Annotated[
+        bool, Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs); the first requests wait.")
+    ] = False,
+    device: Device = "cpu",
+) -> None:
+    """Serve a model over HTTP, as OpenAI's clients ask for it; the playground is at /.
+
+    Without RUN, it is the small model that ships with patchpad. Ctrl-C and SIGTERM stop it: requests that run may end
+    first, unless the signal comes twice. The exit code is then 0, or 130 if requests were cut short.
+    """
+    from patchpad.serving.security import is_loopback, others_can_read, read_keys
+    from patchpad.serving.server import Server, address_of, open_socket
+    from patchpad.serving.settings import Settings
+    from patchpad.serving.scheduler import Scheduler
+    from patchpad.training.checkpoint import load
+
+    settings = Settings(
+        model_id=model_name or _model_id(run),
+        host=host,
+        allowed_hosts=tuple(allowed_host or ()),
+        api_keys=read_keys(api_key_file),
+        scratchpad_threshold_nats=scratchpad_threshold,
+        compute=compute,
+        max_header_bytes=max_header_bytes,
+        max_body_bytes=max_body_bytes,
+        max_prompt_bytes=max_prompt_bytes,
+        max_new_bytes=max_new_bytes,
+        max_rows=max_request_rows,
+        max_connections=max_connections,
+        arrival_seconds=arrival_seconds,
+        request_seconds=request_seconds,
+        drain_seconds=drain_seconds,
+        log_requests=log_requests,
+    )
+    if api_key_file is not None and others_can_read(api_key_file):
+        logger.warning("other users of this machine can read %s; chmod 600 prevents it", api_key_file)
+    if not is_loopback(host):
+        _warn_of_network(settings)
+    opened = open_socket(host, port)
+    try:
+        scheduler = Scheduler(
+            load(run, device=device),
+            batch_rows=batch_rows,
+            max_waiting=max_waiting_rows,
+            prefix_bytes=prefix_mib * 2**20,
+            compile=compile,
+        )
+        server = Server(scheduler, settings)
+        print_text(f"Serving {settings.model_id} at {address_of(opened, host)} (Ctrl-C stops it)")
+        sys.stdout.flush()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        asyncio.run(server.serve([opened]))
+    finally:
+        opened.close()
+    if server.was_cut_short:
+        raise ServingInterrupted("the server has stopped; requests that still ran were cut short")
+    logger.info("the server has stopped; all requests had ended")
+
+
+def _model_id(run: Path | None) -> str:
+    from patchpad.training.checkpoint import is_bundled
+
+    return "patchpad-bundled" if run is None or is_bundled(run) else run.resolve().name
+
+
+def _warn_of_network(settings: "Settings") -> None:
+    logger.warning("%s can be reached from other machines; what is sent is not encrypted", settings.host)
+    if not settings.api_keys:
+        logger.warning("NO API KEY IS SET: everyone who reaches this port can use the model; set --api-key-file")

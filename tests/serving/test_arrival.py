@@ -1,0 +1,159 @@
+"""Requests that are slow, broken or too many: answered with a reason or closed, and nothing is left behind."""
+
+import socket
+import time
+
+import pytest
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def ending_of(connection: socket.socket) -> bytes:
+    """Reads until the server closes the connection."""
+    received = b""
+    while True:
+        try:
+            more = connection.recv(65_536)
+        except ConnectionError:
+            return received
+        if not more:
+            return received
+        received += more
+
+
+@pytest.fixture(scope="module")
+def hasty(tiny):
+    from conftest import running
+
+    with running(tiny, arrival_seconds=0.4, idle_seconds=1, max_connections=20) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"G",
+        b"GET /health HTTP/1.1\r\nHost: lo",
+        HEAD + b"Content-Length: 100\r\n\r\n",
+        HEAD + b'Content-Length: 100\r\n\r\n{"prompt": ',
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+    ],
+)
+def test_a_request_that_does_not_arrive_in_time_is_told_so(hasty, sent):
+    with hasty.connect() as connection:
+        connection.sendall(sent)
+        answer = ending_of(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not arrive within 0.4 seconds" in answer
+
+
+def test_sending_a_little_now_and_then_does_not_help(hasty):
+    with hasty.connect() as connection:
+        answer = b""
+        connection.settimeout(0.05)
+        for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 200:
+            try:
+                connection.sendall(bytes([byte]))
+                answer += connection.recv(1000)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+            if answer:
+                break
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_that_says_nothing_is_closed(hasty):
+    with hasty.connect() as connection:
+        assert ending_of(connection) == b""
+
+
+def test_the_clock_starts_anew_with_each_request_of_a_connection(hasty):
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with hasty.connect() as connection:
+        for _ in range(3):
+            connection.sendall(request)
+            assert b"200 OK" in connection.recv(10_000)
+            time.sleep(0.25)
+        connection.sendall(request[:20])
+        assert ending_of(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_second_request_that_follows_at_once_and_never_ends_is_given_up(hasty):
+    with hasty.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD + b"Content-Length: 50\r\n\r\n{")
+        answer = ending_of(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in answer
+
+
+def test_a_body_that_goes_on_after_it_was_refused_is_given_up(hasty):
+    with hasty.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 99999999\r\n\r\n" + b"a" * 1000)
+        answer = ending_of(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\r\n\r\n\x00\x01\x02\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 10_000 + b"\r\n", 431),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (HEAD + b"Content-Length: -5\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)  # fmt: skip
+def test_what_is_not_http_is_refused_with_a_reason(served, sent, status):
+    with served.connect() as connection:
+        connection.sendall(sent)
+        answer = ending_of(connection) if status != 403 else connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    assert b'{"error":{"message":' in answer
+
+
+def test_too_many_connections_are_refused_until_others_close(hasty):
+    opened = [hasty.connect() for _ in range(20)]
+    try:
+        time.sleep(0.1)
+        with hasty.connect() as further:
+            assert ending_of(further).startswith(b"HTTP/1.1 503 ")
+    finally:
+        for connection in opened:
+            connection.close()
+    for _ in range(100):
+        if not hasty.server.server_state.connections:
+            break
+        time.sleep(0.02)
+    assert hasty.ask("GET", "/health").status == 200
+
+
+def test_a_client_that_does_not_read_is_dropped(serve):
+    with serve(send_seconds=0.3, max_rows=64) as server:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", server.port))
+        body = b'{"prompt": "' + b"a" * 16_000 + b'", "n": 64, "max_tokens": 0, "echo": true, "logprobs": 20}'
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 60
+        while not server.server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while server.server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not server.server.server_state.connections
+        connection.close()
+
+
+def test_upgrades_are_not_made(served):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "a", "Sec-WebSocket-Version": "13"}
+    assert served.ask("GET", "/health", headers=headers).status == 200
