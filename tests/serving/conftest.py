@@ -84,11 +84,15 @@ class Running:
 
 
 @contextmanager
-def running(model: LanguageModel, *, batch_rows: int = 8, max_waiting: int = 8, **settings: Any) -> Iterator[Running]:
+def running(
+    model: LanguageModel, *, batch_rows: int = 8, max_waiting: int = 8, send_buffer: int | None = None, **settings: Any
+) -> Iterator[Running]:
     """A server over a model, ended at once at the end."""
     scheduler = Scheduler(model, batch_rows=batch_rows, max_waiting=max_waiting)
     server = Server(scheduler, Settings(**{"model_id": "tiny", **settings}))
     with open_socket(HOST, 0) as opened:
+        if send_buffer is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         port = opened.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))
         thread.start()
@@ -117,7 +121,7 @@ def served(tiny) -> Iterator[Running]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve(tiny):
     """Starts servers with settings of their own."""
     return lambda **settings: running(settings.pop("model", tiny), **settings)

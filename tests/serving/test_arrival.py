@@ -22,10 +22,8 @@ def ending_of(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def hasty(tiny):
-    from conftest import running
-
-    with running(tiny, arrival_seconds=0.4, idle_seconds=1, max_connections=20) as server:
+def hasty(serve):
+    with serve(arrival_seconds=0.4, idle_seconds=1, max_connections=20) as server:
         yield server
 
 
@@ -74,7 +72,9 @@ def test_the_clock_starts_anew_with_each_request_of_a_connection(hasty):
     with hasty.connect() as connection:
         for _ in range(3):
             connection.sendall(request)
-            assert b"200 OK" in connection.recv(10_000)
+            answer = b""
+            while not answer.endswith(b'{"status":"ok"}'):
+                answer += connection.recv(10_000)
             time.sleep(0.25)
         connection.sendall(request[:20])
         assert ending_of(connection).startswith(b"HTTP/1.1 408 ")
@@ -99,7 +99,7 @@ def test_a_body_that_goes_on_after_it_was_refused_is_given_up(hasty):
     ("sent", "status"),
     [
         (b"\r\n\r\n\x00\x01\x02\r\n\r\n", 400),
-        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 505),
         (b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -117,7 +117,7 @@ def test_a_body_that_goes_on_after_it_was_refused_is_given_up(hasty):
 def test_what_is_not_http_is_refused_with_a_reason(served, sent, status):
     with served.connect() as connection:
         connection.sendall(sent)
-        answer = ending_of(connection) if status != 403 else connection.recv(10_000)
+        answer = ending_of(connection)
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
     assert b'{"error":{"message":' in answer
 
@@ -139,11 +139,11 @@ def test_too_many_connections_are_refused_until_others_close(hasty):
 
 
 def test_a_client_that_does_not_read_is_dropped(serve):
-    with serve(send_seconds=0.3, max_rows=64) as server:
+    with serve(send_seconds=0.3, send_buffer=8192) as server:
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.connect(("127.0.0.1", server.port))
-        body = b'{"prompt": "' + b"a" * 16_000 + b'", "n": 64, "max_tokens": 0, "echo": true, "logprobs": 20}'
+        body = b'{"prompt": "' + b"a" * 16_000 + b'", "n": 16, "max_tokens": 0, "echo": true}'
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         deadline = time.monotonic() + 60
         while not server.server.server_state.connections and time.monotonic() < deadline:

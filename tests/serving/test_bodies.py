@@ -6,7 +6,7 @@ import math
 import pytest
 
 import patchpad
-from patchpad.testing import sharp_baseline, tiny_baseline_config
+from patchpad.testing import sharp_baseline
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_what_is_not_json_is_refused(served, body, says):
         ({"seed": -1}, "seed", "greater than or equal to 0"),
         ({"seed": 2**70}, "seed", "less than or equal to"),
         ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
+        ({"prompt": "a" * 9000, "echo": True, "logprobs": 20, "max_tokens": 0}, "logprobs", "may hold 189000 log-prob"),
         ({"stream": "yes"}, "stream", "valid boolean"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "only with `stream`"),
         ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "is unknown"),
@@ -190,7 +191,7 @@ def test_defaults_of_the_server_are_used_and_can_be_changed(serve, tiny):
 
 
 def test_baselines_are_served_and_take_no_dial(serve):
-    with serve(model=sharp_baseline(tiny_baseline_config("byte"))) as server:
+    with serve(model=sharp_baseline("byte")) as server:
         reply = server.complete("It was", max_tokens=8, seed=1, logprobs=1, echo=True)
         assert reply.status == 200
         assert reply.json["usage"]["patchpad"]["scratchpads"] == 0

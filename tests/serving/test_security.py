@@ -27,10 +27,8 @@ GATED = [
 
 
 @pytest.fixture(scope="module")
-def gated(tiny):
-    from conftest import running
-
-    with running(tiny, api_keys=(KEY.encode(), OTHER.encode())) as server:
+def gated(serve):
+    with serve(api_keys=(KEY.encode(), OTHER.encode())) as server:
         yield server
 
 

@@ -21,6 +21,8 @@ except ImportError as error:
 
 RECEIVED = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
 """What h11 says of a client whose request has arrived."""
+HEADER_PIECE_BYTES = 1024
+"""Bytes that h11 is given at once while headers arrive."""
 CAN_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)
 """What h11 says of a server that has not begun an answer."""
 
@@ -58,7 +60,10 @@ class ArrivalProtocol(H11Protocol):
         """Takes a part of a request."""
         if self._arrival is None:
             self._await_request()
-        super().data_received(data)
+        while data and not self.transport.is_closing():  # h11 bounds headers only while a part of them is missing
+            size = HEADER_PIECE_BYTES if self.conn.their_state is h11.IDLE else len(data)
+            super().data_received(data[:size])
+            data = data[size:]
         self._note_arrival()
 
     def on_response_complete(self) -> None:

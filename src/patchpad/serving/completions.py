@@ -85,7 +85,7 @@ class CompletionForm:
     def __init__(self, job: Job, card: ModelCard) -> None:
         self._job = job
         self._decoders = [TextDecoder() for _ in range(job.num_rows)]
-        self._logprobs = [CompletionLogprobs(card.model) for _ in range(job.num_rows)]
+        self._logprobs = [CompletionLogprobs(card.token_names) for _ in range(job.num_rows)]
 
     def first(self) -> list[dict[str, Any]]:
         """Returns choices that a stream begins with."""

@@ -74,6 +74,8 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = scope["headers"]
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise ApiError(505, "the version of HTTP is not one of 1.0 and 1.1", headers=(("Connection", "close"),))
         check_origin(headers, check_host(headers, self._hosts))
         path, is_read = scope["path"], scope["method"] in ("GET", "HEAD")
         if not (is_read and (path in OPEN_PATHS or path.startswith(OPEN_FOLDER))):

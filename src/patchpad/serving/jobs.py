@@ -56,6 +56,20 @@ class Job:
         """Whether one full pass answers all: nothing but the id after each prompt is to be chosen."""
         return self.scores_prompts and self.max_new_bytes <= 1 and not self.details
 
+    @property
+    def needs_rows(self) -> bool:
+        """Whether the engine has something to write."""
+        return self.max_new_bytes > 0 and not self.is_one_pass
+
+    @property
+    def most_logprobs(self) -> int:
+        """Log-probabilities that the answer may hold."""
+        if self.num_logprobs is None:
+            return 0
+        scored = sum(len(prompt.data) for prompt in self.prompts) if self.echo else 0
+        num_ids = self.num_choices * (scored + len(self.prompts) * self.max_new_bytes)
+        return num_ids * (1 + self.num_logprobs)
+
     def requests(self) -> list[Request]:
         """Returns the rows for the engine, in the order of the choices."""
         return [
@@ -77,7 +91,7 @@ def check_limits(job: Job, card: ModelCard) -> None:
     """Refuses a job that is larger than the server allows.
 
     Raises:
-        ApiError: a prompt, the bytes asked for, or the number of rows.
+        ApiError: a prompt, the bytes asked for, the rows or the log-probabilities.
         GenerationError: probabilities of bytes of a model that has none.
     """
     settings = card.settings
@@ -100,6 +114,13 @@ def check_limits(job: Job, card: ModelCard) -> None:
     if job.max_new_bytes > settings.max_new_bytes:
         raise ApiError(
             400, f"`max_tokens` is {job.max_new_bytes}; allowed: 0 to {settings.max_new_bytes}", param="max_tokens"
+        )
+    if job.most_logprobs > settings.max_logprobs:
+        raise ApiError(
+            400,
+            f"the answer may hold {job.most_logprobs} log-probabilities; allowed: {settings.max_logprobs}. Ask for "
+            "fewer choices, bytes or `logprobs`",
+            param="logprobs",
         )
     if job.scores_prompts:
         require_bytes(card.model)
@@ -180,7 +201,7 @@ class RunningJob:
         self._scheduler = scheduler
         self._queue: asyncio.Queue[tuple[int, Delivery]] = asyncio.Queue()
         self._handles: dict[int, object] = {}
-        if not job.is_one_pass:
+        if job.needs_rows:
             deliver = [partial(self._take, choice) for choice in range(job.num_rows)]
             handles = scheduler.submit_all(list(zip(job.requests(), deliver, strict=True)))
             self._handles = dict(enumerate(handles))
@@ -200,6 +221,9 @@ class RunningJob:
         elif self.job.echo:
             for choice in range(self.job.num_rows):
                 yield Piece(choice=choice, data=self.job.prompt_of(choice).data, is_prompt=True)
+        if not self.job.needs_rows and not self.job.is_one_pass:
+            for choice in range(self.job.num_rows):
+                yield self._next(choice, ())
         while self._handles:
             choice, delivery = await self._queue.get()
             if delivery.error is not None:
@@ -244,7 +268,7 @@ class RunningJob:
                         yield self._next(choice, found.next_reports[number : number + 1])
 
     def _next(self, choice: int, reports: tuple[ByteReport, ...]) -> Piece:
-        """Returns the last piece of a choice that one pass answered, which has at most one byte."""
+        """Returns the last piece of a choice that the engine did not write, which has at most one byte."""
         data = bytes(report.chosen_id for report in reports if report.num_bytes)
         reason: StopReason = "end" if reports and not data else "length"
         if data and data in self.job.stop:

@@ -8,6 +8,7 @@ from patchpad.files import without_infinities
 from patchpad.inference.generator import threshold_from_dials
 from patchpad.model.language_model import LanguageModel
 from patchpad.serving.settings import Settings
+from patchpad.serving.token_text import TokenNames
 
 CHAT_NOTE = (
     "This model continues text and was not trained to chat. Messages are written one after another, each with its "
@@ -31,12 +32,13 @@ class ModelCard:
         self.model = model
         self.settings = settings
         self.stored_threshold = float(model.scratchpad_threshold_nats)
+        self.token_names = TokenNames(model)
         self.cache_bytes_per_patch = _cache_bytes_per_patch(model)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.default_threshold = self.stored_threshold
         self.default_threshold = self.threshold(settings.scratchpad_threshold_nats, settings.compute)
 
-    def threshold(self, scratchpad_threshold_nats: float | None, compute: float | None) -> float:
+    def threshold(self, scratchpad_threshold_nats: int | float | None, compute: int | float | None) -> float:
         """Returns the threshold that a request means.
 
         Raises:

@@ -7,7 +7,7 @@ import math
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -161,7 +161,8 @@ class Server(uvicorn.Server):
         """
         self.should_exit = True
         if now and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cut_short)
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._cut_short)
 
     def _cut_short(self) -> None:
         """Ends what runs; clients are told if they read it at once."""

@@ -20,9 +20,9 @@ class Settings:
     """Further names that requests may ask for, such as that of a proxy in front."""
     api_keys: tuple[bytes, ...] = ()
     """Keys of which a request must have one; none for a server that asks for no key."""
-    scratchpad_threshold_nats: float | None = None
+    scratchpad_threshold_nats: int | float | None = None
     """Of requests that do not say; None for the stored one."""
-    compute: float | None = None
+    compute: int | float | None = None
     """Trunk calls per byte of requests that do not say, in the place of a threshold."""
 
     max_header_bytes: int = 16_384
@@ -35,17 +35,19 @@ class Settings:
     """Most that `max_tokens` may ask for."""
     max_rows: int = 64
     """Prompts times choices of one request."""
+    max_logprobs: int = 100_000
+    """Log-probabilities of one answer: of the bytes of its prompts, where these are scored, and of new ones."""
     max_connections: int = 512
     """Connections that are open at once."""
-    arrival_seconds: float = 10.0
+    arrival_seconds: int | float = 10.0
     """In which a request, headers and body, must have arrived."""
-    request_seconds: float = 600.0
+    request_seconds: int | float = 600.0
     """In which it must be answered."""
-    send_seconds: float = 30.0
+    send_seconds: int | float = 30.0
     """In which a client must go on reading what it is sent."""
-    idle_seconds: float = 15.0
+    idle_seconds: int | float = 15.0
     """For which a connection may stay open between two requests."""
-    drain_seconds: float = 30.0
+    drain_seconds: int | float = 30.0
     """For which running requests go on after the first signal to stop."""
     log_requests: bool = False
     """Log a line for each request: its route, status, bytes and seconds; never what it says."""

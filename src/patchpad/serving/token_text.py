@@ -18,15 +18,31 @@ def token_text(data: bytes | None) -> str:
     return "".join(map(token_text, (data[place : place + 1] for place in range(len(data)))))
 
 
+class TokenNames(dict[int, str]):
+    """The text of each id of a model, found when it is first asked for.
+
+    Args:
+        model: of bytes or of tokens.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def __missing__(self, number: int) -> str:
+        name = self[number] = token_text(self._model.bytes_of(number))
+        return name
+
+
 class CompletionLogprobs:
     """The object `logprobs` of a completion, built piece by piece.
 
     Args:
-        model: names its ids.
+        names: of ids.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+    def __init__(self, names: TokenNames) -> None:
+        self._names = names
         self._decoder = TextDecoder()
         self._num_characters = 0
 
@@ -44,7 +60,7 @@ class CompletionLogprobs:
         entries: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         place = 0
         for report in reports:
-            token = token_text(self._model.bytes_of(report.chosen_id))
+            token = self._names[report.chosen_id]
             entries["tokens"].append(token)
             entries["token_logprobs"].append(report.logprob)
             entries["top_logprobs"].append(self._top(token, report))
@@ -55,7 +71,8 @@ class CompletionLogprobs:
         return entries
 
     def _top(self, token: str, report: ByteReport) -> dict[str, float]:
-        top = {token_text(self._model.bytes_of(number)): logprob for number, logprob in report.top}
+        names = self._names
+        top = {names[number]: logprob for number, logprob in report.top}
         if report.logprob is not None:
             top.setdefault(token, report.logprob)
         return top
