@@ -30,9 +30,7 @@ def test_messages_are_continued_as_plain_text(served, tiny):
 def test_the_template_for_other_programs_writes_the_same(served):
     template = served.ask("GET", "/tokenizer_info").json["chat_template"]
     plain = [{**one, "content": "Of what?" if isinstance(one["content"], list) else one["content"]} for one in MESSAGES]
-    rendered = jinja2.Template(template, keep_trailing_newline=True).render(
-        messages=plain, add_generation_prompt=True
-    )
+    rendered = jinja2.Template(template, keep_trailing_newline=True).render(messages=plain, add_generation_prompt=True)
     assert rendered == PROMPT
 
 

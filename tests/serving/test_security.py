@@ -56,13 +56,17 @@ def test_health_needs_no_key(gated):
     assert gated.ask("GET", "/health").json == {"status": "ok"}
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "192.168.0.7", "proxy.example"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "192.168.0.7", "proxy.example"]
+)
 def test_hosts_that_are_this_server_are_answered(serve, host):
     with serve(allowed_hosts=("proxy.example",)) as server:
         assert server.ask("GET", "/v1/models", headers={"Host": host}).status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:8000", "a@localhost", "", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "evil.example:8000", "a@localhost", "", "a b"]
+)
 def test_hosts_that_are_not_are_refused(served, host):
     reply = served.ask("GET", "/v1/models", headers={"Host": host})
     assert reply.status in (400, 403)
@@ -71,7 +75,15 @@ def test_hosts_that_are_not_are_refused(served, host):
 
 def test_pages_of_other_sites_are_refused_and_the_own_page_is_not(served):
     own = f"127.0.0.1:{served.port}"
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{served.port + 1}", "file://", f"ftp://{own}", "[", ""):
+    for origin in (
+        "https://evil.example",
+        "null",
+        f"http://127.0.0.1:{served.port + 1}",
+        "file://",
+        f"ftp://{own}",
+        "[",
+        "",
+    ):
         reply = served.ask("POST", "/v1/completions", {"prompt": "a"}, {"Origin": origin})
         assert reply.status == 403, origin
         assert reply.error["code"] == "bad_origin"

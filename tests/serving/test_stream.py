@@ -4,9 +4,7 @@ import patchpad
 
 
 def texts(events, number: int = 0) -> str:
-    return "".join(
-        choice["text"] for event in events for choice in event["choices"] if choice["index"] == number
-    )
+    return "".join(choice["text"] for event in events for choice in event["choices"] if choice["index"] == number)
 
 
 def test_a_stream_says_what_a_whole_answer_says(served):

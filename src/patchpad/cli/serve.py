@@ -59,7 +59,9 @@ def serve(
     arrival_seconds: Annotated[float, Parameter(help="Time for a request to arrive.")] = 10.0,
     request_seconds: Annotated[float, Parameter(help="Time for it to be answered.")] = 600.0,
     drain_seconds: Annotated[float, Parameter(help="Time that running requests get after Ctrl-C or SIGTERM.")] = 30.0,
-    prefix_mib: Annotated[int, Parameter(help="Memory for states of prompts that may come again.")] = 64,
+    prefix_mib: Annotated[
+        int, Parameter(help="MiB for states of prompts, so that prompts that come again are not read again; 0: none.")
+    ] = 64,
     log_requests: Annotated[
         bool, Parameter(negative=(), help="Log route, status, bytes and seconds of each request.")
     ] = False,
@@ -73,10 +75,10 @@ def serve(
     Without RUN, it is the small model that ships with patchpad. Ctrl-C and SIGTERM stop it: requests that run may end
     first, unless the signal comes twice. The exit code is then 0, or 130 if requests were cut short.
     """
+    from patchpad.serving.scheduler import Scheduler
     from patchpad.serving.security import is_loopback, others_can_read, read_keys
     from patchpad.serving.server import Server, address_of, open_socket
     from patchpad.serving.settings import Settings
-    from patchpad.serving.scheduler import Scheduler
     from patchpad.training.checkpoint import load
 
     settings = Settings(
@@ -110,9 +112,7 @@ def serve(
             prefix_bytes=prefix_mib * 2**20,
             compile=compile,
         )
-        server = Server(scheduler, settings)
-        print_text(f"Serving {settings.model_id} at {address_of(opened, host)} (Ctrl-C stops it)")
-        sys.stdout.flush()
+        server = Server(scheduler, settings, on_start=lambda: _announce(settings.model_id, address_of(opened, host)))
         sys.setswitchinterval(SWITCH_SECONDS)
         asyncio.run(server.serve([opened]))
     finally:
@@ -120,6 +120,11 @@ def serve(
     if server.was_cut_short:
         raise ServingInterrupted("the server has stopped; requests that still ran were cut short")
     logger.info("the server has stopped; all requests had ended")
+
+
+def _announce(model_id: str, address: str) -> None:
+    print_text(f"Serving {model_id} at {address} (Ctrl-C stops it)")
+    sys.stdout.flush()
 
 
 def _model_id(run: Path | None) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from patchpad.errors import PatchpadError, QueueFullError, SchedulerClosedError
+from patchpad.inference.engine import NotFiniteError
 
 RETRY_AFTER_SECONDS = 1
 
@@ -58,6 +59,8 @@ def api_error(error: PatchpadError) -> ApiError:
         return busy(_in_one_line(error), "queue_full")
     if isinstance(error, SchedulerClosedError):
         return shutting_down()
+    if isinstance(error, NotFiniteError):  # of the model, and not of what was asked
+        return ApiError(500, _in_one_line(error))
     # Those that a value of the user's causes end the command line with 2.
     return ApiError(400 if error.exit_code == 2 else 500, _in_one_line(error))
 

@@ -3,16 +3,13 @@
 Every answer is sent through `Guard`, which checks who asks and turns every error into an answer.
 """
 
-import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from patchpad.errors import PatchpadError
-from patchpad.serving.api_error import ApiError, api_error, shutting_down
+from patchpad.serving.api_error import ApiError, shutting_down
 from patchpad.serving.chat import ChatForm, chat_job
 from patchpad.serving.completions import CompletionForm, completion_job
 from patchpad.serving.connection import Receive, Scope, Send, read_body, send_bytes, send_json
@@ -23,6 +20,7 @@ from patchpad.serving.jobs import Job
 from patchpad.serving.json_body import parse_body
 from patchpad.serving.metrics import Metrics
 from patchpad.serving.model_card import ModelCard
+from patchpad.serving.playground_routes import Playground
 from patchpad.serving.scheduler import Scheduler
 from patchpad.serving.schemas import ChatBody, CompletionBody, DetokenizeBody, ProbeBody, TokenizeBody, checked
 from patchpad.serving.settings import Settings
@@ -34,8 +32,6 @@ try:
     from starlette.routing import Route
 except ImportError as error:
     raise missing_extra(error) from error
-
-logger = logging.getLogger(__name__)
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -52,7 +48,9 @@ def build_app(scheduler: Scheduler, settings: Settings) -> Starlette:
         GenerationError: a default compute that the model cannot serve.
         InputError: a default threshold that it does not take.
     """
-    service = Service(scheduler, ModelCard(scheduler.model, settings))
+    card = ModelCard(scheduler.model, settings)
+    service = Service(scheduler, card)
+    playground = Playground(scheduler, card)
     routes = [
         _route("/health", "GET", service.health),
         _route("/metrics", "GET", service.show_metrics),
@@ -63,6 +61,10 @@ def build_app(scheduler: Scheduler, settings: Settings) -> Starlette:
         _route("/tokenize", "POST", service.tokenize),
         _route("/detokenize", "POST", service.detokenize),
         _route("/tokenizer_info", "GET", service.tokenizer_info),
+        _route("/", "GET", playground.page),
+        _route("/playground/next-byte", "POST", service.probe(playground.next_byte)),
+        _route("/playground/marks", "POST", service.probe(playground.marks)),
+        _route("/playground/{name}", "GET", playground.file),
     ]
     guard = Middleware(partial(Guard, settings=settings, metrics=service.metrics))
     app = Starlette(routes=routes, middleware=[guard])
@@ -174,6 +176,14 @@ class Service:
     async def tokenizer_info(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Describes the tokenizer, which is none."""
         await send_json(send, 200, tokenizer_info(self._card))
+
+    def probe(self, endpoint: Callable[[ProbeBody, Receive, Send], Awaitable[None]]) -> Endpoint:
+        """Returns an endpoint that reads a question of the playground first."""
+
+        async def read_first(scope: Scope, receive: Receive, send: Send) -> None:
+            await endpoint(checked(ProbeBody, await self._body(scope, receive)), receive, send)
+
+        return read_first
 
     async def _body(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         return parse_body(await read_body(scope, receive, self._card.settings.max_body_bytes))

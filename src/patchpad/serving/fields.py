@@ -62,7 +62,7 @@ def read_text(value: str) -> bytes:
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("text with half of a surrogate pair, which is not UTF-8; send bytes as a list of ids") from None
+        raise ValueError("text with half of a surrogate pair, which is not UTF-8; bytes can be a list of ids") from None
 
 
 def _text_prompt(value: str) -> Prompt:
@@ -88,7 +88,7 @@ def read_content(value: Any) -> str:
         raise ValueError(f"{shown(value)}; allowed: a string, or a list of parts of the type `text`")
     for part in value:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ValueError("a list with a part that is not text; allowed: {\"type\": \"text\", \"text\": ...}")
+            raise ValueError('a list with a part that is not text; allowed: {"type": "text", "text": ...}')
         if set(part) != {"type", "text"}:
             raise ValueError(f"a list with a part that has further fields, {shown(min(set(part) - {'type', 'text'}))}")
     return "".join(part["text"] for part in value)

@@ -14,7 +14,6 @@ from patchpad.serving.jobs import Job, Piece, RunningJob
 from patchpad.serving.model_card import ModelCard
 from patchpad.serving.scheduler import Scheduler
 
-
 Form = CompletionForm | ChatForm
 """How a job's pieces are told."""
 
@@ -121,4 +120,6 @@ class Answer:
 
     def _late(self) -> ApiError:
         seconds = self.card.settings.request_seconds
-        return ApiError(504, f"the request was not done within {seconds:g} seconds; ask for fewer bytes", code="timeout")
+        return ApiError(
+            504, f"the request was not done within {seconds:g} seconds; ask for fewer bytes", code="timeout"
+        )

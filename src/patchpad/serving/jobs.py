@@ -12,7 +12,7 @@ from patchpad.inference.generator import Completion
 from patchpad.inference.reports import ByteReport
 from patchpad.inference.sampling import Sampling
 from patchpad.serving.api_error import ApiError
-from patchpad.serving.delivery import Delivery
+from patchpad.serving.delivery import Delivery, Handle
 from patchpad.serving.fields import Prompt
 from patchpad.serving.model_card import ModelCard
 from patchpad.serving.scheduler import Scheduler
@@ -200,7 +200,7 @@ class RunningJob:
         self.usage = Usage(prompt_ids=sum(prompt.num_ids for prompt in job.prompts))
         self._scheduler = scheduler
         self._queue: asyncio.Queue[tuple[int, Delivery]] = asyncio.Queue()
-        self._handles: dict[int, object] = {}
+        self._handles: dict[int, Handle] = {}
         if job.needs_rows:
             deliver = [partial(self._take, choice) for choice in range(job.num_rows)]
             handles = scheduler.submit_all(list(zip(job.requests(), deliver, strict=True)))

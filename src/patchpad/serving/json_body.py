@@ -42,8 +42,7 @@ class _RefusedError(Exception):
 
 
 def _no_constant(word: str) -> Any:
-    raise _RefusedError(f"{word}, which is not JSON; infinite thresholds are the strings "
-                        '"inf" and "-inf"')
+    raise _RefusedError(f'{word}, which is not JSON; infinite thresholds are the strings "inf" and "-inf"')
 
 
 def _integer(digits: str) -> int:

@@ -121,13 +121,11 @@ def _next_reports(logits: Float[Tensor, "1 vocab"], how: Drawn | None, num_logpr
         return ()
     count = len(how.seeds)
     rows = logits.expand(count, -1)
-    chosen = choose(rows, how.sampling, [Draws(seed)[0] for seed in how.seeds])
+    chosen = choose(rows, [how.sampling] * count, [Draws(seed)[0] for seed in how.seeds])
     return _reports(rows, chosen.ids.tolist(), num_logprobs)
 
 
-def _reports(
-    logits: Float[Tensor, "position vocab"], ids: Sequence[int], num_logprobs: int
-) -> tuple[ByteReport, ...]:
+def _reports(logits: Float[Tensor, "position vocab"], ids: Sequence[int], num_logprobs: int) -> tuple[ByteReport, ...]:
     """Returns the reports of ids, given the logits that predict each."""
     if not ids:
         return ()

@@ -6,13 +6,13 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
-from patchpad.errors import ServingError
+from patchpad.errors import ConfigError, ServingError
 from patchpad.serving.app import build_app
 from patchpad.serving.arrival import ArrivalProtocol
 from patchpad.serving.extra import missing_extra
@@ -26,6 +26,7 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
+HIGHEST_PORT = 65_535
 SECONDS_TO_SAY_WHY = 2
 """For which connections stay open after the time to drain, so that clients are told."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,8 +36,11 @@ def open_socket(host: str, port: int) -> socket.socket:
     """Returns a socket that is bound but does not listen yet: who asks too early is refused at once.
 
     Raises:
+        ConfigError: no number of a port.
         ServingError: the address cannot be used.
     """
+    if not 0 <= port <= HIGHEST_PORT:
+        raise ConfigError(f"--port is {port}; allowed: 0 (any free one) to {HIGHEST_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
@@ -74,13 +78,16 @@ class Server(uvicorn.Server):
     Args:
         scheduler: is started in the server's event loop, and closed at its end.
         settings: limits and keys.
+        on_start: is called when the server answers.
 
     Raises:
         GenerationError: a default compute that the model cannot serve.
         InputError: a default threshold that it does not take.
     """
 
-    def __init__(self, scheduler: Scheduler, settings: Settings) -> None:
+    def __init__(
+        self, scheduler: Scheduler, settings: Settings, *, on_start: Callable[[], None] = lambda: None
+    ) -> None:
         quiet = logging.getLogger("uvicorn.error")
         quiet.setLevel(logging.CRITICAL)  # what it tells is told by us, without paths and tracebacks
         protocol: Any = partial(ArrivalProtocol, settings=settings)
@@ -103,8 +110,11 @@ class Server(uvicorn.Server):
         )
         self.scheduler = scheduler
         self.settings = settings
+        self._on_start = on_start
         self.was_cut_short = False
         """Whether requests were ended before they were done."""
+        self._failed_before = 0
+        """Rows that had failed when the server was told to stop."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -118,9 +128,15 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._on_start()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes no more connections, and waits for what runs."""
-        failed_before, num_rows = self.scheduler.counts().rows_failed, self._num_rows()
+        counts = self.scheduler.counts()
+        num_rows = counts.rows_running + counts.rows_waiting
         if num_rows:
             logger.info("stopping: %d rows may go on for %g seconds", num_rows, self.settings.drain_seconds)
         closing = asyncio.create_task(
@@ -129,11 +145,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         await asyncio.to_thread(self.scheduler.close, drain_seconds=0)
         await closing
-        self.was_cut_short = self.scheduler.counts().rows_failed > failed_before
-
-    def _num_rows(self) -> int:
-        counts = self.scheduler.counts()
-        return counts.rows_running + counts.rows_waiting
+        self.was_cut_short = self.scheduler.counts().rows_failed > self._failed_before
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -159,7 +171,9 @@ class Server(uvicorn.Server):
         Args:
             now: cut requests short instead of waiting for them.
         """
-        self.should_exit = True
+        if not self.should_exit:
+            self._failed_before = self.scheduler.counts().rows_failed
+            self.should_exit = True
         if now and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._cut_short)
