@@ -5,10 +5,12 @@ import http.client
 import json
 import math
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from patchpad.serving.settings import Settings
 from patchpad.testing import sharp_model, tiny_model_config
 
 HOST = "127.0.0.1"
+sys.path.insert(0, str(Path(__file__).parent))  # for `hostile`
 
 
 @dataclass(frozen=True)
