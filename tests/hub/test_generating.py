@@ -14,7 +14,7 @@ from patchpad.testing import random_documents
 pytestmark = pytest.mark.unchecked  # checking shapes takes longer than computing; other tests of hub/ do
 KINDS = ["fixed-entropy", "hnet-entropy", "spacebyte-entropy", "entropy-entropy", "fixed-random", "byte", "megabyte"]
 PROMPTS = [document.decode("utf-8", "surrogateescape") for document in random_documents(3, [23, 0, 7])]
-NUM_NEW = 24
+NUM_NEW = 16
 
 
 def asked(hub, prompts=PROMPTS):
