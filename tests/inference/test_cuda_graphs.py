@@ -76,6 +76,15 @@ def submitted(
     return engine, engine.submit(requests)
 
 
+def reports_of(engine: Engine) -> list[tuple]:
+    """Returns what all rows report, row by row."""
+    found: dict[int, list] = {}
+    while not engine.is_done:
+        for new in engine.advance():
+            found.setdefault(new.row, []).extend(new.reports)
+    return [report for _, reports in sorted(found.items()) for report in reports]
+
+
 def finished(engine: Engine, rows) -> list[tuple[bytes, int, int]]:
     while not engine.is_done:
         engine.advance()
@@ -287,3 +296,27 @@ def test_captured_graphs_follow_new_weights_and_another_trigger_on_cuda():
     assert generated(model, compile=True) == generated(model, compile=False)
     model.trigger = build_trigger(TriggerConfig(kind="random", seed=9))
     assert generated(model, compile=True) == generated(model, compile=False)
+
+
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), MODELS)
+def test_rows_on_buffers_report_what_they_report_with_plain_steps(patchifier, trigger, options):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=3)
+    values = {"max_new_bytes": 12, "threshold": float(model.scratchpad_threshold_nats), "sampling": Sampling()}
+    requests = [
+        Request(prompt=prompt, seed=0, num_logprobs=number, details=number != 1, **values)
+        for number, prompt in enumerate(random_documents(2, [0, 17, 40, 5]))
+    ]
+    found = []
+    for stepper in (None, stepper_on(model, on_buffers(model))):
+        engine = Engine(model, batch_rows=3)
+        engine.stepper = stepper or engine.stepper
+        engine.submit(requests)
+        found.append(reports_of(engine))
+    assert len(found[0]) == len(found[1]) > 12
+    for plain, own in zip(*found, strict=True):
+        assert own._replace(logprob=None, top=(), entropy_nats=None) == plain._replace(
+            logprob=None, top=(), entropy_nats=None
+        )
+        assert own.logprob == pytest.approx(plain.logprob, abs=1e-4)
+        assert own.entropy_nats == pytest.approx(plain.entropy_nats, abs=1e-4)
+        assert [one for one, _ in own.top] == [one for one, _ in plain.top]
