@@ -1,6 +1,7 @@
 """The engine: rows join, leave and advance on their own, and each gives what it gives alone."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -54,8 +55,9 @@ def model(request):
     share=st.sampled_from([0.0, 0.3, 0.75, 1.0]),
     batch_rows=st.integers(1, 5),
     seed=st.integers(0, 1000),
+    free_share=st.sampled_from([0.9, 0.25, 0.0]),
 )
-def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, share, batch_rows, seed):
+def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, share, batch_rows, seed, free_share):
     requests = [
         request(
             prompt, model=model, max_new_bytes=3 + 5 * (number % 4), seed=number, sampling=(GREEDY, SAMPLED)[number % 2]
@@ -64,8 +66,46 @@ def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, shar
     ]
     engine = Engine(model, batch_rows=batch_rows, trunk_group_share=share)
     rows = engine.submit(requests)
-    run(engine)
+    with mock.patch("patchpad.inference.batch.MOST_FREE_SHARE", free_share):
+        run(engine)
     assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
+
+
+def test_a_row_that_joins_takes_the_place_of_one_that_left_and_nothing_else_is_copied(model, monkeypatch):
+    requests = [
+        request(prompt, model=model, max_new_bytes=5 + 3 * (number % 4), seed=number, sampling=SAMPLED)
+        for number, prompt in enumerate(random_documents(4, [5 * number for number in range(10)]))
+    ]
+    engine = Engine(model, batch_rows=4)
+    rows = engine.submit(requests)
+    monkeypatch.setattr("patchpad.inference.batch.MOST_FREE_SHARE", 0.8)
+    kind, kept, seen = type(engine.batch), [], 0
+    plain = kind.keep
+    monkeypatch.setattr(kind, "keep", lambda batch, places: kept.append(places) or plain(batch, places))
+    while not engine.is_done:
+        engine.advance()
+        seen = max(seen, len(engine.batch.free))
+        if engine.batch.pending:
+            assert kept == []
+    assert seen > 0
+    assert [facts(row) for row in rows] == [facts(alone(model, one)) for one in requests]
+
+
+def test_what_a_row_left_behind_cannot_reach_the_one_that_takes_its_place(model):
+    engine = Engine(model, batch_rows=4)
+    rows = engine.submit([request(b"x" * 400, model=model, max_new_bytes=40) for _ in range(4)])
+    engine.advance()
+    place = engine.batch.rows.index(rows[1])
+    with torch.inference_mode():
+        for part in engine.batch.state.cache_tensors():
+            part[place] = math.nan
+    late_request = request(b"short", model=model, max_new_bytes=40, sampling=SAMPLED)
+    engine.cancel(rows[1])
+    assert engine.batch.free == (place,)
+    (late,) = engine.submit([late_request])
+    run(engine)
+    assert facts(late) == facts(alone(model, late_request))
+    assert facts(rows[0]) == facts(alone(model, rows[0].request))
 
 
 @pytest.mark.unchecked
@@ -190,11 +230,22 @@ def test_rows_of_one_batch_have_their_own_thresholds():
     assert rows[0].trunk_calls < rows[1].trunk_calls < rows[2].trunk_calls
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
-def test_a_step_reads_from_the_device_once(sampling, monkeypatch):
+@pytest.mark.parametrize(
+    ("sampling", "asked"),
+    [
+        (GREEDY, {}),
+        (SAMPLED, {}),
+        (Sampling(temperature=0.7, logit_bias=((3, 2.0),)), {"num_logprobs": 3, "details": True}),
+    ],
+    ids=["greedy", "sampled", "everything is reported"],
+)
+def test_a_step_reads_from_the_device_once(sampling, asked, monkeypatch):
     model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
     engine = Engine(model)
-    requests = [request(b"x" * length, model=model, sampling=sampling, max_new_bytes=150) for length in (3, 9, 30)]
+    requests = [
+        request(b"x" * length, model=model, sampling=sampling, max_new_bytes=150, **(asked if length != 9 else {}))
+        for length in (3, 9, 30)
+    ]
     for row in engine.submit(requests):
         row.draws[150]  # made on the host
     engine.advance()

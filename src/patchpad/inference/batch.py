@@ -10,6 +10,9 @@ from torch import Tensor
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import NewBytes, Progress, Row
 
+MOST_FREE_SHARE = 0.25
+"""Share of a batch's places that may be free."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -36,7 +39,9 @@ class Batch:
     pending: tuple[Row, ...] = ()
     """Rows that have not joined yet."""
     rows: tuple[Row, ...] = ()
-    """Rows of the batch, in the order of `state`."""
+    """Rows of the batch, in the order of `state`; those at places that are free have left."""
+    free: tuple[int, ...] = ()
+    """Places whose rows have left, ascending; others may take them."""
     state: RowState | None = None
     ready: tuple[int, ...] = ()
     """Places of rows that have logits, ascending."""
@@ -51,14 +56,57 @@ class Batch:
     reading: Reading | None = None
     """The row whose long prompt is being read, piece by piece; it is not among `rows` yet."""
 
+    @property
+    def running(self) -> list[Row]:
+        """Rows that have not left."""
+        return [self.rows[place] for place in self.places]
+
+    @property
+    def places(self) -> list[int]:
+        """Places of these."""
+        return [place for place in range(len(self.rows)) if place not in self.free]
+
+    @property
+    def num_running(self) -> int:
+        """How many these are."""
+        return len(self.rows) - len(self.free)
+
     def with_rows(self, rows: Sequence[Row], state: RowState, logits: Float[Tensor, "row vocab"]) -> "Batch":
-        """Returns a batch with further rows, which have logits."""
+        """Returns a batch with further rows, which have logits. They take free places first, which copies only them."""
+        if self.state is None:
+            return replace(self, rows=tuple(rows), state=state, ready=tuple(range(len(rows))), logits=logits)
+        taken, left = self.free[: len(rows)], self.free[len(rows) :]
+        count = len(taken)
+        joined = self.state.with_rows_at(taken, state.first_rows(count)) if taken else self.state
+        if count < len(rows):
+            others = state.select(list(range(count, len(rows)))) if taken else state
+            joined = type(state).join([joined, others])
+        all_rows = list(self.rows) + list(rows[count:])
+        for place, row in zip(taken, rows, strict=False):
+            all_rows[place] = row
+        ready = [*self.ready, *taken, *range(len(self.rows), len(all_rows))]
+        all_logits = logits if self.logits is None else torch.cat([self.logits, logits])
+        if taken:
+            order = sorted(range(len(ready)), key=ready.__getitem__)
+            ready, all_logits = sorted(ready), all_logits[order]
+        return replace(self, rows=tuple(all_rows), free=left, state=joined, ready=tuple(ready), logits=all_logits)
+
+    def without(self, places: Sequence[int]) -> "Batch":
+        """Returns a batch that rows have left. Their places are free; where many are, the others are copied together.
+
+        Args:
+            places: of the rows that leave.
+        """
+        free = sorted({*self.free, *places})
+        if len(free) > MOST_FREE_SHARE * len(self.rows):
+            return self.keep([place for place in range(len(self.rows)) if place not in free])
+        kept = [number for number, place in enumerate(self.ready) if place not in free]
         return replace(
             self,
-            rows=(*self.rows, *rows),
-            state=state if self.state is None else type(state).join([self.state, state]),
-            ready=(*self.ready, *range(len(self.rows), len(self.rows) + len(rows))),
-            logits=logits if self.logits is None else torch.cat([self.logits, logits]),
+            free=tuple(free),
+            ready=tuple(self.ready[number] for number in kept),
+            logits=self.logits[kept] if self.logits is not None and kept else None,
+            waiting=tuple(place for place in self.waiting if place not in free),
         )
 
     def keep(self, places: Sequence[int]) -> "Batch":
@@ -69,6 +117,7 @@ class Batch:
         return replace(
             self,
             rows=tuple(self.rows[place] for place in places),
+            free=(),
             state=self.state.select(list(places)) if places else None,
             ready=tuple(new_place[self.ready[number]] for number in kept),
             logits=self.logits[kept] if self.logits is not None and kept else None,

@@ -186,7 +186,11 @@ class TrunkCache:
 
     def with_room(self, num_patches: int) -> "TrunkCache":
         """Returns a cache with the same entries that holds so many patches and one more slot in every row."""
-        return TrunkCache(*(_with_capacity(part, _capacity(num_patches)) for part in (self.keys, self.values)))
+        return self.widened(_capacity(num_patches))
+
+    def widened(self, capacity: int) -> "TrunkCache":
+        """Returns a cache with the same entries and at least so many places in every row."""
+        return TrunkCache(*(_with_capacity(part, capacity) for part in (self.keys, self.values)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "TrunkCache":
         """Returns a cache of what `change` makes of each layer's keys and values."""

@@ -113,10 +113,10 @@ class Engine:
             batch = replace(batch, pending=tuple(row for row in batch.pending if row not in dropped))
         if batch.reading is not None and batch.reading.row in dropped:
             batch = replace(batch, reading=None)
-        places = [place for place, row in enumerate(batch.rows) if row in dropped]
+        places = [place for place in batch.places if batch.rows[place] in dropped]
         if places:
             self._note_counts(batch, places)
-            batch = batch.keep([place for place in range(len(batch.rows)) if place not in places])
+            batch = batch.without(places)
         self.batch = batch
 
     def advance(self) -> list[NewBytes]:
@@ -160,7 +160,7 @@ class Engine:
     def refresh_counts(self) -> None:
         """Brings what running rows tell of themselves up to date."""
         self.settle()
-        self._note_counts(self.batch, range(len(self.batch.rows)))
+        self._note_counts(self.batch, self.batch.places)
 
     def settle(self) -> None:
         """Tells the rows how far the last step brought them; again, if an exception came in between."""
@@ -169,7 +169,7 @@ class Engine:
 
     def _with_joined(self, batch: Batch, most: int | None) -> Batch:
         """Returns the batch with the waiting rows for which there is room."""
-        room = self.batch_rows - len(batch.rows)
+        room = self.batch_rows - batch.num_running
         return self.prompts.with_joined(batch, room if most is None else min(most, room))
 
     def _with_read(self, batch: Batch) -> Batch:
@@ -199,7 +199,7 @@ class Engine:
                     ended.append(place)
                     row.trunk_calls, row.trunk_cache_entries = found.trunk_calls[place], found.num_patches[place]
         needing = {place for place, needs in zip(batch.ready, found.needs_trunk, strict=True) if needs}
-        staying = [place for place in range(len(batch.rows)) if place not in ended]
+        staying = [place for place in batch.places if place not in ended]
         batch = replace(
             batch,
             state=state,
@@ -210,7 +210,7 @@ class Engine:
             released=tuple(released),
         )
         if ended:
-            batch = batch.keep(staying)
+            batch = batch.without(ended)
         if batch.state is not None:
             batch.state.has_at_most(max(found.num_patches[place] for place in staying))
         return batch
@@ -248,7 +248,7 @@ class Engine:
             return batch
         device = self.model.device
         state, calm, waiting, num_calls = batch.state.draft(), list(batch.ready), list(batch.waiting), 0
-        if waiting and (not calm or len(waiting) >= math.ceil(self.trunk_group_share * len(batch.rows))):
+        if waiting and (not calm or len(waiting) >= math.ceil(self.trunk_group_share * batch.num_running)):
             self.stepper.refresh(state, self._sent(waiting, device))
             num_calls = 1
             calm, waiting = sorted(calm + waiting), []

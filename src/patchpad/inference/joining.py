@@ -115,7 +115,7 @@ class PromptReader:
         """Returns how many bytes may be read now."""
         if self.piece_bytes is None:
             return PREFILL_POSITIONS
-        return self.piece_bytes if batch.rows else IDLE_PIECES * self.piece_bytes
+        return self.piece_bytes if batch.num_running else IDLE_PIECES * self.piece_bytes
 
     def _next(self, batch: Batch, room: int) -> list[_Plan]:
         """Returns how those rows that come next are read, as many as may be read at once, and at least one."""

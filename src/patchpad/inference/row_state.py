@@ -166,6 +166,28 @@ class RowState:
                 joined[name] = None if parts[0] is None else type(parts[0]).join(parts)
         return cls(**joined)
 
+    @torch.inference_mode()
+    def with_rows_at(self, places: Sequence[int], other: "RowState") -> "RowState":
+        """Returns a draft with other rows at some places. Caches are written into there, and nowhere else.
+
+        Args:
+            places: of rows that nobody goes on with.
+            other: has a row for each place; of the same model.
+        """
+        draft = self.draft()
+        draft.most_patches = max(self.most_patches, other.most_patches)
+        draft.trunk = self.trunk.widened(other.trunk.capacity)
+        index = moved(torch.tensor(list(places), device="cpu"), self.ints.device)
+        for own, new in zip(draft.cache_tensors(), other.cache_tensors(), strict=True):
+            if own.shape[1:] == new.shape[1:]:
+                own[index] = new.to(own.dtype)
+            else:
+                own[index, :, : new.shape[2]] = new.to(own.dtype)
+                own[index, :, new.shape[2] :] = 0.0  # what a mask hides must be finite all the same
+        draft.ints = self.ints.index_put((index,), other.ints)
+        draft.floats = self.floats.index_put((index,), other.floats)
+        return draft
+
     def first_rows(self, count: int) -> "RowState":
         """Returns a state whose tensors are views of the first rows."""
         return self._map(lambda part: part[:count] if isinstance(part, Tensor) else part.map(lambda one: one[:count]))

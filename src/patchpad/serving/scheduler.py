@@ -190,8 +190,8 @@ class Scheduler:
             self._counts,
             is_alive=self._thread is not None and self._thread.is_alive(),
             is_accepting=is_accepting,
-            rows_running=len(batch.rows),
-            rows_waiting=max(0, num_open - len(batch.rows)),
+            rows_running=batch.num_running,
+            rows_waiting=max(0, num_open - batch.num_running),
             trunk_batches=batch.num_trunk_batches,
             prefix_hits=self._prefixes.num_hits,
             prefix_bytes=self._prefixes.num_bytes,
@@ -307,7 +307,7 @@ class Scheduler:
             return
         except Exception as error:
             logger.warning("prompts could not be read together (%s); they are read one by one", type(error).__name__)
-        while (first := engine.next_to_join) is not None and len(engine.batch.rows) < engine.batch_rows:
+        while (first := engine.next_to_join) is not None and engine.batch.num_running < engine.batch_rows:
             try:
                 engine.join(most=1)
                 if engine.batch.reading is not None:
@@ -330,7 +330,7 @@ class Scheduler:
             return
         except Exception as error:
             self._counts.steps_failed += 1
-            handles = [self._handles[row.index] for row in engine.batch.rows]
+            handles = [self._handles[row.index] for row in engine.batch.running]
             engine.drop_running()
             self._fail(handles, failure("a step", error))
             return
