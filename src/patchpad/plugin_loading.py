@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from patchpad.errors import PluginError, near_matches
+from patchpad.errors import PluginError, near_matches, quoted
 from patchpad.registry import REGISTRIES, given_plugins, installed, loading, registered_by
 
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -171,6 +171,9 @@ def _find_in(folder: Path) -> None:
 
 def _near_files(name: str) -> str:
     """Returns a hint with the names of Python files here and of installed plug-ins that are spelt alike."""
+    file = Path(f"{name.replace('.', '/')}.py")
+    if "." in name and file.is_file():  # in a folder without __init__.py
+        return f"Give the path of the file: --plugin {quoted(file)}"
     here = [path.stem for path in Path.cwd().glob("*.py")]
     close = near_matches(name, [*here, *installed()])
     return close if close.startswith("Did") else "Give the name of a module, or the path of a .py file."

@@ -20,6 +20,7 @@ from patchpad.inference.generator import threshold_from_dials
 from patchpad.model.build import build_model
 from patchpad.registry import PATCHIFIERS, TRACKERS, TRIGGERS, installed
 from patchpad.study.changes import learned_from
+from patchpad.study.definition import load_study
 from patchpad.tasks.running import model_facts
 from patchpad.training.checkpoint import load
 
@@ -85,6 +86,10 @@ def test_the_switch_may_stand_anywhere_but_in_the_text_of_an_option():
     [
         ("my_patchs", ("there is no module 'my_patchs'", "Did you mean `my_patches`?")),
         ("no.such.module", ("there is no module 'no.such.module'",)),
+        (
+            "loose.patches",
+            ("there is no module 'loose.patches'", "Give the path of the file: --plugin loose/patches.py"),
+        ),
         ("x/my.py", ("x/my.py, and there is no such file",)),
         ("my-patches", ("allowed: the name of a module", "Did you mean `my_patches`?")),
         ("", ("--plugin is ''",)),
@@ -92,6 +97,8 @@ def test_the_switch_may_stand_anywhere_but_in_the_text_of_an_option():
     ],
 )
 def test_a_module_that_is_not_there_or_another_one_is_named(folder, fails, plugin, expected):
+    (folder / "loose").mkdir()
+    (folder / "loose" / "patches.py").write_text(PATCHES)
     said = fails("cost", "--config", "c.yaml", "--plugin", plugin)
     assert all(words in said for words in expected), said
 
@@ -293,6 +300,30 @@ def test_a_checkpoint_without_its_plugin_names_it_and_imports_nothing(folder, fa
         assert command == """patchpad generate --plugin my_patches run --prompt 'It'"'"'s' --max-new-bytes 3"""
         assert main(shlex.split(command)[1:]) == 0
         assert (folder / "loaded.txt").exists()
+
+
+STUDY = """
+name: mine
+bytes_seen: 100
+data: {text: {paths: [text.txt]}}
+base: {config: run/config.json}
+arms:
+  - name: mine
+  - name: other
+    model: {patchifier: {kind: spacebyte}}
+"""
+
+
+def test_a_study_starts_from_a_run_with_its_plugin_and_an_arm_may_have_another_patchifier(folder):
+    patchpad.plugins.load("my_patches")
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text(json.dumps(load_config("c.yaml").to_dict()))
+    (folder / "study.yaml").write_text(STUDY)
+    mine, other = (run.config.model.patchifier for run in load_study("study.yaml").runs)
+    assert (mine.kind, mine.options["marks"]) == ("marks", ". ")
+    assert (other.kind, other.options) == ("spacebyte", {})
+    with nothing_loaded(), pytest.raises(MissingPluginError, match=r"arm `mine`: .*of the plug-in 'my_patches'"):
+        load_study("study.yaml")
 
 
 def test_an_exported_folder_without_its_plugin_names_it(folder):

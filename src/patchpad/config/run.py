@@ -127,23 +127,19 @@ def load_config(
     train = values.get("train")
     init_from = train.get("init_from") if isinstance(train, dict) else None
     if model_of is not None and isinstance(init_from, str):
-        values = merged({"model": _model_below(model_of(init_from), values.get("model"))}, values)
+        values = merged({"model": dataclasses.asdict(model_of(init_from))}, values)
     return Config.from_dict(values, source=f"{source} and the command line" if overrides else source)
 
 
-def _model_below(model: ModelConfig, above: Any) -> dict[str, Any]:
-    """Returns the keys of a model; where another patchifier or trigger is set, without the options of its own."""
-    values = dataclasses.asdict(model)
-    for section in ("patchifier", "trigger"):
-        given = above.get(section) if isinstance(above, dict) else None
-        if isinstance(given, dict) and given.get("kind", values[section]["kind"]) != values[section]["kind"]:
-            del values[section]["options"], values[section]["plugin"]
-    return values
-
-
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both of two configurations as plain values, sections merged key by key, `above` winning."""
+    """Returns both of two configurations as plain values, sections merged key by key, `above` winning.
+
+    Another kind in a section takes over no options of a plug-in's.
+    """
     result = dict(below)
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        for key in ("options", "plugin"):
+            result.pop(key, None)
     for key, value in above.items():
         old = result.get(key)
         result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value

@@ -7,7 +7,7 @@ from typing import Any
 
 from patchpad.config import Config
 from patchpad.config.plugged import plain_section
-from patchpad.errors import ConfigError, DataError, quoted
+from patchpad.errors import ConfigError, DataError, MissingPluginError, quoted
 from patchpad.files import strict_json
 from patchpad.study.definition import ArmRun
 from patchpad.study.results import EVALUATED, PARTS_OF_TEXTS, TRAINING, StudyFolder, read_result, read_training
@@ -75,6 +75,7 @@ def _config_of_run(path: Path, run_path: Path, again: str) -> Config | None:
 
     Raises:
         DataError: the file is spoilt.
+        MissingPluginError: the run used a plug-in that is not loaded.
     """
     hint = f"Move {quoted(run_path)} away, then run: {again}"
     try:
@@ -83,6 +84,8 @@ def _config_of_run(path: Path, run_path: Path, again: str) -> Config | None:
             return Config.from_dict(values, source=str(path))
     except OSError:  # not there, or another process has just replaced it
         return None
+    except MissingPluginError:
+        raise
     except ValueError as error:
         reason = error.message if isinstance(error, ConfigError) else f"cannot read {path}: {error}"
         raise DataError(reason, hint=hint) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from patchpad.config import Config, DataConfig, build_section, read_preset_or_file, read_yaml
 from patchpad.config.run import merged
-from patchpad.errors import ConfigError, near_matches, quoted
+from patchpad.errors import ConfigError, MissingPluginError, near_matches, quoted
 
 BUNDLED = "bundled"
 """As the only path of a text: the novels that ship with the package, one of them held out."""
@@ -220,6 +220,8 @@ def _arm_config(fields: StudyFields, arm: ArmFields, path: Path) -> Config:
             raise ConfigError(f"{source}: `train.{key}` is set", hint=f"Leave it out: it follows from `{reason}`.")
     try:
         config = Config.from_dict(values, source=source)
+    except MissingPluginError:
+        raise
     except ConfigError as error:
         named = error.message if error.message.startswith(source) else f"{source}: {error.message}"
         raise ConfigError(named, hint=error.hint) from error
