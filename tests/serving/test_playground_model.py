@@ -6,7 +6,7 @@ import torch
 
 from patchpad.errors import GenerationError, InputError
 from patchpad.serving.playground.marks import marks
-from patchpad.serving.playground.next_byte import next_byte
+from patchpad.serving.playground.next_byte import MOST_BYTES, next_byte
 from patchpad.testing import (
     as_row,
     random_documents,
@@ -86,6 +86,17 @@ def test_position_outside_the_text_is_refused_with_what_is_allowed(position):
     model = sharp_model(tiny_model_config())
     with pytest.raises(InputError, match=r"position is .*; allowed: -1 .* to 2"):
         next_byte(model, b"abc", position=position)
+
+
+def test_a_text_that_would_keep_the_server_for_long_is_refused(monkeypatch):
+    model = sharp_model(tiny_model_config())
+    monkeypatch.setattr("patchpad.serving.playground.next_byte.MOST_BYTES", 5)
+    assert MOST_BYTES == 4096
+    assert next_byte(model, b"abcdefgh", position=4)["byte"] == ord("e")
+    assert len(marks(model, b"abcde")["ends_patch"]) == 6
+    for question in (next_byte, marks):
+        with pytest.raises(InputError, match="has 6 bytes; allowed: 5"):
+            question(model, b"abcdef")
 
 
 def test_a_model_without_scratchpads_gives_one_distribution_and_no_marks():

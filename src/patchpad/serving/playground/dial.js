@@ -100,7 +100,8 @@ export class Dial {
       this.calibration = new Calibration(card.calibration);
       this.#because("compute", "");
     }
-    if (this.mode === "off") this.choice = { kind: "stored" };
+    const kinds = { off: [], presets: ["none", "every"] }[this.mode] ?? ["none", "every", this.mode];
+    if (!kinds.includes(this.choice.kind)) this.choice = { kind: "stored" };
     this.rename(this.name.textContent);
     this.#enable();
     this.#show(null);

@@ -164,6 +164,6 @@ export class Lane {
     tell("speed", timed > 0 && seconds > 0 ? whole(Math.round(timed / seconds)) : "–");
     tell("speed-detail", this.firstAt ? `first byte after ${whole(Math.round(this.firstAt - this.began))} ms` : "");
     tell("new", this.numNew || !this.isRunning ? whole(this.numNew) : "–");
-    tell("new-detail", this.isRunning ? "writing …" : REASONS[this.reason] ?? this.reason);
+    tell("new-detail", this.isRunning ? (this.firstAt ? "writing …" : "waiting for the first …") : REASONS[this.reason] ?? this.reason);
   }
 }

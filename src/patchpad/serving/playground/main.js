@@ -35,6 +35,7 @@ const askForKey = () => {
 const failWith = (error) => {
   fail(error.message);
   if (error.status === 401) askForKey();
+  if (error.status === 0) model = null; // who comes back may serve another one
 };
 
 const about = ({ id, patchpad: card }) => {

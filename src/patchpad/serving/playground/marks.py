@@ -9,6 +9,7 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.model.wrapped import unwrapped
+from patchpad.serving.playground.next_byte import checked_length
 from patchpad.text import encode_text
 
 
@@ -28,13 +29,15 @@ def marks(
         entropy head, and all of them without scratchpads.
 
     Raises:
-        InputError: an impossible threshold.
+        InputError: a text that is too long, or an impossible threshold.
     """
     model = unwrapped(model).eval()
+    data = encode_text(prompt)
+    checked_length(len(data))
     decisions = model.decisions(scratchpad_threshold_nats, batch=1)
     if not isinstance(model, ByteLM):
         return dict.fromkeys(("ends_patch", "has_scratchpad", "entropy_nats"))
-    byte_ids = torch.tensor([[SEPARATOR, *encode_text(prompt)]], device=model.device)
+    byte_ids = torch.tensor([[SEPARATOR, *data]], device=model.device)
     with torch.inference_mode(), autocast(model.device):
         output = model.run(byte_ids, decisions)
     entropies = output.entropy_nats

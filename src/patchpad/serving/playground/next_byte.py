@@ -15,6 +15,8 @@ from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.text import encode_text
 
+MOST_BYTES = 4096
+"""Bytes that one question has read; while it is answered, the server's texts wait."""
 WITH_AND_WITHOUT = (-torch.inf, torch.inf)
 """Thresholds at which one byte has a scratchpad, and has none. At a patch end neither has one."""
 
@@ -45,7 +47,7 @@ def next_byte(
         what is said of marks and lags.
 
     Raises:
-        InputError: a position that the text does not have, or an impossible threshold.
+        InputError: a position that the text does not have, or that has too much before it; an impossible threshold.
         GenerationError: a model of tokens, which has no distribution of bytes.
     """
     model = unwrapped(model)
@@ -55,6 +57,7 @@ def next_byte(
         )
     data = encode_text(prompt)
     place = _checked_position(position, len(data))
+    checked_length(place + 1)
     read = list(data[place : place + 1]) if place >= 0 else []
     answer: dict[str, Any] = dict.fromkeys(
         ("ends_patch", "has_scratchpad", "entropy_nats", "patch_lag", "patch_lag_without", "with")
@@ -114,6 +117,19 @@ def _probabilities(logits: Float[Tensor, " vocab"]) -> list[float]:
     return logits.double().softmax(dim=-1).tolist()
 
 
+def checked_length(num_bytes: int) -> None:
+    """Does nothing for a text that is short enough to be read in one go.
+
+    Raises:
+        InputError: it is longer.
+    """
+    if num_bytes > MOST_BYTES:
+        raise InputError(
+            f"the text up to this byte has {num_bytes:,} bytes; allowed: {MOST_BYTES:,}",
+            hint="`patchpad inspect` shows a text of any length.",
+        )
+
+
 def _checked_position(position: int | None, num_bytes: int) -> int:
     last = num_bytes - 1
     if position is None:
@@ -126,4 +142,4 @@ def _checked_position(position: int | None, num_bytes: int) -> int:
     return place
 
 
-__all__ = ["next_byte"]
+__all__ = ["MOST_BYTES", "checked_length", "next_byte"]

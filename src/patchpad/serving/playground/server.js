@@ -1,7 +1,8 @@
-// What the page asks of its server. Every refusal becomes a ServerError whose message says what to do.
+// What the page asks of its server. Every refusal becomes a ServerError whose message says what to do; its status is that
+// of HTTP, or 0 where nobody answers.
 
 export class ServerError extends Error {
-  constructor(message, status = 0) {
+  constructor(message, status = -1) {
     super(message);
     this.status = status;
   }
@@ -55,7 +56,7 @@ export class Server {
       response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ServerError(UNREACHABLE);
+      throw new ServerError(UNREACHABLE, 0);
     }
     if (!response.ok) throw await refusalOf(response);
     return response;
@@ -85,7 +86,7 @@ export class Server {
       for await (const data of eventsOf(response.body)) {
         if (data === "[DONE]") return;
         const chunk = JSON.parse(data);
-        if (chunk.error) throw new ServerError(sentence(chunk.error.message), chunk.error.status ?? 0);
+        if (chunk.error) throw new ServerError(sentence(chunk.error.message));
         yield chunk;
       }
     } catch (error) {
