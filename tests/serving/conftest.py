@@ -7,13 +7,14 @@ import math
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, Browser
 
 from patchpad.calibration_table import Calibration
 from patchpad.model.language_model import LanguageModel
@@ -23,7 +24,7 @@ from patchpad.serving.settings import Settings
 from patchpad.testing import sharp_model, tiny_model_config
 
 HOST = "127.0.0.1"
-sys.path.insert(0, str(Path(__file__).parent))  # for `hostile`
+sys.path.insert(0, str(Path(__file__).parent))  # for `hostile` and `playground_page`
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,38 @@ def calibrated() -> LanguageModel:
     ]
     model.calibration = Calibration(rows=tuple(rows), text_sha256="0")
     return model
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, which all tests share."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser, google-chrome or chrome on the path")
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def site(serve, calibrated) -> Iterator[Running]:
+    """A server for the playground, over a model whose compute can be set."""
+    with serve(model=calibrated) as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens the playground of a server; at the end the console must be empty, and no other host was asked."""
+
+    from playground_page import Playground  # lies beside this file
+
+    @contextmanager
+    def open_page(server: Running, *, expected: Sequence[str] = (), **options: Any) -> Iterator[Playground]:
+        page = browser.open(f"{server.url}/", **options)
+        try:
+            yield Playground(page)
+            assert [one for one in page.messages if not any(word in one for word in expected)] == []
+            assert {request.split("/", 3)[2] for request in page.requests} == {f"{HOST}:{server.port}"}
+        finally:
+            page.close()
+
+    return open_page

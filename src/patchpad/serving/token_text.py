@@ -117,6 +117,7 @@ def byte_details(reports: Iterable[ByteReport], data: bytes) -> list[dict[str, A
         found.append(
             {
                 "byte": piece[0] if len(piece) == 1 else None,
+                **({} if len(piece) == 1 else {"bytes": list(piece)}),
                 "id": report.chosen_id,
                 "num_bytes": report.num_bytes,
                 "ends_patch": report.ends_patch,

@@ -1,6 +1,6 @@
 // What the model expects after one byte: two lists of bars, with a scratchpad at that byte and without one.
 
-import { SEPARATOR, hex, nameOfByte, spokenByte } from "./bytes.js";
+import { hex, nameOfByte, spokenByte } from "./bytes.js";
 
 const NUM_BARS = 8;
 const WAIT_MILLISECONDS = 120;
@@ -104,7 +104,7 @@ export class Probe {
     if (follows !== null && !order.includes(follows)) order[NUM_BARS - 1] = follows;
     const lists = withPad ? [["With a scratchpad", withPad], ["Without one", without]] : [["The next byte", without]];
     const longest = Math.max(...order.map(score));
-    this.bars.replaceChildren(...lists.map(([name, values]) => this.#list(name, values, order, follows, longest)));
+    this.bars.replaceChildren(...lists.map(([title, values]) => this.#list(title, values, order, follows, longest)));
     this.bars.classList.toggle("single", lists.length === 1);
     this.note.textContent = this.#sentence(answer, follows);
     this.#reveal();
@@ -130,18 +130,18 @@ export class Probe {
     this.facts.replaceChildren(...parts);
   }
 
-  #list(name, values, order, follows, longest) {
+  #list(title, values, order, follows, longest) {
     const box = element("div", "bar-box");
-    const heading = element("h3", "", name);
+    const heading = element("h3", "", title);
     const list = element("ol", "bar-list");
-    list.setAttribute("aria-label", name);
+    list.setAttribute("aria-label", title);
     for (const id of order) {
       const row = element("li", id === follows ? "follows" : "");
       const bar = element("span", "bar");
       bar.append(element("i"));
       bar.setAttribute("aria-hidden", "true");
       bar.firstElementChild.style.setProperty("--share", longest > 0 ? values[id] / longest : 0);
-      const glyph = element("span", id === SEPARATOR ? "glyph word" : "glyph", nameOfByte(id));
+      const name = nameOfByte(id), glyph = element("span", name.length > 2 ? "glyph word" : "glyph", name);
       row.append(glyph, bar, element("span", "percent", percent(values[id])));
       if (id === follows) {
         const sign = element("span", "sign", "◂");

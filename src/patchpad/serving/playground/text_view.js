@@ -3,6 +3,7 @@
 import { unitsOf } from "./bytes.js";
 
 const NUM_SHADES = 10, FULL_SHADE_NATS = 4;
+const LONG_TEXT = 3000; // bytes; from then on, lines that are out of sight are not laid out
 const LONGEST_LINE = 1500; // bytes; laying a longer block out anew at every event would take too long
 
 const element = (tag, className, text) => {
@@ -56,6 +57,7 @@ export class TextView {
     const follows = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40;
     for (const old of this.#tailElements) old.remove();
     this.cells.length = this.#tail + 1;
+    this.box.classList.toggle("long", this.bytes.length > LONG_TEXT);
     const units = unitsOf(this.bytes, this.#tail);
     const open = units.findIndex((unit) => unit.isOpen);
     const settled = open < 0 ? units.length : open;
