@@ -162,6 +162,16 @@ def test_drafts_of_another_model_are_refused(outer, hub):
         model.generate(**inputs, max_new_tokens=4, assistant_model=model)
 
 
+def test_continuous_batching_is_refused(outer, hub, said):
+    model, inputs = outer("fixed-entropy"), asked(hub, PROMPTS[:1])
+    with pytest.raises(GenerationError, match="continuous batching"):
+        model.generate(**inputs, max_new_tokens=4, cache_implementation="paged")
+    with pytest.raises(GenerationError, match="continuous batching"):
+        model.generate_batch(inputs["input_ids"].tolist())
+    assert all("paged" in text for text in said)
+    said.clear()
+
+
 class Writer:
     """A model's place: it writes a text byte by byte into a streamer of transformers."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from patchpad.errors import GenerationError
 from patchpad.hub.library import GenerationMixin, StoppingCriteriaList
 from patchpad.hub.row_cache import RowCache
 from patchpad.hub.saving import weights_sha256
@@ -77,6 +78,17 @@ class PatchpadGenerationMixin(GenerationMixin):
             values = threshold_values(threshold)  # a tensor is repeated for beams, a number cannot be
             kwargs["row_thresholds"] = float(values) if values.dim() == 0 else values.float()
         return super().generate(inputs, generation_config, **kwargs)
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: there, transformers hands out places in caches of its own.
+
+        Raises:
+            GenerationError: always.
+        """
+        raise GenerationError(
+            "continuous batching (`generate_batch`, `cache_implementation='paged'`) needs caches of transformers' own",
+            hint="`patchpad serve` batches requests that come and go; `generate` takes a batch at once.",
+        )
 
     def prepare_inputs_for_generation(self, *args: Any, row_thresholds: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Adds the thresholds that `generate` was given to the arguments of `forward`."""
