@@ -42,7 +42,7 @@ class PatchpadGenerationMixin(GenerationMixin):
         self._is_calibration_checked = True
         if weights_sha256(self.model.state_dict()) != self._calibrated_sha256:
             logger.warning(
-                "the weights have changed since the calibration was measured, so `compute` is only about right; "
+                "the weights are not those that the calibration was measured with, so `compute` is only about right; "
                 "`patchpad import` and `patchpad calibrate` measure it again"
             )
 
