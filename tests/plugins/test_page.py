@@ -17,7 +17,7 @@ BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.MULTI
 
 def test_the_page_on_plugins_runs_from_top_to_bottom(tmp_path, monkeypatch, capsysbinary):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("It was a text, of no great length. Many hands made it.\n" * 150)
+    (tmp_path / "text.txt").write_text("It was a text, of no great length. Many hands made it.\n" * 40)
     blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     for _, title, content in blocks:
         if title:  # parts of a file stand where each of them is explained
