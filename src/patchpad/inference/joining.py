@@ -203,9 +203,10 @@ class PromptReader:
         """Keeps copies of rows, no larger than what is in them."""
         assert self.prefixes is not None
         for place, ((prompt, threshold), num_patches) in enumerate(zip(keys, state.num_patches.tolist(), strict=True)):
-            own = state.select([place])
-            own.most_patches = num_patches
-            prefix = Prefix(prompt=prompt, state=own.narrowed(0).clone(), logits=logits[place : place + 1].clone())
+            view = state.draft()
+            view.most_patches = num_patches
+            own = view.narrowed(0).select([place])
+            prefix = Prefix(prompt=prompt, state=own, logits=logits[place : place + 1].clone())
             self.prefixes.store(threshold, prefix)
 
 

@@ -84,7 +84,7 @@ class Scheduler:
             batch_rows=self.batch_rows,
             compile=self._compile,
             piece_bytes=self._piece_bytes,
-            prefixes=self._prefixes,
+            prefixes=self._prefixes if self._prefixes.max_bytes > 0 else None,
         )
 
     def start(self, *, post: Post | None = None) -> None:
