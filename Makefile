@@ -32,7 +32,7 @@ test-cuda: $(VENV)/installed       ## the guards of the CUDA paths, and the test
 	JAXTYPING_DISABLE=1 PYTHONPATH=tests/cuda $(BIN)/python -m pytest -p pretended_plugin -m "$(PRETENDED)" -n $(WORKERS) --dist load tests/cuda $(FOR_GPUS)
 
 test-lm-eval: $(VENV)/lm-eval      ## the tests of lm_eval's models, which need half a gigabyte of further libraries
-	$(BIN)/python -m pytest -n $(WORKERS) tests/tasks/test_lm_eval_adapter.py tests/tasks/test_lm_eval_prompts.py tests/cli/test_lm_eval.py tests/hub/test_lm_eval.py -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) tests/tasks/test_lm_eval_adapter.py tests/tasks/test_lm_eval_prompts.py tests/cli/test_lm_eval.py tests/hub/test_lm_eval.py tests/serving/test_lm_eval_server.py -m "not slow"
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
 	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
@@ -63,11 +63,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/all-extras: $(VENV)/installed
-	$(INSTALL) ".[dev,bpe,bench,eval,plot,track]"
+	$(INSTALL) ".[dev,bpe,bench,eval,plot,track]" "lm-eval[api]"
 	touch $@
 
 $(VENV)/lm-eval: $(VENV)/installed
-	$(INSTALL) ".[dev,eval]"
+	$(INSTALL) ".[dev,eval]" "lm-eval[api]"
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/installed
