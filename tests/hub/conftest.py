@@ -1,7 +1,9 @@
 """transformers without a network, and models behind its interface. It is imported when a test needs it."""
 
+import atexit
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,7 @@ from patchpad.testing import (
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="patchpad-hub-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 BYTE_KINDS = [kind for kind in BASELINE_KINDS if kind != "bpe"]
 IDS = batch_of([[256, *document] for document in random_documents(5, [60, 41])])
