@@ -120,6 +120,7 @@ def check_reports(model, row, reports):
             assert report.entropy_nats == pytest.approx(float(output.entropy_nats[0, at + 1]), abs=ALLOWED)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("kind", BASELINE_KINDS)
 def test_reports_of_baselines_are_those_of_the_full_pass(kind):
     model = sharp_baseline(kind, seed=3)
@@ -214,6 +215,7 @@ def test_a_batch_in_which_nobody_asks_computes_no_logprobs(model, monkeypatch):
     assert row.stop_reason is not None
 
 
+@pytest.mark.unchecked
 def test_a_step_that_is_made_again_reports_once(model):
     prompt = random_documents(4, [20])[0]
     ((expected, released),) = run(model, [request_of(model, prompt, num_logprobs=2, details=True)])
@@ -264,6 +266,7 @@ def test_a_bias_that_cannot_be_is_refused(bias, message):
     assert Sampling(logit_bias=((7, 1), (3, -100))).logit_bias == ((3, -100.0), (7, 1.0))
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_bias_decides_what_is_chosen_of_its_row_alone(model, temperature):
     only, never = 65, 66
