@@ -4,9 +4,10 @@ import json
 import math
 
 import pytest
+import torch
 
 import patchpad
-from patchpad.testing import sharp_baseline
+from patchpad.testing import sharp_baseline, sharp_model, tiny_model_config
 
 
 @pytest.mark.parametrize(
@@ -197,3 +198,22 @@ def test_baselines_are_served_and_take_no_dial(serve):
         assert reply.json["usage"]["patchpad"]["scratchpads"] == 0
         assert server.complete("It was", scratchpad_threshold=1.5).status == 400
         assert server.complete("It was", compute=0.5).status == 400
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", [{"max_tokens": 4}, {"max_tokens": 0, "echo": True, "logprobs": 1}])
+def test_a_model_that_predicts_no_numbers_is_the_servers_fault(serve, stream, asked):
+    model = sharp_model(tiny_model_config(context_bytes=96))
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight.fill_(math.nan)
+    with serve(model=model) as server:
+        reply = server.complete("It was", stream=stream, **asked)
+        assert server.ask("GET", "/health").status == 200
+    if stream:
+        (event,) = [json.loads(line[6:]) for line in reply.body.split(b"\n\n") if line]
+        error = event["error"]
+    else:
+        assert reply.status == 500
+        error = reply.error
+    assert error["type"] == "server_error"
+    assert "nan or inf" in error["message"]
