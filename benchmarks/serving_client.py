@@ -5,7 +5,7 @@ import random
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,8 @@ class Load:
     ended: float
     streams: list[Received]
     health_seconds: list[float]
+    cpu_seconds: float
+    """That the server took until no more requests began."""
 
 
 def requests_of(text: bytes, seed: int) -> Iterator[Asked]:
@@ -127,7 +129,14 @@ class _Health:
         return True
 
 
-def put_load(address: tuple[str, int], model: str, requests: Iterator[Asked], streams: int, seconds: float) -> Load:
+def put_load(
+    address: tuple[str, int],
+    model: str,
+    requests: Iterator[Asked],
+    streams: int,
+    seconds: float,
+    cpu_seconds: Callable[[], float],
+) -> Load:
     """Keeps so many streams busy for some seconds, then lets those that run end.
 
     Args:
@@ -136,12 +145,14 @@ def put_load(address: tuple[str, int], model: str, requests: Iterator[Asked], st
         requests: that are asked for, one after another.
         streams: that run at once.
         seconds: in which new requests begin.
+        cpu_seconds: tells how much the server has computed so far.
     """
     selector = selectors.DefaultSelector()
     health = _Health(address)
     received: list[Received] = []
     began = time.perf_counter()
     ends = began + seconds
+    cpu_began, cpu_taken = cpu_seconds(), None
     for _ in range(streams):
         stream = _Stream(address, model)
         selector.register(stream.socket, selectors.EVENT_READ, stream)
@@ -149,6 +160,8 @@ def put_load(address: tuple[str, int], model: str, requests: Iterator[Asked], st
     running = streams
     while running:
         now = time.perf_counter()
+        if cpu_taken is None and now >= ends:
+            cpu_taken = cpu_seconds() - cpu_began
         if health.socket is None and health.next <= now < ends:
             selector.register(health.ask(), selectors.EVENT_READ, health)
         for key, _ in selector.select(timeout=0.02):
@@ -162,7 +175,7 @@ def put_load(address: tuple[str, int], model: str, requests: Iterator[Asked], st
                     key.data.socket.close()
                     running -= 1
     selector.close()
-    return Load(began, ends, received, health.seconds)
+    return Load(began, ends, received, health.seconds, cpu_seconds() - cpu_began if cpu_taken is None else cpu_taken)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,16 @@ def memory_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def engine_bytes(model: LanguageModel, requests: Iterator[Asked], rows: int, seconds: float) -> tuple[int, float]:
-    """Runs the engine alone for some seconds, a new row for each that ends; returns its bytes and the time."""
+def cpu_seconds(pid: int) -> float:
+    """Returns how long a process has computed, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def engine_bytes(
+    model: LanguageModel, requests: Iterator[Asked], rows: int, seconds: float
+) -> tuple[int, float, float]:
+    """Runs the engine alone for some seconds, a new row for each that ends; returns bytes, seconds and CPU seconds."""
     engine = Engine(model, batch_rows=rows)
     threshold = float(model.scratchpad_threshold_nats)
 
@@ -78,14 +87,14 @@ def engine_bytes(model: LanguageModel, requests: Iterator[Asked], rows: int, sec
         )
 
     submit(rows)
-    total, began = 0, time.perf_counter()
+    total, began, cpu_began = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
         released = engine.advance()
         total += sum(len(new.data) for new in released)
         ended = sum(new.is_last for new in released)
         if ended:
             submit(ended)
-    return total, time.perf_counter() - began
+    return total, time.perf_counter() - began, time.process_time() - cpu_began
 
 
 def bytes_until(load: Load, answers: list[Answer]) -> int:
@@ -98,7 +107,7 @@ def bytes_until(load: Load, answers: list[Answer]) -> int:
     )
 
 
-def row_of(load: Load, answers: list[Answer], alone: tuple[int, float]) -> dict[str, Any]:
+def row_of(load: Load, answers: list[Answer], alone: tuple[int, float, float]) -> dict[str, Any]:
     """Returns the raw values of one part."""
     seconds = load.ended - load.began
     first, event_gaps, byte_gaps = [], [], []
@@ -115,6 +124,8 @@ def row_of(load: Load, answers: list[Answer], alone: tuple[int, float]) -> dict[
         "bytes": num_bytes,
         "bytes_per_second": bytes_until(load, answers) / seconds,
         "engine_bytes_per_second": alone[0] / alone[1],
+        "cpu_milliseconds_per_byte": 1000 * load.cpu_seconds / max(1, bytes_until(load, answers)),
+        "engine_cpu_milliseconds_per_byte": 1000 * alone[2] / alone[0],
         "bytes_per_event": num_bytes / max(1, sum(len(answer.event_times) for answer in answers)),
         "first_byte_seconds": [percentile(first, share) for share in (0.5, 0.99)],
         "event_gap_seconds": [percentile(event_gaps, share) for share in (0.5, 0.99)],
@@ -128,14 +139,15 @@ def report(rows: list[dict[str, Any]]) -> str:
     """Returns the table of all parts, and what was compared."""
     *parts, summary = rows
     lines = [
-        "| part | streams | bytes/s | engine alone | share | first byte p50 / p99 ms | event gap p50 / p99 ms | "
-        "byte gap p50 / p99 ms | bytes an event | /health p50 / p99 / most ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| part | streams | bytes/s | engine alone | share | CPU ms a byte | engine alone | first byte p50 / p99 ms | "
+        "event gap p50 / p99 ms | byte gap p50 / p99 ms | bytes an event | /health p50 / p99 / most ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for number, row in enumerate(parts, 1):
         share = row["bytes_per_second"] / row["engine_bytes_per_second"]
         cells = [number, row["streams"], f"{row['bytes_per_second']:,.0f}", f"{row['engine_bytes_per_second']:,.0f}"]
         cells.append(f"{share:.0%}")
+        cells += [f"{row[name]:.2f}" for name in ("cpu_milliseconds_per_byte", "engine_cpu_milliseconds_per_byte")]
         for name in ("first_byte_seconds", "event_gap_seconds", "byte_gap_seconds"):
             cells.append(" / ".join(f"{1000 * value:.0f}" for value in row[name]))
         cells.append(f"{row['bytes_per_event']:.1f}")
@@ -170,10 +182,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     kept: list[tuple[Asked, Answer]] = []
     with running_server(options) as (address, pid):
-        put_load(address, MODEL, requests_of(text, seed=1), options.streams, min(WARM_UP_SECONDS, seconds))
+        took = partial(cpu_seconds, pid)
+        put_load(address, MODEL, requests_of(text, seed=1), options.streams, min(WARM_UP_SECONDS, seconds), took)
         memory = [memory_bytes(pid)]
         for part in range(options.repeats):
-            load = put_load(address, MODEL, requests_of(text, seed=100 + part), options.streams, seconds)
+            load = put_load(address, MODEL, requests_of(text, seed=100 + part), options.streams, seconds, took)
             answers = [read_answer(received) for received in load.streams]
             kept += [(received.asked, answer) for received, answer in zip(load.streams, answers, strict=True)]
             memory.append(memory_bytes(pid))
