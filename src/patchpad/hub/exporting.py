@@ -13,7 +13,7 @@ from patchpad.config import Config, DataConfig
 from patchpad.errors import CheckpointError, GenerationError
 from patchpad.files import sync_folder, write_atomically
 from patchpad.hub.card import Facts, model_card
-from patchpad.hub.exported import CARD, MODEL
+from patchpad.hub.exported import CARD, CONFIG, MODEL
 from patchpad.hub.library import without_progress_bars
 from patchpad.hub.modeling import PatchpadForCausalLM
 from patchpad.hub.tokenizer import PatchpadTokenizer
@@ -88,17 +88,27 @@ def _require_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _made_whole(folder: Path) -> Iterator[Path]:
-    """Gives a folder to write into, which takes its name when all is written and is removed when something fails."""
+    """Gives a folder to write into, which takes its name when all is written and is removed when something fails.
+
+    A folder that is there already may be a mount, a link or where the shell is: it stays, and the files move into it.
+    """
+    is_there = folder.is_dir()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent.resolve()))
+    place = (folder if is_there else folder.parent).resolve()
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=place))
     try:
         temporary.chmod(0o777 & ~_mask())
         yield temporary
         sync_folder(temporary)
-        if folder.is_dir():
-            folder.rmdir()
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
+        if is_there:
+            for file in sorted(
+                temporary.iterdir(), key=lambda file: file.name == CONFIG
+            ):  # what makes it whole is last
+                file.rename(folder / file.name)
+            sync_folder(folder)
+        else:
+            os.rename(temporary, folder)
+            sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
