@@ -263,6 +263,32 @@ def test_a_folder_that_is_not_empty_is_left_alone(hub, run_of, exported, tmp_pat
     assert (tmp_path / "empty" / "README.md").is_file()
 
 
+def test_the_working_folder_and_a_link_to_a_folder_are_written_into(hub, run_of, tmp_path, monkeypatch):
+    for name in ("here", "real"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "here")
+    hub.export(run_of("fixed-entropy"), ".")
+    hub.export(run_of("fixed-entropy"), tmp_path / "link")
+    names = {file.name for file in (tmp_path / "here").iterdir()}
+    assert (
+        names == {file.name for file in (tmp_path / "real").iterdir()} == {file.name for file in Path.cwd().iterdir()}
+    )
+    assert "config.json" in names
+    assert not any(name.startswith(".") for name in names)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here", "link", "real"]
+
+
+def test_what_was_loaded_with_its_remote_code_is_saved_without_a_copy_of_ours(hub, exported, tmp_path, monkeypatch):
+    for kind in (hub.Config, hub.Model, hub.Tokenizer):  # as in a process that has not imported them before
+        monkeypatch.setattr(kind, "_auto_class", None)
+        kind.register_for_auto_class()
+    loaded(hub, exported()).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.glob("*.py")} == set(REMOTE_CODE)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoConfig"] == "configuration_patchpad.PatchpadConfig"
+
+
 def test_a_write_that_fails_leaves_no_folder(hub, run_of, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")

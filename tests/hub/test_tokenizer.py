@@ -93,12 +93,25 @@ def test_a_saved_tokenizer_is_loaded_as_it_was(hub, tmp_path):
     assert third.errors == "surrogateescape"
 
 
+def test_a_saved_tokenizer_keeps_the_ends_that_were_asked_for(hub, tmp_path):
+    hub.Tokenizer(add_bos_token=False, add_eos_token=True).save_pretrained(tmp_path)
+    again = hub.transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
+    assert again("a")["input_ids"] == [97, 256]
+    other = hub.transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True, add_eos_token=False)
+    assert other("a")["input_ids"] == [97]
+
+
 def test_no_ids_can_be_added_and_unknown_ones_are_said(hub):
     tokenizer = hub.Tokenizer()
     with pytest.raises(InputError, match="cannot be added"):
         tokenizer.add_tokens(["new"])
     with pytest.raises(InputError, match="the id 258 is unknown"):
         tokenizer.decode([258])
+    for ids in ([258], [-100, 65]):  # -100 is a label of transformers
+        with pytest.raises(InputError, match=f"the id {ids[0]} is unknown"):
+            tokenizer.decode(ids, skip_special_tokens=True)
+    with pytest.raises(InputError, match="'zz' is not the name of an id"):
+        tokenizer.convert_tokens_to_string(["a", "zz"])
     with pytest.raises(InputError, match="errors is 'ignore'"):
         hub.Tokenizer(errors="ignore")
     assert len(tokenizer) == 258

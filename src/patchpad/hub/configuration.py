@@ -55,6 +55,10 @@ class PatchpadConfig(PreTrainedConfig):
         self.max_position_embeddings = model.context_bytes
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Does nothing: the class is in a package, so no code of it is copied into folders."""
+
     def described(self) -> Described:
         """Returns what it says about the model, checked."""
         values = {

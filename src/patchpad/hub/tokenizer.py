@@ -62,8 +62,16 @@ class PatchpadTokenizer(PreTrainedTokenizer):
         return self.build_inputs_with_special_tokens(list(data))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Returns the bytes among ids; separators and padding are left out."""
-        return bytes(value for value in map(int, ids) if value < NUM_BYTE_VALUES)
+        """Returns the bytes among ids; separators and padding are left out.
+
+        Raises:
+            InputError: an id below 0 or above 257.
+        """
+        values = [int(value) for value in ids]
+        wrong = next((value for value in values if not 0 <= value <= PADDING), None)
+        if wrong is not None:
+            raise _unknown(wrong)
+        return bytes(value for value in values if value < NUM_BYTE_VALUES)
 
     def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Returns the names of a text's bytes. Names of special ids in it are bytes like any others."""
@@ -77,12 +85,19 @@ class PatchpadTokenizer(PreTrainedTokenizer):
 
     def _convert_id_to_token(self, index: int) -> str:
         if not 0 <= index < NUM_BYTE_VALUES:
-            raise InputError(f"the id {index} is unknown; allowed: 0 to {PADDING}")
+            raise _unknown(index)
         return _TOKENS[index]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Returns the text of names of ids; those of special ids stand for themselves."""
+        """Returns the text of names of ids; those of special ids stand for themselves.
+
+        Raises:
+            InputError: a name that no id has.
+        """
         special = (SEPARATOR_TOKEN, PADDING_TOKEN)
+        wrong = next((token for token in tokens if token not in special and token not in _IDS), None)
+        if wrong is not None:
+            raise InputError(f"{wrong!r} is not the name of an id; allowed: what `tokenize` returns")
         data = b"".join(token.encode() if token in special else bytes((_IDS[token],)) for token in tokens)
         return bytes_text(data, self.errors)
 
@@ -131,6 +146,13 @@ class PatchpadTokenizer(PreTrainedTokenizer):
         """Writes nothing: bytes need no vocabulary."""
         return ()
 
+    def save_chat_templates(
+        self, save_directory: str | os.PathLike[str], tokenizer_config: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Adds to the saved configuration what transformers leaves out of it; see transformers."""
+        ends = {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token}
+        return super().save_chat_templates(save_directory, {**tokenizer_config, **ends}, *args, **kwargs)
+
     def save_pretrained(  # pyrefly: ignore  # the other arguments are handed on
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> Any:
@@ -142,6 +164,10 @@ class PatchpadTokenizer(PreTrainedTokenizer):
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
         """Does nothing: the class is in a package, so no code of it is copied into folders."""
+
+
+def _unknown(index: int) -> InputError:
+    return InputError(f"the id {index} is unknown; allowed: 0 to {PADDING}")
 
 
 def _as_list(tokens: Any) -> list[Any]:
