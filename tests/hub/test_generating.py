@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import patchpad
-from patchpad.errors import GenerationError
+from patchpad.errors import GenerationError, InputError
 from patchpad.testing import random_documents
 
 pytestmark = pytest.mark.unchecked  # checking shapes takes longer than computing; other tests of hub/ do
@@ -160,6 +160,26 @@ def test_drafts_of_another_model_are_refused(outer, hub):
     model, inputs = outer("fixed-entropy"), asked(hub, PROMPTS[:1])
     with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
         model.generate(**inputs, max_new_tokens=4, assistant_model=model)
+
+
+def test_guidance_is_refused_wherever_it_is_asked_for(outer, hub):
+    model, inputs = hub.of(outer("fixed-entropy").model), asked(hub, PROMPTS[:1])
+    config = hub.transformers.GenerationConfig(max_new_tokens=2, guidance_scale=1.5, eos_token_id=256, pad_token_id=257)
+    for options in ({"guidance_scale": 1.5}, {"generation_config": config}):
+        with pytest.raises(GenerationError, match=r"guidance_scale is 1\.5"):
+            model.generate(**inputs, **options)
+    assert model.generate(**inputs, max_new_tokens=2, guidance_scale=1).shape[1] == inputs["input_ids"].shape[1] + 2
+    model.generation_config.guidance_scale = 1.5
+    with pytest.raises(GenerationError, match=r"guidance_scale is 1\.5"):
+        model.generate(**inputs, max_new_tokens=2)
+
+
+def test_stop_strings_and_thresholds_that_are_none_are_said(outer, hub):
+    model, inputs = outer("fixed-entropy"), asked(hub, PROMPTS[:1])
+    with pytest.raises(InputError, match="stop_strings holds 5"):
+        model.generate(**inputs, max_new_tokens=2, stop_strings=["a", 5])
+    with pytest.raises(InputError, match="scratchpad_threshold_nats is 'high'"):
+        model.generate(**inputs, max_new_tokens=2, scratchpad_threshold_nats="high")
 
 
 def test_continuous_batching_is_refused(outer, hub, said):

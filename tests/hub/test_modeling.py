@@ -243,7 +243,7 @@ BAD = {
     "input_ids is needed": {"inputs_embeds": torch.ones(1, 3, 4)},
     r"has the shape \[1, 2\] with": {"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 2)},
     "labels has the shape": {"input_ids": torch.ones(1, 3).long(), "labels": torch.ones(1, 2).long()},
-    "labels holds": {"input_ids": torch.ones(1, 3).long(), "labels": torch.tensor([[256, 1, 257]])},
+    "labels holds 257; allowed": {"input_ids": torch.ones(1, 3).long(), "labels": torch.tensor([[256, 1, 257]])},
     "scratchpad_threshold_nats is nan": {"input_ids": torch.ones(1, 3).long(), "scratchpad_threshold_nats": math.nan},
     "hidden states": {"input_ids": torch.ones(1, 3).long(), "output_hidden_states": True},
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from patchpad.errors import GenerationError
+from patchpad.errors import GenerationError, InputError
 from patchpad.hub.library import GenerationMixin, StoppingCriteriaList
 from patchpad.hub.row_cache import RowCache
 from patchpad.hub.saving import weights_sha256
@@ -67,12 +67,20 @@ class PatchpadGenerationMixin(GenerationMixin):
                 transformers takes.
 
         Raises:
-            GenerationError: a dial that the model cannot serve.
+            GenerationError: a dial that the model cannot serve, or guidance.
         """
         dials = {name: kwargs.pop(name) for name in DIALS if name in kwargs}
         for config in (generation_config, self.generation_config):
             if not any(value is not None for value in dials.values()):
                 dials = {name: getattr(config, name, None) for name in DIALS}
+        guidance = kwargs.get(
+            "guidance_scale", getattr(generation_config or self.generation_config, "guidance_scale", None)
+        )
+        if guidance not in (None, 1, 1.0):
+            raise GenerationError(
+                f"guidance_scale is {guidance}; allowed: 1, since an unguided pass would not have the dials",
+                hint="Leave it out.",
+            )
         threshold = self._threshold(_number(dials.get("scratchpad_threshold_nats")), dials.get("compute"))
         if threshold is not None:
             values = threshold_values(threshold)  # a tensor is repeated for beams, a number cannot be
@@ -110,8 +118,17 @@ class PatchpadGenerationMixin(GenerationMixin):
 
 
 def _number(value: Any) -> Any:
-    """Returns a threshold that JSON had to write as text ("inf") as a number; others as they are."""
-    return float(value) if isinstance(value, str) else value
+    """Returns a threshold that JSON had to write as text ("inf") as a number; others as they are.
+
+    Raises:
+        InputError: a text that is not a number.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError as error:
+        raise InputError(f"scratchpad_threshold_nats is {value!r}; allowed: a number of nats, inf or -inf") from error
 
 
 __all__ = ["DIALS", "PatchpadGenerationMixin"]

@@ -61,10 +61,11 @@ class GivenRows:
             found = f"labels has the shape {list(labels.shape)} with ids of the shape {list(self.is_read.shape)}"
             raise InputError(f"{found}; allowed: the same shape")
         counts = labels != IGNORED_TARGET
-        if bool((counts & ((labels < 0) | (labels >= VOCAB_SIZE))).any()):
+        wrong = labels[counts & ((labels < 0) | (labels >= VOCAB_SIZE))]
+        if wrong.numel():
+            shown = ", ".join(map(str, wrong.unique().tolist()[:8]))
             raise InputError(
-                f"labels holds {labels[counts].unique().tolist()[:8]}; allowed: 0 to {SEPARATOR}, and {IGNORED_TARGET} "
-                "where nothing is predicted",
+                f"labels holds {shown}; allowed: 0 to {SEPARATOR}, and {IGNORED_TARGET} where nothing is predicted",
                 hint=f"A label of padding is {IGNORED_TARGET}, not {PADDING}.",
             )
         following = torch.full_like(labels, IGNORED_TARGET)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchpad.errors import InputError
 from patchpad.hub.library import StoppingCriteria
 from patchpad.hub.text import text_bytes
 
@@ -17,10 +18,16 @@ class EndsWithBytes(StoppingCriteria):
 
     Args:
         stop_strings: one, or several.
+
+    Raises:
+        InputError: one of them is not text.
     """
 
     def __init__(self, stop_strings: str | Sequence[str]) -> None:
         strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+        wrong = next((string for string in strings if not isinstance(string, str)), None)
+        if wrong is not None:
+            raise InputError(f"stop_strings holds {wrong!r}; allowed: text")
         self.endings = [torch.tensor(list(text_bytes(string))) for string in strings if string]
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
