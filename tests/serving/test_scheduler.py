@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from patchpad.errors import EngineError, GenerationError, QueueFullError, SchedulerClosedError
+from patchpad.errors import ConfigError, EngineError, GenerationError, QueueFullError, SchedulerClosedError
 from patchpad.inference.engine import Request
 from patchpad.inference.generator import complete
 from patchpad.inference.sampling import Sampling
@@ -339,7 +339,8 @@ def test_whatever_ends_the_thread_leaves_nobody_without_an_answer(model, monkeyp
     assert isinstance(later.exception(SECONDS), EngineError)
     scheduler._thread.join(SECONDS)
     assert not scheduler.counts().is_alive
-    with pytest.raises(SchedulerClosedError):
+    assert scheduler.counts().has_died
+    with pytest.raises(EngineError, match="the engine has stopped"):
         scheduler.submit(request(), Listener())
 
 
@@ -351,6 +352,27 @@ def test_as_many_calls_wait_as_rows_may(model):
     scheduler.start()
     assert [one.result(SECONDS) for one in waiting] == [7, 7]
     scheduler.close(drain_seconds=0)
+
+
+def test_calls_that_nobody_waits_for_take_no_place(model):
+    scheduler = Scheduler(model, max_waiting=2)  # not started yet, so that calls stay
+    left = [scheduler.call(lambda _: "left") for _ in range(2)]
+    for one in left:
+        one.cancel()
+    stays = scheduler.call(lambda _: "stays")
+    scheduler.start()
+    assert stays.result(SECONDS) == "stays"
+    scheduler.close(drain_seconds=SECONDS)
+
+
+def test_a_queue_without_places_still_has_one_for_a_call(started):
+    assert started(max_waiting=0).call(lambda _: 1).result(SECONDS) == 1
+
+
+@pytest.mark.parametrize("options", [{"batch_rows": 0}, {"batch_rows": -1}, {"max_waiting": -1}])
+def test_numbers_of_rows_that_are_none_are_refused(model, options):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} is .*; allowed: "):
+        Scheduler(model, **options)
 
 
 @pytest.mark.unchecked

@@ -60,6 +60,8 @@ class Counts:
 
     is_alive: bool = False
     """Whether the engine's thread runs."""
+    has_died: bool = False
+    """Whether it has ended though nobody closed the scheduler."""
     is_accepting: bool = True
     rows_running: int = 0
     """Rows in the batch."""

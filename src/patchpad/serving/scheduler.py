@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from patchpad.errors import EngineError, PatchpadError, QueueFullError, SchedulerClosedError
+from patchpad.errors import ConfigError, EngineError, PatchpadError, QueueFullError, SchedulerClosedError
 from patchpad.inference.engine import Engine, NewBytes, NotFiniteError, Request, check_request
 from patchpad.inference.generator import Completion
 from patchpad.model.compilation import first_words
@@ -39,6 +39,9 @@ class Scheduler:
         piece_bytes: bytes of prompts that are read between two steps as long as other rows run.
         compile: run the steps compiled, or on CUDA as captured graphs.
         event_seconds: bytes of a row are handed over when they are so old; the first one and the last ones at once.
+
+    Raises:
+        ConfigError: no place in the batch, or fewer than none in the queue.
     """
 
     def __init__(
@@ -52,6 +55,10 @@ class Scheduler:
         compile: bool = False,
         event_seconds: int | float = 0.05,
     ) -> None:
+        if batch_rows < 1:
+            raise ConfigError(f"batch_rows is {batch_rows}; allowed: 1 or more")
+        if max_waiting < 0:
+            raise ConfigError(f"max_waiting is {max_waiting}; allowed: 0 or more rows that wait")
         self.model = model
         self.batch_rows = batch_rows
         self.max_waiting = max_waiting
@@ -68,6 +75,7 @@ class Scheduler:
         self._open: dict[Handle, None] = {}
         """Requests that were taken and have not ended, in the order in which they came."""
         self._is_accepting = True
+        self._has_died = False
         self._ends_at = math.inf
         """Time at which what still runs is cut short; below infinity once `close` was called."""
 
@@ -147,13 +155,15 @@ class Scheduler:
             Its result, or what it raises.
 
         Raises:
-            QueueFullError: as many calls wait as rows may.
+            QueueFullError: as many calls wait as rows may, or one where no rows may wait.
             SchedulerClosedError: no requests are taken.
         """
         future: Future[T] = Future()
         with self._lock:
             self._require_accepting()
-            if len(self._calls) >= self.max_waiting:
+            if len(self._calls) >= max(1, self.max_waiting):  # those that nobody waits for any more take no place
+                self._calls = deque(one for one in self._calls if not one[1].cancelled())
+            if len(self._calls) >= max(1, self.max_waiting):
                 raise QueueFullError(
                     f"{len(self._calls)} calls wait already, as many as may", hint="Try again in a few seconds."
                 )
@@ -185,10 +195,11 @@ class Scheduler:
         """Returns where the scheduler stands, from any thread."""
         batch = self._engine.batch
         with self._lock:
-            num_open, is_accepting = len(self._open), self._is_accepting
+            num_open, is_accepting, has_died = len(self._open), self._is_accepting, self._has_died
         return replace(
             self._counts,
             is_alive=self._thread is not None and self._thread.is_alive(),
+            has_died=has_died,
             is_accepting=is_accepting,
             rows_running=batch.num_running,
             rows_waiting=max(0, num_open - batch.num_running),
@@ -198,6 +209,8 @@ class Scheduler:
         )
 
     def _require_accepting(self) -> None:
+        if self._has_died:
+            raise engine_stopped()
         if not self._is_accepting:
             raise SchedulerClosedError("no more requests are taken: the server is shutting down")
 
@@ -239,9 +252,9 @@ class Scheduler:
     def _end(self) -> None:
         """Leaves nobody without an answer when the thread ends, whatever ended it."""
         with self._lock:
-            self._is_accepting = False
+            self._is_accepting, self._has_died = False, self._ends_at == math.inf
             calls, self._calls = self._calls, deque()
-        error = EngineError("the engine has stopped", hint="Start the server again; its log says more.")
+        error = engine_stopped()
         self._fail(self._all_open(), error)
         self._refuse(calls, error)
         self._outbox.hand_over()
@@ -377,6 +390,11 @@ class Scheduler:
             self._handles.pop(handle.row.index, None)
         with self._lock:
             self._open.pop(handle, None)
+
+
+def engine_stopped() -> EngineError:
+    """Returns what requests are told when the engine's thread has died."""
+    return EngineError("the engine has stopped", hint="Start the server again; its log says more.")
 
 
 def failure(what: str, error: Exception) -> EngineError:
