@@ -154,6 +154,50 @@ def test_a_client_that_does_not_read_is_dropped(serve):
         connection.close()
 
 
+@pytest.fixture
+def slow_line(serve):
+    """A server, and a client that asks for an answer of so many bytes and can hardly buffer any."""
+    with serve(send_seconds=0.5, idle_seconds=1, send_buffer=8192) as server:
+
+        def ask(num_bytes: int) -> socket.socket:
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", server.port))
+            body = b'{"prompt": "%b", "n": 16, "max_tokens": 0, "echo": true}' % (b"a" * (num_bytes // 16))
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            return connection
+
+        yield server, ask
+
+
+def test_a_client_that_does_not_read_the_last_bytes_is_dropped_too(slow_line):
+    server, ask = slow_line
+    with ask(32_000) as connection:  # less than asyncio's own mark for a client that is slow
+        assert connection.recv(9) == b"HTTP/1.1 "
+        wait_for(lambda: not server.server.server_state.connections)
+
+
+def test_a_client_that_reads_slowly_gets_all(slow_line, monkeypatch):
+    monkeypatch.setattr("patchpad.serving.arrival.LEAST_READ_BYTES", 1)
+    _, ask = slow_line
+    with ask(256_000) as connection:
+        began, received = time.monotonic(), b""
+        while b'"seconds"' not in received[-200:]:
+            more = connection.recv(20_000)
+            assert more, "the connection was closed while its client read"
+            received += more
+            if time.monotonic() < began + 0.8:  # longer than a client may do nothing
+                time.sleep(0.05)
+        assert len(received) > 256_000
+
+
+def wait_for(holds) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_upgrades_are_not_made(served):
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "a", "Sec-WebSocket-Version": "13"}
     assert served.ask("GET", "/health", headers=headers).status == 200

@@ -41,6 +41,18 @@ def test_rows_of_a_client_that_leaves_are_dropped(serve, stream):
         assert server.complete("It was", max_tokens=4).status == 200
 
 
+@pytest.mark.parametrize("sent", [b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_client_that_has_sent_more_than_its_request_can_leave_too(serve, sent):
+    with serve() as server:
+        connection = started(server, LONG)
+        protocol = next(iter(server.server.server_state.connections))
+        connection.sendall(sent)
+        wait_until(lambda: protocol.conn.trailing_data[0])
+        connection.close()
+        wait_until(lambda: not server.scheduler.counts().rows_running)
+        assert server.scheduler.counts().rows_cancelled == 1
+
+
 def test_a_row_is_dropped_within_a_step_of_the_engine(serve, monkeypatch):
     """Once the server has noticed, no further step has the row."""
     with serve() as server:
@@ -120,3 +132,19 @@ def test_health_tells_when_the_engine_is_dead(serve, monkeypatch):
         monkeypatch.setattr(server.scheduler, "_thread", None)
         assert server.ask("GET", "/health").status == 500
         monkeypatch.undo()
+
+
+def test_an_engine_that_has_died_is_not_called_a_server_that_stops(serve, monkeypatch):
+    def die():
+        raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with serve() as server:
+        monkeypatch.setattr(server.scheduler, "_make_round", die)
+        assert server.complete("a", max_tokens=1).status == 500
+        wait_until(lambda: not server.scheduler.counts().is_alive)
+        health = server.ask("GET", "/health")
+        assert (health.status, health.error["code"]) == (500, "engine_dead")
+        later = server.complete("a", max_tokens=1)
+        assert later.status == 500
+        assert "the engine has stopped" in later.error["message"]

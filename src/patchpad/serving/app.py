@@ -55,7 +55,7 @@ def build_app(scheduler: Scheduler, settings: Settings) -> Starlette:
         _route("/health", "GET", service.health),
         _route("/metrics", "GET", service.show_metrics),
         _route("/v1/models", "GET", service.list_models),
-        _route("/v1/models/{model_id}", "GET", service.show_model),
+        _route("/v1/models/{model_id:path}", "GET", service.show_model),
         _route("/v1/completions", "POST", service.complete),
         _route("/v1/chat/completions", "POST", service.chat),
         _route("/tokenize", "POST", service.tokenize),
@@ -112,7 +112,7 @@ class Service:
     async def health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Says whether the engine is alive; it does not wait for it."""
         counts = self._scheduler.counts()
-        if not counts.is_alive and counts.is_accepting:
+        if counts.has_died or (not counts.is_alive and counts.is_accepting):
             raise ApiError(500, "the engine has stopped", code="engine_dead")
         if not counts.is_accepting:
             raise shutting_down()

@@ -23,6 +23,10 @@ RECEIVED = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
 """What h11 says of a client whose request has arrived."""
 HEADER_PIECE_BYTES = 1024
 """Bytes that h11 is given at once while headers arrive."""
+MOST_AHEAD_BYTES = 16_384
+"""Of further requests that are read while one is answered."""
+LEAST_READ_BYTES = 65_536
+"""That a client must read within `send_seconds`, if so much waits for it."""
 CAN_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)
 """What h11 says of a server that has not begun an answer."""
 
@@ -41,11 +45,14 @@ class ArrivalProtocol(H11Protocol):
         self._arrival: asyncio.TimerHandle | None = None
         """Runs from the first byte of a request, or from the begin of the connection, to its last byte."""
         self._reading: asyncio.TimerHandle | None = None
-        """Runs while the client does not read what it is sent."""
+        """Runs while something that was sent has not been read."""
+        self._unread = 0
+        """Bytes that were not when this clock was started."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Counts the connection, or refuses it."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that the clock also runs for the last bytes before the end
         if len(self.connections) > self.settings.max_connections:
             self._refuse(busy("too many connections are open", "too_many_connections", 503))
         else:
@@ -65,6 +72,8 @@ class ArrivalProtocol(H11Protocol):
             super().data_received(data[:size])
             data = data[size:]
         self._note_arrival()
+        if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) <= MOST_AHEAD_BYTES:
+            self.flow.resume_reading()  # who does not read cannot notice that the client leaves
 
     def on_response_complete(self) -> None:
         """Begins with the next request, of which a part may be there already."""
@@ -74,17 +83,27 @@ class ArrivalProtocol(H11Protocol):
             self._await_request()
 
     def pause_writing(self) -> None:
-        """Starts the clock: what was sent is not read."""
+        """Starts the clock: something that was sent has not been read."""
         super().pause_writing()
-        if self._reading is None:
-            self._reading = self.loop.call_later(self.settings.send_seconds, self.transport.abort)
+        self._await_reader()
 
     def resume_writing(self) -> None:
-        """Stops it."""
+        """Stops it: all has been read."""
         super().resume_writing()
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+
+    def _await_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.settings.send_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        """Ends a connection whose client reads nothing, or next to nothing; one that is slow may go on."""
+        if self._unread - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._await_reader()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not a request; uvicorn calls it while it handles h11's error."""
@@ -112,7 +131,9 @@ class ArrivalProtocol(H11Protocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Answers with an error, if no answer has begun, and closes the connection."""
-        self._stop_clocks()
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
