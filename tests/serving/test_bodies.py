@@ -58,6 +58,7 @@ def test_what_is_not_json_is_refused(served, body, says):
         ({"seed": 2**70}, "seed", "less than or equal to"),
         ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
         ({"prompt": "a" * 9000, "echo": True, "logprobs": 20, "max_tokens": 0}, "logprobs", "may hold 189000 log-prob"),
+        ({"n": 10, "byte_details": True, "max_tokens": 16_000}, "byte_details", "may hold 160000 log-prob"),
         ({"stream": "yes"}, "stream", "valid boolean"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "only with `stream`"),
         ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "is unknown"),
@@ -80,6 +81,7 @@ def test_what_is_not_json_is_refused(served, body, says):
         ({"prompt": ["a", 5]}, "prompt", "a list of several kinds"),
         ({"prompt": [[[1]]]}, "prompt", "a list of 1 at place 0"),
         ({"prompt": {"a": 1}}, "prompt", "an object of 1"),
+        ({"prompt": ["a"] * 5000}, "prompt", "a list of 5000 prompts; allowed: 4096"),
         ({"prompt": "\ud800"}, "prompt", "surrogate"),
         ({"prompt": "a" * 20_000}, "prompt", "20000 bytes; allowed: 16384"),
         ({"scratchpad_threshold": "none"}, "scratchpad_threshold", '"inf" (no scratchpads)'),
@@ -109,6 +111,16 @@ def test_a_field_that_is_not_allowed_is_named(served, fields, param, says):
 )
 def test_fields_that_ask_for_nothing_are_let_through(served, fields):
     assert served.complete("a", max_tokens=1, **fields).status == 200
+
+
+@pytest.mark.parametrize(
+    "field", ["scratchpad_threshold", "compute", "temperature", "top_p", "top_k", "seed", "n", "max_tokens", "logprobs"]
+)
+def test_numbers_of_hundreds_of_digits_are_refused(served, field):
+    for value in (10**390, -(10**390)):
+        reply = served.complete("a", **{field: value})
+        assert reply.status == 400
+        assert reply.error["param"] == field
 
 
 def test_a_body_that_is_too_long_is_refused(serve):

@@ -69,7 +69,7 @@ def test_an_answer_ends_where_the_user_would_speak(served, tiny):
         ([{"role": "tool", "content": "a"}], "the role of message 0 is 'tool'; allowed: system, developer, user"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "a part that is not text"),
         ([{"role": "user"}], "`messages.0.content` is missing"),
-        ([{"role": "user", "content": "a", "tool_calls": []}], "`messages.0.tool_calls` is unknown"),
+        ([{"role": "user", "content": "a", "tool_calls": [{"id": "b"}]}], "`messages.0.tool_calls` is unknown"),
         ("hello", "should be a valid list"),
         ([{"role": "user", "content": "\ud800"}], "surrogate"),
     ],

@@ -16,8 +16,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="u
 
 @pytest.fixture(scope="module")
 def client(served):
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as found:
+    with client_of(served) as found:
         yield found
+
+
+def client_of(server, max_retries: int = 0) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=max_retries)
 
 
 def test_completions_of_the_client_are_those_of_the_library(client, tiny):
@@ -54,6 +58,29 @@ def test_streams_of_the_client_are_those_of_the_library(client, tiny):
     assert bytes(entry["byte"] for entry in details) == expected.data
     assert "".join(choice.text for event in events for choice in event.choices) == expected.text
     assert events[-1].usage.model_extra["patchpad"]["scratchpads"] == 0
+
+
+def test_an_answer_can_be_sent_back_as_it_came(client):
+    messages = [{"role": "user", "content": "Größe?"}]
+    answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    for sent_back in (answer.choices[0].message, answer.choices[0].message.model_dump()):
+        turns = [*messages, sent_back, {"role": "user", "content": "And?"}]
+        assert client.chat.completions.create(model="tiny", messages=turns, max_tokens=4).choices
+
+
+def test_a_model_whose_name_has_a_slash_is_found(serve):
+    with serve(model_id="org/tiny") as server, client_of(server) as client:
+        assert client.models.retrieve("org/tiny").id == "org/tiny"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("org")
+
+
+def test_a_request_that_takes_too_long_is_not_sent_again(serve):
+    with serve(request_seconds=0.3) as server, client_of(server, max_retries=2) as client:
+        with pytest.raises(openai.InternalServerError, match="not done within"):
+            client.completions.create(model="tiny", prompt="a", max_tokens=16_000, logit_bias={"256": -100})
+        counts = server.ask("GET", "/metrics").body.decode()
+    assert 'patchpad_requests_total{route="/v1/completions",status="504"} 1.0' in counts
 
 
 def test_chats_of_the_client(client, tiny):
@@ -117,4 +144,4 @@ def test_the_page_names_every_option_with_its_default():
         if one.name.startswith("max_"):
             (row,) = re.findall(rf"^\| `--{one.name.replace('_', '-')}` \|([^|]*)\|", PAGE, flags=re.MULTILINE)
             assert f"{one.default:,}" in row, one.name
-    assert f"{Settings().max_logprobs:,} log-probabilities" in PAGE
+    assert f"{Settings().max_facts:,} log-probabilities" in PAGE

@@ -3,13 +3,14 @@
 Each function raises a ValueError that says what is allowed; `patchpad.serving.schemas` names the field.
 """
 
-import math
+import sys
 from typing import Any, NamedTuple
 
 from patchpad.config import SEPARATOR
 from patchpad.serving.json_body import shown
 from patchpad.text import encode_text
 
+MOST_PROMPTS = 4096
 MOST_STOPS = 16
 LONGEST_STOP_BYTES = 256
 LARGEST_BIAS = 100.0
@@ -40,6 +41,8 @@ def read_prompts(value: Any) -> tuple[Prompt, ...]:
         raise ValueError("an empty list; allowed: one prompt or more, which may be empty strings")
     if isinstance(value[0], int):
         return (read_ids(value),)
+    if len(value) > MOST_PROMPTS:
+        raise ValueError(f"a list of {len(value)} prompts; allowed: {MOST_PROMPTS}")
     if all(isinstance(one, str) for one in value):
         return tuple(_text_prompt(one) for one in value)
     if all(isinstance(one, list) for one in value):
@@ -75,7 +78,7 @@ def read_threshold(value: Any) -> float | None:
         return None
     if value in ("inf", "-inf"):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError(f'{shown(value)}; allowed: a number of nats, "inf" (no scratchpads) or "-inf" (at every byte)')
     return float(value)
 

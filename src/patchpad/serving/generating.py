@@ -121,5 +121,8 @@ class Answer:
     def _late(self) -> ApiError:
         seconds = self.card.settings.request_seconds
         return ApiError(
-            504, f"the request was not done within {seconds:g} seconds; ask for fewer bytes", code="timeout"
+            504,
+            f"the request was not done within {seconds:g} seconds; ask for fewer bytes",
+            code="timeout",
+            headers=(("X-Should-Retry", "false"),),  # OpenAI's clients would send it twice more, each as long
         )

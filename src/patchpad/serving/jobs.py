@@ -62,13 +62,14 @@ class Job:
         return self.max_new_bytes > 0 and not self.is_one_pass
 
     @property
-    def most_logprobs(self) -> int:
-        """Log-probabilities that the answer may hold."""
+    def most_facts(self) -> int:
+        """Log-probabilities and entries of `bytes` that the answer may hold."""
+        num_new = self.num_rows * self.max_new_bytes
+        num_details = num_new if self.details else 0
         if self.num_logprobs is None:
-            return 0
+            return num_details
         scored = sum(len(prompt.data) for prompt in self.prompts) if self.echo else 0
-        num_ids = self.num_choices * (scored + len(self.prompts) * self.max_new_bytes)
-        return num_ids * (1 + self.num_logprobs)
+        return num_details + (self.num_choices * scored + num_new) * (1 + self.num_logprobs)
 
     def requests(self) -> list[Request]:
         """Returns the rows for the engine, in the order of the choices."""
@@ -91,7 +92,7 @@ def check_limits(job: Job, card: ModelCard) -> None:
     """Refuses a job that is larger than the server allows.
 
     Raises:
-        ApiError: a prompt, the bytes asked for, the rows or the log-probabilities.
+        ApiError: a prompt, the bytes asked for, the rows, or the log-probabilities and byte details.
         GenerationError: probabilities of bytes of a model that has none.
     """
     settings = card.settings
@@ -115,12 +116,12 @@ def check_limits(job: Job, card: ModelCard) -> None:
         raise ApiError(
             400, f"`max_tokens` is {job.max_new_bytes}; allowed: 0 to {settings.max_new_bytes}", param="max_tokens"
         )
-    if job.most_logprobs > settings.max_logprobs:
+    if job.most_facts > settings.max_facts:
         raise ApiError(
             400,
-            f"the answer may hold {job.most_logprobs} log-probabilities; allowed: {settings.max_logprobs}. Ask for "
-            "fewer choices, bytes or `logprobs`",
-            param="logprobs",
+            f"the answer may hold {job.most_facts} log-probabilities and byte details; allowed: {settings.max_facts}. "
+            "Ask for fewer choices, bytes or `logprobs`",
+            param="logprobs" if job.num_logprobs is not None else "byte_details",
         )
     if job.scores_prompts:
         require_bytes(card.model)

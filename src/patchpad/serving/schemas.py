@@ -10,7 +10,7 @@ from patchpad.serving.fields import Prompt, read_bias, read_content, read_prompt
 from patchpad.serving.json_body import shown
 
 try:
-    from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, ValidationError
+    from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, ValidationError, model_validator
 except ImportError as error:
     raise missing_extra(error) from error
 
@@ -18,6 +18,8 @@ DEFAULT_MAX_TOKENS = 256
 MOST_LOGPROBS = 20
 LARGEST_SEED = 2**62
 MOST_MESSAGES = 1000
+OF_ANSWERS = ("annotations", "audio", "function_call", "refusal", "tool_calls")
+"""Fields that a message of an answer has and no request needs. They are empty where a client sends an answer back."""
 
 
 def _is_empty(value: Any) -> bool:
@@ -116,6 +118,13 @@ class Message(_Body):
     role: str
     content: Annotated[str, _reader(read_content)]
     name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: one for name, one in value.items() if name not in OF_ANSWERS or one not in (None, [])}
 
 
 class ChatBody(_Sampled):

@@ -35,8 +35,8 @@ class Settings:
     """Most that `max_tokens` may ask for."""
     max_rows: int = 64
     """Prompts times choices of one request."""
-    max_logprobs: int = 100_000
-    """Log-probabilities of one answer: of the bytes of its prompts, where these are scored, and of new ones."""
+    max_facts: int = 100_000
+    """Log-probabilities and byte details of one answer: of new bytes, and of prompts where these are scored."""
     max_connections: int = 512
     """Connections that are open at once."""
     arrival_seconds: int | float = 10.0
