@@ -14,6 +14,7 @@ from patchpad.errors import PluginError, near_matches, quoted
 from patchpad.registry import REGISTRIES, given_plugins, installed, loading, registered_by
 
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+PACKAGE = Path(__file__).parent
 
 
 class FolderFinder:
@@ -125,9 +126,8 @@ def _import(plugin: str, name: str, run: Callable[[], ModuleType]) -> None:
                 f"there is no module {name!r} to load as a plug-in, neither installed nor in {Path.cwd()}",
                 hint=_near_files(name),
             ) from error
-        reason = " ".join(str(error).split()) or "it has no message"
         raise PluginError(
-            f"the plug-in {plugin} cannot be loaded: {type(error).__name__}: {reason}{_line_of(error)}",
+            f"the plug-in {plugin} cannot be loaded: {_described(error)}{_line_of(error)}",
             hint="Fix the plug-in, or leave it out. --debug shows where the error comes from.",
         ) from error
 
@@ -152,6 +152,33 @@ def _line_of(error: BaseException) -> str:
             return f" ({Path(file).name}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return ""
+
+
+def fault_of_plugin(error: BaseException) -> tuple[str, str] | None:
+    """Returns what to say of an error that a loaded plug-in raised while it was used: the error, and what to do.
+
+    None where the error comes from elsewhere: the last frame that is patchpad's or a plug-in's decides.
+    """
+    plugins = {}
+    for registry in REGISTRIES:
+        for one in registry.registered.values():
+            module = sys.modules.get(getattr(getattr(one.target, "run", one.target), "__module__", ""))
+            plugins[getattr(module, "__file__", None)] = one.plugin
+    fault, trace = None, error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file in plugins:
+            fault = (
+                f"the plug-in {plugins[file]} failed: {_described(error)} ({Path(file).name}, line {trace.tb_lineno})"
+            )
+        elif Path(file).is_relative_to(PACKAGE):
+            fault = None
+        trace = trace.tb_next
+    return None if fault is None else (fault, "Fix the plug-in; patchpad.testing can check it. --debug shows all.")
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'it has no message'}"
 
 
 def _registers(module: ModuleType, plugin: str) -> bool:
@@ -179,4 +206,4 @@ def _near_files(name: str) -> str:
     return close if close.startswith("Did") else "Give the name of a module, or the path of a .py file."
 
 
-__all__ = ["FolderFinder", "load"]
+__all__ = ["FolderFinder", "fault_of_plugin", "load"]

@@ -466,3 +466,22 @@ def test_each_rank_loads_the_plugin_and_one_says_what_is_wrong_with_it(folder):
     failed = ranks(*options, "--plugin", "my_patchs")
     assert failed.returncode != 0
     assert failed.stderr.count("there is no module 'my_patchs'") == 1
+
+
+def test_an_error_in_a_rule_names_the_plug_in_and_the_line(folder, fails, monkeypatch):
+    write(
+        folder,
+        "broken.py",
+        """@register_patchifier("broken")
+class Broken(Patchifier):
+    def natural_ends(self, facts, threshold):
+        return facts.is_byte & facts.nothing_like_it
+""",
+    )
+    words = ["train", "--config", "c.yaml", "--data", "text.txt", "--out", "run", "--quiet", "--plugin", "broken"]
+    told = fails(*words, "--plugin", "my_patches", "--model.patchifier.kind", "broken", code=1)
+    assert told.startswith("patchpad: the plug-in broken failed: AttributeError: 'ByteFacts' object has no attribute")
+    assert "(broken.py, line 6)" in told
+    monkeypatch.setattr("patchpad.plugins.load", lambda *words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # an error of our own stays one
+        main(words)

@@ -16,6 +16,7 @@ from patchpad.cli.openmp import adapt_openmp
 from patchpad.cli.streams import flush_or_drop, help_width, prepare_streams, print_error
 from patchpad.errors import MissingPluginError, OtherRankError, PatchpadError
 from patchpad.launcher import launched_place, require_one_process, told_once
+from patchpad.plugin_loading import fault_of_plugin
 from patchpad.version import __version__
 
 COMMANDS = {
@@ -137,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         message = str(error) if error.filename or not error.strerror else f"cannot read or write: {error.strerror}"
         code = _report(error, debug, message, "Check the path, its permissions and the free space.", 1)
+    except Exception as error:
+        fault = fault_of_plugin(error)
+        if fault is None:
+            raise
+        code = _report(error, debug, *fault, 1)
     flush_or_drop()
     return code
 
