@@ -62,6 +62,8 @@ def test_a_mistake_in_a_file_is_named_with_the_file(file, text, message):
 def test_an_unknown_name_shows_near_ones():
     with pytest.raises(ConfigError, match="'helaswag' is neither a task nor a file\nDid you mean `hellaswag`"):
         load_task("helaswag")
+    with pytest.raises(ConfigError, match=r"winogrande\. A task of a plug-in needs --plugin MODULE"):
+        load_task("proverbs")
 
 
 def test_a_name_that_ends_like_a_file_is_a_file_beside_the_suite(file):

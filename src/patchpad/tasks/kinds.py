@@ -49,7 +49,9 @@ def load_task(task: str | Path, *, folder: Path | None = None, changes: Mapping[
         values = parse_sections(Path(TASKS.get(str(task))).read_text("utf-8"), source=source, allowed=ALLOWED)
         return build_task({**values, **changed}, str(task), source)
     if is_name and not path.is_file():
-        hint = f"{near_matches(str(task), task_names())} A task of a plug-in needs --plugin MODULE."
+        close = near_matches(str(task), task_names())
+        end = "" if close.endswith("?") else "."
+        hint = f"{close}{end} A task of a plug-in needs --plugin MODULE."
         raise ConfigError(f"{task!r} is neither a task nor a file", hint=hint)
     return build_task({**read_yaml(path, allowed=ALLOWED, hint=HINT), **changed}, path.stem, str(path))
 
