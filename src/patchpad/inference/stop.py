@@ -29,9 +29,13 @@ def stop_begins_at(data: bytes | bytearray, stop: tuple[bytes, ...]) -> int | No
 
 def num_held_back(data: bytes | bytearray, stop: tuple[bytes, ...]) -> int:
     """Returns how many bytes at the end of `data` may be the beginning of a stop string."""
-    longest = min(len(data), max(map(len, stop), default=1) - 1)
-    for length in range(longest, 0, -1):
-        end = bytes(data[-length:])
-        if any(one.startswith(end) for one in stop):
-            return length
-    return 0
+    tail = bytes(data[-max(map(len, stop), default=1) :])
+    held = 0
+    for one in stop:
+        length = min(len(tail), len(one) - 1)
+        while length > held:  # only beginnings that end with the last byte, and that are longer than what was found
+            length = one.rfind(tail[-1:], held, length) + 1
+            if length > held and tail.endswith(one[:length]):
+                held = length
+            length -= 1
+    return held
