@@ -1,6 +1,7 @@
 """`patchpad serve` as a process: it says where it is, answers, and ends as signals ask it to."""
 
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -11,6 +12,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from patchpad.cli.serve import serve
 
 
 @contextlib.contextmanager
@@ -47,6 +50,19 @@ def test_a_run_is_served_under_its_name_and_sigterm_ends_it(command, run):
         log = process.stderr.read().decode()
     assert "all requests had ended" in log
     assert "Traceback" not in log
+
+
+def test_what_is_loaded_is_not_looked_through_while_the_server_runs(run, monkeypatch):
+    found = []
+
+    async def look(*_):
+        found.append(gc.get_freeze_count())
+
+    monkeypatch.setattr("patchpad.serving.server.Server.serve", look)
+    monkeypatch.setattr("sys.setswitchinterval", lambda _: None)
+    serve(Path(run), port=0)
+    assert found[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.slow

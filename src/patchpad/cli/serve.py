@@ -1,6 +1,7 @@
 """`patchpad serve`."""
 
 import asyncio
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -114,8 +115,10 @@ def serve(
         )
         server = Server(scheduler, settings, on_start=lambda: _announce(settings.model_id, address_of(opened, host)))
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # to look through all that is loaded for garbage would stop every stream, again and again
         asyncio.run(server.serve([opened]))
     finally:
+        gc.unfreeze()
         opened.close()
     if server.was_cut_short:
         raise ServingInterrupted("the server has stopped; requests that still ran were cut short")
