@@ -65,7 +65,7 @@ def test_hosts_that_are_this_server_are_answered(serve, host):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "evil.example:8000", "a@localhost", "", "a b"]
+    "host", ["evil.example", "localhost.evil.example", "evil.example:8000", "a@localhost", "[::1]x", "", "a b"]
 )
 def test_hosts_that_are_not_are_refused(served, host):
     reply = served.ask("GET", "/v1/models", headers={"Host": host})

@@ -142,6 +142,9 @@ def _make_one(file: Path) -> str:
 
 def _name_of(host: str) -> str | None:
     """Returns the name in a host with or without a port; None if it is neither."""
+    behind = host.partition("]")[2]
+    if behind and not behind.startswith(":"):  # which urlsplit would leave out
+        return None
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port  # which checks it
