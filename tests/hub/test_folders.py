@@ -142,6 +142,14 @@ def test_the_card_tells_what_was_measured_and_on_what(exported):
     assert "By `patchpad calibrate`" not in plain
 
 
+def test_a_card_of_the_run_goes_into_the_folder_with_lower_headings(hub, run_of, tmp_path):
+    shutil.copytree(run_of("megabyte"), tmp_path / "run")
+    (tmp_path / "run" / "CARD.md").write_text("# Mine\n\n```sh\n# as it is\n```\n\n## Texts\n")
+    hub.export(tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## The card of the run\n\n### Mine\n\n```sh\n# as it is\n```\n\n#### Texts\n" in card
+
+
 def test_compute_of_a_loaded_model_is_that_of_its_calibration(hub, exported, run_of, caplog):
     model, own = loaded(hub, exported()), patchpad.load(run_of("fixed-entropy"))
     inputs = hub.tokenizer("It was", return_tensors="pt")

@@ -133,8 +133,12 @@ def _nats(threshold: float) -> str:
 
 
 def _demoted(card: str) -> str:
-    """Returns a card whose headings stand below those of this one."""
-    return "\n".join(f"##{line}" if line.startswith("#") else line for line in card.splitlines())
+    """Returns a card whose headings stand below those of this one; code is left as it is."""
+    lines, is_code = [], False
+    for line in card.splitlines():
+        is_code ^= line.startswith("```")
+        lines.append(f"##{line}" if line.startswith("#") and not is_code else line)
+    return "\n".join(lines)
 
 
 __all__ = ["Facts", "model_card"]
