@@ -173,6 +173,16 @@ def test_padding_behind_a_cache_leaves_a_row_where_it_is(outer):
     assert_close(both.logits[1, 1, :257], expected[1, 4])
 
 
+def test_logits_are_kept_at_the_last_positions_or_at_those_that_are_named(outer):
+    model, ids = outer("fixed-entropy"), torch.tensor([[256, *b"It was a text."]])
+    with torch.no_grad():
+        every = model(ids).logits
+        assert torch.equal(model(ids, logits_to_keep=3).logits, every[:, -3:])
+        places = torch.tensor([0, 5, 7])
+        assert torch.equal(model(ids, logits_to_keep=places).logits, every[:, places])
+        assert torch.equal(model(ids, logits_to_keep=places, use_cache=True).logits, every[:, places])
+
+
 def test_no_cache_comes_back_where_none_is_wanted(outer):
     model = outer("fixed-entropy")
     ids = torch.tensor([ROWS[0]])
@@ -245,6 +255,7 @@ BAD = {
     "labels has the shape": {"input_ids": torch.ones(1, 3).long(), "labels": torch.ones(1, 2).long()},
     "labels holds 257; allowed": {"input_ids": torch.ones(1, 3).long(), "labels": torch.tensor([[256, 1, 257]])},
     "scratchpad_threshold_nats is nan": {"input_ids": torch.ones(1, 3).long(), "scratchpad_threshold_nats": math.nan},
+    "logits_to_keep is -1": {"input_ids": torch.ones(1, 3).long(), "logits_to_keep": -1},
     "hidden states": {"input_ids": torch.ones(1, 3).long(), "output_hidden_states": True},
 }
 

@@ -92,7 +92,7 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
         cache: Any = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         scratchpad_threshold_nats: ThresholdLike = None,
         compute: float | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -111,7 +111,7 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
             labels: [batch, length], 0..256, and -100 where nothing is predicted; label n is what position n - 1
                 predicts, as transformers has it.
             use_cache: return a cache; None for what the configuration says, and not in training.
-            logits_to_keep: return only so many of the last positions; 0 for all.
+            logits_to_keep: return only so many of the last positions, 0 for all; or the positions themselves.
             scratchpad_threshold_nats: None for the stored threshold, nats, inf, -inf, or one for each row.
             compute: trunk calls per byte instead of a threshold; needs a calibration.
             num_items_in_batch: what the loss is divided by; None for the labels of the batch. `Trainer` gives it.
@@ -131,6 +131,10 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
             raise InputError("input_ids is needed: patches, n-grams and scratchpads are decided from bytes")
         if output_attentions or output_hidden_states:
             raise InputError("attentions and hidden states are not returned; their positions are slots, not bytes")
+        if isinstance(logits_to_keep, int) and logits_to_keep < 0:
+            raise InputError(
+                f"logits_to_keep is {logits_to_keep}; allowed: 0 for all positions, a number, or positions"
+            )
         cache = past_key_values if cache is None else cache
         threshold = self._threshold(scratchpad_threshold_nats, compute)
         if cache is not None:
@@ -138,7 +142,7 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
                 raise InputError("labels and a cache are given; allowed: one of them, since steps have no gradients")
             logits = self._read_on(cache, input_ids, attention_mask, threshold)
             return CausalLMOutputWithPast(
-                logits=with_padding(logits[:, -logits_to_keep:]),
+                logits=with_padding(_kept(logits, logits_to_keep)),
                 cache=cache if use_cache is not False else None,
             )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
@@ -147,11 +151,11 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
         if use_cache:
             row_threshold = row_thresholds(self.model, threshold, len(input_ids))
             new_cache = RowCache(stepper_for(self.model), rows.documents, row_threshold, length=input_ids.shape[1])
-            if logits_to_keep == 1 and labels is None:
+            if isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None:
                 logits = new_cache.newest_logits[:, None]
                 return CausalLMOutputWithPast(logits=with_padding(logits), cache=new_cache)  # pyrefly: ignore
         loss, logits = self._pass(rows, labels, threshold, num_items_in_batch)
-        logits = rows.at_given(logits)[:, -logits_to_keep:]
+        logits = _kept(rows.at_given(logits), logits_to_keep)
         return CausalLMOutputWithPast(loss=loss, logits=with_padding(logits), cache=new_cache)
 
     def _pass(
@@ -272,6 +276,13 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
             InputError: always.
         """
         raise InputError("the embeddings cannot be resized: ids are the 256 bytes, the separator and padding")
+
+
+def _kept(
+    logits: Float[Tensor, "batch length vocab"], logits_to_keep: int | Tensor
+) -> Float[Tensor, "batch kept vocab"]:
+    """Returns the last so many positions, 0 for all, or those that are named."""
+    return logits[:, logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-logits_to_keep, None)]
 
 
 AutoModelForCausalLM.register(PatchpadConfig, PatchpadForCausalLM, exist_ok=True)
