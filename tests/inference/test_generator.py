@@ -96,9 +96,9 @@ def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
 
 
 @given(
-    samplings=st.lists(
+    options=st.lists(
         st.builds(
-            Sampling,
+            dict,
             temperature=st.sampled_from([0.0, 1e-6, 0.3, 0.7, 1.0, 1.3, 50.0]),
             top_k=st.sampled_from([None, 1, 3, 40, 300]),
             top_p=st.sampled_from([None, 0.2, 0.9, 0.95, 1.0]),
@@ -111,7 +111,8 @@ def test_draws_follow_the_probabilities_and_never_hit_a_filtered_id():
     has_ties=st.booleans(),
 )
 @settings(max_examples=30)
-def test_a_row_is_chosen_for_bit_by_bit_as_alone_whatever_the_others_ask_for(samplings, seed, has_ties):
+def test_a_row_is_chosen_for_bit_by_bit_as_alone_whatever_the_others_ask_for(options, seed, has_ties):
+    samplings = [Sampling(**one) for one in options]
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(samplings), 257, generator=generator) * 3
     if has_ties:
