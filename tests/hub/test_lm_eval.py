@@ -1,13 +1,14 @@
 """lm_eval's own `hf` model on an exported folder finds what `patchpad lm-eval` finds on the run."""
 
-import json
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 import patchpad
 from patchpad.config import Config
+from patchpad.testing.lm_eval_tasks import local_task
 from patchpad.training import release
 
 CONTEXT = 96
@@ -56,23 +57,7 @@ def exported(hub, run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
-
-    def task(name: str, rows: list[dict], metrics: dict[str, str], **values) -> dict:
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return {
-            "task": name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": str(file), "cache_dir": str(folder / "cache")},
-            "test_split": "train",
-            "metric_list": [
-                {"metric": metric, "aggregation": how, "higher_is_better": how == "mean"}
-                for metric, how in metrics.items()
-            ],
-            **values,
-        }
-
+    task = partial(local_task, tmp_path_factory.mktemp("tasks"))
     return [
         task(
             "choosing",

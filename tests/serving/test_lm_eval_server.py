@@ -1,12 +1,13 @@
 """lm_eval's `local-completions` through the server gives the scores of patchpad's own model in lm_eval."""
 
-import json
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from patchpad.testing import sharp_model, tiny_model_config
+from patchpad.testing.lm_eval_tasks import local_task
 
 CONTEXT = 96
 TOLERANCE = 1e-6
@@ -46,23 +47,7 @@ def harness():
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("tasks")
-
-    def task(name: str, rows: list[dict], metrics: dict[str, str], **values) -> dict:
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return {
-            "task": name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": str(file), "cache_dir": str(folder / "cache")},
-            "test_split": "train",
-            "metric_list": [
-                {"metric": metric, "aggregation": aggregation, "higher_is_better": True}
-                for metric, aggregation in metrics.items()
-            ],
-            **values,
-        }
-
+    task = partial(local_task, tmp_path_factory.mktemp("tasks"))
     return [
         task(
             "choosing",

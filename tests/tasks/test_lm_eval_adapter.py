@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from patchpad.errors import CheckpointError, ConfigError, GenerationError, Missi
 from patchpad.tasks.definition import TaskOptions
 from patchpad.tasks.kinds import build_task, run_task
 from patchpad.testing import sharp_model, tiny_model_config
+from patchpad.testing.lm_eval_tasks import local_task
 
 CONTEXT = 96
 THRESHOLD = -math.inf
@@ -32,7 +34,6 @@ TEXTS = ["short", "größer als 日本", "a longer text that goes on and on, wor
 SENTENCES = ["the cat sat on the mat", "il était une fois", "one two three four"]
 PROMPTS = ["It was", "größer", "w " * CONTEXT]
 STOP, MAX_GEN_TOKS = ["\n", "aa"], 20
-AGGREGATIONS = {"perplexity": "perplexity", "bits_per_byte": "bits_per_byte", "byte_perplexity": "weighted_perplexity"}
 
 
 @pytest.fixture(scope="module")
@@ -60,32 +61,12 @@ def model():
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> list[dict]:
     """Tasks as YAML files hold them; their rows are in files, so that nothing is fetched."""
-    folder = tmp_path_factory.mktemp("tasks")
-
-    def task(name: str, rows: list[dict], metrics: str, **values) -> dict:
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return {
-            "task": name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": str(file), "cache_dir": str(folder / "cache")},
-            "test_split": "train",
-            "metric_list": [
-                {
-                    "metric": metric,
-                    "aggregation": AGGREGATIONS.get(metric, "mean"),
-                    "higher_is_better": metric not in AGGREGATIONS,
-                }
-                for metric in metrics.split()
-            ],
-            **values,
-        }
-
+    task = partial(local_task, tmp_path_factory.mktemp("tasks"))
     return [
         task(
             "choosing",
             CHOICES,
-            "acc acc_norm acc_bytes",
+            {"acc": "mean", "acc_norm": "mean", "acc_bytes": "mean"},
             output_type="multiple_choice",
             doc_to_text="Question: {{question}}\nAnswer:",
             doc_to_choice="{{choices}}",
@@ -94,7 +75,7 @@ def tasks(tmp_path_factory) -> list[dict]:
         task(
             "choosing_led",
             [{**row, "choices": [f" {choice}" for choice in row["choices"]]} for row in CHOICES],
-            "acc_bytes",
+            {"acc_bytes": "mean"},
             output_type="multiple_choice",
             doc_to_text="Question: {{question}}\nAnswer:",
             doc_to_choice="{{choices}}",
@@ -104,7 +85,7 @@ def tasks(tmp_path_factory) -> list[dict]:
         task(
             "reading",
             [{"text": text} for text in TEXTS],
-            "bits_per_byte byte_perplexity",
+            {"bits_per_byte": "bits_per_byte", "byte_perplexity": "weighted_perplexity"},
             output_type="loglikelihood_rolling",
             doc_to_text="",
             doc_to_target="{{text}}",
@@ -112,7 +93,7 @@ def tasks(tmp_path_factory) -> list[dict]:
         task(
             "last_word",
             [{"text": text} for text in SENTENCES],
-            "perplexity acc",
+            {"perplexity": "perplexity", "acc": "mean"},
             output_type="loglikelihood",
             doc_to_text="{{text.split(' ')[:-1]|join(' ')}}",
             doc_to_target="{{' '+text.split(' ')[-1]}}",
@@ -120,7 +101,7 @@ def tasks(tmp_path_factory) -> list[dict]:
         task(
             "writing",
             [{"prompt": prompt} for prompt in PROMPTS],
-            "exact_match",
+            {"exact_match": "mean"},
             output_type="generate_until",
             doc_to_text="{{prompt}}",
             doc_to_target="{{prompt}}",

@@ -6,10 +6,9 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from patchpad.config import Config, DataConfig
+from patchpad.config import Config
 from patchpad.errors import CheckpointError, GenerationError
 from patchpad.files import sync_folder, write_atomically
 from patchpad.hub.card import Facts, model_card
@@ -19,6 +18,7 @@ from patchpad.hub.modeling import PatchpadForCausalLM
 from patchpad.hub.tokenizer import PatchpadTokenizer
 from patchpad.training.checkpoint import Checkpoint, open_checkpoint
 from patchpad.training.metrics import METRICS, read_metrics
+from patchpad.training.release import released_config, require_empty
 
 OWN_CARD = "CARD.md"
 """What a released model may have beside its files: the one that ships with patchpad has it."""
@@ -42,15 +42,14 @@ def export(source: str | Path, out: str | Path) -> PatchpadForCausalLM:
         MissingExtraError: transformers is not installed.
     """
     path = Path(out)
-    _require_empty(path)
+    require_empty(path, hint="Choose another --out.")
     checkpoint = open_checkpoint(source)
     if checkpoint.config.model.kind == "bpe":
         raise GenerationError(
             f"{source} is a `bpe` model; allowed for export: models of bytes (patch, byte, megabyte)",
             hint="Its tokens are its own: use it with patchpad generate, evaluate and lm-eval.",
         )
-    config = checkpoint.config
-    config = replace(config, data=DataConfig(), train=replace(config.train, init_from=None))
+    config = released_config(checkpoint.config)
     model = PatchpadForCausalLM.of(checkpoint.model(), config)
     card = model_card(_facts(path.resolve().name, checkpoint, config, model))
     try:
@@ -79,11 +78,6 @@ def _facts(name: str, checkpoint: Checkpoint, config: Config, model: PatchpadFor
         metrics=read_metrics(folder) if (folder / METRICS).is_file() else [],
         own_card=own_card.read_text(encoding="utf-8") if own_card.is_file() else None,
     )
-
-
-def _require_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is not an empty folder", hint="Choose another --out.")
 
 
 @contextlib.contextmanager

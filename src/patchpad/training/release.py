@@ -36,7 +36,7 @@ def release(
     Raises:
         CheckpointError: no usable checkpoint, no averaged weights, or `out` is not empty.
     """
-    _require_empty(Path(out))
+    require_empty(Path(out))
     checkpoint = open_checkpoint(source)
     if averaged and not checkpoint.is_step and list_steps(checkpoint.path):
         checkpoint = open_checkpoint(source, for_resume=True)
@@ -46,9 +46,13 @@ def release(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
-    config = checkpoint.config
-    save(model, replace(config, data=DataConfig(), train=replace(config.train, init_from=None)), out, dtype=dtype)
+    save(model, released_config(checkpoint.config), out, dtype=dtype)
     return model
+
+
+def released_config(config: Config) -> Config:
+    """Returns a configuration without the places of training text and of an earlier run, which others do not have."""
+    return replace(config, data=DataConfig(), train=replace(config.train, init_from=None))
 
 
 def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -64,7 +68,7 @@ def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: tor
         CheckpointError: the folder is not empty, or cannot be written.
     """
     path = Path(folder)
-    _require_empty(path)
+    require_empty(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _write_model(path, model, config, dtype)
@@ -95,9 +99,14 @@ def store_calibration(folder: Path, calibration: Calibration) -> None:
     write_manifest(folder, {**digests, CALIBRATION: sha256_of(folder / CALIBRATION)})
 
 
-def _require_empty(folder: Path) -> None:
+def require_empty(folder: Path, *, hint: str = "Choose another folder.") -> None:
+    """Requires that a folder is absent or empty.
+
+    Raises:
+        CheckpointError: it holds something, or is a file; with the hint.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is not an empty folder", hint="Choose another folder.")
+        raise CheckpointError(f"{folder} is not an empty folder", hint=hint)
 
 
 def _write_model(folder: Path, model: LanguageModel, config: Config, dtype: torch.dtype) -> None:
