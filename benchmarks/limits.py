@@ -43,8 +43,8 @@ RowList = list[dict[str, Any]]
 def model_products(config: ModelConfig, positions: int) -> list[machine.Shape]:
     """Returns the feed-forward products of the local parts and of the trunk, for 1/4 trunk call per byte."""
     return [
-        (positions, config.byte_dim, config.ffn_dim(config.byte_dim)),
-        (positions // 4, config.trunk_dim, config.ffn_dim(config.trunk_dim)),
+        (positions, config.byte_dim, config.byte_hidden_dim),
+        (positions // 4, config.trunk_dim, config.trunk_hidden_dim),
     ]
 
 

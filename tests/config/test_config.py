@@ -193,6 +193,9 @@ def test_missing_file_folder_and_bytes_that_are_no_text_are_errors(tmp_path):
         (ModelConfig, {"ffn_ratio": math.inf}, "ffn_ratio is inf"),
         (ModelConfig, {"ffn_ratio": 0.0}, "ffn_ratio is 0.0"),
         (ModelConfig, {"rotary_base": math.nan}, "rotary_base is nan"),
+        (ModelConfig, {"trunk_ffn_dim": 0}, "trunk_ffn_dim is 0; allowed: an integer of at least 1"),
+        (ModelConfig, {"trunk_rotary_base": 1.0}, "trunk_rotary_base is 1.0; allowed: a number above 1"),
+        (ModelConfig, {"trunk_norm_epsilon": 0.0}, "trunk_norm_epsilon is 0.0; allowed: a number above 0"),
         (PatchifierConfig, {"target_patch_size": 0}, "target_patch_size is 0"),
         (PatchifierConfig, {"max_patch_size": 0}, "max_patch_size is 0"),
         *(

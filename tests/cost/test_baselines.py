@@ -70,7 +70,10 @@ def counted_flops(kind: Any, *, backward: bool = False) -> dict[str, tuple[int, 
 
 
 @every_kind
-@pytest.mark.parametrize("sizes", [{}, {"trunk_dim": 120, "trunk_heads": 5, "ffn_ratio": 3.1, "trunk_layers": 1}])
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"trunk_dim": 120, "trunk_heads": 5, "ffn_ratio": 3.1, "trunk_layers": 1}, {"trunk_ffn_dim": 50}],
+)
 def test_parameters_of_every_part_are_those_of_the_built_model(kind, sizes):
     config = config_of(kind, **sizes)
     model = build_model(config)

@@ -38,7 +38,7 @@ SMALL = ModelConfig(
     patchifier=PatchifierConfig(target_patch_size=8),
 )
 OPTIONS = replace(
-    SMALL, trunk_kv_heads=2, ngram_vocab_size=30,
+    SMALL, trunk_kv_heads=2, trunk_ffn_dim=50, ngram_vocab_size=30,
     ngram_sizes=(2, 4, 7), encoder_window_bytes=40, entropy_head_window_bytes=7, decoder_window_bytes=100,
 )  # fmt: skip
 SIZES = {

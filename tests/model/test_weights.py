@@ -76,5 +76,5 @@ def test_one_rule_holds_for_the_patch_model_and_the_baselines(kind):
 def test_outputs_of_residual_branches_are_scaled_by_the_depth_of_their_own_stack():
     config = tiny_model_config("fixed", "never", encoder_layers=1, trunk_layers=8, trunk_dim=96)
     trunk = build_model(config).trunk.stack.blocks[0]
-    alone = CausalTransformer(config, 1, 96, 3).stack.blocks[0]
+    alone = CausalTransformer(1, 96, 3, 256, 10000.0).stack.blocks[0]
     assert trunk.attention_out.std * math.sqrt(8) == pytest.approx(alone.attention_out.std)

@@ -152,6 +152,7 @@ def test_parameters_by_distance_and_by_lag_fit_other_patches():
     [
         ({"trunk_dim": 64}, "model.trunk_dim is 64, and 32 in {run}; model.trunk_kv_dim is 64, and 32 in"),
         ({"trunk_layers": 2}, "model.trunk_layers is 2, and 1 in {run}; allowed: the same"),
+        ({"trunk_ffn_dim": 40}, "model.trunk_ffn_dim is 40, and None in {run}; allowed: the same"),
         ({"byte_heads": 1}, "model.byte_heads is 1, and 2 in {run}"),
         ({"ngram_sizes": (3, 4)}, "model.ngram_sizes is [3, 4], and [3, 4, 5, 6, 7, 8] in {run}"),
         ({"pooling_heads": 4}, "model.pooling_heads is 4, and 2 in {run}"),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from patchpad.config.checks import AboveZero, Nats, NotNegative, Positive, Section, Share
+from patchpad.config.checks import AboveOne, AboveZero, Nats, NotNegative, Positive, Section, Share
 from patchpad.config.conversion import Range
 from patchpad.config.plugged import PluggedSection, words_of
 from patchpad.registry import PATCHIFIERS, TRIGGERS, Registry
@@ -188,13 +188,19 @@ class ModelConfig(Section):
     attention); None for `trunk_heads`."""
     trunk_layers: Positive = 4
     """Layers of the trunk."""
+    trunk_ffn_dim: Positive | None = None
+    """Hidden width of SwiGLU in the trunk; None: by `ffn_ratio`."""
+    trunk_rotary_base: AboveOne | None = None
+    """Base of the trunk's rotary positions; None for `rotary_base`."""
+    trunk_norm_epsilon: AboveZero = 1e-6
+    """What the trunk's norms, its last one too, add to the mean of the squares before the root."""
     context_lags: Positive = 16
     """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
     longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""
     ffn_ratio: AboveZero = 8 / 3
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
-    rotary_base: Annotated[float, Range("a number above 1", lambda value: 1 < value < math.inf)] = 10000.0
-    """Base of the rotary positions, local layers and trunk alike."""
+    rotary_base: AboveOne = 10000.0
+    """Base of the rotary positions: of the local layers, and of the trunk where it has none of its own."""
     context_bytes: Positive = 1024
     """Longest window of a document in training and evaluation; longer documents are cut."""
     bpe_vocab_size: BpeVocabSize = 4096
@@ -306,6 +312,20 @@ class ModelConfig(Section):
         """Width of the trunk's keys, and of its values."""
         return self.trunk_dim // self.trunk_heads * (self.trunk_kv_heads or self.trunk_heads)
 
-    def ffn_dim(self, dim: int) -> int:
-        """Hidden width of the SwiGLU layer for a layer of width `dim`."""
+    @property
+    def trunk_hidden_dim(self) -> int:
+        """Hidden width of SwiGLU in a layer of the trunk."""
+        return self.trunk_ffn_dim or self._ffn_dim(self.trunk_dim)
+
+    @property
+    def byte_hidden_dim(self) -> int:
+        """Hidden width of SwiGLU in a local layer."""
+        return self._ffn_dim(self.byte_dim)
+
+    @property
+    def trunk_base(self) -> float:
+        """Base of the trunk's rotary positions."""
+        return self.trunk_rotary_base or self.rotary_base
+
+    def _ffn_dim(self, dim: int) -> int:
         return math.ceil(self.ffn_ratio * dim / 16) * 16

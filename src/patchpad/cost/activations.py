@@ -103,8 +103,8 @@ class Activations:
 
 
 def _patch_model_on_cuda(model: ModelConfig, sizes: Pass) -> Activations:
-    dim, trunk_dim, ffn_dim = model.byte_dim, model.trunk_dim, model.ffn_dim(model.trunk_dim)
-    local_block = _cuda_block(dim, dim, model.ffn_dim(dim), model.byte_heads)
+    dim, trunk_dim, ffn_dim = model.byte_dim, model.trunk_dim, model.trunk_hidden_dim
+    local_block = _cuda_block(dim, dim, model.byte_hidden_dim, model.byte_heads)
     head = FULL * dim + 2 * FULL * VOCAB_SIZE
     encoder = FULL * dim + model.encoder_layers * local_block + 2 * INDEX * len(model.ngram_sizes)
     entropy_head = model.entropy_head_layers * local_block + head if model.reads_entropy else 0
@@ -125,7 +125,7 @@ def _patch_model_on_cpu(model: ModelConfig, sizes: Pass) -> Activations:
     dim, trunk_dim = model.byte_dim, model.trunk_dim
     windows = (model.encoder_window, model.entropy_head_window, model.decoder_window)
     encoder_block, head_block, decoder_block = (
-        _cpu_block(dim, 0, model.ffn_dim(dim)) + _window_attention(dim, model.byte_heads, window, sizes.width)
+        _cpu_block(dim, 0, model.byte_hidden_dim) + _window_attention(dim, model.byte_heads, window, sizes.width)
         for window in windows
     )
     head = FULL * (3 * dim + VOCAB_SIZE)
@@ -143,7 +143,7 @@ def _patch_model_on_cpu(model: ModelConfig, sizes: Pass) -> Activations:
     routing = FULL * dim * 6 if model.patchifier.kind == "hnet" else 0
     confident = FULL * dim * model.decoder_layers if model.patchifier.kind == "hnet" else 0
     heads_and_values = model.trunk_dim + 2 * model.trunk_kv_dim + model.trunk_dim + model.trunk_kv_dim
-    trunk_block = _cpu_block(trunk_dim, heads_and_values, model.ffn_dim(trunk_dim)) + 2 * FULL * model.trunk_heads
+    trunk_block = _cpu_block(trunk_dim, heads_and_values, model.trunk_hidden_dim) + 2 * FULL * model.trunk_heads
     before = sizes.positions * (encoder + entropy_head + normed + routing + biases + INDEX * INDICES_PER_POSITION)
     before += sizes.slots * pooling + _trunk_biases(sizes)
     after = sizes.positions * (decoder + confident) + sizes.slots * 2 * FULL * trunk_dim + _smoothing(model, sizes)
@@ -151,16 +151,16 @@ def _patch_model_on_cpu(model: ModelConfig, sizes: Pass) -> Activations:
 
 
 def _baseline(model: ModelConfig, sizes: Pass) -> Activations:
-    trunk_dim, ffn_dim, dim = model.trunk_dim, model.ffn_dim(model.trunk_dim), model.byte_dim
+    trunk_dim, ffn_dim, dim = model.trunk_dim, model.trunk_hidden_dim, model.byte_dim
     masks = 0.0
     if sizes.on_cuda:
         trunk_block = _cuda_block(trunk_dim, trunk_dim, ffn_dim, model.trunk_heads)
-        local_block = _cuda_block(dim, dim, model.ffn_dim(dim), model.byte_heads)
+        local_block = _cuda_block(dim, dim, model.byte_hidden_dim, model.byte_heads)
         normed, logits, sliced = FULL, 2 * FULL, 0
     else:
         trunk_block = _cpu_block(trunk_dim, 6 * trunk_dim, ffn_dim) + FULL * model.trunk_heads
         window = _window_attention(dim, model.byte_heads, model.patchifier.target_patch_size, sizes.width)
-        local_block = _cpu_block(dim, 0, model.ffn_dim(dim)) + window
+        local_block = _cpu_block(dim, 0, model.byte_hidden_dim) + window
         normed, logits, sliced = 3 * FULL, FULL, 2 * FULL * trunk_dim
         masks = FULL * model.trunk_layers * sizes.rows * _document_pairs(sizes.slots / sizes.rows)
     if model.kind == "megabyte":
@@ -195,7 +195,7 @@ def _moments(
     trunk_dim, product = model.trunk_dim, HALF if sizes.on_cuda else FULL
     kept = FULL * trunk_dim if sizes.recomputes else block
     trunk = before + sizes.slots * (FULL * trunk_dim + model.trunk_layers * kept)
-    of_block = (block if sizes.recomputes else 0) + product * 4 * model.ffn_dim(trunk_dim) + FULL * trunk_dim
+    of_block = (block if sizes.recomputes else 0) + product * 4 * model.trunk_hidden_dim + FULL * trunk_dim
     return Activations(
         at_loss=round(trunk + after + 2 * logit_bytes),
         in_trunk=round(trunk + sizes.slots * of_block),

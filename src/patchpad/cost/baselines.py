@@ -31,10 +31,10 @@ class BaselinePart:
 
 def baseline_parts(config: ModelConfig) -> dict[str, BaselinePart]:
     """Returns the parts of a baseline in the order in which data passes; their names are those of its submodules."""
-    trunk = _transformer(config, config.trunk_layers, config.trunk_dim, is_per_slot=True)
+    trunk = _transformer(config.trunk_layers, config.trunk_dim, config.trunk_hidden_dim, is_per_slot=True)
     if config.kind == "megabyte":
         size = config.patchifier.target_patch_size
-        local = _transformer(config, config.decoder_layers, config.byte_dim, is_per_slot=False)
+        local = _transformer(config.decoder_layers, config.byte_dim, config.byte_hidden_dim, is_per_slot=False)
         return {
             "patch_embedding": BaselinePart(others=NUM_BYTE_VALUES * (config.trunk_dim // size) + config.trunk_dim),
             "trunk": trunk,
@@ -57,10 +57,10 @@ def baseline_parts(config: ModelConfig) -> dict[str, BaselinePart]:
     }
 
 
-def _transformer(config: ModelConfig, num_layers: int, dim: int, *, is_per_slot: bool) -> BaselinePart:
+def _transformer(num_layers: int, dim: int, ffn_dim: int, *, is_per_slot: bool) -> BaselinePart:
     """Query, key, value and output projections, then gate, up and down; two norms per block and a last one."""
     return BaselinePart(
-        weights=num_layers * (4 * dim * dim + 3 * dim * config.ffn_dim(dim)),
+        weights=num_layers * (4 * dim * dim + 3 * dim * ffn_dim),
         others=(2 * num_layers + 1) * dim,
         is_per_slot=is_per_slot,
         attention_layers=num_layers,

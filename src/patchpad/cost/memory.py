@@ -130,14 +130,14 @@ class _Groups:
 
 
 def _groups(model: ModelConfig, parameters: int) -> _Groups:
-    block = block_weights(model, model.trunk_dim, model.trunk_kv_dim) + 2 * model.trunk_dim
+    block = block_weights(model.trunk_dim, model.trunk_kv_dim, model.trunk_hidden_dim) + 2 * model.trunk_dim
     layers = {"encoder": model.encoder_layers, "decoder": model.decoder_layers, "head": 0}
     if model.kind != "patch":
         layers = {"decoder": model.decoder_layers if model.kind == "megabyte" else 0}
     elif model.reads_entropy:
         layers["head"] = model.entropy_head_layers
     local = {
-        name: count * (block_weights(model, model.byte_dim, model.byte_dim) + 2 * model.byte_dim)
+        name: count * (block_weights(model.byte_dim, model.byte_dim, model.byte_hidden_dim) + 2 * model.byte_dim)
         for name, count in layers.items()
     }
     return _Groups(

@@ -98,8 +98,8 @@ def patch_costs(
 def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     """Returns the weights of each part's linear layers: all that costs FLOPs, whether used per byte or per slot."""
     dim, trunk_dim, heads = config.byte_dim, config.trunk_dim, config.pooling_heads
-    local_block = block_weights(config, dim, dim)
-    trunk_block = block_weights(config, trunk_dim, config.trunk_kv_dim)
+    local_block = block_weights(dim, dim, config.byte_hidden_dim)
+    trunk_block = block_weights(trunk_dim, config.trunk_kv_dim, config.trunk_hidden_dim)
     lm_head = dim * VOCAB_SIZE
     is_hnet = config.patchifier.kind == "hnet"
     return {
@@ -123,6 +123,6 @@ def _num_ngrams(config: ModelConfig) -> int:
     return len(config.ngram_sizes) * config.ngram_vocab_size
 
 
-def block_weights(config: ModelConfig, dim: int, kv_dim: int) -> int:
+def block_weights(dim: int, kv_dim: int, ffn_dim: int) -> int:
     """Query, key, value and output projections, then gate, up and down."""
-    return 2 * dim * dim + 2 * dim * kv_dim + 3 * dim * config.ffn_dim(dim)
+    return 2 * dim * dim + 2 * dim * kv_dim + 3 * dim * ffn_dim

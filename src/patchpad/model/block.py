@@ -15,13 +15,19 @@ from patchpad.model.precision import PreciseBuffers, residual_stream
 from patchpad.model.weights import DrawsWeights, Linear
 
 NORM_EPSILON = 1e-6
+"""Of every norm that says nothing else."""
 
 
 class RMSNorm(nn.RMSNorm, DrawsWeights):
-    """Root-mean-square normalisation with a learned gain."""
+    """Root-mean-square normalisation with a learned gain.
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=NORM_EPSILON)
+    Args:
+        dim: width.
+        epsilon: added to the mean of the squares before the root.
+    """
+
+    def __init__(self, dim: int, epsilon: float = NORM_EPSILON) -> None:
+        super().__init__(dim, eps=epsilon)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> None:
@@ -74,19 +80,27 @@ class Block(nn.Module):
         ffn_dim: hidden width of SwiGLU.
         num_kv_heads: heads of keys and values; None for `num_heads`.
         depth: blocks of the stack. The outputs of its residual branches start smaller the more of them add up.
+        norm_epsilon: of both norms.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, ffn_dim: int, num_kv_heads: int | None = None, *, depth: int = 1
+        self,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        num_kv_heads: int | None = None,
+        *,
+        depth: int = 1,
+        norm_epsilon: float = NORM_EPSILON,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = dim // num_heads
-        self.attention_norm = RMSNorm(dim)
+        self.attention_norm = RMSNorm(dim, norm_epsilon)
         self.query_key_value = Linear(dim, dim + 2 * self.num_kv_heads * self.head_dim)
         self.attention_out = Linear(dim, dim, std=(dim * 2 * depth) ** -0.5)
-        self.ffn_norm = RMSNorm(dim)
+        self.ffn_norm = RMSNorm(dim, norm_epsilon)
         self.ffn_gate_up = Linear(dim, 2 * ffn_dim)
         self.ffn_down = Linear(ffn_dim, dim, std=(ffn_dim * 2 * depth) ** -0.5)
         self.parts = PLAIN_PARTS
@@ -173,11 +187,14 @@ class Stack(nn.Module):
         ffn_dim: int,
         rotary_base: float,
         num_kv_heads: int | None = None,
+        *,
+        norm_epsilon: float = NORM_EPSILON,
     ) -> None:
         super().__init__()
         self.rotary = Rotary(dim // num_heads, rotary_base)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, ffn_dim, num_kv_heads, depth=num_layers) for _ in range(num_layers)
+            Block(dim, num_heads, ffn_dim, num_kv_heads, depth=num_layers, norm_epsilon=norm_epsilon)
+            for _ in range(num_layers)
         )
 
     def forward(

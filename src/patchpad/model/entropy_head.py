@@ -15,7 +15,9 @@ class EntropyHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.byte_dim
-        self.stack = Stack(config.entropy_head_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
+        self.stack = Stack(
+            config.entropy_head_layers, dim, config.byte_heads, config.byte_hidden_dim, config.rotary_base
+        )
         self.norm = RMSNorm(dim)
         self.lm_head = PreciseLinear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
 

@@ -18,7 +18,7 @@ class LocalEncoder(nn.Module):
         dim = config.byte_dim
         self.embedding = Embedding(NUM_INPUT_IDS, dim)
         self.ngrams = NgramEmbedding(config) if config.ngram_vocab_size else None
-        self.stack = Stack(config.encoder_layers, dim, config.byte_heads, config.ffn_dim(dim), config.rotary_base)
+        self.stack = Stack(config.encoder_layers, dim, config.byte_heads, config.byte_hidden_dim, config.rotary_base)
 
     def forward(
         self,

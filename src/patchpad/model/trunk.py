@@ -18,11 +18,12 @@ class Trunk(nn.Module):
             config.trunk_layers,
             dim,
             config.trunk_heads,
-            config.ffn_dim(dim),
-            config.rotary_base,
+            config.trunk_hidden_dim,
+            config.trunk_base,
             config.trunk_kv_heads,
+            norm_epsilon=config.trunk_norm_epsilon,
         )
-        self.norm = RMSNorm(dim)
+        self.norm = RMSNorm(dim, config.trunk_norm_epsilon)
 
     def forward(
         self,

@@ -29,6 +29,7 @@ MARGIN = 1e-4
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
+    "a trunk with values of its own": {"trunk_ffn_dim": 40, "trunk_rotary_base": 500.0, "trunk_norm_epsilon": 1e-3},
     "no n-grams": {"ngram_vocab_size": 0},
     "head without layers": {"entropy_head_layers": 0},
     "one context for every lag": {"context_lags": 1},

@@ -30,6 +30,7 @@ FIXED_KEYS = (
     "trunk_heads",
     "trunk_kv_dim",
     "trunk_layers",
+    "trunk_ffn_dim",
     "ffn_ratio",
     "bpe_vocab_size",
 )
@@ -101,7 +102,7 @@ class Source:
     def require_fits(self, config: ModelConfig) -> None:
         """Requires that a model can start from this one.
 
-        Patchifier, trigger, windows, rotary base and `context_bytes` may differ; sizes may not.
+        Patchifier, trigger, windows, rotary bases, the norms' epsilon and `context_bytes` may differ; sizes may not.
 
         Raises:
             ConfigError: it cannot, with the keys and both values of each.

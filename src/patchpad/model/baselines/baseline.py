@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from patchpad.config import ModelConfig
 from patchpad.errors import GenerationError, InputError
 from patchpad.model.attention import Attend
-from patchpad.model.block import RMSNorm, Stack
+from patchpad.model.block import NORM_EPSILON, RMSNorm, Stack
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.outputs import Predicted, target_nats
 from patchpad.patching import (
@@ -64,12 +64,41 @@ def counted(
 
 
 class CausalTransformer(nn.Module):
-    """Blocks and a last norm; what each position sees is up to `attend`."""
+    """Blocks and a last norm; what each position sees is up to `attend`.
 
-    def __init__(self, config: ModelConfig, num_layers: int, dim: int, num_heads: int) -> None:
+    Args:
+        num_layers: blocks.
+        dim: width.
+        num_heads: heads of attention.
+        ffn_dim: hidden width of SwiGLU.
+        rotary_base: base of the rotary positions.
+        norm_epsilon: of all norms.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        rotary_base: float,
+        norm_epsilon: float = NORM_EPSILON,
+    ) -> None:
         super().__init__()
-        self.stack = Stack(num_layers, dim, num_heads, config.ffn_dim(dim), config.rotary_base)
-        self.norm = RMSNorm(dim)
+        self.stack = Stack(num_layers, dim, num_heads, ffn_dim, rotary_base, norm_epsilon=norm_epsilon)
+        self.norm = RMSNorm(dim, norm_epsilon)
+
+    @staticmethod
+    def trunk(config: ModelConfig) -> "CausalTransformer":
+        """Returns one with the sizes of the trunk."""
+        return CausalTransformer(
+            config.trunk_layers,
+            config.trunk_dim,
+            config.trunk_heads,
+            config.trunk_hidden_dim,
+            config.trunk_base,
+            config.trunk_norm_epsilon,
+        )
 
     def forward(
         self, states: Float[Tensor, "*where dim"], positions: Int[Tensor, "*where"], attend: Attend

@@ -23,7 +23,7 @@ class PlainTransformer(Baseline):
         super().__init__(config)
         self.padding_id = num_input_ids - 1
         self.embedding = Embedding(num_input_ids, config.trunk_dim)
-        self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
+        self.trunk = CausalTransformer.trunk(config)
         self.lm_head = PreciseLinear(config.trunk_dim, num_outcomes, std=LM_HEAD_STD)
 
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:

@@ -84,7 +84,9 @@ class LocalModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = Embedding(NUM_BYTE_VALUES + 1, config.byte_dim)
-        self.transformer = CausalTransformer(config, config.decoder_layers, config.byte_dim, config.byte_heads)
+        self.transformer = CausalTransformer(
+            config.decoder_layers, config.byte_dim, config.byte_heads, config.byte_hidden_dim, config.rotary_base
+        )
         self.lm_head = PreciseLinear(config.byte_dim, VOCAB_SIZE, std=LM_HEAD_STD)
 
     def forward(
@@ -116,7 +118,7 @@ class MegaByte(Baseline):
         super().__init__(config)
         self.patch_size = config.patchifier.target_patch_size
         self.patch_embedding = PatchEmbedding(config)
-        self.trunk = CausalTransformer(config, config.trunk_layers, config.trunk_dim, config.trunk_heads)
+        self.trunk = CausalTransformer.trunk(config)
         self.slices = Linear(config.trunk_dim // self.patch_size, config.byte_dim)
         self.local_model = LocalModel(config)
         draw_weights(self, seed)
