@@ -99,7 +99,7 @@ def _layout(model: ModelConfig, ids: Tensor, batch: Batch, room: SlotRoom) -> Pa
     count = round(SCRATCHPADS_PER_BYTE * batch.num_bytes)
     scratchpad = torch.zeros_like(scores, dtype=torch.bool).index_fill(0, scores.topk(count).indices, True)
     longest = decisions.patchifier.longest_patch + 1
-    return PatchLayout.build(documents, patch_end, scratchpad.view_as(ids), room=room, longest_slot=longest)
+    return PatchLayout.build(documents, patch_end.long(), scratchpad.view_as(ids), room=room, longest_slot=longest)
 
 
 def _visited(mask: Any) -> int:

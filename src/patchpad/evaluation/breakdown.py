@@ -16,7 +16,6 @@ from patchpad.data import Batch, Windows
 from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
 from patchpad.evaluation.calibrate import thresholds_at
 from patchpad.model.language_model import LanguageModel, Predicted
-from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.shapes import ByteIds, ByteInts
 
 BYTE_CLASSES = (
@@ -100,7 +99,7 @@ class Breakdown:
         counted = batch.is_byte & (layout.documents.offset >= self.lead_in_bytes)
         self.tally.add(batch, predicted)
         # A byte that follows a patch end, or the separator, is the first of its patch.
-        place = torch.where(layout.patch_end_mask, 0, bytes_since_end(layout.patch_end_mask, layout.documents)) + 1
+        place = torch.where(layout.patch_end_mask, 0, layout.open_bytes) + 1
         self.by_position.add(place[counted], predicted.nats[counted])
         self.by_lag.add(layout.patch_lag[counted], predicted.nats[counted])
         self.by_letter.add(letters_so_far(batch.targets.cpu(), classes)[counted.cpu()], predicted.nats[counted])

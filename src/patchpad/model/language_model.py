@@ -26,7 +26,7 @@ from patchpad.patching import (
     checked_threshold,
     initial_threshold,
 )
-from patchpad.patching.patchifiers import ScoringPatchifier, bytes_since_end
+from patchpad.patching.patchifiers import ScoringPatchifier
 from patchpad.shapes import ByteFloats, ByteIds
 
 if TYPE_CHECKING:
@@ -142,13 +142,11 @@ class LanguageModel(PreciseBuffers, ABC):
 
     def trigger_scores(self, output: ByteLMOutput) -> ByteFloats:
         """Returns the trigger's score at every position."""
-        layout = output.layout
-        return self.trigger.scores(output.facts, bytes_since_end(layout.patch_end_mask, layout.documents))
+        return self.trigger.scores(output.facts, output.layout.open_bytes)
 
     def eligible_scores(self, output: ByteLMOutput) -> Float[Tensor, " eligible"]:
-        """Returns the trigger's scores where a scratchpad may fire: positions that end no patch, padding left out."""
-        layout = output.layout
-        return self.trigger_scores(output)[~(layout.patch_end_mask | layout.documents.is_padding)]
+        """Returns the trigger's scores where a scratchpad may fire, see `PatchLayout.may_fire`."""
+        return self.trigger_scores(output)[output.layout.may_fire]
 
     def patch_end_scores(self, output: ByteLMOutput) -> Float[Tensor, " bytes"]:
         """Returns the scores of the `entropy` or `hnet` patchifier at all bytes."""

@@ -66,7 +66,7 @@ class Decisions:
         open_bytes = bytes_since_end(patch_end, documents)
         scratchpad = self.scratchpads(facts, open_bytes, patch_end) & ~documents.is_padding
         longest_slot = None if room is None else self.patchifier.longest_patch + 1
-        return PatchLayout.build(documents, patch_end, scratchpad, room=room, longest_slot=longest_slot)
+        return PatchLayout.build(documents, patch_end.long(), scratchpad, room=room, longest_slot=longest_slot)
 
 
 def threshold_values(

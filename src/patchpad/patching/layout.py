@@ -36,15 +36,24 @@ class PatchLayout:
     all scratchpads, each in the order (row, byte). Because a document's commits are consecutive, the slots that a slot
     may see are a range of commits, and the slot itself.
 
+    Most patchifiers close a patch at its last byte: at most one commit at a byte, which covers it, or else a
+    scratchpad. With `tokens`, several may become known at one byte, and they end before it; a scratchpad at the same
+    byte then comes after them, and is the newest slot.
+
     Each kind may have more places than slots, see `room`. A place without a slot sees only itself, and nothing reads
     it.
     """
 
     documents: Documents
-    patch_end_mask: ByteMask
+    commits_at: ByteInts
+    """Commits at each byte."""
     scratchpad_mask: ByteMask
     patch_index: ByteInts
     """k(n): patches closed in [start(n), n)."""
+    open_bytes: ByteInts
+    """Bytes of the open patch up to and including n, the separator not counted; with `tokens`, after n's commits."""
+    may_fire: ByteMask
+    """Where a scratchpad may fire: some position up to n is covered by no commit at or before n."""
     newest_slot: ByteInts
     """1 + index of the newest slot of n's document at a position <= n; 0 before the first: the null context."""
     patch_lag: ByteInts
@@ -60,9 +69,11 @@ class PatchLayout:
     slot_byte: SlotInts
     """Position of the slot's newest byte in the flattened [batch * byte]."""
     slot_num_bytes: SlotInts
-    """Positions pooled by the slot: the open patch so far, with the separator in a document's first patch."""
+    """Positions pooled by the slot: the open patch so far, with the separator in a document's first patch. With
+    `tokens`, commits pool none, and scratchpads the bytes that no commit covers."""
     slot_patch_index: SlotInts
-    """Rotary position: k of the slot's newest byte, for commits and scratchpads alike."""
+    """Rotary position: commits of the document before the slot. For all but the further commits at one byte, and the
+    scratchpads beside these, it is k of the slot's byte."""
     slot_is_used: SlotMask
     """Where the place has a slot."""
     visible_from: SlotInts
@@ -71,6 +82,17 @@ class PatchLayout:
     """One past the last; equal to the first where none is seen."""
     longest_slot: int
     """At least the largest `slot_num_bytes`; where the layout is exact, just that: 0 without slots."""
+
+    @property
+    def patch_end_mask(self) -> ByteMask:
+        """Where patches end."""
+        return self.commits_at > 0
+
+    @property
+    def newest_commit(self) -> ByteInts:
+        """1 + index of the newest commit of n's document at a position <= n; 0 before the first."""
+        commits_through = self.commits_at.flatten().cumsum(0).view_as(self.commits_at).clamp_max(self.room.commits)
+        return torch.where(self.patch_index + self.commits_at > 0, commits_through, 0)
 
     @property
     def num_slots(self) -> Int[Tensor, ""]:
@@ -91,74 +113,100 @@ class PatchLayout:
     @staticmethod
     def build(
         documents: Documents,
-        patch_end_mask: ByteMask,
+        commits_at: ByteInts,
         scratchpad_mask: ByteMask,
         *,
+        uncovered_bytes: ByteInts | None = None,
         room: SlotRoom | None = None,
         longest_slot: int | None = None,
     ) -> "PatchLayout":
-        """Lays out the slots for decided patch ends and scratchpads, which are at other bytes.
+        """Lays out the slots for decided patch ends and scratchpads.
 
         Args:
             documents: of the batch.
-            patch_end_mask: where patches end.
-            scratchpad_mask: where scratchpads fire.
+            commits_at: commits at each byte: 0 or 1, and several only with `uncovered_bytes`.
+            scratchpad_mask: where scratchpads fire; where commits cover their own byte, beside none.
+            uncovered_bytes: bytes up to and including n that no commit at or before n covers. None where a commit
+                covers all that is open.
             room: places for slots; None for as many as there are slots, which are counted: one read from the device.
             longest_slot: most positions that a slot can pool. Needed with a room, else found.
         """
-        length = patch_end_mask.shape[1]
-        slot_mask = patch_end_mask | scratchpad_mask
+        length = commits_at.shape[1]
+        has_commit = commits_at > 0
+        slot_mask = has_commit | scratchpad_mask
         positions = torch.arange(length, device=slot_mask.device)
-        flat_positions = torch.arange(slot_mask.numel(), device=slot_mask.device)
-        flat_start = (documents.start + flat_positions.view_as(documents.start)[:, :1]).flatten()
+        row_start = torch.arange(0, slot_mask.numel(), length, device=slot_mask.device)[:, None]
 
-        ends_through, scratchpads_through = (mask.flatten().cumsum(0) for mask in (patch_end_mask, scratchpad_mask))
-        num_commits, num_scratchpads = ends_through[-1], scratchpads_through[-1]
-        ends_before = ends_through - patch_end_mask.flatten().long()
-        commits_before_document = ends_before[flat_start]
-        patch_index = ends_before - commits_before_document
-        # The separator belongs to a document's first patch, so that patch pools one position more.
-        num_bytes = bytes_since_end(patch_end_mask, documents).flatten() + (patch_index == 0)
+        commits_through, scratchpads_through = (part.flatten().cumsum(0) for part in (commits_at, scratchpad_mask))
+        num_commits, num_scratchpads = commits_through[-1], scratchpads_through[-1]
+        commits_before = commits_through - commits_at.flatten()
+        commits_before_document = commits_before[(documents.start + row_start).flatten()]
+        patch_index = (commits_before - commits_before_document).view_as(commits_at)
+        if uncovered_bytes is None:
+            open_bytes = bytes_since_end(has_commit, documents)
+            # The separator belongs to a document's first patch, so that patch pools one position more.
+            num_pooled = open_bytes + (patch_index == 0)
+            may_fire = ~(has_commit | documents.is_padding)
+        else:
+            open_bytes = num_pooled = uncovered_bytes
+            may_fire = uncovered_bytes > 0
 
         is_exact = room is None
         if room is None:
-            longest = torch.where(slot_mask.flatten(), num_bytes, 0).max()
+            pooling_mask = slot_mask if uncovered_bytes is None else scratchpad_mask
+            longest = torch.where(pooling_mask, num_pooled, 0).max()
             commits, scratchpads, longest_slot = torch.stack((num_commits, num_scratchpads, longest)).tolist()
             room = SlotRoom(commits=commits, scratchpads=scratchpads)
         assert longest_slot is not None
-        place = torch.where(patch_end_mask.flatten(), ends_through - 1, room.commits + scratchpads_through - 1)
-        last = torch.where(patch_end_mask.flatten(), room.commits, room.slots)
-        place = torch.where(slot_mask.flatten() & (place < last), place, room.slots)
-        slot_byte = flat_positions.new_zeros(room.slots + 1).scatter(0, place, flat_positions)[: room.slots]
+        places = torch.arange(room.slots, device=slot_mask.device)
+        is_commit = places < room.commits
+        slot_is_used = places < torch.where(is_commit, num_commits, room.commits + num_scratchpads)
+        slot_byte = torch.cat(
+            [
+                torch.searchsorted(through, torch.arange(count, device=places.device), right=True)
+                for through, count in ((commits_through, room.commits), (scratchpads_through, room.scratchpads))
+            ]
+        )
+        slot_byte = torch.where(slot_is_used, slot_byte, 0)
+        nth_of_byte = torch.where(is_commit, places - commits_before[slot_byte], commits_at.flatten()[slot_byte])
+        slot_patch_index = patch_index.flatten()[slot_byte] + torch.where(slot_is_used, nth_of_byte, 0)
+        slot_num_bytes = num_pooled.flatten()[slot_byte]
+        if uncovered_bytes is not None:
+            slot_num_bytes = torch.where(is_commit, 0, slot_num_bytes)
 
         newest_byte = torch.where(slot_mask, positions, -1).cummax(dim=1).values
         has_slot = newest_byte >= documents.start
-        newest_place = place[(newest_byte.clamp_min(0) + flat_positions.view_as(newest_byte)[:, :1]).flatten()]
-        newest_slot = torch.where(has_slot, (newest_place.view_as(newest_byte) + 1).clamp_max(room.slots), 0)
+        at_newest = (newest_byte.clamp_min(0) + row_start).flatten()
+        place = torch.where(scratchpad_mask.flatten(), room.commits + scratchpads_through, commits_through)
+        last = torch.where(scratchpad_mask.flatten(), room.slots, room.commits)
+        place = torch.where(place <= last, place, room.slots)
+        newest_slot = torch.where(has_slot, place[at_newest].view_as(newest_byte), 0)
+        newest_covered = newest_byte
+        if uncovered_bytes is not None:  # the newest of a byte's commits ends before it
+            not_covered = torch.where(scratchpad_mask, 0, uncovered_bytes).flatten()
+            newest_covered = newest_byte - not_covered[at_newest].view_as(newest_byte)
 
-        places = torch.arange(room.slots, device=slot_mask.device)
-        counts = torch.where(places < room.commits, num_commits, room.commits + num_scratchpads)
-        patch_index_at_slot = patch_index[slot_byte]
         visible_from = commits_before_document[slot_byte]
-        visible_to = (visible_from + patch_index_at_slot).clamp_max(room.commits)
         return PatchLayout(
             documents=documents,
-            patch_end_mask=patch_end_mask,
+            commits_at=commits_at,
             scratchpad_mask=scratchpad_mask,
-            patch_index=patch_index.view_as(newest_slot),
+            patch_index=patch_index,
+            open_bytes=open_bytes,
+            may_fire=may_fire,
             newest_slot=newest_slot,
-            patch_lag=positions - torch.where(has_slot, newest_byte, documents.start),
+            patch_lag=positions - torch.where(has_slot, newest_covered, documents.start),
             room=room,
             is_exact=is_exact,
             overflows=(num_commits > room.commits) | (num_scratchpads > room.scratchpads),
             num_commits=num_commits,
             num_scratchpads=num_scratchpads,
             slot_byte=slot_byte,
-            slot_num_bytes=num_bytes[slot_byte],
-            slot_patch_index=patch_index_at_slot,
-            slot_is_used=places < counts,
+            slot_num_bytes=slot_num_bytes,
+            slot_patch_index=slot_patch_index,
+            slot_is_used=slot_is_used,
             visible_from=visible_from.clamp_max(room.commits),
-            visible_to=visible_to,
+            visible_to=(visible_from + slot_patch_index).clamp_max(room.commits),
             longest_slot=longest_slot,
         )
 
@@ -183,9 +231,10 @@ class RowSlots:
     @staticmethod
     def of(layout: PatchLayout) -> "RowSlots":
         """Collects the slots of each row; reads a few numbers from the device."""
-        batch, length = layout.patch_end_mask.shape
-        slot_mask = layout.patch_end_mask | layout.scratchpad_mask
-        order = layout.newest_slot[slot_mask] - 1
+        batch, length = layout.commits_at.shape
+        used = layout.slot_is_used.nonzero()[:, 0]
+        # Stable: of one byte, commits stay in their order, and the scratchpad, packed behind them all, comes last.
+        order = used[layout.slot_byte[used].argsort(stable=True)]
         row = layout.slot_byte[order] // length
         slots, found = _pad(order, row, batch)
         place = torch.zeros_like(layout.slot_byte)
@@ -193,7 +242,7 @@ class RowSlots:
         num_commits = int(layout.num_commits)
         commits_row = layout.slot_byte[:num_commits] // length
         commits, _ = _pad(torch.arange(num_commits, device=row.device), commits_row, batch)
-        commits_in_row = layout.patch_end_mask.sum(dim=1)
+        commits_in_row = layout.commits_at.sum(dim=1)
         before = (commits_in_row.cumsum(0) - commits_in_row)[row]
         visible = torch.zeros(2, slots.numel(), dtype=torch.long, device=row.device)
         visible[0, found] = layout.visible_from[order] - before

@@ -40,7 +40,7 @@ class PassScores:
         eligible = patch_ends = None
         if model.takes_threshold_in_nats:
             scores = model.trigger_scores(output).detach()
-            eligible = torch.where(layout.patch_end_mask | documents.is_padding, -math.inf, scores)
+            eligible = torch.where(layout.may_fire, scores, -math.inf)
         if model.config.cuts_by_entropy:
             assert isinstance(model.patchifier, ScoringPatchifier)
             scores = model.patchifier.scores(output.facts).detach()
@@ -48,7 +48,7 @@ class PassScores:
         return PassScores(
             entropy_sum=torch.where(documents.is_padding, 0, entropies).sum(dtype=wide_dtype(entropies.device)),
             entropy_count=(~documents.is_padding).sum(),
-            num_commits=layout.patch_end_mask.sum(),
+            num_commits=layout.num_commits,
             eligible=eligible,
             patch_ends=patch_ends,
         )
