@@ -17,6 +17,7 @@ from patchpad.testing.models import (
 )
 from patchpad.testing.plugins import check_patchifier, check_trigger
 from patchpad.testing.stepping import assert_steps_equal_pass, batch_of, ragged_packed_rows, step_through
+from patchpad.testing.tokens import tiny_source_tokens, tiny_tokenizer_json
 
 __all__ = [
     "ALL_OPTIONS",
@@ -40,5 +41,7 @@ __all__ = [
     "thresholds_to_try",
     "tiny_baseline_config",
     "tiny_model_config",
+    "tiny_source_tokens",
+    "tiny_tokenizer_json",
     "tolerance",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from patchpad.config import NUM_BYTE_VALUES, SEPARATOR
-from patchpad.errors import CheckpointError, MissingExtraError
+from patchpad.errors import CheckpointError
+from patchpad.patching.byte_level_bpe import tokenizers_library
 
 SAMPLE_BYTES = 20_000_000
 """Most text that tokens are learned from, in pieces spread evenly over all documents."""
@@ -65,7 +66,7 @@ class BpeTokens:
         Raises:
             MissingExtraError: the `tokenizers` library is not installed.
         """
-        library = _library()
+        library = tokenizers_library("a bpe model")
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(_WORDS), behavior="isolated")
         trainer = library.trainers.BpeTrainer(
@@ -85,7 +86,7 @@ class BpeTokens:
             CheckpointError: it is not such a file.
             MissingExtraError: the `tokenizers` library is not installed.
         """
-        library = _library()
+        library = tokenizers_library("a bpe model")
         try:
             return BpeTokens(library.Tokenizer.from_str(text))
         except Exception as error:  # the library raises nothing more special
@@ -110,17 +111,6 @@ class BpeTokens:
     def decode(self, tokens: Sequence[int]) -> bytes:
         """Returns the bytes of tokens, exactly those that were encoded."""
         return b"".join(self.bytes_of[token] for token in tokens)
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise MissingExtraError(
-            "a bpe model needs the library `tokenizers`, which is not installed",
-            hint='Install it with: pip install "patchpad[bpe]"',
-        ) from error
-    return tokenizers
 
 
 def _sample(documents: Sequence[np.ndarray]) -> Iterator[str]:

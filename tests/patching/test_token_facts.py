@@ -1,0 +1,84 @@
+"""The facts of whole rows are those of stepping, and causal."""
+
+import functools
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.config import PADDING, SEPARATOR
+from patchpad.patching import TokenFacts, VocabularyTrie, facts_of_rows, facts_of_step
+from patchpad.patching.vocabulary_trie import DEAD, ROOT
+from patchpad.testing import as_row, tiny_source_tokens
+
+DOCUMENTS = st.lists(
+    st.one_of(st.binary(max_size=20), st.sampled_from(["the cat's end", "naïve 日本", "  \n x"]).map(str.encode)),
+    min_size=1,
+    max_size=3,
+)
+TOKENS = tiny_source_tokens
+
+
+@functools.cache
+def tiny_trie() -> VocabularyTrie:
+    return VocabularyTrie(TOKENS().bytes_of)
+
+
+def rows_of(rows: list[list[bytes]]) -> torch.Tensor:
+    ids = [as_row(*documents) for documents in rows]
+    longest = max(map(len, ids))
+    return torch.tensor([row + [PADDING] * (longest - len(row)) for row in ids])
+
+
+def commits_at(facts: TokenFacts) -> list[list[tuple[int, ...]]]:
+    """The committed tokens of each position."""
+    tokens = iter(facts.commit_tokens.tolist())
+    counts = facts.num_commits.reshape(-1, facts.num_commits.shape[-1]).tolist()
+    found = [[tuple(next(tokens) for _ in range(count)) for count in row] for row in counts]
+    assert next(tokens, None) is None
+    return found
+
+
+@given(st.lists(DOCUMENTS, min_size=1, max_size=3))
+def test_facts_of_rows_are_those_of_steps(rows):
+    ids = rows_of(rows)
+    facts = facts_of_rows(TOKENS(), tiny_trie(), ids)
+    at = commits_at(facts)
+    texts = [b""] * len(ids)
+    for place in range(ids.shape[1]):
+        step, texts = facts_of_step(TOKENS(), tiny_trie(), texts, ids[:, place].tolist())
+        for name in ("num_commits", "open_bytes", "node", "draft"):
+            assert torch.equal(getattr(step, name), getattr(facts, name)[:, place]), name
+            assert getattr(facts, name).dtype == torch.int64
+        assert step.commit_tokens.tolist() == [token for row in at for token in row[place]]
+        assert [len(text) for text in texts] == step.open_bytes.tolist()
+
+
+@given(DOCUMENTS)
+def test_facts_are_those_of_the_definition(documents):
+    ids = rows_of([documents, [b"x" * 70]])
+    facts = facts_of_rows(TOKENS(), tiny_trie(), ids)
+    commits, open_text = commits_at(facts)[0], b""
+    for place, value in enumerate(ids[0].tolist()):
+        node, draft, count = (int(part[0, place]) for part in (facts.node, facts.draft, facts.open_bytes))
+        if value == SEPARATOR:
+            assert (commits[place], count, node, draft) == ((TOKENS().begin,), 0, ROOT, -1)
+            open_text = b""
+        elif value == PADDING:
+            assert (commits[place], count, node, draft) == ((), 0, DEAD, -1)
+        else:
+            open_text = (open_text + bytes([value]))[len(TOKENS().text_of(commits[place])) :]
+            assert (count, node) == (len(open_text), tiny_trie().node_of(open_text))
+            exact = TOKENS().draft(open_text)
+            assert draft == (exact[0] if len(exact) == 1 else -1)
+            assert draft < 0 or TOKENS().text_of([draft]) == open_text
+
+
+@given(DOCUMENTS, st.integers(0, 1000))
+def test_facts_of_a_prefix_are_those_of_the_whole(documents, cut):
+    ids = rows_of([documents])
+    cut = 1 + cut % ids.shape[1]
+    whole, prefix = (facts_of_rows(TOKENS(), tiny_trie(), part) for part in (ids, ids[:, :cut]))
+    for name in ("num_commits", "open_bytes", "node", "draft"):
+        assert torch.equal(getattr(prefix, name), getattr(whole, name)[:, :cut]), name
+    assert prefix.commit_tokens.tolist() == whole.commit_tokens.tolist()[: len(prefix.commit_tokens)]
