@@ -60,7 +60,7 @@ def _torch_folder() -> Path:
 def _compiled() -> Path:
     """Returns the library; several processes may ask for it at once."""
     torch = _torch_folder()
-    made_of = SOURCE.read_bytes() + (torch / "version.py").read_bytes() + bytes(torch)  # the library looks there for torch
+    made_of = SOURCE.read_bytes() + (torch / "version.py").read_bytes() + bytes(torch)  # where it looks for torch
     folder = Path(tempfile.gettempdir()) / f"patchpad-pretended-cuda-{os.getuid()}"
     library = folder / f"{hashlib.sha256(made_of).hexdigest()[:16]}.so"
     if library.exists():
