@@ -57,6 +57,10 @@ class CheckpointError(PatchpadError, ValueError):
     """A run or checkpoint that is missing, incomplete, altered or not ours."""
 
 
+class ConversionError(PatchpadError, ValueError):
+    """A model of another kind whose layers cannot become a trunk, or whose files are missing or damaged."""
+
+
 class RunInUseError(PatchpadError, RuntimeError):
     """Another process is at work in the folder of a run."""
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
     "serve": "answer requests over HTTP as OpenAI's clients send them, with a playground in the browser",
+    "convert": "take the layers of a trained subword model as the trunk of a model of bytes",
     "release": "write the model of any step into a folder of its own",
     "export": "write a folder that Hugging Face transformers loads",
     "import": "make a run of an exported folder, trained on or not",

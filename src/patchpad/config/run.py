@@ -114,6 +114,27 @@ def load_config(
     Raises:
         ConfigError: the name is unknown, the file is missing or not YAML, or a key or value is wrong.
     """
+    values, source = read_values(config, overrides)
+    train = values.get("train")
+    init_from = train.get("init_from") if isinstance(train, dict) else None
+    if model_of is not None and isinstance(init_from, str):
+        values = merged({"model": dataclasses.asdict(model_of(init_from))}, values)
+    return Config.from_dict(values, source=source)
+
+
+def read_values(config: str | Path | None, overrides: dict[str, str] | None = None) -> tuple[dict[str, Any], str]:
+    """Reads a preset or a YAML file and applies command-line overrides; of the values nothing is checked yet.
+
+    Args:
+        config: name of a preset, or path of a YAML file; None for no values.
+        overrides: dotted key to YAML text.
+
+    Returns:
+        The values that are set, section by section, and where they come from, for messages.
+
+    Raises:
+        ConfigError: the name is unknown, the file is missing or not YAML, or an override is not one.
+    """
     source = "defaults" if config is None else str(config)
     values = {} if config is None else read_preset_or_file(config)
     for key, text in (overrides or {}).items():
@@ -124,11 +145,7 @@ def load_config(
             if not isinstance(target, dict):
                 raise ConfigError(f"--{key}: `{section}` is not a section", hint="Write --section.field VALUE.")
         target[name] = _override_value(key, text)
-    train = values.get("train")
-    init_from = train.get("init_from") if isinstance(train, dict) else None
-    if model_of is not None and isinstance(init_from, str):
-        values = merged({"model": dataclasses.asdict(model_of(init_from))}, values)
-    return Config.from_dict(values, source=f"{source} and the command line" if overrides else source)
+    return values, f"{source} and the command line" if overrides else source
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

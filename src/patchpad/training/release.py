@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +56,14 @@ def released_config(config: Config) -> Config:
     return replace(config, data=DataConfig(), train=replace(config.train, init_from=None))
 
 
-def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    model: LanguageModel,
+    config: Config,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    beside: Mapping[str, str] | None = None,
+) -> None:
     """Writes a model, with its threshold and calibration, into an empty folder, for inference only.
 
     Args:
@@ -63,6 +71,7 @@ def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: tor
         config: what it was trained with.
         folder: absent, or empty.
         dtype: of the weights on disk; the threshold keeps its own.
+        beside: name -> content of further files, which are written first and not named in the manifest.
 
     Raises:
         CheckpointError: the folder is not empty, or cannot be written.
@@ -71,6 +80,8 @@ def save(model: LanguageModel, config: Config, folder: str | Path, *, dtype: tor
     require_empty(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for name, content in (beside or {}).items():
+            write_atomically(path / name, content)
         _write_model(path, model, config, dtype)
         sign(path)
     except OSError as error:

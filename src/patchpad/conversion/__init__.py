@@ -1,0 +1,1 @@
+"""Conversion: the layers of a trained subword model become the trunk of a patch model."""
