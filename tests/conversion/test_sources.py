@@ -185,6 +185,7 @@ CARD = "---\nlanguage: en\nlicense: {}\n---\n# A model\n"
         ({"README.md": CARD.format("[mit, apache-2.0]")}, ("mit, apache-2.0", "README.md")),
         ({"README.md": "---\nlicense: [\n---\n", "LICENSE": "\n  MIT License\n\nText"}, ("MIT License", "LICENSE")),
         ({"LICENSE.md": "# Apache License\n"}, ("Apache License", "LICENSE.md")),
+        ({"README.md": CARD.format('"mit\\n# A heading"')}, ("mit # A heading", "README.md")),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from patchpad.conversion.licences import licence_beside
-from patchpad.conversion.llama import LM_HEAD, Fields, LlamaConfig
+from patchpad.conversion.llama import LM_HEAD, Fields, LlamaConfig, one_line
 from patchpad.conversion.source_files import Licence, SourceFiles
 from patchpad.errors import ConversionError, MissingExtraError
 
@@ -51,9 +51,9 @@ class GgufFile(SourceFiles):
             raise self._damaged(error) from error
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.config = config_of(values, self._tensors, str(path))
-        self.name = str(values.get("general.name") or path.stem)
+        self.name = one_line(values.get("general.name") or path.stem)
         named = values.get("general.license")
-        self.licence = Licence(str(named), "general.license") if named else licence_beside(path.parent)
+        self.licence = Licence(one_line(named), "general.license") if named else licence_beside(path.parent)
         self.weight_files = (path,)
         self._require_known_types()
 

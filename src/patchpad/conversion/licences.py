@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from patchpad.conversion.llama import one_line
 from patchpad.conversion.source_files import Licence
 
 README = "README.md"
@@ -22,12 +23,12 @@ def licence_beside(folder: Path) -> Licence | None:
     if isinstance(named, list):
         named = ", ".join(str(one) for one in named)
     if named:
-        return Licence(str(named), README)
+        return Licence(one_line(named), README)
     for name in LICENCE_FILES:
         lines = [line.strip(" #\t") for line in _text(folder / name).splitlines()]
         first = next((line for line in lines if line), None)
         if first is not None:
-            return Licence(first, name)
+            return Licence(one_line(first), name)
     return None
 
 

@@ -140,6 +140,11 @@ class Fields:
         return width, num_heads, num_kv_heads
 
 
+def one_line(value: Any) -> str:
+    """Returns a name that a source gives itself or its licence as one line of a bounded length."""
+    return shorten(str(value), 4 * MOST_CHARACTERS, placeholder=" ...")
+
+
 def _shown(value: Any) -> str:
     """Returns a value as JSON files write it, cut short where it is long."""
     if value is None:
