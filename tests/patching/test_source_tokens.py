@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import json
 import pickle
 import sys
@@ -131,6 +132,12 @@ def test_tokens_of_tricky_texts_are_those_of_the_tokenizer(cutter, text):
     tokens = tokens_with(cutter)
     committed, open_text = walk(tokens, text.encode())
     assert [*committed, *tokens.draft(open_text)] == encoded(cutter, text)
+    pieces = whole_encoder(cutter).pre_tokenizer.pre_tokenize_str(text)
+    piece_ends = {0, *itertools.accumulate(len(piece) for piece, _ in pieces)}
+    open_text = b""
+    for end, byte in enumerate(text.encode(), 1):
+        _, open_text = tokens.advance(open_text, byte)
+        assert end - len(open_text) in piece_ends
 
 
 @pytest.mark.parametrize(

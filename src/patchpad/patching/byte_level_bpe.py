@@ -15,9 +15,7 @@ from patchpad.errors import CheckpointError, MissingExtraError, PatchpadError
 CACHED_PIECES = 1 << 16
 """Pieces whose tokens are remembered."""
 KEEPS_TEXT = ("ByteLevel", "Digits", "Punctuation", "Split")
-"""Kinds of pre-tokenizers that cut a text and leave every byte of it, at least with the options that are allowed."""
-SAMPLE = "It's 1234567 naïve 日本語 שלום\t\n\n  x == {y}; e\u0301 🙂\u00a0\r\n'll "
-"""A text that every supported pre-tokenizer must keep whole; it is tried once, as the tokenizer is read."""
+"""Kinds of pre-tokenizers that cut a text and keep every byte of it, with the options that are allowed."""
 
 
 def _byte_characters() -> tuple[str, ...]:
@@ -64,9 +62,6 @@ class ByteLevelBpe:
         self._cutter, self._model = tokenizer.pre_tokenizer, tokenizer.model
         self.encode = functools.lru_cache(CACHED_PIECES)(self._encode)
         """Returns the tokens of one piece, given with one character a byte."""
-        kept = bytes(BYTE_OF_CHARACTER[character] for character in "".join(self.pieces(SAMPLE)))
-        if kept != SAMPLE.encode():
-            raise _unsupported("pre_tokenizer", content["pre_tokenizer"]["type"], "one that keeps every byte of a text")
 
     def pieces(self, text: str) -> list[str]:
         """Returns the pieces that a text is cut into, each with one character a byte."""

@@ -3,16 +3,17 @@
 They follow from the bytes alone and are found on the host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchpad.config import PADDING, SEPARATOR
+from patchpad.config import SEPARATOR
 from patchpad.patching.source_tokens import SourceTokens
-from patchpad.patching.vocabulary_trie import DEAD, VocabularyTrie
+from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
 from patchpad.shapes import ByteIds
 
 
@@ -42,9 +43,7 @@ def facts_of_rows(tokens: SourceTokens, trie: VocabularyTrie, byte_ids: ByteIds)
     """
     walk = _Walk(tokens, trie)
     for row in byte_ids.tolist():
-        open_text = b""
-        for value in row:
-            open_text = walk.read(open_text, value)
+        walk.read(b"", row)
     return walk.facts(tuple(byte_ids.shape), byte_ids.device)
 
 
@@ -60,7 +59,7 @@ def facts_of_step(
         ids: the id that each row reads.
     """
     walk = _Walk(tokens, trie)
-    after = [walk.read(open_text, value) for open_text, value in zip(open_texts, ids, strict=True)]
+    after = [walk.read(open_text, (value,)) for open_text, value in zip(open_texts, ids, strict=True)]
     return walk.facts((len(ids),), torch.device("cpu")), after
 
 
@@ -70,30 +69,39 @@ class _Walk:
     def __init__(self, tokens: SourceTokens, trie: VocabularyTrie) -> None:
         self._tokens = tokens
         self._trie = trie
-        self._num_commits: list[int] = []
-        self._open_bytes: list[int] = []
-        self._nodes: list[int] = []
-        self._drafts: list[int] = []
+        self._at: list[int] = []
+        """Four numbers of each position: commits, bytes of the open text, its node, its token."""
         self._commits: list[int] = []
 
-    def read(self, open_text: bytes, value: int) -> bytes:
-        """Notes the facts of one position and returns the open text after it."""
-        if value < SEPARATOR:
-            committed, open_text = self._tokens.advance(open_text, value)
-            draft = self._tokens.draft(open_text)
-        else:
-            committed, open_text, draft = (self._tokens.begin,) if value == SEPARATOR else (), b"", ()
-        self._num_commits.append(len(committed))
-        self._open_bytes.append(len(open_text))
-        self._nodes.append(DEAD if value == PADDING else self._trie.node_of(open_text))
-        self._drafts.append(draft[0] if len(draft) == 1 else -1)
-        self._commits += committed
+    def read(self, open_text: bytes, ids: Iterable[int]) -> bytes:
+        """Notes the facts of consecutive positions of a row and returns the open text after them.
+
+        Args:
+            open_text: before the first of them.
+            ids: what is read there.
+        """
+        advance, draft_of, node_of = self._tokens.advance, self._tokens.draft, self._trie.node_of
+        note, commits = self._at.extend, self._commits
+        for value in ids:
+            if value < SEPARATOR:
+                committed, open_text = advance(open_text, value)
+                if committed:
+                    commits += committed
+                draft = draft_of(open_text)
+                note((len(committed), len(open_text), node_of(open_text), draft[0] if len(draft) == 1 else -1))
+            elif value == SEPARATOR:
+                open_text = b""
+                commits.append(self._tokens.begin)
+                note((1, 0, ROOT, -1))
+            else:
+                open_text = b""
+                note((0, 0, DEAD, -1))
         return open_text
 
     def facts(self, shape: tuple[int, ...], device: torch.device) -> TokenFacts:
         """Returns what was noted, in the given shape."""
-        lists = (self._num_commits, self._open_bytes, self._nodes, self._drafts)
-        packed = torch.tensor(lists, dtype=torch.int64).reshape(len(lists), *shape).to(device)
+        columns = np.fromiter(self._at, dtype=np.int64, count=len(self._at)).reshape(-1, 4).T.copy()
+        packed = torch.from_numpy(columns).reshape(4, *shape).to(device)
         return TokenFacts(
             num_commits=packed[0],
             open_bytes=packed[1],
