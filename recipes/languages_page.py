@@ -65,7 +65,7 @@ def docs_block(every: Sequence[LanguageRanks], evaluations: Sequence[Evaluation]
         )
     origin = evaluations[0].suite["provenance"]
     measured = (
-        f"Measured with patchpad {origin['patchpad']}, torch {origin['torch']}, commit {str(origin['commit'])[:9]}."
+        f"Measured with patchpad {origin['package_version']}, torch {origin['torch_version']}, commit {str(origin['commit'])[:9]}."
     )
     return "\n\n".join([*parts, METHOD, measured])
 
