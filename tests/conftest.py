@@ -54,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test` runs as users do, and skips what cannot run here, with its reason."""
     has_tokenizers = importlib.util.find_spec("tokenizers") is not None
     for item in items:
-        if not has_tokenizers and "bpe" in getattr(getattr(item, "callspec", None), "id", "").split("-"):
+        words = getattr(getattr(item, "callspec", None), "id", "").split("-")
+        if not has_tokenizers and ("bpe" in words or "tokens" in words):
             item.add_marker(pytest.mark.skip(reason='needs the extra `bpe`: pip install "patchpad[bpe]"'))
         if item.path.parent.name in ("benchmarks", "recipes") or item.path.name == "test_docs.py":
             item.add_marker(pytest.mark.unchecked)

@@ -161,6 +161,7 @@ PATCHIFIERS = Registry(
         "spacebyte": f"{_PATCHING}.patchifiers:SpaceBytePatchifier",
         "entropy": f"{_PATCHING}.patchifiers:EntropyPatchifier",
         "hnet": f"{_PATCHING}.patchifiers:HNetPatchifier",
+        "tokens": f"{_PATCHING}.patchifiers:TokensPatchifier",
     },
 )
 """What `model.patchifier.kind` may be."""

@@ -83,7 +83,7 @@ def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger
         with torch.no_grad():
             layout = model(torch.tensor([row]), threshold).layout
         _, state = step_through(model, [row], [20], threshold)
-        assert state.num_patches.tolist() == [int(layout.patch_end_mask.sum())]
+        assert state.num_patches.tolist() == [int(layout.num_commits)]
         assert state.trunk_calls.tolist() == [layout.num_slots]
         assert state.trunk.capacity <= int(state.num_patches) + 64
 

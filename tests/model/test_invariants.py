@@ -61,7 +61,7 @@ def test_changing_a_byte_leaves_every_earlier_output_unchanged(patchifier, trigg
             before, after = model(ids, threshold), model(changed, threshold)
         difference = (before.logits - after.logits)[0, :changed_at].abs()
         assert difference.numel() == 0 or float(difference.max()) <= tolerance(before.logits)
-        assert torch.equal(before.layout.patch_end_mask[0, :changed_at], after.layout.patch_end_mask[0, :changed_at])
+        assert torch.equal(before.layout.commits_at[0, :changed_at], after.layout.commits_at[0, :changed_at])
         assert torch.equal(before.layout.scratchpad_mask[0, :changed_at], after.layout.scratchpad_mask[0, :changed_at])
 
 
@@ -118,9 +118,12 @@ def test_infinite_thresholds_are_the_limits(patchifier, trigger, options, seed, 
     with torch.no_grad():
         never, always = model(ids, math.inf).layout, model(ids, -math.inf).layout
     assert not never.scratchpad_mask.any()
-    assert never.num_slots == int(never.patch_end_mask.sum())
-    assert always.num_slots == ids.numel()
-    assert torch.equal(always.patch_end_mask, never.patch_end_mask)
+    assert never.num_slots == int(never.commits_at.sum())
+    # The trunk runs at every position: tokens end before the byte that commits them, so it runs once more there.
+    assert always.num_slots == (
+        int(never.commits_at.sum() + (ids < 256).sum()) if patchifier == "tokens" else ids.numel()
+    )
+    assert torch.equal(always.commits_at, never.commits_at)
     assert int(always.slot_is_commit.sum()) == never.num_slots
     assert int(always.patch_lag.max()) == 0
 
@@ -171,7 +174,7 @@ def test_a_document_gives_the_same_outputs_alone_packed_and_in_any_row(patchifie
             for ids in alone:
                 expected = model(ids, threshold)
                 end = start + ids.shape[1]
-                assert torch.equal(expected.layout.patch_end_mask[0], together.layout.patch_end_mask[2, start:end])
+                assert torch.equal(expected.layout.commits_at[0], together.layout.commits_at[2, start:end])
                 assert torch.equal(expected.layout.scratchpad_mask[0], together.layout.scratchpad_mask[2, start:end])
                 difference = (expected.logits[0] - together.logits[2, start:end]).abs().max()
                 assert float(difference) <= tolerance(expected.logits)
@@ -197,7 +200,9 @@ def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger, 
     settle_patches(model, ids)
     with torch.no_grad():
         layout = model(ids, -math.inf).layout
-    assert layout.rows.commits.shape[1] == layout.room.commits < layout.room.slots / 3
+    assert (
+        layout.rows.commits.shape[1] == layout.room.commits < layout.room.slots / (2 if patchifier == "tokens" else 3)
+    )
     assert torch.equal(layout.visible_to - layout.visible_from, layout.slot_patch_index)
     visible = layout.rows.visible_to - layout.rows.visible_from
     assert torch.equal(visible.flatten()[layout.rows.place], layout.slot_patch_index)

@@ -64,7 +64,8 @@ class PatchifierConfig(PluggedSection):
 
     kind: PatchifierKind = "fixed"
     """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words; `entropy`: where the next byte is
-    uncertain; `hnet`: where a learned router says so. A plug-in's name too (`docs/plugins.md`)."""
+    uncertain; `hnet`: where a learned router says so; `tokens`: the tokens of the subword model that the trunk was
+    taken from. A plug-in's name too (`docs/plugins.md`)."""
     target_patch_size: Positive = 16
     """Bytes per patch that the patchifier aims at: exact for `fixed`, an expectation for `spacebyte`, followed in
     training by `entropy` and `hnet`."""
@@ -73,7 +74,10 @@ class PatchifierConfig(PluggedSection):
     patch_threshold_nats: Nats = 1.5
     """For `entropy`: the threshold until training has stored another."""
     max_patch_size: Positive | None = None
-    """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`."""
+    """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`. For `tokens`:
+    most bytes of the open text."""
+    num_token_ids: Positive | None = None
+    """For `tokens`: ids of the source's tokenizer, with one more for each byte value; null for the others."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     """Options of a plug-in's patchifier, by name; those that are built in have none."""
     plugin: str | None = None
@@ -87,10 +91,25 @@ class PatchifierConfig(PluggedSection):
             f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
             "a maximum of at least the target",
         )
+        self.require(
+            (self.num_token_ids is not None) == self.commits_tokens,
+            f"num_token_ids is {self.num_token_ids} with the kind `{self.kind}`",
+            "a number for `tokens`, as `patchpad convert` writes it, and null for the others",
+        )
+
+    @property
+    def commits_tokens(self) -> bool:
+        """Whether patches are tokens of another model: several may end at one byte, and before it."""
+        return self.kind == "tokens"
+
+    @property
+    def most_scratchpads_per_byte(self) -> float:
+        """Share of the bytes at which a scratchpad may fire, if patches have their target size."""
+        return 1.0 if self.commits_tokens else 1 - 1 / self.target_patch_size
 
     @property
     def longest_patch(self) -> int:
-        """Most bytes that a patch can have, the separator not counted."""
+        """Most bytes that a patch can have, the separator not counted; for `tokens`, that the open text can have."""
         if self.kind == "fixed":
             return self.target_patch_size
         return self.max_patch_size or max(16, 4 * self.target_patch_size)

@@ -20,7 +20,7 @@ from patchpad.inference.row_state import put
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts
+from patchpad.patching import ByteFacts, TokenFacts
 
 Ints = Int[Tensor, "batch column"]
 Floats = Float[Tensor, "batch number"]
@@ -41,6 +41,7 @@ def read(
     rows: Int[Tensor, " row"],
     ids: Int[Tensor, " row"],
     threshold: Float[Tensor, " row"],
+    tokens: TokenFacts | None = None,
 ) -> tuple[Bool[Tensor, " row"], Ints, Floats]:
     """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
 
@@ -50,6 +51,7 @@ def read(
         rows: different rows of the state, ascending.
         ids: 0..256.
         threshold: scratchpad threshold of each of `rows`, in nats.
+        tokens: what the ids commit and leave open, with `tokens` patches; see `token_steps.read_tokens`.
 
     Returns:
         Which of `rows` need the trunk before they can predict; then the new `ints` and `floats`.
@@ -58,9 +60,13 @@ def read(
     counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
     begins = ids == SEPARATOR
     position = torch.where(begins, 0, counts.position + 1)
-    opens_patch = begins | (counts.ends_patch == 1)
-    open_length = torch.where(opens_patch, 0, counts.open_length) + 1
-    open_bytes = torch.where(opens_patch, 0, counts.open_bytes) + ~begins
+    if tokens is None:
+        opens_patch = begins | (counts.ends_patch == 1)
+        open_length = torch.where(opens_patch, 0, counts.open_length) + 1
+        open_bytes = torch.where(opens_patch, 0, counts.open_bytes) + ~begins
+    else:
+        open_length = torch.where(begins, 0, counts.open_bytes) + 1
+        open_bytes = tokens.open_bytes
     recent = None
     if old.shape[1] > NUM_COUNTS:
         recent = torch.cat((ids[:, None], torch.where(begins[:, None], 0, old[:, NUM_COUNTS:-1])), dim=1)
@@ -85,6 +91,7 @@ def read(
         entropy_nats=entropies,
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
+        tokens=tokens,
     )
     decisions = model.decisions_at(threshold)
     ends_patch = decisions.step_ends(facts, open_bytes)
@@ -96,10 +103,11 @@ def read(
         open_length=open_length,
         open_bytes=open_bytes,
         ends_patch=ends_patch.long(),
+        has_scratchpad=fires.long(),
     )
     numbers = [number for number in (entropies, boundaries) if number is not None]
     floats = put(state.floats, rows, torch.stack(numbers, dim=1)) if numbers else state.floats
-    return ends_patch | fires, put(state.ints, rows, _packed(new, recent)), floats
+    return ends_patch | fires, put(state.ints, rows, packed_counts(new, recent)), floats
 
 
 def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[None, Ints]:
@@ -124,20 +132,23 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
             probability = state.floats[rows, -1]
             slot_outputs = _smooth(state.smoothed, rows, counts.num_patches, probability, is_commit, slot_outputs)
         context = model.context_to_bytes(slot_outputs)
-    trunk_calls = counts.trunk_calls + 1
-    state.contexts[rows, trunk_calls % 2] = context.to(state.contexts.dtype)
+    num_refreshes = counts.num_refreshes + 1
+    state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
     new = counts._replace(
-        num_patches=counts.num_patches + is_commit, trunk_calls=trunk_calls, slot_position=counts.position
+        num_patches=counts.num_patches + is_commit,
+        trunk_calls=counts.trunk_calls + 1,
+        slot_position=counts.position,
+        num_refreshes=num_refreshes,
     )
     recent = old[:, NUM_COUNTS:] if old.shape[1] > NUM_COUNTS else None
-    return None, put(state.ints, rows, _packed(new, recent))
+    return None, put(state.ints, rows, packed_counts(new, recent))
 
 
 def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> tuple[Float[Tensor, "row vocab"]]:
     """Returns the logits of the next id in each of `rows`, ascending; the state's values stay as they are."""
     counts = PatchCounts(*state.ints[rows, :NUM_COUNTS].unbind(1))
     byte_states = state.byte_states[rows, counts.position % state.byte_states.shape[1]]
-    newest = 2 * rows + counts.trunk_calls % 2
+    newest = 2 * rows + counts.num_refreshes % 2
     with autocast(model.device):
         decoder_sees = state.decoder.at(rows, counts.position)
         lag = counts.position - counts.slot_position
@@ -148,7 +159,8 @@ def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
 PLAIN = Kernels(read=read, refresh=refresh, predict=predict)
 
 
-def _packed(counts: PatchCounts, recent: Int[Tensor, "row recent"] | None) -> Int[Tensor, "row column"]:
+def packed_counts(counts: PatchCounts, recent: Int[Tensor, "row recent"] | None) -> Int[Tensor, "row column"]:
+    """Returns integers of rows as a state keeps them; see `DecodingState`."""
     packed = torch.stack(counts, dim=1)
     return packed if recent is None else torch.cat((packed, recent), dim=1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.inference.patch_state import DecodingState, PatchCounts
@@ -21,10 +21,11 @@ from patchpad.inference.span_attention import (
     ring_after,
     span_windows,
 )
+from patchpad.inference.token_steps import slot_inputs, slot_tokens, slots_of, tokens_of_span
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
-from patchpad.patching import ByteFacts, Documents
+from patchpad.patching import ByteFacts, Documents, TokenFacts
 from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.shapes import ByteInts, ByteMask
 
@@ -45,14 +46,14 @@ def extend_patches(
     def advance() -> DecodingState:
         return _state_after(draft, read, slots, contexts, smoothed, decoder_sees)
 
-    slot_mask = slots.ends | slots.scratchpads
+    none = torch.zeros_like(span.lengths)
     return Extension(
         span=span,
         logits=logits.float(),
-        num_commits=slots.ends.sum(dim=1),
+        num_commits=slots.commits.sum(dim=1),
         num_scratchpads=slots.scratchpads.sum(dim=1),
-        trunk_pairs=torch.where(slot_mask, slots.patch_index + 1, 0).sum(dim=1),
-        pooled_positions=torch.where(slot_mask, slots.open_length, 0).sum(dim=1),
+        trunk_pairs=none.index_add(0, slots.rows, slots.patch_index + 1),
+        pooled_positions=none.index_add(0, slots.rows, slots.num_pooled),
         advance=advance,
     )
 
@@ -75,18 +76,25 @@ class ReadBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class SpanSlots:
-    """Patches and slots of a span. Slots are packed, row after row."""
+    """Patches and slots of a span. Slots are packed, row after row; those of one byte in their order."""
 
-    ends: ByteMask
+    commits: ByteInts
+    """Commits at each byte."""
     scratchpads: ByteMask
     open_bytes: ByteInts
-    """Bytes of the open patch up to each byte."""
+    """As in `PatchCounts`, at each byte."""
     open_length: ByteInts
-    """The same, and the separator in a document's first patch."""
-    patch_index: ByteInts
+    """The same."""
     rows: Int[Tensor, " slot"]
     columns: Int[Tensor, " slot"]
     """Place of the slot's byte among the new ones of its row."""
+    is_commit: Bool[Tensor, " slot"]
+    patch_index: Int[Tensor, " slot"]
+    """Commits of the document before the slot."""
+    num_pooled: Int[Tensor, " slot"]
+    """Positions that the slot pools."""
+    tokens: Int[Tensor, " slot"] | None
+    """With `tokens` patches, the token that the slot embeds, or -1."""
     newest: ByteInts
     """1 + the slot that each byte reads; 0 where that is older than the span."""
     position: ByteInts
@@ -146,31 +154,45 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
         is_padding=~is_new,
     )
     decisions = model.decisions_at(threshold)
-    facts = _facts(state, read, documents)
+    tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
+    facts = _facts(state, read, documents, tokens)
     ends = decisions.patch_ends(facts, documents)
-    open_bytes = bytes_since_end(ends, documents)
+    if tokens is None:
+        commits, open_bytes = ends.long(), bytes_since_end(ends, documents)
+    else:
+        commits, open_bytes = tokens.num_commits, tokens.open_bytes
     scratchpads = decisions.scratchpads(facts, open_bytes, ends) & is_new
-    patch_index = counts.num_patches[:, None] + ends.cumsum(dim=1) - ends.long()
-    open_length = open_bytes + (patch_index == 0)
+    patch_index = counts.num_patches[:, None] + commits.cumsum(dim=1) - commits
+    if tokens is None:
+        open_length = open_bytes + (patch_index == 0)
+    else:
+        open_length = torch.cat((counts.open_bytes[:, None], open_bytes[:, :-1]), dim=1) + 1
 
     slot_mask = ends | scratchpads
     places = torch.arange(span.width, device=is_new.device)
     newest_column = torch.where(slot_mask, places, -1).cummax(dim=1).values
     has_slot = newest_column >= 0
-    number = slot_mask.flatten().cumsum(0).view_as(is_new)
     newest_position = counts.position[:, None] + 1 + newest_column
-    longest = torch.where(slot_mask, open_length, 0).max()
-    most_patches = (counts.num_patches + ends.sum(dim=1)).max()
+    if tokens is not None:  # the newest of a byte's commits ends before it
+        newest_position -= torch.where(scratchpads, 0, open_bytes).gather(1, newest_column.clamp_min(0))
+    at, nth, is_commit = slots_of(commits.flatten(), scratchpads.flatten())
+    number = (commits + scratchpads).flatten().cumsum(0).view_as(is_new)
+    pooled = torch.where(slot_mask, open_length, 0) if tokens is None else torch.where(scratchpads, open_bytes, 0)
+    num_pooled = pooled.flatten()[at] if tokens is None else torch.where(is_commit, 0, pooled.flatten()[at])
+    longest = pooled.max()
+    most_patches = (counts.num_patches + commits.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((longest, most_patches, scratchpads.any())).tolist()
-    rows, columns = slot_mask.nonzero(as_tuple=True)
     return SpanSlots(
-        ends=ends,
+        commits=commits,
         scratchpads=scratchpads,
         open_bytes=open_bytes,
         open_length=open_length,
-        patch_index=patch_index,
-        rows=rows,
-        columns=columns,
+        rows=at // span.width,
+        columns=at % span.width,
+        is_commit=is_commit,
+        patch_index=patch_index.flatten()[at] + nth,
+        num_pooled=num_pooled,
+        tokens=None if tokens is None else slot_tokens(tokens, at, is_commit),
         newest=torch.where(has_slot, number, 0),
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
         longest=longest,
@@ -179,7 +201,7 @@ def _decide(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Flo
     )
 
 
-def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteFacts:
+def _facts(state: DecodingState, read: ReadBytes, documents: Documents, tokens: TokenFacts | None) -> ByteFacts:
     span = read.span
     entropies = previous_entropies = boundaries = None
     if read.entropy_nats is not None:
@@ -195,6 +217,7 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteF
         entropy_nats=entropies,
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
+        tokens=tokens,
     )
 
 
@@ -210,23 +233,29 @@ def _run_trunk(
     if len(slots.rows) == 0:
         return before, smoothed
     state.has_at_most(slots.most_patches)
-    at = (slots.rows, slots.columns)
-    is_commit, patch_index = slots.ends[at], slots.patch_index[at]
-    distance = torch.arange(slots.longest, device=before.device)
-    columns = slots.columns[:, None] - distance
-    places = read.span.place_after(slots.rows[:, None].expand_as(columns), columns, read.earlier_states.shape[1])
-    newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
-    slot_inputs = model.patch_pooling.pool(newest_first, distance < slots.open_length[at][:, None])
-    stored = is_commit if slots.has_scratchpads else None
-    attend = TrunkSpanAttention(state.trunk, slots.rows, patch_index, stored, slots.most_patches)
-    slot_outputs = model.trunk(slot_inputs, patch_index, attend)
+    stored = slots.is_commit if slots.has_scratchpads else None
+    attend = TrunkSpanAttention(state.trunk, slots.rows, slots.patch_index, stored, slots.most_patches)
+    slot_outputs = model.trunk(_slot_inputs(model, read, slots), slots.patch_index, attend)
     if smoothed is not None:
         assert read.boundary_probability is not None
-        probability = read.span.padded(read.boundary_probability)[at]
-        share = smoothing_share(probability, patch_index == 0)
-        slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, is_commit, smoothed)
+        probability = read.span.padded(read.boundary_probability)[slots.rows, slots.columns]
+        share = smoothing_share(probability, slots.patch_index == 0)
+        slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, slots.is_commit, smoothed)
     new = model.context_to_bytes(slot_outputs)
     return torch.cat((before.to(new.dtype), new)), smoothed
+
+
+def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
+    """Pools the byte states of slots, or embeds their tokens."""
+
+    def pool(rows: Int[Tensor, " some"], columns: Int[Tensor, " some"], num_pooled: Int[Tensor, " some"]) -> Tensor:
+        distance = torch.arange(slots.longest, device=rows.device)
+        earlier = columns[:, None] - distance
+        places = read.span.place_after(rows[:, None].expand_as(earlier), earlier, read.earlier_states.shape[1])
+        newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
+        return model.patch_pooling.pool(newest_first, distance < num_pooled[:, None])
+
+    return slot_inputs(model, slots.tokens, pool, slots.rows, slots.columns, slots.num_pooled)
 
 
 def _smooth(
@@ -293,12 +322,14 @@ def _state_after(
     counts = PatchCounts(
         position=old.position + span.lengths,
         newest_id=span.last(span.ids, old.newest_id),
-        num_patches=old.num_patches + slots.ends.sum(dim=1),
-        trunk_calls=old.trunk_calls + (slots.ends | slots.scratchpads).sum(dim=1),
+        num_patches=old.num_patches + slots.commits.sum(dim=1),
+        trunk_calls=old.trunk_calls + (slots.commits + slots.scratchpads).sum(dim=1),
         open_length=last(slots.open_length, old.open_length),
         open_bytes=last(slots.open_bytes, old.open_bytes),
-        ends_patch=last(slots.ends.long(), old.ends_patch),
+        ends_patch=last((slots.commits > 0).long(), old.ends_patch),
+        has_scratchpad=last(slots.scratchpads.long(), old.has_scratchpad),
         slot_position=last(slots.position, old.slot_position),
+        num_refreshes=old.num_refreshes + ((slots.commits > 0) | slots.scratchpads).sum(dim=1),
     )
     ints = torch.stack(counts, dim=1)
     if read.recent is not None:

@@ -11,7 +11,6 @@ from patchpad.inference.cache import LocalCache, TrunkCache, ring_of
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.ngrams import recent_ids
-from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.shapes import ByteIds
 
 
@@ -23,13 +22,18 @@ class PatchCounts(NamedTuple):
     num_patches: Int[Tensor, " row"]
     trunk_calls: Int[Tensor, " row"]
     open_length: Int[Tensor, " row"]
-    """Ids of the newest id's patch up to that id; the separator counts in a document's first patch."""
+    """Ids of the newest id's patch up to that id; the separator counts in a document's first patch. With `tokens`: ids
+    that were open when the newest one had come, before its commits."""
     open_bytes: Int[Tensor, " row"]
-    """The same, the separator not counted."""
+    """The same, the separator not counted. With `tokens`: of the open text, after the commits."""
     ends_patch: Int[Tensor, " row"]
     """1 where the newest id closed its patch, so that the next one opens another."""
+    has_scratchpad: Int[Tensor, " row"]
+    """1 where a scratchpad fires at the newest id."""
     slot_position: Int[Tensor, " row"]
     """Position of the newest slot's last byte; before the document's first slot, 0."""
+    num_refreshes: Int[Tensor, " row"]
+    """Positions that had slots since the prefill began."""
 
 
 NUM_COUNTS = len(PatchCounts._fields)
@@ -39,9 +43,9 @@ NUM_COUNTS = len(PatchCounts._fields)
 class DecodingState(RowState):
     """Everything that the next step of each row needs; see `RowState`.
 
-    `ints` holds `PatchCounts` and then, with n-gram embeddings, the newest ids of each row's document, newest first,
-    then zeros. `floats` holds, where the model has them, the entropy at the newest id in nats and the router's
-    probability there.
+    `ints` holds `PatchCounts` and then, where something needs them, the newest ids of each row's document, newest
+    first, then zeros; see `num_recent`. `floats` holds, where the model has them, the entropy at the newest id in nats
+    and the router's probability there.
     """
 
     encoder: LocalCache
@@ -51,7 +55,7 @@ class DecodingState(RowState):
     byte_states: Float[Tensor, "batch place byte_dim"]
     """A ring of the newest byte states, longer than any patch: that of position p lies at p % its length."""
     contexts: Float[Tensor, "batch turn addition byte_dim"]
-    """What the newest slot adds at the local decoder's layers, see `ContextToBytes`; that of trunk call c at c % 2."""
+    """What the newest slot adds at the local decoder's layers, see `ContextToBytes`; that of refresh r at r % 2."""
     smoothed: Float[Tensor, "batch turn trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as commit k left it, at k % 2."""
 
@@ -69,7 +73,7 @@ class DecodingState(RowState):
     def context(self) -> Float[Tensor, "batch addition byte_dim"]:
         """What each row's newest slot adds at the local decoder's layers."""
         rows = torch.arange(len(self.ints), device=self.ints.device)
-        return self.contexts[rows, self.trunk_calls % 2]
+        return self.contexts[rows, self.patch_counts.num_refreshes % 2]
 
 
 def state_of_prefill(
@@ -86,22 +90,35 @@ def state_of_prefill(
     layout, kept, config = output.layout, output.activations, model.config
     assert kept is not None
     rows = torch.arange(len(byte_ids), device=byte_ids.device)
-    ends_patch = layout.patch_end_mask[rows, last_position]
-    open_bytes = bytes_since_end(layout.patch_end_mask, layout.documents)[rows, last_position]
-    patch_index = layout.patch_index[rows, last_position]
+    commits, has_scratchpad, open_bytes, patch_index, patch_lag = (
+        part[rows, last_position]
+        for part in (
+            layout.commits_at,
+            layout.scratchpad_mask,
+            layout.open_bytes,
+            layout.patch_index,
+            layout.patch_lag,
+        )
+    )
+    open_length = open_bytes + (patch_index == 0)
+    if output.facts.tokens is not None:  # one more than what the id before has left open, if there is one
+        before = (last_position - 1).clamp_min(0)
+        open_length = 1 + torch.where(last_position > 0, layout.open_bytes[rows, before], 0)
     counts = PatchCounts(
         position=last_position,
         newest_id=byte_ids[rows, last_position],
-        num_patches=patch_index + ends_patch,
-        trunk_calls=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
-        open_length=open_bytes + (patch_index == 0),
+        num_patches=patch_index + commits,
+        trunk_calls=(layout.commits_at + layout.scratchpad_mask).sum(dim=1),
+        open_length=open_length,
         open_bytes=open_bytes,
-        ends_patch=ends_patch.long(),
-        slot_position=last_position - layout.patch_lag[rows, last_position],
+        ends_patch=(commits > 0).long(),
+        has_scratchpad=has_scratchpad.long(),
+        slot_position=last_position - patch_lag,
+        num_refreshes=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
     )
     ints = [torch.stack(counts, dim=1)]
-    if model.local_encoder.ngrams is not None:
-        recent = recent_ids(byte_ids, layout.documents.offset, model.local_encoder.ngrams.num_recent)
+    if num_recent(model) > 0:
+        recent = recent_ids(byte_ids, layout.documents.offset, num_recent(model))
         ints.append(recent[rows, last_position])
     numbers = [number for number in (output.entropy_nats, output.boundary_probability) if number is not None]
     context = kept.contexts[layout.newest_slot[rows, last_position]]
@@ -132,3 +149,11 @@ def state_of_prefill(
 def longest_slot(model: ByteLM) -> int:
     """Most positions of a patch: those of its bytes, and the separator before a document's first one."""
     return model.config.patchifier.longest_patch + 1
+
+
+def num_recent(model: ByteLM) -> int:
+    """Newest ids of a row that its state keeps: for n-grams, and with `tokens` for what was open before the newest."""
+    ngrams = model.local_encoder.ngrams
+    of_ngrams = 0 if ngrams is None else ngrams.num_recent
+    patchifier = model.config.patchifier
+    return max(of_ngrams, 1 + patchifier.longest_patch) if patchifier.commits_tokens else of_ngrams

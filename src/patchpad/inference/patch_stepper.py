@@ -13,6 +13,7 @@ from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
 from patchpad.inference.span import Extension
+from patchpad.inference.token_steps import read_tokens, refresh_tokens
 from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
@@ -23,12 +24,13 @@ class PatchStepper:
 
     Args:
         model: used in eval mode.
-        kernels: plain, compiled or captured.
+        kernels: plain, compiled or captured. With `tokens` patches they are plain: the host finds the tokens.
     """
 
     def __init__(self, model: ByteLM, kernels: Kernels = PLAIN) -> None:
         self.model = model.eval()
         self.kernels = kernels
+        self._commits_tokens = model.config.patchifier.commits_tokens
 
     @torch.inference_mode()
     def prefill(
@@ -49,7 +51,7 @@ class PatchStepper:
         with autocast(self.model.device):
             null = self.model.context_to_bytes(self.model.context_to_bytes.null_context[None])
         counts = state.patch_counts
-        state.contexts[rows, counts.trunk_calls[rows] % 2] = null.to(state.contexts.dtype)
+        state.contexts[rows, counts.num_refreshes[rows] % 2] = null.to(state.contexts.dtype)
         zero = torch.zeros_like(rows)
         dropped = counts._replace(
             num_patches=counts.num_patches.index_put((rows,), zero),
@@ -66,22 +68,26 @@ class PatchStepper:
         threshold: Float[Tensor, " row"],
     ) -> Bool[Tensor, " row"]:
         """Reads one id in each of `rows`; those that end a patch or fire a scratchpad need the trunk."""
-        needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold)
+        tokens = [read_tokens(self.model, state, rows, ids)] if self._commits_tokens else []
+        needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold, *tokens)
         return needs_trunk
 
     @torch.inference_mode()
     def slot_facts(
         self, state: DecodingState, rows: Int[Tensor, " row"], needs_trunk: Bool[Tensor, " row"]
     ) -> SlotFacts:
-        """Returns what the last `read` told: a row needs the trunk at a patch's end or for a scratchpad."""
-        ends_patch = state.patch_counts.ends_patch[rows] == 1
+        """Returns what the last `read` told."""
+        counts = state.patch_counts
         entropies = None if self.model.entropy_head is None else state.floats[rows, 0]
-        return SlotFacts(ends_patch, needs_trunk & ~ends_patch, entropies)
+        return SlotFacts(counts.ends_patch[rows] == 1, counts.has_scratchpad[rows] == 1, entropies)
 
     @torch.inference_mode()
     def refresh(self, state: DecodingState, rows: Int[Tensor, " row"]) -> None:
         """Runs the trunk for `rows` on their patches so far."""
         if len(rows) == 0:
+            return
+        if self._commits_tokens:
+            state.ints = refresh_tokens(self.model, state, rows)
             return
         state.make_room()
         _, state.ints = self.kernels.refresh(self.model, state, rows)

@@ -25,6 +25,9 @@ def stepper_for(model: LanguageModel, *, compile: bool = False) -> Stepper:
             them; for others a warning says so.
     """
     if isinstance(model, ByteLM):
+        if compile and model.config.patchifier.commits_tokens:
+            logger.warning("`tokens` patches are found on the host; steps run without compiled kernels")
+            compile = False
         return PatchStepper(model, fast_kernels(model) if compile else PLAIN)
     if compile:
         logger.warning("only patch models have compiled kernels; `%s` runs without", model.config.kind)

@@ -1,11 +1,13 @@
 """The paper's figure, top to bottom: bytes -> encoder -> entropies -> patches and scratchpads -> trunk -> decoder."""
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import ModelConfig
-from patchpad.errors import InputError
+from patchpad.errors import CheckpointError, InputError
 from patchpad.model.back_ends import slot_attention, window_attentions
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import Routing, smooth, straight_through_confidence
@@ -15,6 +17,7 @@ from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.outputs import Activations, ByteLMOutput, Predicted
 from patchpad.model.patch_pooling import ByteProjection, PatchPooling
 from patchpad.model.precision import plain_defaults
+from patchpad.model.token_inputs import TokenInputs
 from patchpad.model.trunk import Trunk
 from patchpad.model.weights import draw_weights
 from patchpad.patching import (
@@ -22,9 +25,15 @@ from patchpad.patching import (
     Decisions,
     Documents,
     SlotRoom,
+    SourceTokens,
     ThresholdLike,
+    VocabularyTrie,
+    facts_of_rows,
 )
 from patchpad.shapes import ByteFloats, ByteIds
+
+SOURCE_TOKENS = "source_tokens.json"
+"""What a run with `tokens` patches keeps of its source's tokenizer."""
 
 
 class ByteLM(LanguageModel):
@@ -36,12 +45,69 @@ class ByteLM(LanguageModel):
         self.local_encoder = LocalEncoder(config)
         self.entropy_head = EntropyHead(config) if config.reads_entropy else None
         self.routing = Routing(config) if config.patchifier.kind == "hnet" else None
-        self.patch_pooling = PatchPooling(config) if config.pools_bytes else ByteProjection(config)
+        self.patch_pooling = _slot_inputs(config)
         self.trunk = Trunk(config)
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
 
+        self.is_one_graph = not config.patchifier.commits_tokens  # the host finds the tokens
+        self._source_tokens: SourceTokens | None = None
+        self._trie: VocabularyTrie | None = None
         draw_weights(self, seed)
+
+    @property
+    def source_tokens(self) -> SourceTokens:
+        """The tokens of the source, for `tokens` patches.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self._source_tokens is None:
+            raise InputError(
+                f"this model with `{self.config.patchifier.kind}` patches has no tokens of a source",
+                hint="Make a run with `patchpad convert`, and load it or start from it by --init-from.",
+            )
+        return self._source_tokens
+
+    @property
+    def source_trie(self) -> VocabularyTrie:
+        """The vocabulary of the source."""
+        assert self.source_tokens is not None
+        assert self._trie is not None
+        return self._trie
+
+    def use_source_tokens(self, tokens: SourceTokens) -> None:
+        """Takes the tokens of the source.
+
+        Raises:
+            InputError: they are not as many, or not as long, as the configuration says.
+        """
+        patchifier = self.config.patchifier
+        for name, found, allowed in (
+            ("ids", tokens.num_ids, patchifier.num_token_ids),
+            ("bytes in their longest open text", tokens.longest(), patchifier.longest_patch),
+        ):
+            if found != allowed:
+                raise InputError(
+                    f"the source's tokens have {found} {name}; allowed: {allowed}, as the configuration says"
+                )
+        self._source_tokens, self._trie = tokens, VocabularyTrie(tokens.bytes_of)
+
+    def extra_files(self) -> dict[str, str]:
+        """Returns `source_tokens.json` for `tokens` patches."""
+        return {SOURCE_TOKENS: self.source_tokens.to_json()} if self.config.patchifier.commits_tokens else {}
+
+    def read_extra_files(self, folder: Path) -> None:
+        """Reads `source_tokens.json` for `tokens` patches."""
+        if not self.config.patchifier.commits_tokens:
+            return
+        try:
+            text = (folder / SOURCE_TOKENS).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"cannot read {folder / SOURCE_TOKENS}: {error}", hint="Use another checkpoint of the run."
+            ) from error
+        self.use_source_tokens(SourceTokens.of_run(text))
 
     @property
     def patch_threshold(self) -> Float[Tensor, ""]:
@@ -106,10 +172,13 @@ class ByteLM(LanguageModel):
             entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
 
         boundaries = None if self.routing is None else self.routing(byte_states, documents)
-        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries)
+        tokens = (
+            facts_of_rows(self.source_tokens, self.source_trie, byte_ids) if config.patchifier.commits_tokens else None
+        )
+        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens)
         layout = decisions.layout(facts, documents, room)
         trunk_sees = slot_attention(layout, keep=keep_activations)
-        slot_inputs = self.patch_pooling(byte_states, layout)
+        slot_inputs = self.patch_pooling(byte_states, layout, *([] if tokens is None else [tokens]))
         slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
 
         if boundaries is not None:
@@ -168,3 +237,10 @@ class ByteLM(LanguageModel):
         """The same where every byte reads the null context; see `LanguageModel`."""
         decisions = decisions or self.decisions_at(self.scratchpad_threshold_nats)
         return self.run(byte_ids, decisions, null_context=True).predicted(targets)
+
+
+def _slot_inputs(config: ModelConfig) -> PatchPooling | ByteProjection | TokenInputs:
+    """Returns what makes the inputs of slots."""
+    if config.patchifier.commits_tokens:
+        return TokenInputs(config)
+    return PatchPooling(config) if config.pools_bytes else ByteProjection(config)

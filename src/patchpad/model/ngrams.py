@@ -28,8 +28,8 @@ class NgramEmbedding(nn.Module):
         self.tables = Embedding(len(self.sizes) * self.vocab_size, config.byte_dim, std=len(self.sizes) ** -0.5)
 
     def forward(self, recent: Int[Tensor, "*where recent"]) -> Float[Tensor, "*where byte_dim"]:
-        """Returns the sum over the tables, from the newest ids, newest first."""
-        hashes = rolling_hashes(recent)
+        """Returns the sum over the tables, from the newest ids, newest first; those beyond `num_recent` are ignored."""
+        hashes = rolling_hashes(recent[..., : self.num_recent])
         places = [
             hashes[size - 1] % self.vocab_size + number * self.vocab_size for number, size in enumerate(self.sizes)
         ]

@@ -9,7 +9,7 @@ from patchpad.model.block import RMSNorm
 from patchpad.model.precision import in_product_type
 from patchpad.model.weights import DrawsWeights, Linear
 from patchpad.patching.layout import PatchLayout
-from patchpad.shapes import ByteStates
+from patchpad.shapes import ByteStates, SlotInts
 
 
 class PatchPooling(nn.Module, DrawsWeights):
@@ -58,9 +58,22 @@ class PatchPooling(nn.Module, DrawsWeights):
         self, byte_states: Float[Tensor, "batch byte byte_dim"], layout: PatchLayout
     ) -> Float[Tensor, "slot trunk_dim"]:
         """Pools every slot of a batch; commits and scratchpads share weights."""
-        distance = torch.arange(layout.longest_slot, device=byte_states.device)
-        is_pooled = distance < layout.slot_num_bytes[:, None]
-        source = (layout.slot_byte[:, None] - distance).clamp_min(0)
+        return self.pool_slots(byte_states, layout.slot_byte, layout.slot_num_bytes, layout.longest_slot)
+
+    def pool_slots(
+        self, byte_states: Float[Tensor, "batch byte byte_dim"], slot_byte: SlotInts, num_bytes: SlotInts, longest: int
+    ) -> Float[Tensor, "slot trunk_dim"]:
+        """Pools slots.
+
+        Args:
+            byte_states: of whole rows.
+            slot_byte: position of each slot's newest byte in the flattened [batch * byte].
+            num_bytes: positions that each slot pools, at least 1.
+            longest: at least the largest of these.
+        """
+        distance = torch.arange(longest, device=byte_states.device)
+        is_pooled = distance < num_bytes[:, None]
+        source = (slot_byte[:, None] - distance).clamp_min(0)
         normed = in_product_type(self.norm(byte_states))  # each byte once, though several slots may pool it
         return self._mix(normed.flatten(0, 1)[source], is_pooled)
 

@@ -5,7 +5,7 @@ from patchpad.patching.documents import ByteFacts, Documents
 from patchpad.patching.layout import PatchLayout, SlotRoom
 from patchpad.patching.patchifiers import Patchifier, ScoringPatchifier, build_patchifier, is_spacelike
 from patchpad.patching.source_tokens import SourceTokens
-from patchpad.patching.token_facts import TokenFacts, facts_of_rows, facts_of_step
+from patchpad.patching.token_facts import TokenFacts, facts_of_rows, facts_of_span, facts_of_step
 from patchpad.patching.triggers import Trigger, build_trigger, initial_threshold
 from patchpad.patching.vocabulary_trie import VocabularyTrie
 
@@ -26,6 +26,7 @@ __all__ = [
     "build_trigger",
     "checked_threshold",
     "facts_of_rows",
+    "facts_of_span",
     "facts_of_step",
     "initial_threshold",
     "is_spacelike",

@@ -42,7 +42,10 @@ class Decisions:
         return self.patchifier.step_ends(facts, open_bytes, self.patch_threshold)
 
     def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor) -> Tensor:
-        """Returns where scratchpads fire: above the threshold and at no patch end; same shape as the facts.
+        """Returns where scratchpads fire: above the threshold, and where something is open; same shape as the facts.
+
+        At a patch end nothing is, as the patch holds the byte. Tokens end before the byte at which they are committed,
+        so a scratchpad may fire there; but not at a separator, after which the open text is empty.
 
         Args:
             facts: what is known at each position, [batch, byte] or, in a step, [batch].
@@ -52,7 +55,8 @@ class Decisions:
         scores = self.trigger.scores(facts, open_bytes)
         threshold = self.scratchpad_threshold
         threshold = threshold.reshape(threshold.shape + (1,) * (scores.dim() - threshold.dim()))
-        return (scores > threshold) & ~patch_end
+        is_open = ~patch_end if facts.tokens is None else facts.tokens.open_bytes > 0
+        return (scores > threshold) & is_open
 
     def layout(self, facts: ByteFacts, documents: Documents, room: SlotRoom | None = None) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots of whole rows out.
@@ -62,11 +66,17 @@ class Decisions:
             documents: of the batch.
             room: places for slots; None to count them, see `PatchLayout.build`.
         """
-        patch_end = self.patch_ends(facts, documents)
-        open_bytes = bytes_since_end(patch_end, documents)
+        patch_end, tokens = self.patch_ends(facts, documents), facts.tokens
+        open_bytes = bytes_since_end(patch_end, documents) if tokens is None else tokens.open_bytes
         scratchpad = self.scratchpads(facts, open_bytes, patch_end) & ~documents.is_padding
-        longest_slot = None if room is None else self.patchifier.longest_patch + 1
-        return PatchLayout.build(documents, patch_end.long(), scratchpad, room=room, longest_slot=longest_slot)
+        return PatchLayout.build(
+            documents,
+            patch_end.long() if tokens is None else tokens.num_commits,
+            scratchpad,
+            uncovered_bytes=None if tokens is None else tokens.open_bytes,
+            room=room,
+            longest_slot=None if room is None else self.patchifier.longest_patch + 1,
+        )
 
 
 def threshold_values(

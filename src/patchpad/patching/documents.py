@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
+from patchpad.patching.token_facts import TokenFacts
 from patchpad.shapes import ByteIds, ByteInts, ByteMask
 
 
@@ -48,6 +49,8 @@ class ByteFacts:
     """The position's own entropy at a document's first position. Both are None without an entropy head."""
     boundary_probability: Tensor | None = None
     """How likely the router starts a chunk here; None unless the patchifier is `hnet`."""
+    tokens: TokenFacts | None = None
+    """Tokens committed here, and the open text after them; None unless the patchifier is `tokens`."""
 
     @staticmethod
     def gather(
@@ -55,6 +58,7 @@ class ByteFacts:
         documents: Documents,
         entropy_nats: Tensor | None,
         boundary_probability: Tensor | None = None,
+        tokens: TokenFacts | None = None,
     ) -> "ByteFacts":
         """Collects the facts of a whole batch for the full pass."""
         first = documents.offset == 0
@@ -70,4 +74,5 @@ class ByteFacts:
             entropy_nats=entropy_nats,
             previous_entropy_nats=previous_entropy,
             boundary_probability=boundary_probability,
+            tokens=tokens,
         )

@@ -160,6 +160,27 @@ class SpaceBytePatchifier(Patchifier):
         return facts.is_byte & is_spacelike(facts.byte_ids) & ~is_spacelike(facts.previous_byte_ids)
 
 
+class TokensPatchifier(Patchifier):
+    """Patches are the tokens of a subword model, its source, committed as early as its tokenizer allows.
+
+    Which these are follows from the bytes alone and is found on the host, see `TokenFacts`. Several may be committed at
+    one byte, and they end before it. A separator commits one: the token that begins a text of the source.
+    """
+
+    def natural_ends(self, facts: ByteFacts, threshold: Float[Tensor, ""]) -> Tensor:
+        """Returns where tokens are committed."""
+        assert facts.tokens is not None
+        return facts.tokens.num_commits > 0
+
+    def patch_ends(self, facts: ByteFacts, documents: Documents, threshold: Float[Tensor, ""]) -> ByteMask:
+        """Returns where tokens are committed; those of an open text that has grown too long are among them."""
+        return self.natural_ends(facts, threshold)
+
+    def step_ends(self, facts: ByteFacts, open_bytes: Tensor, threshold: Float[Tensor, ""]) -> Tensor:
+        """Returns the same for the newest byte of each row."""
+        return self.natural_ends(facts, threshold)
+
+
 def build_patchifier(config: PatchifierConfig) -> Patchifier:
     """Returns the patchifier that the configuration names."""
     return PATCHIFIERS.get(config.kind)(config)
@@ -172,6 +193,7 @@ __all__ = [
     "Patchifier",
     "ScoringPatchifier",
     "SpaceBytePatchifier",
+    "TokensPatchifier",
     "build_patchifier",
     "bytes_since_end",
     "is_spacelike",

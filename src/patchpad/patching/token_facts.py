@@ -32,6 +32,10 @@ class TokenFacts:
     commit_tokens: Int[Tensor, " commit"]
     """The committed tokens, packed in the order (row, byte, commit)."""
 
+    def to(self, device: torch.device) -> "TokenFacts":
+        """Returns the facts on a device."""
+        return TokenFacts(**{name: part.to(device) for name, part in vars(self).items()})
+
 
 def facts_of_rows(tokens: SourceTokens, trie: VocabularyTrie, byte_ids: ByteIds) -> TokenFacts:
     """Returns the facts of whole rows, on the device of the ids; each document is read from its separator on.
@@ -61,6 +65,24 @@ def facts_of_step(
     walk = _Walk(tokens, trie)
     after = [walk.read(open_text, (value,)) for open_text, value in zip(open_texts, ids, strict=True)]
     return walk.facts((len(ids),), torch.device("cpu")), after
+
+
+def facts_of_span(
+    tokens: SourceTokens, trie: VocabularyTrie, open_texts: Sequence[bytes], next_ids: Sequence[Sequence[int]]
+) -> TokenFacts:
+    """Returns the facts of many more positions of each row, on the CPU: [row, width], padded to the longest row.
+
+    Args:
+        tokens: of the source.
+        trie: of its vocabulary.
+        open_texts: of each row before these positions.
+        next_ids: the ids that each row reads.
+    """
+    walk, width = _Walk(tokens, trie), max(map(len, next_ids))
+    for open_text, ids in zip(open_texts, next_ids, strict=True):
+        for value in (*ids, *[PADDING] * (width - len(ids))):
+            open_text = walk.read(open_text, value)
+    return walk.facts((len(next_ids), width), torch.device("cpu"))
 
 
 class _Walk:
@@ -111,4 +133,4 @@ class _Walk:
         )
 
 
-__all__ = ["TokenFacts", "facts_of_rows", "facts_of_step"]
+__all__ = ["TokenFacts", "facts_of_rows", "facts_of_span", "facts_of_step"]

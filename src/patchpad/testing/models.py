@@ -17,10 +17,11 @@ from patchpad.config import (
     TriggerKind,
 )
 from patchpad.inference.cache import LocalCache, TrunkCache
-from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, longest_slot
+from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, longest_slot, num_recent
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.patching.patchifiers import ScoringPatchifier
+from patchpad.testing.tokens import tiny_source_tokens
 
 RELATIVE_TOLERANCE = 1e-5
 """Allowed difference of two fp32 computations of the same logits, times max(1, largest |logit|)."""
@@ -68,7 +69,10 @@ def tiny_model_config(
         "trunk_layers": 2,
         "context_bytes": 64,
         "patchifier": PatchifierConfig(
-            kind=cast(PatchifierKind, patchifier), target_patch_size=patch_size, max_patch_size=max_patch_size
+            kind=cast(PatchifierKind, patchifier),
+            target_patch_size=patch_size,
+            max_patch_size=max_patch_size,
+            num_token_ids=tiny_source_tokens(max_patch_size).num_ids if patchifier == "tokens" else None,
         ),
         "trigger": TriggerConfig(kind=cast(TriggerKind, trigger), stride=2),
     }
@@ -80,6 +84,8 @@ def tiny_model_config(
 def sharp_model(config: ModelConfig, *, seed: int = 0) -> ByteLM:
     """Returns a model in eval mode whose predictions and entropies vary strongly from byte to byte."""
     model = ByteLM(config, seed=seed).eval()
+    if config.patchifier.commits_tokens:
+        model.use_source_tokens(tiny_source_tokens(config.patchifier.longest_patch))
     with torch.no_grad():
         model.local_decoder.lm_head.weight.mul_(40)
         if model.entropy_head is not None:
@@ -155,13 +161,12 @@ def blank_state(model: ByteLM, rows: int, capacity: int) -> DecodingState:
         shape = (window, config.byte_heads, config.byte_dim // config.byte_heads)
         return LocalCache(*([zeros(*shape) for _ in range(layers)] for _ in range(2)))
 
-    num_recent = 0 if model.local_encoder.ngrams is None else model.local_encoder.ngrams.num_recent
     num_floats = (model.entropy_head is not None) + (model.routing is not None)
     trunk_heads = config.trunk_kv_heads or config.trunk_heads
     trunk_shape = (trunk_heads, capacity, config.trunk_dim // config.trunk_heads)
     has_head_layers = model.entropy_head is not None and config.entropy_head_layers > 0
     return DecodingState(
-        ints=zeros(NUM_COUNTS + num_recent, dtype=torch.int64),
+        ints=zeros(NUM_COUNTS + num_recent(model), dtype=torch.int64),
         floats=zeros(num_floats, dtype=torch.float32),
         most_patches=0,
         trunk=TrunkCache(*([zeros(*trunk_shape) for _ in range(config.trunk_layers)] for _ in range(2))),

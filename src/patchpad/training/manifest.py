@@ -13,7 +13,7 @@ from patchpad.training.metrics import METRICS
 CONFIG, MODEL, CALIBRATION, MANIFEST = "config.json", "model.safetensors", "calibration.json", "manifest.json"
 TRAINER = "trainer.json"
 """Only in step folders: what the trainer needs to go on."""
-EXTRA_FILES = ("tokenizer.json",)
+EXTRA_FILES = ("tokenizer.json", "source_tokens.json")
 """What a kind of model keeps beside its weights; see `LanguageModel.extra_files`."""
 WEIGHTS, OPTIMIZER, AVERAGED = "weights", "optimizer", "averaged"
 """Folders of tensors in a step folder."""

@@ -1,0 +1,134 @@
+"""Steps with `tokens` patches: several tokens of the source may be committed at one byte, and end before it.
+
+The host finds them from the newest ids of each row, which its state keeps. All that a byte commits, and its scratchpad,
+go through the trunk in one pass.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from patchpad.inference.kernels import Ints, packed_counts
+from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCounts
+from patchpad.inference.row_state import put
+from patchpad.inference.span import Span
+from patchpad.inference.span_attention import TrunkSpanAttention
+from patchpad.model.byte_lm import ByteLM
+from patchpad.model.precision import autocast
+from patchpad.model.token_inputs import TokenInputs
+from patchpad.patching import TokenFacts, facts_of_span, facts_of_step
+
+OPEN_BYTES, OPEN_LENGTH = (PatchCounts._fields.index(name) for name in ("open_bytes", "open_length"))
+
+
+def read_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], ids: Int[Tensor, " row"]) -> TokenFacts:
+    """Returns what an id in each of `rows` commits and leaves open. This waits for the device."""
+    open_texts = [_newest_bytes(row, 0, row[OPEN_BYTES]) for row in state.ints[rows].tolist()]
+    facts, _ = facts_of_step(model.source_tokens, model.source_trie, open_texts, ids.tolist())
+    return facts.to(model.device)
+
+
+def tokens_of_span(model: ByteLM, state: DecodingState, span: Span) -> TokenFacts:
+    """Returns what a span's ids commit and leave open, [batch, width]. This waits for the device."""
+    open_texts = [_newest_bytes(row, 0, row[OPEN_BYTES]) for row in state.ints.tolist()]
+    next_ids = [part.tolist() for part in span.ids.cpu().split(list(span.sizes))]
+    return facts_of_span(model.source_tokens, model.source_trie, open_texts, next_ids).to(model.device)
+
+
+def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> Ints:
+    """Runs the trunk for `rows`, ascending, on what their newest ids have committed, and on their scratchpads.
+
+    Room for all of it is made in the state.
+
+    Returns:
+        The new `ints` of the state.
+    """
+    old = state.ints[rows]
+    counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
+    facts = _tokens_at_newest(model, old)
+    at, nth, is_commit = slots_of(facts.num_commits, counts.has_scratchpad == 1)
+    place = counts.num_patches[at] + nth
+    most_patches = int((counts.num_patches + facts.num_commits).max())
+    state.has_at_most(max(state.most_patches, most_patches))
+
+    def pool(at: Int[Tensor, " some"]) -> Tensor:
+        places = state.byte_states.shape[1]
+        distance = torch.arange(places - 1, device=at.device)
+        newest_first = state.byte_states[rows[at, None], (counts.position[at, None] - distance) % places]
+        return model.patch_pooling.pool(newest_first, distance < counts.open_bytes[at, None])
+
+    with autocast(model.device):
+        inputs = slot_inputs(model, slot_tokens(facts, at, is_commit), pool, at)
+        stored = None if bool(is_commit.all()) else is_commit
+        outputs = model.trunk(inputs, place, TrunkSpanAttention(state.trunk, rows[at], place, stored, most_patches))
+        num_slots = facts.num_commits + counts.has_scratchpad
+        context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
+    num_refreshes = counts.num_refreshes + 1
+    state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
+    new = counts._replace(
+        num_patches=counts.num_patches + facts.num_commits,
+        trunk_calls=counts.trunk_calls + num_slots,
+        slot_position=counts.position - torch.where(counts.has_scratchpad == 1, 0, counts.open_bytes),
+        num_refreshes=num_refreshes,
+    )
+    return put(state.ints, rows, packed_counts(new, old[:, NUM_COUNTS:]))
+
+
+def slots_of(
+    num_commits: Int[Tensor, " byte"], scratchpads: Bool[Tensor, " byte"]
+) -> tuple[Int[Tensor, " slot"], Int[Tensor, " slot"], Bool[Tensor, " slot"]]:
+    """Returns the slots of bytes, in their order: of each byte its commits and then its scratchpad.
+
+    Returns:
+        The byte of each slot, its number among the byte's slots, and whether it is a commit.
+    """
+    counts = num_commits + scratchpads
+    at = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    nth = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[at]
+    return at, nth, nth < num_commits[at]
+
+
+def slot_tokens(facts: TokenFacts, at: Int[Tensor, " slot"], is_commit: Bool[Tensor, " slot"]) -> Int[Tensor, " slot"]:
+    """Returns the token of each slot that `slots_of` gave: the committed one, or that which a draft is; -1 for none."""
+    tokens = facts.draft.flatten()[at]
+    tokens[is_commit] = facts.commit_tokens
+    return tokens
+
+
+def slot_inputs(
+    model: ByteLM, tokens: Int[Tensor, " slot"] | None, pool: Callable[..., Tensor], *where: Int[Tensor, " slot"]
+) -> Float[Tensor, "slot trunk_dim"]:
+    """Returns what enters the trunk: the embeddings of the slots' tokens, and for those without what is pooled.
+
+    Args:
+        model: of any patches.
+        tokens: as `slot_tokens` returns them; None without `tokens` patches.
+        pool: pools some slots, given what `where` has of them.
+        where: what there is for each slot.
+    """
+    if tokens is None:
+        return pool(*where)
+    inputs = cast(TokenInputs, model.patch_pooling).embedding(tokens.clamp_min(0))
+    without = (tokens < 0).nonzero()[:, 0]
+    if len(without) > 0:
+        inputs[without] = pool(*(part[without] for part in where)).to(inputs.dtype)
+    return inputs
+
+
+def _tokens_at_newest(model: ByteLM, ints: Int[Tensor, "row column"]) -> TokenFacts:
+    """Returns what the newest ids of rows have committed and left open: once more what `read_tokens` has found."""
+    known = ints.tolist()
+    before = [_newest_bytes(row, 1, row[OPEN_LENGTH]) for row in known]
+    newest = [row[NUM_COUNTS] for row in known]
+    return facts_of_step(model.source_tokens, model.source_trie, before, newest)[0].to(model.device)
+
+
+def _newest_bytes(ints: Sequence[int], begin: int, end: int) -> bytes:
+    """Returns some of the newest ids of a row, which are bytes: all but the newest `begin`, in the order of the text."""
+    return bytes(ints[NUM_COUNTS + begin : NUM_COUNTS + end][::-1])
+
+
+__all__ = ["read_tokens", "refresh_tokens", "slot_inputs", "slot_tokens", "slots_of", "tokens_of_span"]
