@@ -22,31 +22,38 @@ ROW_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Rows sorted from +inf (fewest trunk calls) to -inf (one per byte), measured on one text."""
+    """Rows sorted from +inf (fewest trunk calls) to -inf (most), measured on one text."""
 
     rows: tuple[dict[str, Any], ...]
     text_sha256: str
+    commits_tokens: bool = False
+    """Whether patches are `tokens`: then a scratchpad may fire at a byte that commits some."""
 
     @property
     def least_compute(self) -> float:
         """Trunk calls per byte without scratchpads: patches per byte."""
         return self.rows[0]["trunk_calls_per_byte"]
 
+    @property
+    def most_compute(self) -> float:
+        """Trunk calls per byte with a scratchpad wherever one may fire: 1, and more with `tokens` patches."""
+        return self.rows[-1]["trunk_calls_per_byte"] if self.commits_tokens else 1.0
+
     def threshold_for(self, compute: int | float) -> float:
         """Translates trunk calls per byte into a threshold, by linear interpolation.
 
         Raises:
-            GenerationError: below patches per byte, above 1, or not a number.
+            GenerationError: below patches per byte, above `most_compute`, or not a number.
         """
-        least = self.least_compute
-        if not least - 1e-9 <= number_or_nan(compute) <= 1.0:
+        least, most = self.least_compute, self.most_compute
+        if not least - 1e-9 <= number_or_nan(compute) <= most:
             raise GenerationError(
-                f"compute is {compute!r}; allowed: {least:.4g} (patches alone) to 1 (the trunk at every byte)",
+                f"compute is {compute!r}; allowed: {least:.4g} (patches alone) to {most:.4g} (the trunk at every byte)",
                 hint="Compute is trunk calls per byte; choose a value in that range.",
             )
         if compute <= least:
             return math.inf
-        if compute >= 1.0:
+        if compute >= most:
             return -math.inf
         finite = [
             (row["trunk_calls_per_byte"], row["scratchpad_threshold_nats"])
@@ -61,7 +68,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `calibration.json` holds."""
-        return {"text_sha256": self.text_sha256, "rows": list(self.rows)}
+        beside = {"commits_tokens": True} if self.commits_tokens else {}
+        return {"text_sha256": self.text_sha256, **beside, "rows": list(self.rows)}
 
     def to_json(self) -> str:
         """Returns the content of `calibration.json`."""
@@ -95,7 +103,8 @@ class Calibration:
             rows = tuple({key: float(row[key]) for key in ROW_KEYS} for row in content["rows"])
             if not any(math.isfinite(row["scratchpad_threshold_nats"]) for row in rows):
                 raise ValueError("no row has a finite threshold")
-            return Calibration(rows=rows, text_sha256=str(content["text_sha256"]))
+            commits_tokens = content.get("commits_tokens", False) is True
+            return Calibration(rows=rows, text_sha256=str(content["text_sha256"]), commits_tokens=commits_tokens)
         except (ValueError, KeyError, TypeError) as error:
             raise _not_a_table(source, error) from error
 

@@ -119,10 +119,9 @@ def test_infinite_thresholds_are_the_limits(patchifier, trigger, options, seed, 
         never, always = model(ids, math.inf).layout, model(ids, -math.inf).layout
     assert not never.scratchpad_mask.any()
     assert never.num_slots == int(never.commits_at.sum())
-    # The trunk runs at every position: tokens end before the byte that commits them, so it runs once more there.
-    assert always.num_slots == (
-        int(never.commits_at.sum() + (ids < 256).sum()) if patchifier == "tokens" else ids.numel()
-    )
+    # The trunk runs at every position. Tokens end before the byte that commits them, so it runs there once more.
+    num_commits, num_bytes = int(never.commits_at.sum()), int((ids < 256).sum())
+    assert always.num_slots == (num_commits + num_bytes if patchifier == "tokens" else ids.numel())
     assert torch.equal(always.commits_at, never.commits_at)
     assert int(always.slot_is_commit.sum()) == never.num_slots
     assert int(always.patch_lag.max()) == 0
@@ -200,9 +199,8 @@ def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger, 
     settle_patches(model, ids)
     with torch.no_grad():
         layout = model(ids, -math.inf).layout
-    assert (
-        layout.rows.commits.shape[1] == layout.room.commits < layout.room.slots / (2 if patchifier == "tokens" else 3)
-    )
+    most_commits = layout.room.slots / (2 if patchifier == "tokens" else 3)
+    assert layout.rows.commits.shape[1] == layout.room.commits < most_commits
     assert torch.equal(layout.visible_to - layout.visible_from, layout.slot_patch_index)
     visible = layout.rows.visible_to - layout.rows.visible_from
     assert torch.equal(visible.flatten()[layout.rows.place], layout.slot_patch_index)

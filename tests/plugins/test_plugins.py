@@ -205,7 +205,7 @@ def test_modules_beside_a_plugin_can_be_imported(folder):
 
 def test_a_name_near_that_of_a_plugin_is_suggested_and_other_kinds_are_listed(folder):
     patchpad.plugins.load("my_patches")
-    with pytest.raises(ConfigError, match=r"allowed: fixed, spacebyte, entropy, hnet, marks, rises") as caught:
+    with pytest.raises(ConfigError, match=r"allowed: fixed, spacebyte, entropy, hnet, tokens, marks, rises") as caught:
         PatchifierConfig(kind="mark")
     assert "Did you mean `marks`?" in caught.value.hint
 
@@ -370,7 +370,8 @@ def test_another_patchifier_than_that_of_the_model_started_from_does_not_take_ov
 
 @pytest.mark.parametrize("name", PATCHIFIERS.built_in)
 def test_what_a_configuration_says_of_a_patchifier_is_what_its_class_says(name):
-    config, found = PatchifierConfig(kind=name), PATCHIFIERS.get(name)
+    config = PatchifierConfig(kind=name, num_token_ids=300 if name == "tokens" else None)
+    found = PATCHIFIERS.get(name)
     assert (config.threshold_in_nats, config.reads_entropy) == (found.threshold_in_nats, found.reads_entropy)
 
 
@@ -445,7 +446,7 @@ def test_a_plain_import_is_enough_and_a_class_may_be_defined_again(folder, monke
 
 def test_help_with_a_plugin_lists_its_names(folder, capsysbinary):
     assert main(["train", "--help", "--plugin", "my_patches"]) == 0
-    assert "One of fixed, spacebyte, entropy, hnet, marks, rises." in " ".join(
+    assert "One of fixed, spacebyte, entropy, hnet, tokens, marks, rises." in " ".join(
         capsysbinary.readouterr().out.decode().split()
     )
 

@@ -23,7 +23,7 @@ HARD_TEXTS = {
 
 @pytest.mark.parametrize("name", HARD_TEXTS)
 @pytest.mark.parametrize("trigger", [pytest.param("never", marks=pytest.mark.slow), "entropy"])
-@pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
+@pytest.mark.parametrize("patchifier", sorted({*PATCHIFIERS} - {"tokens"}))  # those start from a converted run
 def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
     tmp_path, tools, patchifier, trigger, name
 ):

@@ -103,11 +103,6 @@ class PatchifierConfig(PluggedSection):
         return self.kind == "tokens"
 
     @property
-    def most_scratchpads_per_byte(self) -> float:
-        """Share of the bytes at which a scratchpad may fire, if patches have their target size."""
-        return 1.0 if self.commits_tokens else 1 - 1 / self.target_patch_size
-
-    @property
     def longest_patch(self) -> int:
         """Most bytes that a patch can have, the separator not counted; for `tokens`, that the open text can have."""
         if self.kind == "fixed":

@@ -11,6 +11,7 @@ from patchpad.config import VOCAB_SIZE, Config, ModelConfig
 from patchpad.cost.baselines import baseline_parts
 from patchpad.cost.costs import DTYPE_BYTES
 from patchpad.cost.patch_model import num_additions
+from patchpad.cost.rates import most_scratchpads
 
 FULL, HALF = DTYPE_BYTES["float32"], DTYPE_BYTES["bfloat16"]
 INDEX = 8
@@ -70,9 +71,10 @@ class Pass:
             commits = slots = padded(patches * positions)
         else:
             spread = config.train.threshold_spread  # of rows whose rates are uniform between 0 and the most
-            scratchpads = (1 - spread) * scratchpads + spread * (1 - patches) / 2
+            scratchpads = (1 - spread) * scratchpads + spread * most_scratchpads(model, patches) / 2
             commits = padded((1.0 if model.patchifier.kind == "fixed" else spare) * patches * positions)
-            slots = min(positions, commits + padded(spare * scratchpads * positions))
+            most = positions + commits if model.patchifier.commits_tokens else positions
+            slots = min(most, commits + padded(spare * scratchpads * positions))
         return Pass(
             rows=rows,
             width=width,

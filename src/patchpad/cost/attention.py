@@ -39,14 +39,19 @@ def mean_earlier_patches(num_patches: float) -> float:
     return whole * (num_patches - (whole + 1) / 2) / num_patches if whole else 0.0
 
 
-def mean_pooled_bytes(patches_per_byte: float, scratchpads_per_byte: float, context_bytes: int) -> float:
+def mean_pooled_bytes(
+    patches_per_byte: float, scratchpads_per_byte: float, context_bytes: int, *, commits_tokens: bool = False
+) -> float:
     """Mean positions that a slot pools, for patches of equal size.
 
     A commit pools its patch. A scratchpad pools half of it on average: it ends before the last byte, and whether
     scratchpads are random, everywhere or at a stride that divides the patch, as many lie in one half as in the other.
-    In a document's first patch the separator comes in addition.
+    In a document's first patch the separator comes in addition. With `tokens` patches commits pool nothing, and a
+    scratchpad half of a token and the byte at which the one before was committed.
     """
     patch_bytes = min(1 / patches_per_byte, context_bytes)
+    if commits_tokens:
+        return scratchpads_per_byte * (patch_bytes / 2 + 1) / (patches_per_byte + scratchpads_per_byte)
     weighted = patches_per_byte * patch_bytes + scratchpads_per_byte * patch_bytes / 2
     share_in_first_patch = 1 / max(1.0, patches_per_byte * context_bytes)
     return weighted / (patches_per_byte + scratchpads_per_byte) + share_in_first_patch

@@ -79,7 +79,7 @@ def training_memory(
     patches, scratchpads = default_rates(
         config, patches_per_byte=patches_per_byte, scratchpads_per_byte=scratchpads_per_byte
     )
-    check_rates(model.context_bytes, patches, scratchpads, 1.0, "float32", is_measured=False)
+    check_rates(model, model.context_bytes, patches, scratchpads, 1.0, "float32", is_measured=False)
     on_cuda = devices.kind == "cuda"
     rows = device_rows(config, devices)
     kept = Activations.of(model, Pass.of(config, rows, patches, scratchpads, on_cuda=on_cuda))

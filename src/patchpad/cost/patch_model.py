@@ -19,7 +19,7 @@ def patch_parameters(config: ModelConfig) -> dict[str, int]:
         "local_encoder": (NUM_INPUT_IDS + _num_ngrams(config)) * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
-        "patch_pooling": dim + pooling_bias,
+        "patch_pooling": dim + pooling_bias + (config.patchifier.num_token_ids or 0) * trunk_dim,
         "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
@@ -70,8 +70,11 @@ def patch_costs(
     attention["patch_pooling"] = 4 * config.pooling_heads * pooled_pairs * dim
 
     local_cache = {part: windows[part] * 2 * dim * layers * item_bytes for part, layers in local_layers.items()}
-    if config.ngram_vocab_size:
-        local_cache["local_encoder"] += max(config.ngram_sizes) * ID_BYTES
+    # Newest ids: for n-grams, and with `tokens` patches for what was open before the newest byte.
+    recent = max(config.ngram_sizes) if config.ngram_vocab_size else 0
+    if config.patchifier.commits_tokens:
+        recent = max(recent, config.patchifier.longest_patch + 1)
+    local_cache["local_encoder"] += recent * ID_BYTES
     # The byte states of the open patch, with the separator before a document's first patch.
     local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
     # What the newest slot adds to bytes: one vector for each lag, and one for each further decoder layer.
@@ -83,6 +86,8 @@ def patch_costs(
     weights, num_params = _matrix_weights(config), patch_parameters(config)
     per_position = (*local_layers, "routing")
     runs_per_byte = {part: positions if part in per_position else slots for part in PARTS}
+    if config.patchifier.commits_tokens:
+        runs_per_byte["patch_pooling"] = scratchpads  # commits are looked up
     return {
         part: PartCost(
             num_params=num_params[part],

@@ -2,7 +2,7 @@
 
 import math
 
-from patchpad.config import Config
+from patchpad.config import Config, ModelConfig
 from patchpad.cost.baselines import baseline_patches_per_byte
 from patchpad.cost.costs import DTYPE_BYTES
 from patchpad.errors import ConfigError
@@ -16,7 +16,7 @@ def default_rates(
 ) -> tuple[float, float]:
     """Returns the patches and scratchpads per byte that a configuration aims at, as far as they are not given.
 
-    Patches have the target size. Scratchpads never fire at patch ends, so their rate is at most 1 - patches per byte.
+    Patches have the target size. How many scratchpads there can be, `most_scratchpads` says.
 
     Raises:
         ConfigError: a rate depends on the text, so it has to be given.
@@ -33,7 +33,7 @@ def default_rates(
 
 def _default_scratchpads_per_byte(config: Config, patches_per_byte: float) -> float:
     patchifier, trigger = config.model.patchifier, config.model.trigger
-    most = 1 - patches_per_byte
+    most = most_scratchpads(config.model, patches_per_byte)
     rate: float | None = None
     if config.model.kind != "patch" or trigger.kind == "never" or most == 0:
         rate = 0.0
@@ -56,8 +56,22 @@ def _default_scratchpads_per_byte(config: Config, patches_per_byte: float) -> fl
     return min(rate, most)
 
 
+def most_scratchpads(model: ModelConfig, patches_per_byte: float, positions_per_byte: float = 1.0) -> float:
+    """Returns the most scratchpads per byte: one at every position that ends no patch.
+
+    With `tokens` patches, which end before the byte that commits them: one at every byte.
+    """
+    return 1.0 if model.patchifier.commits_tokens else positions_per_byte - patches_per_byte
+
+
 def check_rates(
-    context_bytes: int, patches: float, scratchpads: float, positions: float, dtype: str, is_measured: bool
+    model: ModelConfig,
+    context_bytes: int,
+    patches: float,
+    scratchpads: float,
+    positions: float,
+    dtype: str,
+    is_measured: bool,
 ) -> None:
     """Checks what `cost` is given; its arguments are those of `cost`.
 
@@ -79,10 +93,10 @@ def check_rates(
             f"patches_per_byte is {patches}; allowed: above 0, at most 1",
             hint="Change --mean-patch-size (1 or more bytes).",
         )
-    most = positions - patches
+    most = most_scratchpads(model, patches, positions)
     if not 0 <= scratchpads <= most + RATE_TOLERANCE:
         raise ConfigError(
             f"scratchpads_per_byte is {scratchpads} with {patches:.6g} patches per byte; allowed: 0 to {most:.6g} "
-            "(no scratchpad where a patch ends)",
+            f"({'one at each byte' if model.patchifier.commits_tokens else 'no scratchpad where a patch ends'})",
             hint="Change --scratchpads-per-byte, or --mean-patch-size.",
         )

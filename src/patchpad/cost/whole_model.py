@@ -61,7 +61,7 @@ def cost(
             hint="Leave --scratchpads-per-byte out.",
         )
     is_measured = trunk_pairs_per_slot is not None and pooled_bytes_per_slot is not None
-    check_rates(context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
+    check_rates(config, context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
     if trunk_pairs_per_slot is None:
         trunk_pairs_per_slot = 1 + mean_earlier_patches(patches_per_byte * context_bytes)
     documents = (context_bytes,) if document_positions is None else document_positions
@@ -71,7 +71,12 @@ def cost(
         )
     if config.kind == "patch":
         if pooled_bytes_per_slot is None:
-            pooled_bytes_per_slot = mean_pooled_bytes(patches_per_byte, scratchpads_per_byte, context_bytes)
+            pooled_bytes_per_slot = mean_pooled_bytes(
+                patches_per_byte,
+                scratchpads_per_byte,
+                context_bytes,
+                commits_tokens=config.patchifier.commits_tokens,
+            )
         parts = patch_costs(
             config,
             patches=patches_per_byte,

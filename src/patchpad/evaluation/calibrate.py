@@ -46,7 +46,8 @@ def calibrate(
             f"allowed: {', '.join(nats_triggers())}"
         )
     windows = choose_windows(model, data, limit_bytes=limit_bytes)
-    return calibration_of(calibration_points(model, windows), windows)
+    commits_tokens = model.config.patchifier.commits_tokens
+    return calibration_of(calibration_points(model, windows), windows, commits_tokens=commits_tokens)
 
 
 def calibration_points(model: LanguageModel, windows: Windows) -> list[Point]:
@@ -55,9 +56,10 @@ def calibration_points(model: LanguageModel, windows: Windows) -> list[Point]:
     return evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0)
 
 
-def calibration_of(points: Sequence[Point], windows: Windows) -> Calibration:
+def calibration_of(points: Sequence[Point], windows: Windows, *, commits_tokens: bool = False) -> Calibration:
     """Makes the table of points that were measured on `windows`."""
-    return Calibration(rows=tuple(map(_row, points)), text_sha256=windows.corpus.fingerprint())
+    rows = tuple(map(_row, points))
+    return Calibration(rows=rows, text_sha256=windows.corpus.fingerprint(), commits_tokens=commits_tokens)
 
 
 def _row(point: Point) -> dict[str, Any]:

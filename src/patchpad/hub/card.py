@@ -81,8 +81,8 @@ def _dial(facts: Facts) -> str:
     text += "every byte). Without it the stored threshold is used."
     if facts.calibration is None:
         return text
-    least = facts.calibration.least_compute
-    return text + f" With `compute=` it is chosen by trunk calls per byte, {least:.3f} to 1."
+    least, most = facts.calibration.least_compute, facts.calibration.most_compute
+    return text + f" With `compute=` it is chosen by trunk calls per byte, {least:.3f} to {most:.4g}."
 
 
 def _model_table(facts: Facts) -> str:

@@ -127,7 +127,7 @@ def _tokens_at_newest(model: ByteLM, ints: Int[Tensor, "row column"]) -> TokenFa
 
 
 def _newest_bytes(ints: Sequence[int], begin: int, end: int) -> bytes:
-    """Returns some of the newest ids of a row, which are bytes: all but the newest `begin`, in the order of the text."""
+    """Returns some of a row's newest ids, which are bytes: the newest `end` but for `begin`, in the text's order."""
     return bytes(ints[NUM_COUNTS + begin : NUM_COUNTS + end][::-1])
 
 

@@ -102,7 +102,9 @@ class RandomTrigger(Trigger):
 
     def initial_threshold(self, config: TriggerConfig, patchifier: PatchifierConfig) -> float:
         """Returns the threshold at which the configured rate fires."""
-        return self.threshold_at(config.scratchpads_per_byte, patchifier.target_patch_size)
+        return self.threshold_at(
+            config.scratchpads_per_byte, patchifier.target_patch_size, commits_tokens=patchifier.commits_tokens
+        )
 
     @staticmethod
     def salt_of(seed: int) -> int:
@@ -120,9 +122,15 @@ class RandomTrigger(Trigger):
         return trigger
 
     @staticmethod
-    def threshold_at(scratchpads_per_byte: float, target_patch_size: int) -> float:
-        """Returns the threshold that fires so many scratchpads per byte, if patches have their target size."""
-        others = 1 - 1 / target_patch_size
+    def threshold_at(scratchpads_per_byte: float, target_patch_size: int, *, commits_tokens: bool = False) -> float:
+        """Returns the threshold that fires so many scratchpads per byte, if patches have their target size.
+
+        Args:
+            scratchpads_per_byte: the rate.
+            target_patch_size: bytes per patch.
+            commits_tokens: whether patches are `tokens`, so that one may fire at every byte.
+        """
+        others = 1.0 if commits_tokens else 1 - 1 / target_patch_size
         return 1 - min(1.0, scratchpads_per_byte / others) if others > 0 else 1.0
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import math
 from collections import deque
 
 from patchpad.config import Config, TrainConfig
-from patchpad.cost.rates import default_rates
+from patchpad.cost.rates import default_rates, most_scratchpads
 from patchpad.errors import ConfigError
 from patchpad.patching import SlotRoom
 
@@ -92,7 +92,7 @@ def scheduled_rates(config: Config) -> tuple[float, float]:
         assert guess is not None
         patches, scratchpads = default_rates(config, scratchpads_per_byte=guess)
     spread = config.train.threshold_spread
-    return patches, (1 - spread) * scratchpads + spread * (1 - patches) / 2
+    return patches, (1 - spread) * scratchpads + spread * most_scratchpads(config.model, patches) / 2
 
 
 def _rounded_up(places: int | float) -> int:

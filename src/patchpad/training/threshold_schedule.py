@@ -94,8 +94,10 @@ class ThresholdSchedule:
             fixed, threshold = self.config.train.scratchpad_threshold_nats, self.scratchpad.nats
             never_follows = fixed is not None and math.isinf(fixed)
             if not never_follows:
-                patch_size = self.config.model.patchifier.target_patch_size
-                at_target = RandomTrigger.threshold_at(self.target_rate, patch_size)
+                patchifier = self.config.model.patchifier
+                at_target = RandomTrigger.threshold_at(
+                    self.target_rate, patchifier.target_patch_size, commits_tokens=patchifier.commits_tokens
+                )
                 threshold = torch.where(self.is_fresh, at_target, threshold)
             if not never_follows or self.spread is not None:
                 trigger = BlendedTrigger(self.is_fresh, self._random_trigger(step), own.trigger)
