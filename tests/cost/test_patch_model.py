@@ -19,6 +19,7 @@ from patchpad.model import ByteLM, ByteLMOutput
 from patchpad.model.back_ends import attention_back_end
 from patchpad.model.visibility import Window, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK
+from patchpad.testing import sharp_model, tiny_model_config
 
 TRIGGER_KINDS = ("entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump")
 NUM_BYTES = 768
@@ -483,3 +484,22 @@ def test_measured_scratchpads_may_include_those_at_separators() -> None:
     rates = {"patches_per_byte": costs.patches_per_byte, "scratchpads_per_byte": costs.scratchpads_per_byte}
     with pytest.raises(ConfigError, match="no scratchpad where a patch ends"):
         cost(config, context_bytes=NUM_BYTES, **rates)
+
+
+def test_tokens_are_looked_up_and_their_scratchpads_may_stand_at_every_byte() -> None:
+    config = tiny_model_config("tokens", "always")
+    model = sharp_model(config)
+    by_part = count_parameters(config)
+    for part in PARTS:
+        module = getattr(model, part)
+        assert by_part[part] == (0 if module is None else sum(weights.numel() for weights in module.parameters()))
+    patches_per_byte, scratchpads_per_byte = default_rates(Config(model=config))
+    assert (patches_per_byte, scratchpads_per_byte) == (1 / 5, 1.0)
+    few, many = (
+        cost(config, context_bytes=64, patches_per_byte=0.25, scratchpads_per_byte=rate) for rate in (0.0, 1.0)
+    )
+    assert many.trunk_calls_per_byte == 1.25
+    assert few.parts["patch_pooling"].flops_per_byte == 0 < many.parts["patch_pooling"].flops_per_byte
+    assert many.trunk_cache_bytes_per_byte == few.trunk_cache_bytes_per_byte > 0
+    with pytest.raises(ConfigError, match=r"allowed: 0 to 1 \(one at each byte"):
+        cost(config, context_bytes=64, patches_per_byte=0.25, scratchpads_per_byte=1.1)

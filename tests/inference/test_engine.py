@@ -41,9 +41,12 @@ def facts(row):
     scope="module",
     params=[
         ("fixed", "entropy", {}), ("spacebyte", "entropy_jump", {}), ("fixed", "random", {}), ("hnet", "stride", {}),
-        ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS),
+        ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS), ("tokens", "entropy", {}),
     ],
-    ids=["fixed-entropy", "spacebyte-entropy_jump", "fixed-random", "hnet-stride", "entropy-entropy", "all options"],
+    ids=[
+        "fixed-entropy", "spacebyte-entropy_jump", "fixed-random", "hnet-stride", "entropy-entropy", "all options",
+        "tokens-entropy",
+    ],
 )  # fmt: skip
 def model(request):
     patchifier, trigger, options = request.param

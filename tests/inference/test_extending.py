@@ -153,7 +153,7 @@ def test_an_extension_of_a_baseline_equals_the_pass(kind, seed, lengths):
     assert_extends_as_the_pass(sharp_baseline(kind, seed=seed % 5), prompts, texts, None)
 
 
-@pytest.fixture(scope="module", params=["entropy", "hnet", *BASELINE_KINDS])
+@pytest.fixture(scope="module", params=["entropy", "hnet", "tokens", *BASELINE_KINDS])
 def model_and_threshold(request):
     if request.param in BASELINE_KINDS:
         return sharp_baseline(request.param), None

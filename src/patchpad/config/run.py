@@ -151,11 +151,11 @@ def read_values(config: str | Path | None, overrides: dict[str, str] | None = No
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Returns both of two configurations as plain values, sections merged key by key, `above` winning.
 
-    Another kind in a section takes over no options of a plug-in's.
+    Another kind in a section takes over no options of a plug-in's, and no tokens of a source.
     """
     result = dict(below)
     if above.get("kind", below.get("kind")) != below.get("kind"):
-        for key in ("options", "plugin"):
+        for key in ("options", "plugin", "num_token_ids"):
             result.pop(key, None)
     for key, value in above.items():
         old = result.get(key)

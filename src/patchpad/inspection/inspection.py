@@ -99,7 +99,13 @@ class Inspection:
 
     @property
     def mean_patch_size(self) -> float | None:
-        """Bytes per committed patch, those of patches that are still open left out; None without one."""
+        """Bytes per committed patch, those of patches that are still open left out; None without one.
+
+        With `tokens` patches, all bytes per token, the one that begins each window not counted.
+        """
+        if self.config.patchifier.commits_tokens:
+            num_tokens = self.num_patches - len(self.windows)
+            return self.num_bytes / num_tokens if num_tokens else None
         ends = np.flatnonzero(self.patch_end)
         if not len(ends):
             return None
@@ -135,12 +141,12 @@ class Inspection:
     def slot_kinds(self) -> list[str | None]:
         """Returns what each byte reads.
 
-        It is "commit", "scratchpad", "separator" (a scratchpad issued at the separator), "null_context", or None where
-        the byte is not read.
+        It is "commit", "scratchpad", "separator" (the slot at the separator), "null_context", or None where the byte is
+        not read.
         """
         names = {NULL_CONTEXT: "null_context", SEPARATOR_SLOT: "separator", NOT_READ: None}
-        ends = self.patch_end
-        return [names[s] if s < 0 else "commit" if ends[s] else "scratchpad" for s in self.slot_byte.tolist()]
+        fires = self.scratchpad
+        return [names[s] if s < 0 else "scratchpad" if fires[s] else "commit" for s in self.slot_byte.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON of `patchpad inspect`; null stands where there is no value."""

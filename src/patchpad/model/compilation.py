@@ -95,7 +95,9 @@ def leave_unwritable_cache() -> None:
 
 def own_copy(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Copies a function: compiled code is found by its code object, and few versions are kept for one."""
-    own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, closure=plain.__closure__)
+    own = types.FunctionType(
+        plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__, plain.__closure__
+    )
     own.__kwdefaults__ = plain.__kwdefaults__
     return own
 

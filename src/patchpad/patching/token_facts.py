@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchpad.config import SEPARATOR
+from patchpad.config import PADDING, SEPARATOR
 from patchpad.patching.source_tokens import SourceTokens
 from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
 from patchpad.shapes import ByteIds
@@ -80,8 +80,7 @@ def facts_of_span(
     """
     walk, width = _Walk(tokens, trie), max(map(len, next_ids))
     for open_text, ids in zip(open_texts, next_ids, strict=True):
-        for value in (*ids, *[PADDING] * (width - len(ids))):
-            open_text = walk.read(open_text, value)
+        walk.read(open_text, (*ids, *[PADDING] * (width - len(ids))))
     return walk.facts((len(next_ids), width), torch.device("cpu"))
 
 

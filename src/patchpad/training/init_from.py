@@ -146,7 +146,7 @@ class Source:
 
     def _fitted(self, name: str, theirs: Tensor, mine: Tensor, config: ModelConfig) -> Tensor:
         """Returns a parameter of this model in the shape of a new model's, whose patches may be longer or shorter."""
-        if name == "patch_pooling.distance_bias":
+        if name.endswith(".distance_bias"):
             return fitted_distances(theirs, mine)
         if name == "context_to_bytes.projection.weight":
             before, after = self.model_config.num_context_lags, config.num_context_lags
@@ -182,6 +182,8 @@ def _fixed_keys(config: ModelConfig, theirs: ModelConfig) -> Iterable[str]:
     if config.kind == "patch":
         if config.pools_bytes and theirs.pools_bytes:
             keys.append("pooling_heads")
+        if config.patchifier.commits_tokens:
+            keys += ["patchifier.num_token_ids", "patchifier.longest_patch"]
         if config.reads_entropy and theirs.reads_entropy:
             keys.append("entropy_head_layers")
     if config.kind == "megabyte":
