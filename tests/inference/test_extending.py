@@ -29,7 +29,7 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
-CHECKED = {("fixed", "entropy"), ("hnet", "entropy_jump")}
+CHECKED = {("fixed", "entropy"), ("hnet", "entropy_jump"), ("tokens", "entropy")}
 """Pairs whose shapes are checked too."""
 
 

@@ -30,7 +30,7 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
-CHECKED = {("fixed", "entropy"), ("hnet", "random")}
+CHECKED = {("fixed", "entropy"), ("hnet", "random"), ("tokens", "entropy")}
 """Pairs whose shapes are checked too; the others step in a third of the time without."""
 PLAIN = [
     pytest.param(

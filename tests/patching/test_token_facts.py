@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.config import PADDING, SEPARATOR
-from patchpad.patching import TokenFacts, VocabularyTrie, facts_of_rows, facts_of_step
+from patchpad.patching import TokenFacts, VocabularyTrie, facts_of_rows, facts_of_span, facts_of_step
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
 from patchpad.testing import as_row, tiny_source_tokens
 
@@ -82,3 +82,18 @@ def test_facts_of_a_prefix_are_those_of_the_whole(documents, cut):
     for name in ("num_commits", "open_bytes", "node", "draft"):
         assert torch.equal(getattr(prefix, name), getattr(whole, name)[:, :cut]), name
     assert prefix.commit_tokens.tolist() == whole.commit_tokens.tolist()[: len(prefix.commit_tokens)]
+
+
+def test_facts_of_a_span_are_those_of_so_many_steps():
+    tokens, trie = tiny_source_tokens(12), VocabularyTrie(tiny_source_tokens(12).bytes_of)
+    open_texts, next_ids = [b"", b"th", b" ca"], [list(b"the cat's"), [], list(b"t \xff\xc3\xa9x")]
+    found = facts_of_span(tokens, trie, open_texts, next_ids)
+    commits = []
+    for row, (open_text, ids) in enumerate(zip(open_texts, next_ids, strict=True)):
+        for column, value in enumerate(ids):
+            one, (open_text,) = facts_of_step(tokens, trie, [open_text], [value])
+            for name in ("num_commits", "open_bytes", "node", "draft"):
+                assert getattr(found, name)[row, column] == getattr(one, name)[0], (row, column, name)
+            commits += one.commit_tokens.tolist()
+        assert found.num_commits[row, len(ids) :].tolist() == [0] * (9 - len(ids))
+    assert found.commit_tokens.tolist() == commits
