@@ -21,7 +21,16 @@ from patchpad.training import release
 from patchpad.training.manifest import sign
 
 pytestmark = pytest.mark.unchecked  # loading a folder is tested with the checks of shapes where lm_eval does it
-KINDS = ["fixed-entropy", "spacebyte-entropy", "entropy-entropy", "hnet-entropy", "fixed-random", "byte", "megabyte"]
+KINDS = [
+    "fixed-entropy",
+    "spacebyte-entropy",
+    "entropy-entropy",
+    "hnet-entropy",
+    "tokens-entropy",
+    "fixed-random",
+    "byte",
+    "megabyte",
+]
 IDS = torch.tensor([[256, *b"It was a text, and no long one."]])
 
 
@@ -374,3 +383,13 @@ def test_without_patchpad_a_folder_says_how_to_install_it(exported):
     assert called.returncode == 0, called.stderr
     message = 'this model needs the package `patchpad`. Install it with: pip install "patchpad[hub]"'
     assert called.stdout.splitlines() == [message] * 3
+
+
+def test_a_folder_without_the_tokens_of_its_source_is_refused(hub, exported, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported("tokens-entropy"), folder)
+    (folder / "source_tokens.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no source_tokens.json"):
+        loaded(hub, folder)
+    with pytest.raises(CheckpointError, match=r"source_tokens.json is missing"):
+        hub.import_folder(folder, tmp_path / "back")

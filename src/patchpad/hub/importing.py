@@ -59,6 +59,7 @@ def import_folder(source: str | Path, out: str | Path) -> Imported:
         raise CheckpointError(f"{folder} is of a `bpe` model; allowed: models of bytes", hint=AGAIN)
     model = build_model(found.config.model)
     _load_weights(model, folder)
+    model.read_extra_files(folder)
     is_stale = found.calibration is not None and found.calibrated_sha256 not in (
         None,
         weights_sha256(model.state_dict()),

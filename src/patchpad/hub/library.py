@@ -21,6 +21,7 @@ try:
     )
     from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
     from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.utils import cached_file
     from transformers.utils import logging as transformers_logging
     from transformers.utils.generic import can_return_tuple
 except ImportError as error:
@@ -53,6 +54,7 @@ __all__ = [
     "PreTrainedTokenizer",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "cached_file",
     "can_return_tuple",
     "without_progress_bars",
 ]

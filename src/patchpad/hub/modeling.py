@@ -1,7 +1,9 @@
 """`PatchpadForCausalLM`: a patchpad model of any kind but `bpe` behind the interface of transformers."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +12,14 @@ from torch import Tensor
 
 from patchpad.config import VOCAB_SIZE, Config
 from patchpad.errors import CheckpointError, GenerationError, InputError
-from patchpad.files import without_infinities
+from patchpad.files import without_infinities, write_atomically
 from patchpad.hub.configuration import PatchpadConfig
 from patchpad.hub.generating import PatchpadGenerationMixin
 from patchpad.hub.library import (
     AutoModelForCausalLM,
     CausalLMOutputWithPast,
     PreTrainedModel,
+    cached_file,
     can_return_tuple,
 )
 from patchpad.hub.loss import training_loss
@@ -28,12 +31,15 @@ from patchpad.inference.stepping import row_thresholds
 from patchpad.model.baselines import Baseline
 from patchpad.model.block import Stack, recompute_trunk
 from patchpad.model.build import build_model
-from patchpad.model.byte_lm import ByteLM
+from patchpad.model.byte_lm import SOURCE_TOKENS, ByteLM
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.precision import autocast
 from patchpad.model.weights import Embedding
 from patchpad.patching import ThresholdLike
 from patchpad.version import __version__
+
+FILE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+"""Options of `from_pretrained` that say where a file lies."""
 
 
 class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
@@ -234,6 +240,7 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
                 hint="Take config.json and the weights from the same folder.",
             )
         model._restore_buffers()
+        model._read_extra_files(*args, **kwargs)
         wanted = kwargs.get("dtype", kwargs.get("torch_dtype"))
         wanted = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted  # "auto" is fp32, as it was saved
         if isinstance(wanted, torch.dtype):
@@ -246,6 +253,19 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
             owner, _, name = path.rpartition(".")
             module = self.get_submodule(owner)
             setattr(module, name, value.clone().to(getattr(module, name).device))
+
+    def _read_extra_files(self, folder: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """Reads what lies beside the weights: with `tokens` patches, the tokens of the source."""
+        if not self.model.config.patchifier.commits_tokens:
+            return
+        known: Mapping[str, Any] = {name: value for name, value in options.items() if name in FILE_OPTIONS}
+        try:
+            path = cached_file(folder, SOURCE_TOKENS, **known)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder} has no {SOURCE_TOKENS}", hint="Export it again with `patchpad export`."
+            ) from error
+        self.model.read_extra_files(Path(path).parent)
 
     def _init_weights(self, module: Any) -> None:
         """Does nothing: the model draws its weights itself."""
@@ -263,6 +283,8 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
         write_remote_code(save_directory)
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
+            for name, content in self.model.extra_files().items():
+                write_atomically(Path(save_directory) / name, content)
             write_digests(save_directory)
 
     def get_input_embeddings(self) -> Any:

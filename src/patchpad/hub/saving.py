@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchpad.files import sha256_of, strict_json, write_atomically
 from patchpad.hub.exported import CONFIG, DIGESTS, INDEX, MODEL, REMOTE_CODE
+from patchpad.model.byte_lm import SOURCE_TOKENS
 
 STORED_THRESHOLD = "scratchpad_threshold_nats"
 
@@ -25,15 +26,15 @@ def write_remote_code(folder: str | os.PathLike[str]) -> None:
 
 
 def write_digests(folder: str | os.PathLike[str]) -> None:
-    """Writes the checksums of the configuration and the weights of a folder, which are whole by now."""
+    """Writes the checksums of the files of a model in a folder, which are whole by now."""
     path = Path(folder)
     digests = {name: sha256_of(path / name) for name in saved_files(path)}
     write_atomically(path / DIGESTS, strict_json(digests, indent=1))
 
 
 def saved_files(folder: Path) -> list[str]:
-    """Returns the names of the configuration and of the files with weights, as far as they are there."""
-    names = [CONFIG]
+    """Returns the names of the configuration and of the model's other files, as far as they are there."""
+    names = [CONFIG, SOURCE_TOKENS]
     if (folder / MODEL).is_file():
         names.append(MODEL)
     elif (folder / INDEX).is_file():
