@@ -27,7 +27,7 @@ MANY_BYTES = 2**30
 
 @pytest.fixture(
     scope="module",
-    params=["fixed-entropy", "all options", "hnet-stride", *BASELINE_KINDS],
+    params=["fixed-entropy", "all options", "hnet-stride", "tokens-entropy", *BASELINE_KINDS],
 )
 def model(request):
     if request.param in BASELINE_KINDS:
@@ -36,6 +36,7 @@ def model(request):
         "fixed-entropy": ("fixed", "entropy", {}),
         "all options": ("spacebyte", "entropy", ALL_OPTIONS),
         "hnet-stride": ("hnet", "stride", {}),
+        "tokens-entropy": ("tokens", "entropy", {}),
     }[request.param]
     return sharp_model(tiny_model_config(patchifier, trigger, **options), seed=3)
 
