@@ -64,9 +64,8 @@ def docs_block(every: Sequence[LanguageRanks], evaluations: Sequence[Evaluation]
             f"[numbers](results/languages/{ranks.task}.json)."
         )
     origin = evaluations[0].suite["provenance"]
-    measured = (
-        f"Measured with patchpad {origin['package_version']}, torch {origin['torch_version']}, commit {str(origin['commit'])[:9]}."
-    )
+    versions = f"patchpad {origin['package_version']}, torch {origin['torch_version']}"
+    measured = f"Measured with {versions}, commit {str(origin['commit'])[:9]}."
     return "\n\n".join([*parts, METHOD, measured])
 
 

@@ -74,7 +74,10 @@ def llama(tmp_path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
-        weights = random_tensors(CONFIG | {key: fields[key] for key in fields if key in ("tie_word_embeddings",)})
+        known = {
+            key: fields[key] for key in ("tie_word_embeddings", "vocab_size") if type(fields.get(key)) in (bool, int)
+        }
+        weights = random_tensors(CONFIG | known)
         tensors(weights)
         if shards == 1:
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -53,7 +53,8 @@ def test_the_trunk_is_the_sources_and_the_rest_is_drawn_from_the_seed(llama, set
     assert drawn.keys() == found.keys() == made.model.state_dict().keys()
     for name, tensor in found.items():
         is_same = torch.equal(tensor.nan_to_num(), drawn[name].nan_to_num())
-        assert is_same != name.startswith("trunk."), name
+        # The inputs of slots are drawn too, and then scaled to the source's embeddings.
+        assert is_same != name.startswith(("trunk.", "patch_pooling.out.", "patch_pooling.mean_out.")), name
     opened = LlamaSource.open(source)
     assert torch.equal(found["trunk.norm.weight"], opened.tensor("model.norm.weight"))
     up = found["trunk.stack.blocks.2.ffn_gate_up.weight"][72:]

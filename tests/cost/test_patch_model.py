@@ -20,6 +20,7 @@ from patchpad.model.back_ends import attention_back_end
 from patchpad.model.visibility import Window, visible_commits
 from patchpad.patching.layout import TRUNK_BLOCK
 from patchpad.testing import sharp_model, tiny_model_config
+from patchpad.testing.tokens import tiny_source_tokens
 
 TRIGGER_KINDS = ("entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump")
 NUM_BYTES = 768
@@ -54,6 +55,11 @@ SIZES = {
     "entropy patches": replace(SMALL, patchifier=PatchifierConfig(kind="entropy", target_patch_size=6)),
     "all options": OPTIONS,
 }  # fmt: skip
+TOKENS = tiny_source_tokens(max_bytes=20)
+TOKEN_PATCHES = PatchifierConfig(kind="tokens", target_patch_size=4, max_patch_size=20, num_token_ids=TOKENS.num_ids)
+SIZES["tokens"] = replace(SMALL, patchifier=TOKEN_PATCHES)
+SIZES["tokens, source head tied"] = replace(SMALL, patchifier=TOKEN_PATCHES, source_head="tied")
+SIZES["tokens, source head of its own"] = replace(SMALL, patchifier=TOKEN_PATCHES, source_head="own")
 STRIDE = replace(SMALL, trigger=TriggerConfig(kind="stride", stride=2))
 RUNS = {
     "stride": STRIDE,
@@ -315,6 +321,7 @@ def test_cache_holds_the_keys_and_values_of_commits_and_of_the_windows(dtype: st
         "trunk": 0,
         "context_to_bytes": (8 + 2) * 32 * item_bytes,  # a vector for each lag, one for each further decoder layer
         "local_decoder": 3 * per_layer,
+        "source_head": 0,
     }
     assert costs.local_cache_bytes == sum(by_part.values())
     plain = cost(RUNS["never"], context_bytes=1024, patches_per_byte=1 / 8, scratchpads_per_byte=0.0, dtype=dtype)
@@ -334,6 +341,7 @@ def test_options_change_what_is_cached() -> None:
         "trunk": 0,
         "context_to_bytes": (8 + 2) * 32 * 4,
         "local_decoder": 3 * 100 * 2 * 32 * 4,
+        "source_head": 0,
     }
     _, state = patchpad.prefill(ByteLM(OPTIONS), [b"some text"])
     num_bytes = 4 * sum(part.numel() for part in (*state.entropy_head.keys, *state.entropy_head.values))
@@ -341,6 +349,21 @@ def test_options_change_what_is_cached() -> None:
     assert sum(part[:, :, :1].numel() for part in (*state.trunk.keys, *state.trunk.values)) * 4 == per_slot
     assert state.context.numel() * 4 == costs.parts["context_to_bytes"].local_cache_bytes
     assert state.recent_ids.numel() * state.recent_ids.element_size() == 7 * 8
+
+
+def test_a_source_head_keeps_the_masses_of_its_tokens() -> None:
+    config = SIZES["tokens, source head tied"]
+    model = ByteLM(config)
+    model.use_source_tokens(TOKENS)
+    _, state = patchpad.prefill(model, [b"some text"])
+    costs = cost(config, context_bytes=64, patches_per_byte=1 / 4, scratchpads_per_byte=1 / 8)
+    assert state.masses.shape[1] == 2  # turns
+    num_bytes = state.masses[:, 0].numel() * state.masses.element_size()
+    assert costs.parts["source_head"].local_cache_bytes == num_bytes
+    without = cost(SIZES["tokens"], context_bytes=64, patches_per_byte=1 / 4, scratchpads_per_byte=1 / 8)
+    gate = 2 * 32  # the decoder's further logit
+    of_head = 2 * (1 / 4 + 1 / 8) * (TOKENS.num_ids - 256) * config.trunk_dim
+    assert costs.flops_per_byte - without.flops_per_byte == pytest.approx(of_head + gate)
 
 
 def test_cached_keys_and_values_of_a_real_pass_take_the_bytes_that_are_promised() -> None:

@@ -48,6 +48,7 @@ COMBINATIONS = [
 ]
 WITH_OPTIONS = [
     pytest.param("hnet", "entropy", ALL_OPTIONS, id="all options", marks=pytest.mark.unchecked),
+    pytest.param("tokens", "entropy", {"source_head": "tied"}, id="source head", marks=pytest.mark.unchecked),
     *(
         pytest.param("spacebyte", "entropy", options, id=name, marks=pytest.mark.unchecked)
         for name, options in OPTIONS.items()

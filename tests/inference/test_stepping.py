@@ -43,12 +43,18 @@ PLAIN = [
     for patchifier in PATCHIFIERS
     for trigger in TRIGGERS
 ]
+WITH_SOURCE_HEAD = [
+    pytest.param("tokens", "entropy", {"source_head": kind}, id=f"tokens-source head {kind}")
+    for kind in ("tied", "own")
+]
 WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
 WITH_AN_OPTION = [
     pytest.param("spacebyte", "entropy", options, id=name, marks=[] if name == "windows" else pytest.mark.unchecked)
     for name, options in OPTIONS.items()
 ]
-every_combination = pytest.mark.parametrize(("patchifier", "trigger", "options"), PLAIN + WITH_ALL_OPTIONS)
+every_combination = pytest.mark.parametrize(
+    ("patchifier", "trigger", "options"), PLAIN + WITH_SOURCE_HEAD + WITH_ALL_OPTIONS
+)
 every_option = pytest.mark.parametrize(("patchifier", "trigger", "options"), WITH_AN_OPTION)
 seeds = st.integers(0, 9_999)
 document_lengths = st.lists(st.integers(0, 30), min_size=1, max_size=2)

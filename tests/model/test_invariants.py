@@ -36,8 +36,12 @@ PLAIN = [
     for trigger in TRIGGERS
 ]
 WITH_AN_OPTION = [pytest.param("spacebyte", "entropy", options, id=name) for name, options in OPTIONS.items()]
+WITH_SOURCE_HEAD = [
+    pytest.param("tokens", "entropy", {"source_head": kind}, id=f"tokens-source head {kind}")
+    for kind in ("tied", "own")
+]
 WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
-COMBINATIONS = PLAIN + WITH_AN_OPTION + WITH_ALL_OPTIONS
+COMBINATIONS = PLAIN + WITH_SOURCE_HEAD + WITH_AN_OPTION + WITH_ALL_OPTIONS
 every_combination = pytest.mark.parametrize(("patchifier", "trigger", "options"), COMBINATIONS)
 document_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=3)
 seeds = st.integers(0, 10_000)

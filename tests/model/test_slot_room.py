@@ -24,9 +24,11 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
-COMBINATIONS = [(patchifier, trigger, {}) for patchifier in PATCHIFIERS for trigger in TRIGGERS] + [
-    (patchifier, "entropy", ALL_OPTIONS) for patchifier in ("fixed", "hnet")
-]
+COMBINATIONS = (
+    [(patchifier, trigger, {}) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
+    + [("tokens", "entropy", {"source_head": "own"})]
+    + [(patchifier, "entropy", ALL_OPTIONS) for patchifier in ("fixed", "hnet")]
+)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ IGNORED_TARGET = -100
 ModelKind = Literal["patch", "byte", "bpe", "megabyte"]
 PatchifierKind = Annotated[str, words_of(PATCHIFIERS)]
 PatchRule = Literal["global", "jump"]
+SourceHeadKind = Literal["none", "tied", "own"]
 TriggerKind = Annotated[str, words_of(TRIGGERS)]
 BpeVocabSize = Annotated[
     int,
@@ -42,7 +43,16 @@ def nats_triggers() -> list[str]:
     return [*NATS_TRIGGERS, *sorted(plugged)]
 
 
-PARTS = ("local_encoder", "entropy_head", "routing", "patch_pooling", "trunk", "context_to_bytes", "local_decoder")
+PARTS = (
+    "local_encoder",
+    "entropy_head",
+    "routing",
+    "patch_pooling",
+    "trunk",
+    "context_to_bytes",
+    "local_decoder",
+    "source_head",
+)
 """Parts of the patch model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 PATCH_MODEL_OPTIONS = (
     "trunk_kv_heads",
@@ -51,6 +61,7 @@ PATCH_MODEL_OPTIONS = (
     "entropy_head_window_bytes",
     "decoder_window_bytes",
     "context_lags",
+    "source_head",
 )
 """Options that baselines do not have."""
 
@@ -211,6 +222,9 @@ class ModelConfig(Section):
     context_lags: Positive = 16
     """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
     longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""
+    source_head: SourceHeadKind = "none"
+    """For `tokens` patches: whether the output head of the model that the trunk was taken from speaks too:
+    `tied`, with the token embeddings as its weights; `own`, with weights of its own; `none`."""
     ffn_ratio: AboveZero = 8 / 3
     """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
     rotary_base: AboveOne = 10000.0
@@ -232,6 +246,11 @@ class ModelConfig(Section):
             len(sizes) > 0 and len(set(sizes)) == len(sizes) and min(sizes) >= 1,
             f"ngram_sizes is {list(sizes)}",
             "at least one, each a different integer of at least 1",
+        )
+        self.require(
+            self.patchifier.commits_tokens or not self.has_source_head,
+            f"source_head is {self.source_head} with the patchifier `{self.patchifier.kind}`",
+            "none, or the patchifier `tokens`",
         )
         kv_heads = self.trunk_kv_heads
         self.require(
@@ -282,6 +301,8 @@ class ModelConfig(Section):
     def parts(self) -> tuple[str, ...]:
         """Those of `PARTS` that the model has: none for a baseline."""
         absent = set() if self.reads_entropy else {"entropy_head"}
+        if not self.has_source_head:
+            absent.add("source_head")
         if self.patchifier.kind != "hnet":
             absent.add("routing")
         return tuple(part for part in PARTS if part not in absent) if self.kind == "patch" else ()
@@ -290,6 +311,11 @@ class ModelConfig(Section):
     def reads_entropy(self) -> bool:
         """Whether a trigger or patchifier reads entropies, so that the entropy head exists."""
         return self.trigger.reads_entropy or self.patchifier.reads_entropy
+
+    @property
+    def has_source_head(self) -> bool:
+        """Whether the source's output head foretells bytes too."""
+        return self.source_head != "none"
 
     @property
     def pools_bytes(self) -> bool:

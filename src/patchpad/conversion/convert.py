@@ -11,6 +11,7 @@ from patchpad.conversion.card import CARD, model_card
 from patchpad.conversion.llama import LlamaConfig
 from patchpad.conversion.source import LlamaSource
 from patchpad.conversion.source_files import Licence
+from patchpad.conversion.token_weights import load_slot_inputs, tokens_of
 from patchpad.conversion.trunk_weights import load_trunk
 from patchpad.errors import ConfigError
 from patchpad.model.build import build_model
@@ -19,6 +20,10 @@ from patchpad.training.release import released_config, require_empty, save
 
 logger = logging.getLogger(__name__)
 
+TOKENS = "tokens"
+"""The patchifier whose commits are the source's tokens."""
+LONGEST_OPEN_TEXT = 64
+"""Bytes of an open text where the configuration says nothing."""
 BASELINES = ("byte", "bpe", "megabyte")
 """Kinds of models without a trunk over slots."""
 
@@ -58,6 +63,8 @@ def convert(source: str | Path, config: str | Path | None, out: str | Path) -> C
     assert isinstance(model, ByteLM)
     logger.info("reading %d layers of %s", opened.config.num_hidden_layers, opened.name)
     load_trunk(model.trunk, opened)
+    patchifier = settings.model.patchifier
+    load_slot_inputs(model, opened, tokens_of(opened, patchifier.longest_patch) if patchifier.commits_tokens else None)
     save(model, settings, out, beside={CARD: model_card(opened, settings)})
     return Converted(model.eval(), settings, opened.name, opened.licence)
 
@@ -92,7 +99,9 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Conf
                 hint="Leave these keys out: the trunk's sizes are then the source's.",
             )
         values = {**values, "model": {key: mine[key] for key in mine if not (key in theirs and mine[key] is None)}}
-    below = {"model": {key: value for key, (_, value) in theirs.items()}}
+    below: dict[str, Any] = {"model": {key: value for key, (_, value) in theirs.items()}}
+    if isinstance(mine, dict) and isinstance(mine.get("patchifier"), dict) and mine["patchifier"].get("kind") == TOKENS:
+        below["model"] |= token_values(source)
     settings = Config.from_dict(merged(below, values), source=origin)
     if settings.train.init_from is not None:
         raise ConfigError(
@@ -100,6 +109,20 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Conf
             hint="Leave it out: `patchpad train --init-from` goes on from the folder that this command writes.",
         )
     return released_config(settings)
+
+
+def token_values(source: LlamaSource) -> dict[str, Any]:
+    """Returns what `tokens` patches take over from a source, unless the configuration says something else."""
+    num_ids = tokens_of(source, LONGEST_OPEN_TEXT).num_ids
+    return {
+        "patchifier": {
+            "kind": TOKENS,
+            "target_patch_size": 4,
+            "max_patch_size": LONGEST_OPEN_TEXT,
+            "num_token_ids": num_ids,
+        },
+        "source_head": "tied" if source.config.tie_word_embeddings else "own",
+    }
 
 
 def trunk_values(config: LlamaConfig) -> dict[str, tuple[str, int | float]]:

@@ -3,26 +3,30 @@
 from collections.abc import Sequence
 from functools import partial
 
-from patchpad.config import NUM_INPUT_IDS, PARTS, VOCAB_SIZE, ModelConfig
+from patchpad.config import NUM_BYTE_VALUES, NUM_INPUT_IDS, PARTS, VOCAB_SIZE, ModelConfig
 from patchpad.cost.attention import mean_pairs, window_pairs
 from patchpad.cost.costs import DTYPE_BYTES, PartCost
 
 ID_BYTES = 8
 """Of an id that n-gram embeddings keep."""
+MASS_BYTES = 8
+"""Of the mass of a token, in fp64."""
 
 
 def patch_parameters(config: ModelConfig) -> dict[str, int]:
     """Returns the parameters of each of `PARTS`, 0 for a part that does not exist."""
     weights, dim, trunk_dim = _matrix_weights(config), config.byte_dim, config.trunk_dim
+    num_ids = config.patchifier.num_token_ids or 0
     pooling_bias = config.pooling_heads * (config.patchifier.longest_patch + 1) if config.pools_bytes else 0
     others = {
         "local_encoder": (NUM_INPUT_IDS + _num_ngrams(config)) * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
-        "patch_pooling": dim + pooling_bias + (config.patchifier.num_token_ids or 0) * trunk_dim,
+        "patch_pooling": dim + pooling_bias + num_ids * trunk_dim,
         "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
+        "source_head": num_ids * trunk_dim if config.source_head == "own" else 0,
     }
     return {part: weights[part] + others[part] for part in PARTS}
 
@@ -80,10 +84,14 @@ def patch_costs(
     # What the newest slot adds to bytes: one vector for each lag, and one for each further decoder layer.
     local_cache["context_to_bytes"] = num_additions(config) * dim * item_bytes
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
+    # The masses of tokens by the newest commit and by the newest scratchpad.
+    local_cache["source_head"] = 2 * (_num_source_ids(config) + 1) * MASS_BYTES if config.has_source_head else 0
     slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
     trunk_cache = {"trunk": patches * slot_cache}
 
     weights, num_params = _matrix_weights(config), patch_parameters(config)
+    if config.has_source_head:
+        weights["source_head"] = _num_source_ids(config) * config.trunk_dim
     per_position = (*local_layers, "routing")
     runs_per_byte = {part: positions if part in per_position else slots for part in PARTS}
     if config.patchifier.commits_tokens:
@@ -114,8 +122,14 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * num_additions(config) * dim,
-        "local_decoder": config.decoder_layers * local_block + lm_head,
+        "local_decoder": config.decoder_layers * local_block + dim * (VOCAB_SIZE + config.has_source_head),
+        "source_head": 0,
     }
+
+
+def _num_source_ids(config: ModelConfig) -> int:
+    """Tokens of the source itself, without those that stand for byte values."""
+    return (config.patchifier.num_token_ids or NUM_BYTE_VALUES) - NUM_BYTE_VALUES
 
 
 def num_additions(config: ModelConfig) -> int:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.inference.patch_state import DecodingState, PatchCounts
+from patchpad.inference.source_masses import OpenTexts, SpanSources, masses_after, mixed_span
 from patchpad.inference.span import Extension, Span
 from patchpad.inference.span_attention import (
     SpanWindowAttention,
@@ -40,11 +41,17 @@ def extend_patches(
     with autocast(model.device):
         read = _read(model, draft, span)
         slots = _decide(model, draft, read, threshold)
-        contexts, smoothed = _run_trunk(model, draft, read, slots)
+        slot_outputs, smoothed = _run_trunk(model, draft, read, slots)
+        contexts = _contexts(model, draft, slot_outputs)
         decoder_sees, logits = _predict(model, draft, read, slots, contexts)
+        sources = None
+        if model.source_head is not None:
+            sources = SpanSources.of(span, slots.commits, slots.scratchpads, slots.newest)
+            logits = mixed_span(model, draft, span, sources, _open_texts(model, read, slots), slot_outputs, logits)
 
     def advance() -> DecodingState:
-        return _state_after(draft, read, slots, contexts, smoothed, decoder_sees)
+        masses = None if sources is None else masses_after(model, draft, span, sources, slot_outputs)
+        return _state_after(draft, read, slots, contexts, smoothed, masses, decoder_sees)
 
     none = torch.zeros_like(span.lengths)
     return Extension(
@@ -223,15 +230,14 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents, tokens: 
 
 def _run_trunk(
     model: ByteLM, state: DecodingState, read: ReadBytes, slots: SpanSlots
-) -> tuple[Float[Tensor, "context addition byte_dim"], Float[Tensor, "batch trunk_dim"] | None]:
-    """Runs all slots at once; returns contexts, those before the span first, and where the smoothing has come to."""
-    before = state.context
+) -> tuple[Float[Tensor, "slot trunk_dim"], Float[Tensor, "batch trunk_dim"] | None]:
+    """Runs all slots at once; returns their outputs, and where the smoothing has come to."""
     smoothed = None
     if state.smoothed is not None:
-        all_rows = torch.arange(len(before), device=before.device)
+        all_rows = torch.arange(len(state.ints), device=state.ints.device)
         smoothed = state.smoothed[all_rows, state.num_patches % 2]
     if len(slots.rows) == 0:
-        return before, smoothed
+        return read.byte_states.new_zeros(0, model.config.trunk_dim), smoothed
     state.has_at_most(slots.most_patches)
     stored = slots.is_commit if slots.has_scratchpads else None
     attend = TrunkSpanAttention(state.trunk, slots.rows, slots.patch_index, stored, slots.most_patches)
@@ -241,8 +247,23 @@ def _run_trunk(
         probability = read.span.padded(read.boundary_probability)[slots.rows, slots.columns]
         share = smoothing_share(probability, slots.patch_index == 0)
         slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, slots.is_commit, smoothed)
+    return slot_outputs, smoothed
+
+
+def _contexts(
+    model: ByteLM, state: DecodingState, slot_outputs: Float[Tensor, "slot trunk_dim"]
+) -> Float[Tensor, "context addition byte_dim"]:
+    """Returns what bytes may read: what each row read before the span, then the span's slots."""
+    if len(slot_outputs) == 0:
+        return state.context
     new = model.context_to_bytes(slot_outputs)
-    return torch.cat((before.to(new.dtype), new)), smoothed
+    return torch.cat((state.context.to(new.dtype), new))
+
+
+def _open_texts(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
+    assert read.recent is not None
+    lag = read.position - read.span.packed(slots.position)
+    return OpenTexts.of(model, read.recent, read.span.packed(slots.open_bytes), lag)
 
 
 def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
@@ -311,6 +332,7 @@ def _state_after(
     slots: SpanSlots,
     contexts: Float[Tensor, "context addition byte_dim"],
     smoothed: Float[Tensor, "batch trunk_dim"] | None,
+    masses: Float[Tensor, "batch turn 2 mass"] | None,
     decoder: SpanWindowAttention,
 ) -> DecodingState:
     """Returns the state at each row's own last byte."""
@@ -349,4 +371,5 @@ def _state_after(
         byte_states=ring_after(span, read.earlier_states, read.byte_states, old.position),
         contexts=torch.stack((context, context), dim=1),
         smoothed=None if smoothed is None else torch.stack((smoothed, smoothed), dim=1),
+        masses=masses,
     )

@@ -58,6 +58,9 @@ class DecodingState(RowState):
     """What the newest slot adds at the local decoder's layers, see `ContextToBytes`; that of refresh r at r % 2."""
     smoothed: Float[Tensor, "batch turn trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as commit k left it, at k % 2."""
+    masses: Float[Tensor, "batch turn 2 mass"] | None
+    """With a source head: `SourceHead.cumulative` of the newest commit and of the newest scratchpad; that of refresh r
+    at r % 2."""
 
     @property
     def patch_counts(self) -> PatchCounts:
@@ -69,11 +72,15 @@ class DecodingState(RowState):
         """The newest ids of each row's document, newest first, then zeros."""
         return self.ints[:, NUM_COUNTS:]
 
+    def turn(self, cache: Float[Tensor, "batch turn *rest"]) -> Float[Tensor, "batch *rest"]:
+        """Returns what each row's newest refresh left in a cache."""
+        rows = torch.arange(len(self.ints), device=self.ints.device)
+        return cache[rows, self.patch_counts.num_refreshes % 2]
+
     @property
     def context(self) -> Float[Tensor, "batch addition byte_dim"]:
         """What each row's newest slot adds at the local decoder's layers."""
-        rows = torch.arange(len(self.ints), device=self.ints.device)
-        return self.contexts[rows, self.patch_counts.num_refreshes % 2]
+        return self.turn(self.contexts)
 
 
 def state_of_prefill(
@@ -128,6 +135,12 @@ def state_of_prefill(
         has_commit = counts.num_patches > 0
         newest[has_commit] = kept.slot_outputs[layout.rows.commits[has_commit, counts.num_patches[has_commit] - 1]]
         smoothed = torch.stack((newest, newest), dim=1)
+    masses = None
+    if model.source_head is not None:
+        newest = torch.stack((layout.newest_commit, layout.newest_slot))[:, rows, last_position] - 1
+        outputs = kept.slot_outputs[newest.flatten()]
+        masses = model.source_head.cumulative(outputs, model.source_head_weight).unflatten(0, (2, -1)).transpose(0, 1)
+        masses = torch.stack((masses, masses), dim=1)
     return DecodingState(
         ints=torch.cat(ints, dim=1),
         floats=torch.stack([number[rows, last_position].float() for number in numbers], dim=1)
@@ -143,6 +156,7 @@ def state_of_prefill(
         byte_states=ring_of(kept.byte_states, last_position, longest_slot(model) + 1),
         contexts=torch.stack((context, context), dim=1),
         smoothed=smoothed,
+        masses=masses,
     )
 
 

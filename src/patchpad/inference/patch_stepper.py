@@ -12,6 +12,7 @@ from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
+from patchpad.inference.source_masses import mixed_step
 from patchpad.inference.span import Extension
 from patchpad.inference.token_steps import read_tokens, refresh_tokens
 from patchpad.inference.transfers import on_device
@@ -96,7 +97,7 @@ class PatchStepper:
     def predict(self, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
         """Returns the logits of the next id in each of `rows`."""
         (logits,) = self.kernels.predict(self.model, state, rows)
-        return logits
+        return logits if self.model.source_head is None else mixed_step(self.model, state, rows, logits)
 
     def encode(self, text: bytes) -> list[int]:
         """Returns the bytes."""

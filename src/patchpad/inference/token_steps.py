@@ -14,6 +14,7 @@ from torch import Tensor
 from patchpad.inference.kernels import Ints, packed_counts
 from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCounts
 from patchpad.inference.row_state import put
+from patchpad.inference.source_masses import keep_masses
 from patchpad.inference.span import Span
 from patchpad.inference.span_attention import TrunkSpanAttention
 from patchpad.model.byte_lm import ByteLM
@@ -66,6 +67,8 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         outputs = model.trunk(inputs, place, TrunkSpanAttention(state.trunk, rows[at], place, stored, most_patches))
         num_slots = facts.num_commits + counts.has_scratchpad
         context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
+    if state.masses is not None:
+        keep_masses(model, state, rows, facts.num_commits, counts, outputs)
     num_refreshes = counts.num_refreshes + 1
     state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
     new = counts._replace(

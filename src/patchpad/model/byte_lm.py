@@ -17,6 +17,7 @@ from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.outputs import Activations, ByteLMOutput, Predicted
 from patchpad.model.patch_pooling import ByteProjection, PatchPooling
 from patchpad.model.precision import plain_defaults
+from patchpad.model.source_head import SourceHead, local_logits
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.model.trunk import Trunk
 from patchpad.model.weights import draw_weights
@@ -49,6 +50,7 @@ class ByteLM(LanguageModel):
         self.trunk = Trunk(config)
         self.context_to_bytes = ContextToBytes(config)
         self.local_decoder = LocalDecoder(config)
+        self.source_head = SourceHead(config) if config.has_source_head else None
 
         self.is_one_graph = not config.patchifier.commits_tokens  # the host finds the tokens
         self._source_tokens: SourceTokens | None = None
@@ -92,6 +94,17 @@ class ByteLM(LanguageModel):
                     f"the source's tokens have {found} {name}; allowed: {allowed}, as the configuration says"
                 )
         self._source_tokens, self._trie = tokens, VocabularyTrie(tokens.bytes_of)
+        if self.source_head is not None:
+            self.source_head.use_source_tokens(tokens, self._trie)
+
+    @property
+    def source_head_weight(self) -> Float[Tensor, "id trunk_dim"]:
+        """Weights of the source's output head: its own, or the token embeddings."""
+        assert self.source_head is not None
+        if self.source_head.own is not None:
+            return self.source_head.own.weight
+        assert isinstance(self.patch_pooling, TokenInputs)
+        return self.patch_pooling.embedding.weight
 
     def extra_files(self) -> dict[str, str]:
         """Returns `source_tokens.json` for `tokens` patches."""
@@ -191,6 +204,13 @@ class ByteLM(LanguageModel):
             confidence = straight_through_confidence(boundaries).to(byte_contexts.dtype)
             byte_contexts = byte_contexts * confidence[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
+        if self.source_head is not None:
+            assert tokens is not None
+            logits = (
+                local_logits(logits)
+                if null_context
+                else self.source_head.of_pass(logits, slot_outputs, self.source_head_weight, layout, tokens, byte_ids)
+            )
 
         activations = None
         if keep_activations:

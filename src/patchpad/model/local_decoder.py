@@ -63,7 +63,8 @@ class LocalDecoder(nn.Module):
         dim = config.byte_dim
         self.stack = Stack(config.decoder_layers, dim, config.byte_heads, config.byte_hidden_dim, config.rotary_base)
         self.norm = RMSNorm(dim)
-        self.lm_head = PreciseLinear(dim, VOCAB_SIZE, std=LM_HEAD_STD)
+        # One logit more is the gate between the source's head and this one; see `mixed_logits`.
+        self.lm_head = PreciseLinear(dim, VOCAB_SIZE + config.has_source_head, std=LM_HEAD_STD)
 
     def forward(
         self,
@@ -72,5 +73,5 @@ class LocalDecoder(nn.Module):
         positions: Int[Tensor, "*where"],
         attend: Attend,
     ) -> Float[Tensor, "*where vocab"]:
-        """Returns logits of the next id at every position."""
+        """Returns logits of the next id at every position, and behind them the gate where there is a source head."""
         return self.lm_head(self.norm(self.stack(byte_states, positions, attend, additions=contexts)))

@@ -49,6 +49,8 @@ class ByteLevelBpe:
             added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
             self.bytes_of: list[bytes | None] = _bytes_of(content["model"], added)
             """Bytes of each token; None for added tokens and for ids that no token has."""
+            self.added: dict[str, int] = {name: number for number, name in added.items()}
+            """Id of each added token, by its name."""
             vocabulary: dict[str, int] = content["model"]["vocab"]
             first = len(self.bytes_of)
             own = {word: first + byte for byte, word in enumerate(BYTE_CHARACTERS) if word not in vocabulary}

@@ -42,6 +42,10 @@ class VocabularyTrie:
                 counts[node] += 1
             exact[node] = rank
         self._nodes = nodes
+        edges = np.array(parents[2:], dtype=np.int64) * NUM_BYTE_VALUES + np.array(last_bytes[2:], dtype=np.int64)
+        by_edge = np.argsort(edges)
+        self._edges = torch.from_numpy(edges[by_edge])
+        self._children = torch.from_numpy(by_edge + 2)
         bounds = np.zeros((len(counts), NUM_BYTE_VALUES + 1), dtype=np.int32)
         bounds[:, 0] = np.array(first_ranks) + (np.array(exact) >= 0)  # the exact token comes before the longer ones
         bounds[parents[2:], np.array(last_bytes[2:], dtype=np.int64) + 1] = counts[2:]
@@ -61,6 +65,15 @@ class VocabularyTrie:
     def node_of(self, open_text: bytes) -> int:
         """Returns the node of a text; DEAD if no token begins with it."""
         return self._nodes.get(open_text, DEAD)
+
+    def child(self, node: Int[Tensor, "*where"], byte: Int[Tensor, "*where"]) -> Int[Tensor, "*where"]:
+        """Returns the nodes of texts with one more byte each; DEAD where no token begins so."""
+        if len(self._edges) == 0:
+            return torch.zeros_like(node)
+        edge = node * NUM_BYTE_VALUES + byte
+        place = torch.searchsorted(self._edges.to(edge.device), edge).clamp(max=len(self._edges) - 1)
+        found = self._edges.to(edge.device)[place] == edge
+        return torch.where(found, self._children.to(edge.device)[place], DEAD)
 
 
 __all__ = ["DEAD", "ROOT", "VocabularyTrie"]

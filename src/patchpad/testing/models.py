@@ -165,6 +165,7 @@ def blank_state(model: ByteLM, rows: int, capacity: int) -> DecodingState:
     trunk_heads = config.trunk_kv_heads or config.trunk_heads
     trunk_shape = (trunk_heads, capacity, config.trunk_dim // config.trunk_heads)
     has_head_layers = model.entropy_head is not None and config.entropy_head_layers > 0
+    head = model.source_head
     return DecodingState(
         ints=zeros(NUM_COUNTS + num_recent(model), dtype=torch.int64),
         floats=zeros(num_floats, dtype=torch.float32),
@@ -176,6 +177,7 @@ def blank_state(model: ByteLM, rows: int, capacity: int) -> DecodingState:
         byte_states=zeros(longest_slot(model) + 1, config.byte_dim, dtype=torch.float32),
         contexts=zeros(2, model.context_to_bytes.num_additions, config.byte_dim),
         smoothed=None if model.routing is None else zeros(2, config.trunk_dim, dtype=torch.float32),
+        masses=None if head is None else zeros(2, 2, head.num_masses, dtype=torch.float64),
     )
 
 

@@ -1,0 +1,293 @@
+"""The source's own output head, read byte by byte.
+
+A subword model says how likely each token comes next. How likely each *byte* comes next follows by adding tokens up:
+of those that begin with the open text, the share that goes on with that byte. Tokens that are exactly the open text say
+nothing of the byte behind them. That byte is foretold by a scratchpad, which is the trunk's reading of that very token,
+or else by the local decoder alone.
+"""
+
+import itertools
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from patchpad.config import NUM_BYTE_VALUES, VOCAB_SIZE, ModelConfig
+from patchpad.device import wide_dtype
+from patchpad.model.precision import PreciseBuffers
+from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, draw_normal
+from patchpad.patching import PatchLayout, SourceTokens, TokenFacts, VocabularyTrie
+from patchpad.patching.vocabulary_trie import DEAD, ROOT
+from patchpad.shapes import ByteIds, ByteInts, Logits
+
+SLOTS_AT_ONCE = 128
+"""Slots whose masses over the whole vocabulary are held at once in a full pass."""
+LEAST_ENDED_SHARE = 1e-3
+"""Part of all mass that the local decoder speaks for at least, so that no byte is impossible."""
+LEAST_MASS = 1e-12
+"""Below it in sum, tokens say nothing: no token begins with the open text."""
+
+
+class SourceWeights(nn.Module, DrawsWeights):
+    """Weights of an output head that are not the token embeddings."""
+
+    def __init__(self, num_ids: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_ids, dim))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the weights."""
+        draw_normal(self.weight, LM_HEAD_STD, generator)
+
+
+class SourceHead(PreciseBuffers):
+    """Masses of the next byte from trunk outputs, and their mixture with what the local decoder says.
+
+    Args:
+        config: of the model. With `source_head: tied` the weights are the token embeddings, and each call gets them.
+    """
+
+    bounds: Tensor
+    exact: Tensor
+    order: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        num_ids = config.patchifier.num_token_ids
+        assert num_ids is not None
+        self.own = SourceWeights(num_ids, config.trunk_dim) if config.source_head == "own" else None
+        self.trie: VocabularyTrie | None = None
+        self.num_masses = num_ids - NUM_BYTE_VALUES + 1
+        """Numbers that `cumulative` returns for a slot."""
+        self.num_texts = 0
+        """Tokens that are text; those that end a document follow them in `order`."""
+        for name in ("bounds", "exact", "order"):
+            self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
+
+    def use_source_tokens(self, tokens: SourceTokens, trie: VocabularyTrie) -> None:
+        """Takes over the vocabulary that the weights are of."""
+        device = self.bounds.device
+        self.trie, self.num_texts = trie, len(trie.order)
+        self.bounds, self.exact = trie.bounds.to(device), trie.exact.to(device)
+        self.order = torch.cat((trie.order, torch.tensor(tokens.ends, dtype=torch.int64))).to(device)
+
+    def of_pass(
+        self,
+        own: Float[Tensor, "batch byte own"],
+        slot_outputs: Float[Tensor, "slot trunk_dim"],
+        weight: Float[Tensor, "id trunk_dim"],
+        layout: PatchLayout,
+        tokens: TokenFacts,
+        byte_ids: ByteIds,
+    ) -> Logits:
+        """Returns the logits of a full pass.
+
+        Args:
+            own: what the local decoder says, see `mixed_logits`.
+            slot_outputs: of the trunk.
+            weight: of the head.
+            layout: of the batch.
+            tokens: what its bytes commit and leave open.
+            byte_ids: of the batch.
+        """
+        assert self.trie is not None
+        shape, lag = byte_ids.shape, layout.patch_lag
+        newest_byte = (torch.arange(byte_ids.numel(), device=lag.device).view(shape) - lag).clamp_min(0)
+        is_drafted = (layout.newest_slot > layout.room.commits) & (tokens.draft.flatten()[newest_byte] >= 0)
+        since = nodes_since_draft(self.trie, byte_ids, torch.where(is_drafted, lag, -1))
+        commit = (layout.newest_commit - 1).clamp_min(0).flatten()
+        draft_node = tokens.node.flatten()[newest_byte].flatten()
+        going_on, ending, draft = self.ask(slot_outputs, weight, commit, tokens.node.flatten(), draft_node)
+        at = is_drafted.flatten().nonzero()[:, 0]
+        slot, since = layout.newest_slot.flatten()[at] - 1, since.flatten()[at]
+        behind, ending_behind, _ = self.ask(slot_outputs, weight, slot, since, since)
+        going_on, ended = with_draft(going_on, ending, at, draft[at], since == ROOT, behind, ending_behind)
+        return mixed_logits(own.flatten(0, 1), going_on, ended).view(*shape, -1)
+
+    def of_masses(
+        self,
+        own: Float[Tensor, "query own"],
+        masses: Float[Tensor, "query 2 mass"],
+        node: Int[Tensor, " query"],
+        draft_node: Int[Tensor, " query"],
+        at: Int[Tensor, " drafted"],
+        since: Int[Tensor, " query"],
+    ) -> Float[Tensor, "query vocab"]:
+        """Returns logits where the masses of slots are known.
+
+        Args:
+            own: what the local decoder says, see `mixed_logits`.
+            masses: `cumulative` of the newest commit and of the newest scratchpad.
+            node: of the open text.
+            draft_node: of the part of it that the newest scratchpad read.
+            at: queries whose newest slot is a scratchpad over one token.
+            since: node of the bytes since that scratchpad.
+        """
+        commit, scratchpad, since = masses[:, 0], masses[at, 1], since[at]
+        going_on, ended = with_draft(
+            self.going_on(commit, node),
+            self.ending(commit, node),
+            at,
+            self.ending(commit, draft_node)[at],
+            since == ROOT,
+            self.going_on(scratchpad, since),
+            self.ending(scratchpad, since),
+        )
+        return mixed_logits(own, going_on, ended)
+
+    def cumulative(
+        self, slot_outputs: Float[Tensor, "slot trunk_dim"], weight: Float[Tensor, "id trunk_dim"]
+    ) -> Float[Tensor, "slot cumulative"]:
+        """Returns the mass of all tokens before each rank, in the order of their bytes; those that end a document last.
+
+        In fp64 where the device has it: the mass of a long beginning is a small difference of two large sums.
+        """
+        with torch.autocast(slot_outputs.device.type, enabled=False):
+            logits = F.linear(slot_outputs.float(), weight.float())[:, self.order]
+            mass = logits.softmax(dim=-1).to(wide_dtype(logits.device)).cumsum(dim=-1)
+        masses = F.pad(mass, (1, 0))
+        return torch.cat((masses, masses[:, -1:].expand(-1, self.num_masses - masses.shape[1])), dim=1)
+
+    def going_on(
+        self, cumulative: Float[Tensor, "query cumulative"], node: Int[Tensor, " query"]
+    ) -> Float[Tensor, "query vocab"]:
+        """Returns the mass of the tokens that begin with a node's text and go on with each byte.
+
+        At the root, where a token begins, the document may end too.
+        """
+        at_bounds = cumulative.gather(1, self.bounds[node].long())
+        end = torch.where(node == ROOT, cumulative[:, -1] - cumulative[:, self.num_texts], 0.0)
+        return torch.cat((at_bounds.diff(dim=1), end[:, None]), dim=1)
+
+    def ending(
+        self, cumulative: Float[Tensor, "query cumulative"], node: Int[Tensor, " query"]
+    ) -> Float[Tensor, " query"]:
+        """Returns the mass of the token that is exactly a node's text; 0 if none is."""
+        rank = self.exact[node].long()
+        first = rank.clamp_min(0)[:, None]
+        mass = (cumulative.gather(1, first + 1) - cumulative.gather(1, first))[:, 0]
+        return torch.where(rank >= 0, mass, 0.0)
+
+    def ask(
+        self,
+        slot_outputs: Float[Tensor, "slot trunk_dim"],
+        weight: Float[Tensor, "id trunk_dim"],
+        slot: Int[Tensor, " query"],
+        node: Int[Tensor, " query"],
+        draft_node: Int[Tensor, " query"],
+    ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"], Float[Tensor, " query"]]:
+        """Returns, for each query, `going_on` and `ending` at a node, and `ending` at another one.
+
+        Slots are taken some at a time, so that the masses over the vocabulary of all of them are never there at once.
+
+        Args:
+            slot_outputs: of a batch.
+            weight: of the head.
+            slot: whose masses are asked for.
+            node: of the text that the tokens begin with.
+            draft_node: the other one.
+        """
+        by_slot = slot.argsort(stable=True)
+        edges = torch.arange(0, len(slot_outputs) + SLOTS_AT_ONCE, SLOTS_AT_ONCE, device=slot.device)
+        cuts = torch.searchsorted(slot[by_slot], edges).tolist()
+        parts = []
+        for number, (low, high) in enumerate(itertools.pairwise(cuts)):
+            if high == low:
+                continue
+            first = number * SLOTS_AT_ONCE
+            some, asked = slot_outputs[first : first + SLOTS_AT_ONCE], by_slot[low:high]
+            places = (some, weight, slot[asked] - first, node[asked], draft_node[asked])
+            if torch.is_grad_enabled() and (some.requires_grad or weight.requires_grad):
+                parts.append(checkpoint(self._ask_some, *places, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(self._ask_some(*places))
+        inverse = by_slot.argsort()
+        if not parts:
+            nothing = slot_outputs.new_zeros(0, dtype=wide_dtype(slot.device))
+            return nothing.new_zeros(0, VOCAB_SIZE), nothing, nothing
+        going_on, ending, draft = (torch.cat(part)[inverse] for part in zip(*parts, strict=True))
+        return going_on, ending, draft
+
+    def _ask_some(
+        self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor, draft_node: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cumulative = self.cumulative(slot_outputs, weight)[slot]
+        return self.going_on(cumulative, node), self.ending(cumulative, node), self.ending(cumulative, draft_node)
+
+
+def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
+    """Returns the node of the bytes since the newest scratchpad at each position; DEAD where that is not asked for.
+
+    Args:
+        trie: of the source's vocabulary.
+        byte_ids: of a batch.
+        lag: bytes since the scratchpad, 0 at it; -1 where there is none to ask for.
+    """
+    node = torch.where(lag == 0, ROOT, DEAD)
+    for distance in range(1, int(lag.max()) + 1):
+        rows, columns = (lag == distance).nonzero(as_tuple=True)
+        node[rows, columns] = trie.child(node[rows, columns - 1], byte_ids[rows, columns])
+    return node
+
+
+def with_draft(
+    going_on: Float[Tensor, "query vocab"],
+    ending: Float[Tensor, " query"],
+    at: Int[Tensor, " drafted"],
+    draft: Float[Tensor, " drafted"],
+    is_fresh: Bool[Tensor, " drafted"],
+    behind: Float[Tensor, "drafted vocab"],
+    ending_behind: Float[Tensor, " drafted"],
+) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"]]:
+    """Adds what scratchpads foretell: their token may have ended, and another one have begun behind it.
+
+    Args:
+        going_on: by the newest commit, of the tokens that begin with the open text.
+        ending: of the token that is the open text.
+        at: queries whose newest slot is a scratchpad over one token.
+        draft: mass of that token, by the newest commit.
+        is_fresh: whether the scratchpad is at the very byte. What ends there is then foretold, and no longer open.
+        behind: by the scratchpad, of the tokens that begin with the bytes since.
+        ending_behind: of the token that is these bytes.
+
+    Returns:
+        `going_on` and `ended`, as `mixed_logits` takes them.
+    """
+    wide = draft[:, None]
+    going_on = going_on.index_add(0, at, wide * behind)
+    ended = ending.index_add(0, at, torch.where(is_fresh, -ending[at], draft * ending_behind))
+    return going_on, ended
+
+
+def local_logits(own: Float[Tensor, "*where own"]) -> Float[Tensor, "*where vocab"]:
+    """Returns what the local decoder says where no token does."""
+    return own[..., :VOCAB_SIZE].log_softmax(dim=-1)
+
+
+def mixed_logits(
+    own: Float[Tensor, "*where own"], going_on: Float[Tensor, "*where vocab"], ended: Float[Tensor, "*where"]
+) -> Float[Tensor, "*where vocab"]:
+    """Returns log-probabilities of the next id, from the mass of tokens and, where they end, from the local decoder.
+
+    p(b) is in proportion to going_on(b) + ended x e^gate x softmax(own)(b).
+
+    Args:
+        own: the local decoder's logits of 257 ids, and the gate behind them.
+        going_on: mass of the tokens that go on with each byte.
+        ended: mass of the tokens that end here, whose next byte no token says.
+    """
+    wide = going_on.dtype
+    total = going_on.sum(dim=-1)
+    says_something = total + ended >= LEAST_MASS
+    ended = torch.where(says_something, torch.maximum(ended, LEAST_ENDED_SHARE * total), 1.0)
+    going_on = torch.where(says_something[..., None], going_on, 0.0)
+    logits, gate = own[..., :VOCAB_SIZE].to(wide), own[..., VOCAB_SIZE].to(wide)
+    local = logits.log_softmax(dim=-1) + (ended.log() + gate)[..., None]
+    # A mass of exactly 0 has the logarithm -inf; its gradient, 1 / 0, must not come about.
+    mass = going_on.clamp_min(torch.finfo(wide).tiny).log()
+    return torch.logaddexp(mass, local).log_softmax(dim=-1).float()
+
+
+__all__ = ["SourceHead", "local_logits", "mixed_logits", "nodes_since_draft", "with_draft"]

@@ -1,0 +1,130 @@
+"""The source's head byte by byte, compared with sums over the vocabulary that are written out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchpad.model.source_head import SourceHead, mixed_logits
+from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
+from patchpad.testing import tiny_model_config
+from patchpad.testing.tokens import tiny_source_tokens
+
+TOKENS = tiny_source_tokens()
+TRIE = VocabularyTrie(TOKENS.bytes_of)
+TEXTS = {text for text in TOKENS.bytes_of if text}
+BEGINNINGS = sorted({text[:length] for text in TEXTS for length in range(len(text) + 1)})
+
+
+def head() -> SourceHead:
+    made = SourceHead(tiny_model_config("tokens", "entropy", max_patch_size=24, source_head="tied"))
+    made.use_source_tokens(TOKENS, TRIE)
+    return made
+
+
+WEIGHT = torch.randn(TOKENS.num_ids, 24, generator=torch.Generator().manual_seed(0))
+
+
+def probabilities(output: torch.Tensor) -> dict[int, float]:
+    """Of all tokens that are text or end a document."""
+    allowed = [number for number, text in enumerate(TOKENS.bytes_of) if text or number in TOKENS.ends]
+    weights = (WEIGHT[allowed] @ output).double().softmax(dim=0)
+    return dict(zip(allowed, weights.tolist(), strict=True))
+
+
+@given(seed=st.integers(0, 1000), picks=st.lists(st.integers(0, len(BEGINNINGS) - 1), min_size=1, max_size=12))
+def test_masses_are_sums_over_the_tokens_that_begin_with_the_text(seed, picks):
+    made = head()
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(300, 24, generator=generator) * 0.3
+    slot = torch.randint(300, (len(picks),), generator=generator)
+    texts = [BEGINNINGS[pick] for pick in picks]
+    node = torch.tensor([TRIE.node_of(text) for text in texts])
+    with torch.no_grad():
+        going_on, ending, draft = made.ask(outputs, WEIGHT, slot, node, node.flip(0))
+    for place, text in enumerate(texts):
+        expected = torch.zeros(257, dtype=torch.float64)
+        exactly = dict.fromkeys((text, texts[-1 - place]), 0.0)
+        for token, mass in probabilities(outputs[slot[place]]).items():
+            data = TOKENS.bytes_of[token]
+            if data is None:
+                expected[256] += mass if text == b"" else 0.0
+                continue
+            if data.startswith(text) and len(data) > len(text):
+                expected[data[len(text)]] += mass
+            if data in exactly:
+                exactly[data] += mass
+        torch.testing.assert_close(going_on[place], expected, rtol=0, atol=1e-6)
+        assert float(ending[place]) == pytest.approx(exactly[text], abs=1e-6)
+        assert float(draft[place]) == pytest.approx(exactly[texts[-1 - place]], abs=1e-6)
+
+
+def test_at_the_root_all_masses_add_up_to_one():
+    made = head()
+    with torch.no_grad():
+        going_on, ending, _ = made.ask(torch.randn(3, 24), WEIGHT, torch.arange(3), *torch.full((2, 3), ROOT))
+    torch.testing.assert_close(going_on.sum(dim=1), torch.ones(3, dtype=torch.float64))
+    assert ending.tolist() == [0, 0, 0]
+
+
+def test_what_goes_on_and_what_ends_is_all_that_begins_so():
+    made, text = head(), b" the"
+    parent, node = TRIE.node_of(text[:-1]), TRIE.node_of(text)
+    output = torch.randn(1, 24)
+    with torch.no_grad():
+        before, _, _ = made.ask(output, WEIGHT, torch.tensor([0]), torch.tensor([parent]), torch.tensor([ROOT]))
+        after, ending, _ = made.ask(output, WEIGHT, torch.tensor([0]), torch.tensor([node]), torch.tensor([ROOT]))
+    assert float(after.sum() + ending) == pytest.approx(float(before[0, text[-1]]), abs=1e-12)
+    assert float(ending) > 0
+
+
+def test_gradients_reach_outputs_and_weights_as_without_pieces(monkeypatch):
+    made = head()
+    slot, node = torch.arange(300) % 7, torch.tensor([TRIE.node_of(b" t"), TRIE.node_of(b"")] * 150)
+    results = []
+    for at_once in (2, 1000):
+        monkeypatch.setattr("patchpad.model.source_head.SLOTS_AT_ONCE", at_once)
+        outputs = torch.randn(7, 24, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        weight = WEIGHT.clone().requires_grad_()
+        going_on, ending, _ = made.ask(outputs, weight, slot, node, node)
+        loss = (going_on + 1e-9).log().sum() + ending.sum()
+        results.append(torch.autograd.grad(loss, (outputs, weight)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+        assert float(one.abs().max()) > 0.1
+
+
+def test_the_mixture_is_what_its_docstring_says():
+    own, going_on, ended = torch.randn(4, 258), torch.rand(4, 257, dtype=torch.float64), torch.rand(4).double()
+    weight = ended * own[:, 257].double().exp()
+    expected = going_on + weight[:, None] * own[:, :257].double().softmax(dim=1)
+    expected = expected / expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed_logits(own, going_on, ended).exp(), expected.float())
+
+
+def test_without_any_mass_the_local_decoder_speaks_alone():
+    own = torch.randn(2, 258)
+    logits = mixed_logits(own, torch.zeros(2, 257, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(logits, own[:, :257].log_softmax(dim=1))
+
+
+def test_no_byte_is_impossible_and_gradients_are_finite_where_masses_are_zero():
+    own, going_on = torch.randn(1, 258, requires_grad=True), torch.zeros(1, 257, dtype=torch.float64)
+    going_on[0, 65] = 1.0
+    going_on.requires_grad_()
+    logits = mixed_logits(own, going_on, torch.zeros(1, dtype=torch.float64))
+    assert float(logits.detach().min()) > -math.inf
+    logits[0, 66].backward()
+    for tensor in (own, going_on):
+        assert bool(tensor.grad.isfinite().all())
+
+
+def test_children_of_nodes_are_the_nodes_of_longer_texts():
+    for text in BEGINNINGS[:: len(BEGINNINGS) // 40]:
+        node = torch.full((256,), TRIE.node_of(text))
+        expected = [TRIE.node_of(text + bytes([byte])) for byte in range(256)]
+        assert TRIE.child(node, torch.arange(256)).tolist() == expected
+    assert TRIE.child(torch.tensor([DEAD]), torch.tensor([32])).tolist() == [DEAD]
+    assert VocabularyTrie([None]).child(torch.tensor([ROOT]), torch.tensor([32])).tolist() == [DEAD]
