@@ -131,16 +131,13 @@ class PatchLayout:
             room: places for slots; None for as many as there are slots, which are counted: one read from the device.
             longest_slot: most positions that a slot can pool. Needed with a room, else found.
         """
-        length = commits_at.shape[1]
         has_commit = commits_at > 0
         slot_mask = has_commit | scratchpad_mask
-        positions = torch.arange(length, device=slot_mask.device)
-        row_start = torch.arange(0, slot_mask.numel(), length, device=slot_mask.device)[:, None]
 
         commits_through, scratchpads_through = (part.flatten().cumsum(0) for part in (commits_at, scratchpad_mask))
         num_commits, num_scratchpads = commits_through[-1], scratchpads_through[-1]
         commits_before = commits_through - commits_at.flatten()
-        commits_before_document = commits_before[(documents.start + row_start).flatten()]
+        commits_before_document = commits_before[_flat(documents.start)]
         patch_index = (commits_before - commits_before_document).view_as(commits_at)
         if uncovered_bytes is None:
             open_bytes = bytes_since_end(has_commit, documents)
@@ -174,18 +171,11 @@ class PatchLayout:
         if uncovered_bytes is not None:
             slot_num_bytes = torch.where(is_commit, 0, slot_num_bytes)
 
-        newest_byte = torch.where(slot_mask, positions, -1).cummax(dim=1).values
-        has_slot = newest_byte >= documents.start
-        at_newest = (newest_byte.clamp_min(0) + row_start).flatten()
         place = torch.where(scratchpad_mask.flatten(), room.commits + scratchpads_through, commits_through)
-        last = torch.where(scratchpad_mask.flatten(), room.slots, room.commits)
-        place = torch.where(place <= last, place, room.slots)
-        newest_slot = torch.where(has_slot, place[at_newest].view_as(newest_byte), 0)
-        newest_covered = newest_byte
-        if uncovered_bytes is not None:  # the newest of a byte's commits ends before it
-            not_covered = torch.where(scratchpad_mask, 0, uncovered_bytes).flatten()
-            newest_covered = newest_byte - not_covered[at_newest].view_as(newest_byte)
-
+        last_place = torch.where(scratchpad_mask.flatten(), room.slots, room.commits)
+        place = torch.where(place <= last_place, place, room.slots)
+        uncovered = None if uncovered_bytes is None else torch.where(scratchpad_mask, 0, uncovered_bytes)
+        newest_slot, patch_lag = _newest_slots(documents, slot_mask, place, uncovered)
         visible_from = commits_before_document[slot_byte]
         return PatchLayout(
             documents=documents,
@@ -195,7 +185,7 @@ class PatchLayout:
             open_bytes=open_bytes,
             may_fire=may_fire,
             newest_slot=newest_slot,
-            patch_lag=positions - torch.where(has_slot, newest_covered, documents.start),
+            patch_lag=patch_lag,
             room=room,
             is_exact=is_exact,
             overflows=(num_commits > room.commits) | (num_scratchpads > room.scratchpads),
@@ -256,6 +246,34 @@ class RowSlots:
             visible_to=visible_to,
             block_commits=_block_ranges(visible_from, visible_to),
         )
+
+
+def _flat(columns: ByteInts) -> Int[Tensor, " position"]:
+    """Returns places in the flattened [batch * byte] of columns of each row."""
+    batch, length = columns.shape
+    row_start = torch.arange(0, batch * length, length, device=columns.device)
+    return (columns + row_start[:, None]).flatten()
+
+
+def _newest_slots(
+    documents: Documents, slot_mask: ByteMask, place: Int[Tensor, " position"], uncovered: ByteInts | None
+) -> tuple[ByteInts, ByteInts]:
+    """Returns `newest_slot` and `patch_lag` of a layout.
+
+    Args:
+        documents: of the batch.
+        slot_mask: bytes with slots.
+        place: 1 + index of the newest slot at each of these bytes.
+        uncovered: bytes up to and including its own that this slot does not cover; None for none.
+    """
+    positions = torch.arange(slot_mask.shape[1], device=slot_mask.device)
+    newest_byte = torch.where(slot_mask, positions, -1).cummax(dim=1).values
+    has_slot = newest_byte >= documents.start
+    at_newest = _flat(newest_byte.clamp_min(0))
+    newest_slot = torch.where(has_slot, place[at_newest].view_as(newest_byte), 0)
+    if uncovered is not None:
+        newest_byte = newest_byte - uncovered.flatten()[at_newest].view_as(newest_byte)
+    return newest_slot, positions - torch.where(has_slot, newest_byte, documents.start)
 
 
 def _pad(items: Tensor, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
