@@ -182,7 +182,9 @@ def test_compute_is_translated_by_the_calibration(serve, tiny, calibrated):
         both = server.complete("It was", compute=0.5, scratchpad_threshold=1)
         assert both.status == 400
         assert "both compute and scratchpad_threshold" in both.error["message"]
-        rows = server.ask("GET", "/v1/models").json["data"][0]["patchpad"]["calibration"]
+        card = server.ask("GET", "/v1/models").json["data"][0]["patchpad"]
+        rows = card["calibration"]
+        assert card["most_compute"] == 1
         assert [row["scratchpad_threshold_nats"] for row in rows] == ["inf", 1.0, "-inf"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from playground_page import NUM_BYTES, NUM_PROMPT, PROMPT, SEED, completed, expected_marks
@@ -65,8 +66,15 @@ def test_slider_and_number_choose_the_compute_by_keyboard(opened, site):
         assert page.evaluate(f"{slider}.getAttribute('aria-valuetext')").startswith("0.400 trunk calls per byte")
 
 
-def test_dial_translates_compute_as_the_calibration_does(opened, site):
+@pytest.mark.parametrize("commits_tokens", [False, True])
+def test_dial_translates_compute_as_the_calibration_does(opened, site, commits_tokens):
     table = patchpad.load().calibration
+    if commits_tokens:  # then the trunk is called up to 1 time more for each byte
+        measured = [
+            {**row, "trunk_calls_per_byte": table.least_compute + 1.3 * row["scratchpads_per_byte"]}
+            for row in table.rows
+        ]
+        table = replace(table, rows=tuple(measured), commits_tokens=True)
     rows = [
         {
             "compute": row["trunk_calls_per_byte"],
@@ -75,10 +83,11 @@ def test_dial_translates_compute_as_the_calibration_does(opened, site):
         }
         for row in table.rows
     ]
-    computes = [table.least_compute + (1 - table.least_compute) * step / 40 for step in range(41)]
+    span = table.most_compute - table.least_compute
+    computes = [table.least_compute + span * step / 40 for step in range(41)]
     there_and_back = f"""
       import("/playground/dial.js").then(({{ Calibration }}) => {{
-        const table = new Calibration({json.dumps(rows)});
+        const table = new Calibration({json.dumps(rows)}, {table.most_compute});
         return {json.dumps(computes)}.map((compute) => {{
           const threshold = table.thresholdAt(compute);
           return [String(threshold).replace("Infinity", "inf"), table.computeAt(threshold)];

@@ -76,6 +76,7 @@ class ModelCard:
                     }
                     for row in calibration.rows
                 ],
+                "most_compute": None if calibration is None else calibration.most_compute,
                 "trunk_cache_bytes_per_patch": self.cache_bytes_per_patch,
                 "context_bytes": config.context_bytes,
                 "num_parameters": self.num_parameters,

@@ -13,7 +13,9 @@ const brief = (t) => (Number.isFinite(t) ? t.toFixed(3) : t > 0 ? "∞" : "−�
 
 // The calibration's rows, read both ways by linear interpolation; as in patchpad/calibration_table.py.
 export class Calibration {
-  constructor(rows) {
+  // `most` are the trunk calls per byte with a scratchpad wherever one may fire.
+  constructor(rows, most = 1) {
+    this.most = most;
     this.rows = rows.map((row) => ({
       compute: row.compute, threshold: toNumber(row.scratchpad_threshold_nats), bits: row.bits_per_byte,
     }));
@@ -33,14 +35,14 @@ export class Calibration {
 
   thresholdAt(compute) {
     if (compute <= this.least) return Infinity;
-    if (compute >= 1) return -Infinity;
+    if (compute >= this.most) return -Infinity;
     return Calibration.#between(this.finite, "compute", compute, "threshold");
   }
 
   computeAt(threshold) {
     if (threshold === Infinity) return this.least;
-    if (threshold === -Infinity) return 1;
-    return Math.min(1, Calibration.#between(this.finite, "threshold", threshold, "compute"));
+    if (threshold === -Infinity) return this.most;
+    return Math.min(this.most, Calibration.#between(this.finite, "threshold", threshold, "compute"));
   }
 
   bitsAt(compute) { return Calibration.#between(this.rows, "compute", compute, "bits"); }
@@ -97,7 +99,7 @@ export class Dial {
       this.#because("threshold", "This model has no calibration, so the slider sets the threshold in nats and not the "
         + "compute. “patchpad calibrate RUN --data PATH” measures what each threshold spends.");
     } else {
-      this.calibration = new Calibration(card.calibration);
+      this.calibration = new Calibration(card.calibration, card.most_compute ?? 1);
       this.#because("compute", "");
     }
     const kinds = { off: [], presets: ["none", "every"] }[this.mode] ?? ["none", "every", this.mode];
@@ -138,7 +140,8 @@ export class Dial {
     for (const button of this.presets) button.disabled = !slides && this.mode !== "presets";
     this.unit.textContent = this.mode === "threshold" ? "nats" : "trunk calls per byte";
     this.low.textContent = this.calibration ? `${this.calibration.least.toFixed(3)}, patches alone` : "patches alone";
-    this.high.textContent = this.mode === "threshold" ? "−∞, every byte" : "1, every byte";
+    this.high.textContent = this.mode === "threshold" ? "−∞, every byte"
+      : `${Number((this.calibration?.most ?? 1).toFixed(3))}, every byte`;
     if (this.mode === "threshold") this.low.textContent = "∞, patches alone";
     this.low.hidden = this.high.hidden = !slides;
   }
@@ -157,8 +160,8 @@ export class Dial {
     if (at <= 0) return { kind: "none" };
     if (at >= STEPS) return { kind: "every" };
     if (this.mode === "threshold") return { kind: "threshold", value: Number((HIGHEST_NATS * (1 - at / STEPS)).toFixed(3)) };
-    const { least } = this.calibration;
-    return { kind: "compute", value: Number((least + (1 - least) * (at / STEPS)).toFixed(3)) };
+    const { least, most } = this.calibration;
+    return { kind: "compute", value: Number((least + (most - least) * (at / STEPS)).toFixed(3)) };
   }
 
   #typed() {
@@ -166,8 +169,9 @@ export class Dial {
     let choice = null;
     if (this.mode === "threshold" && !Number.isNaN(value)) {
       choice = value === Infinity ? { kind: "none" } : value === -Infinity ? { kind: "every" } : { kind: "threshold", value };
-    } else if (this.mode === "compute" && value <= 1 && value >= this.calibration.least - 5e-4) {
-      choice = value <= this.calibration.least ? { kind: "none" } : value === 1 ? { kind: "every" } : { kind: "compute", value };
+    } else if (this.mode === "compute" && value <= Number(this.calibration.most.toFixed(3)) && value >= this.calibration.least - 5e-4) {
+      choice = value <= this.calibration.least ? { kind: "none" }
+        : value >= this.calibration.most ? { kind: "every" } : { kind: "compute", value };
     }
     if (choice === null) this.number.setAttribute("aria-invalid", "true");
     else this.#choose(choice, this.number);
@@ -185,9 +189,9 @@ export class Dial {
       button.setAttribute("aria-pressed", String(this.mode !== "off" && button.dataset.preset === this.choice.kind));
     }
     if (this.mode === "compute") {
-      const compute = this.#compute, { least } = this.calibration;
+      const compute = this.#compute, { least, most } = this.calibration;
       if (from !== this.number) this.number.value = compute.toFixed(3);
-      if (from !== this.slider) this.slider.value = Math.round(((compute - least) / (1 - least)) * STEPS);
+      if (from !== this.slider) this.slider.value = Math.round(((compute - least) / (most - least)) * STEPS);
       const threshold = this.choice.kind === "compute" ? this.calibration.thresholdAt(compute) : this.#threshold;
       this.translation.textContent = `threshold ${brief(threshold)}${Number.isFinite(threshold) ? " nats" : ""} · `
         + `${this.calibration.bitsAt(compute).toFixed(3)} bits per byte at calibration`;
