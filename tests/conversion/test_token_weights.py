@@ -147,3 +147,14 @@ def test_a_configuration_may_leave_the_head_out(converted):
     model, _ = converted(CONFIG + "  source_head: none\n")
     assert model.source_head is None
     assert json.loads(model.source_tokens.to_json())["max_bytes"] == 64
+
+
+def test_with_the_trunk_and_the_tokens_frozen_no_gradient_passes_through_the_trunk(converted):
+    model, _ = converted()
+    for part in (model.trunk, model.patch_pooling):
+        part.requires_grad_(False)
+    outputs = []
+    model.trunk.register_forward_hook(lambda module, args, output: outputs.append(output))
+    logits = model.train()(ids_of(TEXT), -torch.inf).logits
+    assert logits.requires_grad
+    assert not outputs[0].requires_grad

@@ -16,7 +16,8 @@ class TokenInputs(nn.Module):
     """Embeds tokens as the source does: those committed, and an open text that is one token. Other texts are pooled.
 
     So a scratchpad over one token enters the trunk just as the commit of that token will; a trunk that was trained on
-    tokens knows it. What it has never seen, an open text of several tokens, comes from the byte states.
+    tokens knows it. What it has never seen, an open text of several tokens, comes from the byte states. These get no
+    gradient from there: with the trunk and this part frozen, no gradient has to pass through the trunk at all.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -46,7 +47,7 @@ class TokenInputs(nn.Module):
         known = tokens.commit_tokens[: room.commits]
         commits[: len(known)] = known
         at, num_bytes = (part[room.commits :] for part in (layout.slot_byte, layout.slot_num_bytes))
-        pooled = self.pooling.pool_slots(byte_states, at, num_bytes.clamp_min(1), max(1, layout.longest_slot))
+        pooled = self.pooling.pool_slots(byte_states.detach(), at, num_bytes.clamp_min(1), max(1, layout.longest_slot))
         scratchpads = self.either(tokens.draft.flatten()[at], pooled)
         return torch.cat((self.embedding(commits), scratchpads))
 
