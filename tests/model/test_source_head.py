@@ -6,10 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from patchpad.model.source_head import SourceHead, mixed_logits
+from patchpad.config import PADDING, VOCAB_SIZE
+from patchpad.model.source_head import LEAST_ENDED_SHARE, SourceHead, mixed_logits, nodes_since_draft
 from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
-from patchpad.testing import tiny_model_config
+from patchpad.testing import as_row, sharp_model, tiny_model_config, tolerance
 from patchpad.testing.tokens import tiny_source_tokens
 
 TOKENS = tiny_source_tokens()
@@ -97,11 +100,14 @@ def test_gradients_reach_outputs_and_weights_as_without_pieces(monkeypatch):
 
 
 def test_the_mixture_is_what_its_docstring_says():
-    own, going_on, ended = torch.randn(4, 258), torch.rand(4, 257, dtype=torch.float64), torch.rand(4).double()
+    own, going_on = torch.randn(4, 258), torch.rand(4, 257, dtype=torch.float64)
+    ended = going_on.sum(dim=1) * torch.tensor([1.0, 0.3, 0.01, LEAST_ENDED_SHARE], dtype=torch.float64)
     weight = ended * own[:, 257].double().exp()
     expected = going_on + weight[:, None] * own[:, :257].double().softmax(dim=1)
     expected = expected / expected.sum(dim=1, keepdim=True)
     torch.testing.assert_close(mixed_logits(own, going_on, ended).exp(), expected.float())
+    nothing = torch.tensor([1.0, 1.0, 1.0, 0.0])  # counts as the least share
+    torch.testing.assert_close(mixed_logits(own, going_on, ended * nothing).exp(), expected.float())
 
 
 def test_without_any_mass_the_local_decoder_speaks_alone():
@@ -128,3 +134,41 @@ def test_children_of_nodes_are_the_nodes_of_longer_texts():
         assert TRIE.child(node, torch.arange(256)).tolist() == expected
     assert TRIE.child(torch.tensor([DEAD]), torch.tensor([32])).tolist() == [DEAD]
     assert VocabularyTrie([None]).child(torch.tensor([ROOT]), torch.tensor([32])).tolist() == [DEAD]
+
+
+def test_masses_are_not_copied_for_each_byte_or_place_of_padding():
+    model = sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"))
+    row = as_row(b"the cat")
+    padded = torch.tensor([row + [PADDING] * 500])
+    with torch.no_grad(), LargestTensor() as seen:
+        model(padded, -math.inf)
+    assert seen.numel == padded.numel() * (VOCAB_SIZE + 1)  # what the local decoder says, with its gate
+
+
+def test_padding_behind_a_scratchpad_asks_for_no_bytes_since(monkeypatch):
+    distances = []
+
+    def noted(trie, byte_ids, lag):
+        distances.append(int(lag.max()))
+        return nodes_since_draft(trie, byte_ids, lag)
+
+    monkeypatch.setattr("patchpad.model.source_head.nodes_since_draft", noted)
+    model = sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"))
+    with torch.no_grad():
+        logits = model(torch.tensor([as_row(b"the cat") + [PADDING] * 50]), -math.inf).logits
+        alone = model(torch.tensor([as_row(b"the cat")]), -math.inf).logits
+    assert float((logits[:, :8] - alone).abs().max()) <= tolerance(alone)
+    assert distances == [0, 0]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many numbers the largest tensor that comes about has."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for part in tree_leaves(found):
+            if isinstance(part, torch.Tensor):
+                self.numel = max(self.numel, part.numel())
+        return found

@@ -96,6 +96,7 @@ class SourceHead(PreciseBuffers):
         shape, lag = byte_ids.shape, layout.patch_lag
         newest_byte = (torch.arange(byte_ids.numel(), device=lag.device).view(shape) - lag).clamp_min(0)
         is_drafted = (layout.newest_slot > layout.room.commits) & (tokens.draft.flatten()[newest_byte] >= 0)
+        is_drafted &= ~layout.documents.is_padding  # whose newest slot may be far before it
         since = nodes_since_draft(self.trie, byte_ids, torch.where(is_drafted, lag, -1))
         commit = (layout.newest_commit - 1).clamp_min(0).flatten()
         draft_node = tokens.node.flatten()[newest_byte].flatten()
@@ -151,23 +152,35 @@ class SourceHead(PreciseBuffers):
         return torch.cat((masses, masses[:, -1:].expand(-1, self.num_masses - masses.shape[1])), dim=1)
 
     def going_on(
-        self, cumulative: Float[Tensor, "query cumulative"], node: Int[Tensor, " query"]
+        self,
+        cumulative: Float[Tensor, "slot cumulative"],
+        node: Int[Tensor, " query"],
+        slot: Int[Tensor, " query"] | None = None,
     ) -> Float[Tensor, "query vocab"]:
         """Returns the mass of the tokens that begin with a node's text and go on with each byte.
 
         At the root, where a token begins, the document may end too.
+
+        Args:
+            cumulative: masses of slots.
+            node: of each query.
+            slot: of each query; None where each has a slot of its own, in order.
         """
-        at_bounds = cumulative.gather(1, self.bounds[node].long())
-        end = torch.where(node == ROOT, cumulative[:, -1] - cumulative[:, self.num_texts], 0.0)
+        at_bounds = _masses_before(cumulative, slot, self.bounds[node].long())
+        end = cumulative[:, -1] - cumulative[:, self.num_texts]
+        end = torch.where(node == ROOT, end if slot is None else end[slot], 0.0)
         return torch.cat((at_bounds.diff(dim=1), end[:, None]), dim=1)
 
     def ending(
-        self, cumulative: Float[Tensor, "query cumulative"], node: Int[Tensor, " query"]
+        self,
+        cumulative: Float[Tensor, "slot cumulative"],
+        node: Int[Tensor, " query"],
+        slot: Int[Tensor, " query"] | None = None,
     ) -> Float[Tensor, " query"]:
-        """Returns the mass of the token that is exactly a node's text; 0 if none is."""
+        """Returns the mass of the token that is exactly a node's text; 0 if none is. Arguments: see `going_on`."""
         rank = self.exact[node].long()
         first = rank.clamp_min(0)[:, None]
-        mass = (cumulative.gather(1, first + 1) - cumulative.gather(1, first))[:, 0]
+        mass = _masses_before(cumulative, slot, torch.cat((first, first + 1), dim=1)).diff(dim=1)[:, 0]
         return torch.where(rank >= 0, mass, 0.0)
 
     def ask(
@@ -213,8 +226,22 @@ class SourceHead(PreciseBuffers):
     def _ask_some(
         self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor, draft_node: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        cumulative = self.cumulative(slot_outputs, weight)[slot]
-        return self.going_on(cumulative, node), self.ending(cumulative, node), self.ending(cumulative, draft_node)
+        cumulative = self.cumulative(slot_outputs, weight)
+        return (
+            self.going_on(cumulative, node, slot),
+            self.ending(cumulative, node, slot),
+            self.ending(cumulative, draft_node, slot),
+        )
+
+
+def _masses_before(
+    cumulative: Float[Tensor, "slot cumulative"], slot: Int[Tensor, " query"] | None, rank: Int[Tensor, "query some"]
+) -> Float[Tensor, "query some"]:
+    """Returns the mass before some ranks. Many queries may share a slot: its masses are never copied for each."""
+    if slot is None:
+        return cumulative.gather(1, rank)
+    place = slot[:, None] * cumulative.shape[1] + rank
+    return cumulative.flatten().gather(0, place.flatten()).view_as(rank)
 
 
 def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
@@ -271,7 +298,8 @@ def mixed_logits(
 ) -> Float[Tensor, "*where vocab"]:
     """Returns log-probabilities of the next id, from the mass of tokens and, where they end, from the local decoder.
 
-    p(b) is in proportion to going_on(b) + ended x e^gate x softmax(own)(b).
+    p(b) is in proportion to going_on(b) + ended x e^gate x softmax(own)(b). There `ended` is at least LEAST_ENDED_SHARE
+    of the sum of `going_on`. Where there is no mass at all, the local decoder speaks alone.
 
     Args:
         own: the local decoder's logits of 257 ids, and the gate behind them.
