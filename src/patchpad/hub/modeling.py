@@ -265,6 +265,7 @@ class PatchpadForCausalLM(PreTrainedModel, PatchpadGenerationMixin):
             raise CheckpointError(
                 f"{folder} has no {SOURCE_TOKENS}", hint="Export it again with `patchpad export`."
             ) from error
+        assert path is not None  # it would have been missing
         self.model.read_extra_files(Path(path).parent)
 
     def _init_weights(self, module: Any) -> None:
