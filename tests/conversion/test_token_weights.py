@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import patchpad
+from patchpad.cli.app import main
 from patchpad.config import load_config
 from patchpad.conversion.convert import convert
-from patchpad.errors import ConversionError
+from patchpad.errors import ConfigError, ConversionError
 from patchpad.patching.vocabulary_trie import ROOT
 from patchpad.testing.tokens import tiny_source_tokens, tiny_tokenizer_json
 from patchpad.training import trainer
@@ -158,3 +159,51 @@ def test_with_the_trunk_and_the_tokens_frozen_no_gradient_passes_through_the_tru
     logits = model.train()(ids_of(TEXT), -torch.inf).logits
     assert logits.requires_grad
     assert not outputs[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("tied", "more", "says"),
+    [
+        (True, "", "The same embeddings are its LM head, which was taken too."),
+        (False, "", "Its LM head was taken too, as the part `source_head`"),
+        (True, "  source_head: none\n", "The LM head was not taken."),
+    ],
+)
+def test_the_card_counts_tokens_among_what_was_taken(converted, tmp_path, tied, more, says):
+    model, _ = converted(CONFIG + more, tie_word_embeddings=tied)
+    card = " ".join((tmp_path / "run" / "CARD.md").read_text().split())
+    assert "Its tokenizer and its token embeddings were taken too" in card
+    assert says in card
+    assert "were not taken" not in card
+    taken = ("trunk.", "patch_pooling.embedding.", "source_head.")
+    drawn = sum(weights.numel() for name, weights in model.named_parameters() if not name.startswith(taken))
+    assert f"{drawn:,} parameters in all" in card
+    assert "| `patch_pooling` | " in card
+    assert "| `source_head` |" not in card
+
+
+@pytest.mark.parametrize(
+    ("tied", "parts"), [(True, "[trunk, patch_pooling]"), (False, "[trunk, patch_pooling, source_head]")]
+)
+def test_the_command_counts_tokens_as_taken_and_says_to_freeze_them(llama, tmp_path, capsysbinary, tied, parts):
+    folder, run = llama(vocab_size=NUM_TOKENS, tie_word_embeddings=tied), tmp_path / "run"
+    (folder / "tokenizer.json").write_text(TOKENIZER, encoding="utf-8")
+    (tmp_path / "model.yaml").write_text(CONFIG)
+    assert main(["convert", "--from", str(folder), "--config", str(tmp_path / "model.yaml"), "--out", str(run)]) == 0
+    out = capsysbinary.readouterr().out.decode()
+    taken = ("trunk.", "patch_pooling.embedding.", "source_head.")
+    weights = dict(patchpad.load(run).named_parameters())
+    num_taken = sum(weights[name].numel() for name in weights if name.startswith(taken))
+    assert f"{num_taken:,} parameters of llama, {sum(w.numel() for w in weights.values()) - num_taken:,} drawn" in out
+    assert f"Next: patchpad train --init-from {run} --train.frozen '{parts}' --data PATH --out RUN" in out
+
+
+def test_embeddings_are_not_taken_for_the_head_of_a_source_that_has_another(converted, tmp_path):
+    with pytest.raises(ConfigError, match=r"model.source_head is tied, and the LM head of .* has weights of its own"):
+        converted(CONFIG + "  source_head: tied\n", tie_word_embeddings=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_open_text_shorter_than_a_character_is_refused_by_the_name_of_its_key(converted):
+    with pytest.raises(ConfigError, match=r"model.patchifier.*max_patch_size is 3 .*allowed: 4 or more"):
+        converted(CONFIG.replace("kind: tokens", "kind: tokens, target_patch_size: 3, max_patch_size: 3"))

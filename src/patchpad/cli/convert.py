@@ -35,13 +35,15 @@ def convert(
     The other parts are drawn from train.seed and have to be trained; --init-from starts from the run. Its CARD.md says
     where the trunk comes from and under which licence.
     """
+    from patchpad.conversion.card import taken_parameters
     from patchpad.conversion.convert import convert as convert_source
     from patchpad.cost import count_parameters
 
     made = convert_source(source, config, out)
     num_bytes = sum(file.stat().st_size for file in out.iterdir())
-    parameters = count_parameters(made.config.model)
-    taken, drawn = parameters["trunk"], sum(parameters.values()) - parameters["trunk"]
+    of_source = taken_parameters(made.config.model)
+    taken = sum(of_source.values())
+    drawn = sum(count_parameters(made.config.model).values()) - taken
     if json:
         print_json(
             {
@@ -57,5 +59,5 @@ def convert(
     print_text(f"{out}: {num_bytes:,} bytes; {taken:,} parameters of {made.source_name}, {drawn:,} drawn fresh")
     licence = "its files state none" if made.licence is None else f"{made.licence.name} ({made.licence.place})"
     print_text(f"Licence of the source, under which this model stands too: {licence}")
-    words = ["train", "--init-from", str(out), "--train.frozen", "[trunk]"]
+    words = ["train", "--init-from", str(out), "--train.frozen", f"[{', '.join(of_source)}]"]
     print_text(f"Next: {command_line(words)} --data PATH --out RUN")

@@ -5,6 +5,7 @@ Precedence is defaults < YAML file < command line. A file holds only what differ
 
 from patchpad.config.model import (
     IGNORED_TARGET,
+    LONGEST_CHARACTER,
     NATS_TRIGGERS,
     NUM_BYTE_VALUES,
     NUM_INPUT_IDS,
@@ -28,6 +29,7 @@ from patchpad.config.train import DataConfig, SourceConfig, TextConfig, TrainCon
 __all__ = [
     "FORMAT_VERSION",
     "IGNORED_TARGET",
+    "LONGEST_CHARACTER",
     "NATS_TRIGGERS",
     "NUM_BYTE_VALUES",
     "NUM_INPUT_IDS",

@@ -43,6 +43,8 @@ def nats_triggers() -> list[str]:
     return [*NATS_TRIGGERS, *sorted(plugged)]
 
 
+LONGEST_CHARACTER = 4
+"""Bytes of the longest character in UTF-8."""
 PARTS = (
     "local_encoder",
     "entropy_head",
@@ -101,6 +103,11 @@ class PatchifierConfig(PluggedSection):
             self.max_patch_size is None or self.kind == "fixed" or self.max_patch_size >= self.target_patch_size,
             f"max_patch_size is {self.max_patch_size} with target_patch_size {self.target_patch_size}",
             "a maximum of at least the target",
+        )
+        self.require(
+            not self.commits_tokens or self.longest_patch >= LONGEST_CHARACTER,
+            f"max_patch_size is {self.max_patch_size} with the kind `{self.kind}`",
+            f"{LONGEST_CHARACTER} or more, the bytes of the longest character",
         )
         self.require(
             (self.num_token_ids is not None) == self.commits_tokens,

@@ -108,6 +108,12 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Conf
             f"{origin}: train.init_from is {settings.train.init_from}; allowed: null, since the other parts are drawn",
             hint="Leave it out: `patchpad train --init-from` goes on from the folder that this command writes.",
         )
+    if settings.model.source_head == "tied" and not source.config.tie_word_embeddings:
+        raise ConfigError(
+            f"{origin}: model.source_head is tied, and the LM head of {source.place} has weights of its own; allowed: "
+            "own, or none",
+            hint="Leave it out: it is then the source's.",
+        )
     return released_config(settings)
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from patchpad.config import NUM_BYTE_VALUES
+from patchpad.config import LONGEST_CHARACTER, NUM_BYTE_VALUES
 from patchpad.errors import CheckpointError, InputError, integer_or_none
 from patchpad.patching.byte_level_bpe import BYTE_CHARACTERS, ByteLevelBpe
 
@@ -20,8 +20,6 @@ CACHED_STEPS = 1 << 17
 """Pairs of an open text and a byte whose outcome is remembered. All that is remembered takes 125 MB when it is full."""
 LONGEST_OPEN_TEXT = 64
 """Bytes, where nothing else is said."""
-LEAST_MAX_BYTES = 4
-"""The bytes of the longest character, which is never cut."""
 PROBES = (*"lest1.' \n", "\u0301", "日")
 """Characters that might come next. A piece is closed once none of them would change where it ends: the "'" of "'l" is
 not, since "l" makes the two one piece, "'ll"."""
@@ -58,9 +56,9 @@ class SourceTokens:
         """The token that begins a document."""
         self.ends: tuple[int, ...] = tuple(self._checked_id("ends", token) for token in ends)
         """Tokens that end a document."""
-        if (integer_or_none(max_bytes) or 0) < LEAST_MAX_BYTES:
+        if (integer_or_none(max_bytes) or 0) < LONGEST_CHARACTER:
             raise InputError(
-                f"max_bytes is {max_bytes!r}; allowed: {LEAST_MAX_BYTES} or more, the bytes of the longest character"
+                f"max_bytes is {max_bytes!r}; allowed: {LONGEST_CHARACTER} or more, the bytes of the longest character"
             )
         self._max_bytes = max_bytes
         self.advance = functools.lru_cache(CACHED_STEPS)(self._advance)
