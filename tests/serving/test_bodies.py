@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import patchpad
+from patchpad.calibration_table import ROW_KEYS, Calibration
 from patchpad.testing import sharp_baseline, sharp_model, tiny_model_config
 
 
@@ -86,7 +87,7 @@ def test_what_is_not_json_is_refused(served, body, says):
         ({"prompt": "a" * 20_000}, "prompt", "20000 bytes; allowed: 16384"),
         ({"scratchpad_threshold": "none"}, "scratchpad_threshold", '"inf" (no scratchpads)'),
         ({"scratchpad_threshold": True}, "scratchpad_threshold", "a number of nats"),
-        ({"compute": 2}, "compute", "less than or equal to 1"),
+        ({"compute": -0.5}, "compute", "greater than or equal to 0"),
         ({"best_of": 3}, "best_of", "allowed: the value of `n`, 1"),
         ({"presence_penalty": 0.5}, "presence_penalty", "penalties are not served"),
         ({"suffix": "end"}, "suffix", "nothing can be put before a suffix"),
@@ -186,6 +187,21 @@ def test_compute_is_translated_by_the_calibration(serve, tiny, calibrated):
         rows = card["calibration"]
         assert card["most_compute"] == 1
         assert [row["scratchpad_threshold_nats"] for row in rows] == ["inf", 1.0, "-inf"]
+
+
+def test_compute_goes_above_one_for_a_model_whose_calibration_does(serve):
+    model = sharp_model(tiny_model_config("tokens", context_bytes=96))
+    rows = [(math.inf, 0.4), (1.0, 0.9), (-math.inf, 1.4)]
+    values = [dict(zip(ROW_KEYS, (nats, most - 0.4, 0.4, most, 2.0, 1000.0), strict=True)) for nats, most in rows]
+    model.calibration = Calibration(rows=tuple(values), text_sha256="0", commits_tokens=True)
+    with serve(model=model) as server:
+        reply = server.complete("It was", max_tokens=6, seed=1, compute=1.4)
+        expected = patchpad.complete(model, "It was", max_new_bytes=6, seed=1, compute=1.4, temperature=1.0)
+        assert reply.json["usage"]["patchpad"]["scratchpads"] == len("It was") + 5  # nothing reads the last byte
+        assert reply.json["usage"]["patchpad"]["trunk_calls"] == expected.trunk_calls
+        above = server.complete("It was", compute=1.5)
+        assert above.status == 400
+        assert "compute is 1.5; allowed: 0.4 (patches alone) to 1.4" in above.error["message"]
 
 
 def test_compute_without_a_calibration_is_refused(served):

@@ -81,7 +81,7 @@ class StreamOptions(_Body):
 class _Compute(_Body):
     scratchpad_threshold: Threshold = None
     """Nats."""
-    compute: Annotated[float, Field(ge=0, le=1)] | None = None
+    compute: Annotated[float, Field(ge=0)] | None = None
     """Trunk calls per byte, in the place of a threshold."""
 
 
