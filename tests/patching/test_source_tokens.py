@@ -255,6 +255,25 @@ def test_another_kind_of_tokenizer_is_refused_by_the_name_of_its_field(fields, n
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda found: found["added_tokens"][0].update(id=10**12), r"'<\|begin\|>' has the id 1000000000000"),
+        (lambda found: found["added_tokens"][0].update(id=-5), "has the id -5, which is not from 0 to"),
+        (lambda found: found["model"]["vocab"].update(a=1.5), r"'a' has the id 1\.5"),
+        (lambda found: found["model"]["vocab"].update(a=7), "two tokens of its vocabulary have the same id"),
+        (lambda found: found["model"]["vocab"].clear(), "its vocabulary is empty"),
+        (lambda found: found["model"]["merges"].insert(0, ["t", "zzz"]), "its merges name 'zzz', which is not one"),
+        (lambda found: [found["model"]["vocab"].pop(key) for key in list(found["model"]["vocab"])[250:]], "its merges"),
+    ],
+)
+def test_ids_and_merges_that_cannot_be_are_a_clear_error(damage, says):
+    content = json.loads(tiny_tokenizer_json())
+    damage(content)
+    with pytest.raises(CheckpointError, match=says):
+        SourceTokens.from_json(json.dumps(content), begin=0, ends=(0,))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "{}", tiny_tokenizer_json()[:-40]])
 def test_a_damaged_file_is_a_clear_error(text):
     with pytest.raises(CheckpointError, match="cannot read the tokenizer"):

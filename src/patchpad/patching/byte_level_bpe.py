@@ -7,6 +7,7 @@ byte.
 
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from patchpad.config import NUM_BYTE_VALUES
@@ -14,6 +15,8 @@ from patchpad.errors import CheckpointError, MissingExtraError, PatchpadError
 
 CACHED_PIECES = 1 << 16
 """Pieces whose tokens are remembered."""
+MOST_IDS = 1 << 24
+"""Far more than any tokenizer has: a larger id is damaged, and a list that long would not fit into memory."""
 KEEPS_TEXT = ("ByteLevel", "Digits", "Punctuation", "Split")
 """Kinds of pre-tokenizers that cut a text and keep every byte of it, with the options that are allowed."""
 
@@ -46,6 +49,7 @@ class ByteLevelBpe:
         try:
             content = _parsed(text)
             _check(content)
+            _check_ids(content)
             added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
             self.bytes_of: list[bytes | None] = _bytes_of(content["model"], added)
             """Bytes of each token; None for added tokens and for ids that no token has."""
@@ -54,6 +58,7 @@ class ByteLevelBpe:
             vocabulary: dict[str, int] = content["model"]["vocab"]
             first = len(self.bytes_of)
             own = {word: first + byte for byte, word in enumerate(BYTE_CHARACTERS) if word not in vocabulary}
+            _check_merges(content["model"], vocabulary | own)
             tokenizer = _built(content, vocabulary | own)
         except PatchpadError:
             raise
@@ -116,8 +121,7 @@ def _built(content: dict[str, Any], vocabulary: dict[str, int]) -> Any:
 
 def _bytes_of(model: dict[str, Any], added: dict[int, str]) -> list[bytes | None]:
     vocabulary: dict[str, int] = model["vocab"]
-    merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    merged = {"".join(pair) for pair in merges} if added else set()
+    merged = {"".join(pair) for pair in _merges(model)} if added else set()
     found: list[bytes | None] = [None] * (1 + max([*vocabulary.values(), *added]))
     for word, number in vocabulary.items():
         if added.get(number) == word and len(word) > 1 and word not in merged:
@@ -127,6 +131,20 @@ def _bytes_of(model: dict[str, Any], added: dict[int, str]) -> list[bytes | None
         except KeyError as error:
             raise _unsupported("model.vocab", word, "tokens in the characters of byte-level BPE") from error
     return found
+
+
+def _merges(model: dict[str, Any]) -> Iterator[list[str]]:
+    """Yields the parts of each merge, which old files write as one string."""
+    for merge in model["merges"]:
+        yield merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _check_merges(model: dict[str, Any], vocabulary: dict[str, int]) -> None:
+    """Raises an error for merges of or to what is not a token: the library may panic at them."""
+    for pair in _merges(model):
+        for word in (*pair, "".join(pair)):
+            if word not in vocabulary:
+                raise _unreadable(f"its merges name {word!r}, which is not one of its tokens")
 
 
 def _check(content: dict[str, Any]) -> None:
@@ -157,6 +175,19 @@ def _check(content: dict[str, Any]) -> None:
             raise _unsupported(f"pre_tokenizer.behavior of {kind}", "Removed", "one that keeps every byte of a text")
     if [step.get("type") for step in steps].count("ByteLevel") != 1:
         raise _unsupported("pre_tokenizer.type", cutter and cutter.get("type"), "ByteLevel, or a Sequence with one")
+
+
+def _check_ids(content: dict[str, Any]) -> None:
+    """Raises an error for ids that cannot be places in a list, or that two tokens of the vocabulary share."""
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    if not vocabulary:
+        raise _unreadable("its vocabulary is empty")
+    names = [*vocabulary.items(), *((token["content"], token["id"]) for token in content.get("added_tokens") or [])]
+    for name, number in names:
+        if type(number) is not int or not 0 <= number < MOST_IDS:
+            raise _unreadable(f"{name!r} has the id {number!r}, which is not from 0 to {MOST_IDS - 1}")
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise _unreadable("two tokens of its vocabulary have the same id")
 
 
 def _steps(cutter: dict[str, Any]) -> list[dict[str, Any]]:
