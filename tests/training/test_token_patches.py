@@ -92,6 +92,19 @@ def test_tokens_come_from_a_run_that_has_them(tmp_path, config, source, finished
         Source.open(source).require_fits(replace(config.model, patchifier=longer))
 
 
+def test_a_head_does_not_change_its_weights_unsaid(tmp_path, config):
+    models = {kind: replace(config.model, source_head=kind) for kind in ("tied", "own", "none")}
+    for kind, model in models.items():
+        made = ByteLM(model, seed=4)
+        made.use_source_tokens(tiny_source_tokens(LONGEST))
+        release.save(made, replace(config, model=model), tmp_path / kind)
+    for kind, other in (("tied", "own"), ("own", "tied")):
+        with pytest.raises(ConfigError, match=rf"model.source_head is {kind}, and {other} in .*; allowed: the same"):
+            Source.open(tmp_path / other).require_fits(models[kind])
+        Source.open(tmp_path / other).require_fits(models["none"])
+        Source.open(tmp_path / "none").require_fits(models[kind])
+
+
 def test_patches_of_another_kind_take_over_no_tokens(tmp_path, config, source):
     file = tmp_path / "more.yaml"
     file.write_text(f"train: {{init_from: {source}}}")

@@ -184,6 +184,8 @@ def _fixed_keys(config: ModelConfig, theirs: ModelConfig) -> Iterable[str]:
             keys.append("pooling_heads")
         if config.patchifier.commits_tokens:
             keys += ["patchifier.num_token_ids", "patchifier.longest_patch"]
+            if config.has_source_head and theirs.has_source_head:
+                keys.append("source_head")
         if config.reads_entropy and theirs.reads_entropy:
             keys.append("entropy_head_layers")
     if config.kind == "megabyte":
