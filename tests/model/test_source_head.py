@@ -161,6 +161,17 @@ def test_padding_behind_a_scratchpad_asks_for_no_bytes_since(monkeypatch):
     assert distances == [0, 0]
 
 
+@pytest.mark.parametrize("kind", ["tied", "own"])
+def test_a_batch_of_padding_alone_gets_through_as_a_rank_without_text_needs_it(kind):
+    model = sharp_model(tiny_model_config("tokens", "entropy", source_head=kind))
+    padding = torch.full((2, 5), PADDING)
+    logits = model.run(padding, model.decisions_at(torch.tensor(-math.inf))).logits
+    assert logits.shape == (2, 5, VOCAB_SIZE)
+    logits.sum().backward()
+    assert bool(logits.isfinite().all())
+    assert bool(model.local_decoder.lm_head.weight.grad.isfinite().all())
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes how many numbers the largest tensor that comes about has."""
 

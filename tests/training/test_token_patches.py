@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import patchpad
-from patchpad.config import PatchifierConfig, load_config
+from patchpad.config import VOCAB_SIZE, PatchifierConfig, load_config
 from patchpad.errors import CheckpointError, ConfigError, InputError, TrainingInterrupted
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.evaluation.calibrate import calibrate
@@ -103,6 +103,19 @@ def test_a_head_does_not_change_its_weights_unsaid(tmp_path, config):
             Source.open(tmp_path / other).require_fits(models[kind])
         Source.open(tmp_path / other).require_fits(models["none"])
         Source.open(tmp_path / "none").require_fits(models[kind])
+
+
+@pytest.mark.parametrize(("before", "after"), [("none", "tied"), ("tied", "none"), ("own", "none"), ("own", "own")])
+def test_a_head_may_be_left_out_or_added_and_its_gate_is_a_row_of_its_own(tmp_path, config, before, after):
+    old, new = (ByteLM(replace(config.model, source_head=kind), seed=seed) for kind, seed in ((before, 4), (after, 5)))
+    old.use_source_tokens(tiny_source_tokens(LONGEST))
+    release.save(old, replace(config, model=old.config), tmp_path / "run")
+    drawn = new.local_decoder.lm_head.weight.detach().clone()
+    Source.open(tmp_path / "run").start(new)
+    theirs, mine = old.local_decoder.lm_head.weight, new.local_decoder.lm_head.weight
+    assert torch.equal(mine[:VOCAB_SIZE], theirs[:VOCAB_SIZE])
+    assert torch.equal(mine[VOCAB_SIZE:], (theirs if before == after else drawn)[VOCAB_SIZE:])
+    assert len(mine) == VOCAB_SIZE + (after != "none")
 
 
 def test_patches_of_another_kind_take_over_no_tokens(tmp_path, config, source):

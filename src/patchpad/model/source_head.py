@@ -217,9 +217,9 @@ class SourceHead(PreciseBuffers):
             else:
                 parts.append(self._ask_some(*places))
         inverse = by_slot.argsort()
-        if not parts:
-            nothing = slot_outputs.new_zeros(0, dtype=wide_dtype(slot.device))
-            return nothing.new_zeros(0, VOCAB_SIZE), nothing, nothing
+        if not parts:  # no queries; or no slots, as in a batch of padding alone
+            nothing = slot_outputs.new_zeros(len(slot), dtype=wide_dtype(slot.device))
+            return nothing.new_zeros(len(slot), VOCAB_SIZE), nothing, nothing
         going_on, ending, draft = (torch.cat(part)[inverse] for part in zip(*parts, strict=True))
         return going_on, ending, draft
 
