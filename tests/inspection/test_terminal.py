@@ -115,6 +115,17 @@ def test_marks_stand_below_their_bytes(model, encoding):
     assert num_escapes > 5
 
 
+@pytest.mark.parametrize(("threshold", "expected"), [(math.inf, "● ● "), (-math.inf, "●○◉○")])
+def test_tokens_that_end_where_a_scratchpad_fires_are_shown_beside_it(threshold, expected):
+    model = sharp_model(tiny_model_config("tokens", context_bytes=CONTEXT_BYTES))
+    one = inspect(model, b"a b", scratchpad_threshold_nats=threshold)
+    ((_, (label, marks), *_),) = blocks(one, width=WIDTH)
+    assert (label, marks.ljust(4)) == ("slots", expected)
+    legend = "\n".join("".join(text for text, _ in line) for line in inspection_lines(one))
+    assert "● commit: tokens end before this byte, cached" in legend
+    assert "◉ both" in legend
+
+
 def test_entropy_rises_with_its_block(model):
     text = TEXT[:60].replace(b"\n", b" ")
     one = inspect(model, text)

@@ -16,6 +16,8 @@ class Glyphs:
 
     commit: str
     scratchpad: str
+    both: str
+    """Commits and a scratchpad at one byte, which only `tokens` patches have."""
     separator: str
     filler: str
     """Columns of a character's further bytes."""
@@ -27,14 +29,14 @@ class Glyphs:
     """Whether ASCII control characters have pictures of their own."""
 
 
-UNICODE_GLYPHS = Glyphs("●", "○", "»", "·", "×", "▁▂▃▄▅▆▇█", True)  # noqa: RUF001
-ASCII_GLYPHS = Glyphs("|", "o", ">", ".", "?", "0123456789", False)
+UNICODE_GLYPHS = Glyphs("●", "○", "◉", "»", "·", "×", "▁▂▃▄▅▆▇█", True)  # noqa: RUF001
+ASCII_GLYPHS = Glyphs("|", "o", "@", ">", ".", "?", "0123456789", False)
 
 
 def glyphs_for(encoding: str) -> Glyphs:
     """Returns the marks that an output's encoding can hold."""
     wanted = UNICODE_GLYPHS
-    marks = "".join((wanted.commit, wanted.scratchpad, wanted.separator, wanted.filler, wanted.escape, wanted.entropy))
+    marks = "".join(value for value in vars(wanted).values() if isinstance(value, str))
     return wanted if _encodes(marks + DOTTED_CIRCLE + NEWLINE + "␀␡", encoding) else ASCII_GLYPHS
 
 

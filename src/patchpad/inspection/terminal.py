@@ -168,11 +168,10 @@ def _shade(level: int, column: Column) -> str:
 def _slot(view: _View, column: Column, window: int) -> tuple[str, str]:
     one, glyphs = view.inspection, view.glyphs
     place = column.byte
+    commits = one.config.patchifier.commits_tokens if place is None else one.patch_end[place]
     if one.windows.scratchpad[window] if place is None else one.scratchpad[place]:
-        return glyphs.scratchpad, "bright_blue"
-    if place is not None and one.patch_end[place]:
-        return glyphs.commit, "bold"
-    return " ", ""
+        return glyphs.both if commits else glyphs.scratchpad, "bright_blue"
+    return (glyphs.commit, "bold") if commits else (" ", "")
 
 
 def _lag(one: Inspection, column: Column) -> str:
@@ -192,12 +191,15 @@ def _legend(view: _View) -> Iterator[Styled]:
     """Yields what the marks mean; each is explained once."""
     glyphs = view.glyphs
     low, high = glyphs.entropy[0], glyphs.entropy[-1]
+    commits_tokens = view.inspection.config.patchifier.commits_tokens
+    ends = "tokens end before this byte" if commits_tokens else "ends a patch"
     lines = [
         f"One column per byte; {glyphs.filler} is a further byte of the character before it",
         *(["↵ is a newline, ␉ a tab; ␀ and the like are control characters"] if glyphs.shows_controls else []),
         f"{glyphs.escape} is a byte that cannot be shown as text, its hexadecimal value below it",
         f"{glyphs.separator} is where a window starts: what follows knows nothing of what came before",
-        f"slots    {glyphs.commit} commit: ends a patch, cached   {glyphs.scratchpad} scratchpad: transient",
+        f"slots    {glyphs.commit} commit: {ends}, cached   {glyphs.scratchpad} scratchpad: transient",
+        *([f"         {glyphs.both} both"] if commits_tokens else []),
         *(
             [f"entropy  of the byte that follows, {low} 0 to {high} {view.full_nats:g} nats; blank: byte not read"]
             if view.inspection.entropy_nats is not None
