@@ -41,7 +41,8 @@ def facts(row):
     scope="module",
     params=[
         ("fixed", "entropy", {}), ("spacebyte", "entropy_jump", {}), ("fixed", "random", {}), ("hnet", "stride", {}),
-        ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS), ("tokens", "entropy", {}),
+        ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS),
+        ("tokens", "entropy", {"source_head": "tied"}),
     ],
     ids=[
         "fixed-entropy", "spacebyte-entropy_jump", "fixed-random", "hnet-stride", "entropy-entropy", "all options",

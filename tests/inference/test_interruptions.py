@@ -20,7 +20,7 @@ MODELS = {
     "fixed-entropy": lambda: sharp_model(tiny_model_config("fixed", "entropy"), seed=3),
     "spacebyte-entropy_jump": lambda: sharp_model(tiny_model_config("spacebyte", "entropy_jump"), seed=3),
     "hnet-random": lambda: sharp_model(tiny_model_config("hnet", "random", patch_size=3, max_patch_size=4), seed=3),
-    "tokens-entropy": lambda: sharp_model(tiny_model_config("tokens", "entropy"), seed=3),
+    "tokens-entropy": lambda: sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"), seed=3),
     "byte": lambda: sharp_baseline("byte", seed=3),
     "bpe": lambda: sharp_baseline("bpe", seed=3),
     "megabyte": lambda: sharp_baseline("megabyte", seed=3),

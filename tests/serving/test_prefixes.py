@@ -36,7 +36,7 @@ def model(request):
         "fixed-entropy": ("fixed", "entropy", {}),
         "all options": ("spacebyte", "entropy", ALL_OPTIONS),
         "hnet-stride": ("hnet", "stride", {}),
-        "tokens-entropy": ("tokens", "entropy", {}),
+        "tokens-entropy": ("tokens", "entropy", {"source_head": "tied"}),
     }[request.param]
     return sharp_model(tiny_model_config(patchifier, trigger, **options), seed=3)
 
