@@ -158,7 +158,7 @@ def test_padding_behind_a_scratchpad_asks_for_no_bytes_since(monkeypatch):
         logits = model(torch.tensor([as_row(b"the cat") + [PADDING] * 50]), -math.inf).logits
         alone = model(torch.tensor([as_row(b"the cat")]), -math.inf).logits
     assert float((logits[:, :8] - alone).abs().max()) <= tolerance(alone)
-    assert distances == [0, 0]
+    assert distances[0] == distances[1] < len(b"the cat")
 
 
 @pytest.mark.parametrize("kind", ["tied", "own"])

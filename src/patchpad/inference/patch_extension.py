@@ -37,7 +37,7 @@ def extend_patches(
         decoder_sees, logits = _predict(model, draft, read, slots, contexts)
         sources = None
         if model.source_head is not None:
-            sources = SpanSources.of(span, slots.commits, slots.scratchpads, slots.newest)
+            sources = SpanSources.of(span, slots.commits, slots.scratchpads, slots.newest_draft)
             logits = mixed_span(model, draft, span, sources, _open_texts(model, read, slots), slot_outputs, logits)
 
     def advance() -> DecodingState:
@@ -90,8 +90,8 @@ def _contexts(
 
 def _open_texts(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
     assert read.recent is not None
-    lag = read.position - read.span.packed(slots.position)
-    return OpenTexts.of(model, read.recent, read.span.packed(slots.open_bytes), lag)
+    packed = read.span.packed
+    return OpenTexts.of(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
 
 
 def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
@@ -180,6 +180,7 @@ def _state_after(
         has_scratchpad=last(slots.scratchpads.long(), old.has_scratchpad),
         slot_position=last(slots.position, old.slot_position),
         num_refreshes=old.num_refreshes + ((slots.commits > 0) | slots.scratchpads).sum(dim=1),
+        draft_bytes=last(slots.draft_bytes, old.draft_bytes),
     )
     ints = torch.stack(counts, dim=1)
     if read.recent is not None:

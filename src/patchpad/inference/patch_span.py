@@ -13,7 +13,7 @@ from torch import Tensor
 from patchpad.inference.patch_state import DecodingState
 from patchpad.inference.span import Span
 from patchpad.inference.span_attention import SpanWindowAttention, in_order, span_windows
-from patchpad.inference.token_steps import slot_tokens, slots_of, tokens_of_span
+from patchpad.inference.token_steps import newest_draft_of, slot_tokens, slots_of, tokens_of_span
 from patchpad.model.byte_lm import ByteLM
 from patchpad.patching import ByteFacts, Documents, TokenFacts
 from patchpad.patching.patchifiers import bytes_since_end
@@ -61,6 +61,10 @@ class SpanSlots:
     """1 + the slot that each byte reads; 0 where that is older than the span."""
     position: ByteInts
     """Position of the byte that the newest slot ends at."""
+    newest_draft: ByteInts
+    """1 + the newest draft at each byte, see `newest_drafts`; 0 where there is none in the span."""
+    draft_bytes: ByteInts
+    """As in `PatchCounts`, at each byte."""
     longest: int
     """Most positions that a slot pools; 0 without slots."""
     most_patches: int
@@ -143,6 +147,12 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     num_pooled = pooled.flatten()[at]
     if tokens is not None:
         num_pooled = torch.where(is_commit, 0, num_pooled)
+    token_of_slot, newest_draft, draft_bytes = None, torch.zeros_like(commits), torch.zeros_like(commits)
+    if tokens is not None:
+        token_of_slot = slot_tokens(tokens, at, is_commit)
+        newest_draft, draft_bytes = newest_draft_of(
+            commits, open_bytes, (at, is_commit, token_of_slot), counts.draft_bytes
+        )
     most_patches = (counts.num_patches + commits.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((pooled.max(), most_patches, scratchpads.any())).tolist()
     return SpanSlots(
@@ -155,9 +165,11 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
         is_commit=is_commit,
         patch_index=patch_index.flatten()[at] + nth,
         num_pooled=num_pooled,
-        tokens=None if tokens is None else slot_tokens(tokens, at, is_commit),
+        tokens=token_of_slot,
         newest=torch.where(has_slot, number, 0),
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
+        newest_draft=newest_draft,
+        draft_bytes=draft_bytes,
         longest=longest,
         most_patches=most_patches,
         has_scratchpads=bool(has_scratchpads),

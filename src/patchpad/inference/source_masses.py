@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.inference.patch_state import DecodingState, PatchCounts
@@ -22,26 +22,22 @@ class OpenText:
     node: int
     """Of the open text."""
     draft_node: int
-    """Of what of it the newest scratchpad has read."""
+    """Of what of it the newest draft has read, see `newest_drafts`; of the empty text without one."""
     since: int
     """Of the bytes since."""
-    is_drafted: bool
-    """Whether the newest slot is a scratchpad over one token."""
 
     @staticmethod
-    def of(model: ByteLM, newest_ids: Sequence[int], open_bytes: int, lag: int) -> "OpenText":
+    def of(model: ByteLM, newest_ids: Sequence[int], open_bytes: int, draft_bytes: int) -> "OpenText":
         """Looks the texts up.
 
         Args:
             model: with a source head.
             newest_ids: up to the byte, newest first.
             open_bytes: how many of them are open.
-            lag: bytes since the newest slot's last one; a scratchpad's lies inside the open text.
+            draft_bytes: how many of these the newest draft has read; 0 without one.
         """
-        text = bytes(newest_ids[:open_bytes][::-1])
-        end = max(0, open_bytes - lag)
-        trie, draft = model.source_trie, model.source_tokens.draft(text[:end]) if end else ()
-        return OpenText(trie.node_of(text), trie.node_of(text[:end]), trie.node_of(text[end:]), len(draft) == 1)
+        text, trie = bytes(newest_ids[:open_bytes][::-1]), model.source_trie
+        return OpenText(trie.node_of(text), trie.node_of(text[:draft_bytes]), trie.node_of(text[draft_bytes:]))
 
 
 @dataclass(frozen=True)
@@ -52,22 +48,21 @@ class OpenTexts:
     draft_node: Int[Tensor, " byte"]
     since: Int[Tensor, " byte"]
     at: Int[Tensor, " drafted"]
-    """The bytes whose newest slot is a scratchpad over one token."""
+    """The bytes that have a draft."""
 
     @staticmethod
     def of(
         model: ByteLM,
         newest_ids: Int[Tensor, "byte recent"],
         open_bytes: Int[Tensor, " byte"],
-        lag: Int[Tensor, " byte"],
+        draft_bytes: Int[Tensor, " byte"],
     ) -> "OpenTexts":
         """Looks all texts up on the host, which waits for the device."""
-        columns = zip(newest_ids.tolist(), open_bytes.tolist(), lag.tolist(), strict=True)
+        columns = zip(newest_ids.tolist(), open_bytes.tolist(), draft_bytes.tolist(), strict=True)
         known = [OpenText.of(model, *one) for one in columns]
         nodes = [(text.node, text.draft_node, text.since) for text in known]
-        node, draft_node, since = torch.tensor(nodes, dtype=torch.int64).view(-1, 3).to(lag.device).unbind(1)
-        at = torch.tensor([place for place, text in enumerate(known) if text.is_drafted], dtype=torch.int64)
-        return OpenTexts(node, draft_node, since, at.to(lag.device))
+        node, draft_node, since = torch.tensor(nodes, dtype=torch.int64).view(-1, 3).to(draft_bytes.device).unbind(1)
+        return OpenTexts(node, draft_node, since, at=(draft_bytes > 0).nonzero()[:, 0])
 
 
 def keep_masses(
@@ -76,9 +71,10 @@ def keep_masses(
     rows: Int[Tensor, " row"],
     num_commits: Int[Tensor, " row"],
     counts: PatchCounts,
+    drafts: Bool[Tensor, " row"],
     outputs: Float[Tensor, "slot trunk_dim"],
 ) -> None:
-    """Writes the masses of each row's newest commit and scratchpad; without a new commit it is the one before.
+    """Writes the masses of each row's newest commit and draft; without new ones they are those before.
 
     Args:
         model: with a source head.
@@ -86,6 +82,7 @@ def keep_masses(
         rows: that are refreshed.
         num_commits: of each of them.
         counts: of each of them, before the refresh.
+        drafts: which of them have a new draft, see `newest_drafts`.
         outputs: of the trunk for their slots, row by row, each row's commits before its scratchpad.
     """
     assert state.masses is not None
@@ -93,13 +90,11 @@ def keep_masses(
     before, after = counts.num_refreshes % 2, (counts.num_refreshes + 1) % 2
     fires = counts.has_scratchpad == 1
     end = (num_commits + fires).cumsum(0)
-    commits, scratchpads = (num_commits > 0).nonzero()[:, 0], fires.nonzero()[:, 0]
-    last = torch.cat((end[commits] - 1 - fires[commits].long(), end[scratchpads] - 1))
-    masses = model.source_head.cumulative(outputs[last], model.source_head_weight)
-    old = (num_commits == 0).nonzero()[:, 0]
-    state.masses[rows[old], after[old], 0] = state.masses[rows[old], before[old], 0]
-    state.masses[rows[commits], after[commits], 0] = masses[: len(commits)]
-    state.masses[rows[scratchpads], after[scratchpads], 1] = masses[len(commits) :]
+    for kind, is_new, slot in ((0, num_commits > 0, end - 1 - fires.long()), (1, drafts, end - 1)):
+        new, old = is_new.nonzero()[:, 0], (~is_new).nonzero()[:, 0]
+        masses = model.source_head.cumulative(outputs[slot[new]], model.source_head_weight)
+        state.masses[rows[new], after[new], kind] = masses
+        state.masses[rows[old], after[old], kind] = state.masses[rows[old], before[old], kind]
 
 
 def mixed_step(
@@ -109,7 +104,7 @@ def mixed_step(
     assert state.masses is not None
     assert model.source_head is not None
     counts = PatchCounts(*(part[rows] for part in state.patch_counts))
-    texts = OpenTexts.of(model, state.recent_ids[rows], counts.open_bytes, counts.position - counts.slot_position)
+    texts = OpenTexts.of(model, state.recent_ids[rows], counts.open_bytes, counts.draft_bytes)
     masses = state.masses[rows, counts.num_refreshes % 2]
     return model.source_head.of_masses(own, masses, texts.node, texts.draft_node, texts.at, texts.since)
 
@@ -119,23 +114,23 @@ class SpanSources:
     """From which slot each new byte reads masses: 1 + a slot of the span, or 0 for what the state before holds."""
 
     newest_commit: Int[Tensor, " new"]
-    newest_slot: Int[Tensor, " new"]
+    newest_draft: Int[Tensor, " new"]
 
     @staticmethod
-    def of(span: Span, commits: ByteInts, scratchpads: Tensor, newest: ByteInts) -> "SpanSources":
+    def of(span: Span, commits: ByteInts, scratchpads: Tensor, newest_draft: ByteInts) -> "SpanSources":
         """Finds them.
 
         Args:
             span: new ids.
             commits: at each of them, padded.
             scratchpads: likewise.
-            newest: 1 + the newest slot at each, padded; 0 where that is older than the span.
+            newest_draft: 1 + the newest draft at each, padded; 0 where there is none in the span.
         """
         places = torch.arange(span.width, device=commits.device)
         column = torch.where(commits > 0, places, -1).cummax(dim=1).values
         through = (commits + scratchpads).flatten().cumsum(0).view_as(commits) - scratchpads.long()
         newest_commit = torch.where(column >= 0, through.gather(1, column.clamp_min(0)), 0)
-        return SpanSources(span.packed(newest_commit), span.packed(newest))
+        return SpanSources(span.packed(newest_commit), span.packed(newest_draft))
 
 
 def mixed_span(
@@ -161,10 +156,10 @@ def mixed_span(
     assert state.masses is not None
     before, at = state.turn(state.masses), texts.at
     commits = _Masses(model, outputs, before[:, 0])
-    scratchpads = _Masses(model, outputs, before[:, 1])
+    drafts = _Masses(model, outputs, before[:, 1])
     going_on, ending, draft = commits.ask(sources.newest_commit, span.rows, texts.node, texts.draft_node)
     since = texts.since[at]
-    behind, ending_behind, _ = scratchpads.ask(sources.newest_slot[at], span.rows[at], since, since)
+    behind, ending_behind, _ = drafts.ask(sources.newest_draft[at], span.rows[at], since, since)
     going_on, ended = with_draft(going_on, ending, at, draft[at], since == ROOT, behind, ending_behind)
     return mixed_logits(own, going_on, ended)
 
@@ -176,7 +171,7 @@ def masses_after(
     assert state.masses is not None
     before, none = state.turn(state.masses), torch.zeros_like(span.lengths)
     found = []
-    for kind, newest in enumerate((sources.newest_commit, sources.newest_slot)):
+    for kind, newest in enumerate((sources.newest_commit, sources.newest_draft)):
         found.append(_Masses(model, outputs, before[:, kind]).of_slots(span.last(newest, none)))
     masses = torch.stack(found, dim=1)
     return torch.stack((masses, masses), dim=1)

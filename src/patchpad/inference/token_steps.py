@@ -21,6 +21,7 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.patching import TokenFacts, facts_of_span, facts_of_step
+from patchpad.shapes import ByteInts
 
 OPEN_BYTES, OPEN_LENGTH = (PatchCounts._fields.index(name) for name in ("open_bytes", "open_length"))
 
@@ -67,8 +68,9 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         outputs = model.trunk(inputs, place, TrunkSpanAttention(state.trunk, rows[at], place, stored, most_patches))
         num_slots = facts.num_commits + counts.has_scratchpad
         context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
+    drafts = (counts.has_scratchpad == 1) & (facts.draft >= 0)
     if state.masses is not None:
-        keep_masses(model, state, rows, facts.num_commits, counts, outputs)
+        keep_masses(model, state, rows, facts.num_commits, counts, drafts, outputs)
     num_refreshes = counts.num_refreshes + 1
     state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
     new = counts._replace(
@@ -76,6 +78,7 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         trunk_calls=counts.trunk_calls + num_slots,
         slot_position=counts.position - torch.where(counts.has_scratchpad == 1, 0, counts.open_bytes),
         num_refreshes=num_refreshes,
+        draft_bytes=torch.where(drafts, counts.open_bytes, torch.where(facts.num_commits > 0, 0, counts.draft_bytes)),
     )
     return put(state.ints, rows, packed_counts(new, old[:, NUM_COUNTS:]))
 
@@ -99,6 +102,37 @@ def slot_tokens(facts: TokenFacts, at: Int[Tensor, " slot"], is_commit: Bool[Ten
     tokens = facts.draft.flatten()[at]
     tokens[is_commit] = facts.commit_tokens
     return tokens
+
+
+def newest_draft_of(
+    commits: ByteInts,
+    open_bytes: ByteInts,
+    slots: tuple[Int[Tensor, " slot"], Bool[Tensor, " slot"], Int[Tensor, " slot"]],
+    before: Int[Tensor, " batch"],
+) -> tuple[ByteInts, ByteInts]:
+    """Finds the newest draft at each byte of a span, see `newest_drafts`.
+
+    Args:
+        commits: at each byte, padded.
+        open_bytes: after each byte, padded.
+        slots: place of each slot's byte among the padded ones, whether it is a commit, and its token or -1.
+        before: bytes that the newest draft before the span has read.
+
+    Returns:
+        1 + the draft's slot, 0 where there is none in the span; and the bytes of the open text that it has read.
+    """
+    at, is_commit, tokens = slots
+    places = torch.arange(commits.shape[1], device=commits.device)
+    drafts = (~is_commit & (tokens >= 0)).nonzero()[:, 0]
+    slot = torch.zeros_like(commits).flatten().index_put((at[drafts],), drafts + 1).view_as(commits)
+    column, commit = (torch.where(mask, places, -1).cummax(dim=1).values for mask in (slot > 0, commits > 0))
+    is_here = (column >= 0) & (column >= commit)
+    column = column.clamp_min(0)
+    read = torch.where(commit < 0, before[:, None], 0)
+    return (
+        torch.where(is_here, slot.gather(1, column), 0),
+        torch.where(is_here, open_bytes.gather(1, column), read),
+    )
 
 
 def slot_inputs(
@@ -134,4 +168,12 @@ def _newest_bytes(ints: Sequence[int], begin: int, end: int) -> bytes:
     return bytes(ints[NUM_COUNTS + begin : NUM_COUNTS + end][::-1])
 
 
-__all__ = ["read_tokens", "refresh_tokens", "slot_inputs", "slot_tokens", "slots_of", "tokens_of_span"]
+__all__ = [
+    "newest_draft_of",
+    "read_tokens",
+    "refresh_tokens",
+    "slot_inputs",
+    "slot_tokens",
+    "slots_of",
+    "tokens_of_span",
+]

@@ -93,19 +93,16 @@ class SourceHead(PreciseBuffers):
             byte_ids: of the batch.
         """
         assert self.trie is not None
-        shape, lag = byte_ids.shape, layout.patch_lag
-        newest_byte = (torch.arange(byte_ids.numel(), device=lag.device).view(shape) - lag).clamp_min(0)
-        is_drafted = (layout.newest_slot > layout.room.commits) & (tokens.draft.flatten()[newest_byte] >= 0)
-        is_drafted &= ~layout.documents.is_padding  # whose newest slot may be far before it
-        since = nodes_since_draft(self.trie, byte_ids, torch.where(is_drafted, lag, -1))
+        lag, drafted_at = newest_drafts(layout, tokens)
+        since = nodes_since_draft(self.trie, byte_ids, lag)
         commit = (layout.newest_commit - 1).clamp_min(0).flatten()
-        draft_node = tokens.node.flatten()[newest_byte].flatten()
+        draft_node = tokens.node.flatten()[drafted_at].flatten()
         going_on, ending, draft = self.ask(slot_outputs, weight, commit, tokens.node.flatten(), draft_node)
-        at = is_drafted.flatten().nonzero()[:, 0]
-        slot, since = layout.newest_slot.flatten()[at] - 1, since.flatten()[at]
+        at = (lag >= 0).flatten().nonzero()[:, 0]
+        slot, since = layout.newest_slot.flatten()[drafted_at.flatten()[at]] - 1, since.flatten()[at]
         behind, ending_behind, _ = self.ask(slot_outputs, weight, slot, since, since)
         going_on, ended = with_draft(going_on, ending, at, draft[at], since == ROOT, behind, ending_behind)
-        return mixed_logits(own.flatten(0, 1), going_on, ended).view(*shape, -1)
+        return mixed_logits(own.flatten(0, 1), going_on, ended).view(*byte_ids.shape, -1)
 
     def of_masses(
         self,
@@ -120,11 +117,11 @@ class SourceHead(PreciseBuffers):
 
         Args:
             own: what the local decoder says, see `mixed_logits`.
-            masses: `cumulative` of the newest commit and of the newest scratchpad.
+            masses: `cumulative` of the newest commit and of the newest draft, see `newest_drafts`.
             node: of the open text.
-            draft_node: of the part of it that the newest scratchpad read.
-            at: queries whose newest slot is a scratchpad over one token.
-            since: node of the bytes since that scratchpad.
+            draft_node: of the part of it that the draft read.
+            at: queries that have a draft.
+            since: node of the bytes since the draft.
         """
         commit, scratchpad, since = masses[:, 0], masses[at, 1], since[at]
         going_on, ended = with_draft(
@@ -244,13 +241,33 @@ def _masses_before(
     return cumulative.flatten().gather(0, place.flatten()).view_as(rank)
 
 
+def newest_drafts(layout: PatchLayout, tokens: TokenFacts) -> tuple[ByteInts, ByteInts]:
+    """Finds, for each position, the newest *draft*: a scratchpad over one token, with no commit since.
+
+    Scratchpads over several tokens that came after it do not count: what the draft foretells still holds.
+
+    Returns:
+        Bytes since the draft, 0 at it and -1 without one; and its place in the flattened [batch * byte], 0 without one.
+    """
+    batch, length = layout.commits_at.shape
+    positions = torch.arange(length, device=layout.commits_at.device)
+    is_draft = layout.scratchpad_mask & (tokens.draft >= 0)
+    newest, commit = (
+        torch.where(mask, positions, -1).cummax(dim=1).values for mask in (is_draft, layout.commits_at > 0)
+    )
+    # A separator commits, so nothing of an earlier document is found.
+    found = (newest >= commit) & (newest >= 0) & ~layout.documents.is_padding
+    rows = torch.arange(0, batch * length, length, device=positions.device)[:, None]
+    return torch.where(found, positions - newest, -1), torch.where(found, newest + rows, 0)
+
+
 def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
-    """Returns the node of the bytes since the newest scratchpad at each position; DEAD where that is not asked for.
+    """Returns the node of the bytes since the newest draft at each position; DEAD where there is none.
 
     Args:
         trie: of the source's vocabulary.
         byte_ids: of a batch.
-        lag: bytes since the scratchpad, 0 at it; -1 where there is none to ask for.
+        lag: bytes since the draft, as `newest_drafts` returns them.
     """
     node = torch.where(lag == 0, ROOT, DEAD)
     for distance in range(1, int(lag.max()) + 1):
@@ -273,10 +290,10 @@ def with_draft(
     Args:
         going_on: by the newest commit, of the tokens that begin with the open text.
         ending: of the token that is the open text.
-        at: queries whose newest slot is a scratchpad over one token.
-        draft: mass of that token, by the newest commit.
-        is_fresh: whether the scratchpad is at the very byte. What ends there is then foretold, and no longer open.
-        behind: by the scratchpad, of the tokens that begin with the bytes since.
+        at: queries that have a draft, see `newest_drafts`.
+        draft: mass of its token, by the newest commit.
+        is_fresh: whether it is at the very byte. What ends there is then foretold, and no longer open.
+        behind: by the draft, of the tokens that begin with the bytes since.
         ending_behind: of the token that is these bytes.
 
     Returns:
@@ -318,4 +335,4 @@ def mixed_logits(
     return torch.logaddexp(mass, local).log_softmax(dim=-1).float()
 
 
-__all__ = ["SourceHead", "local_logits", "mixed_logits", "nodes_since_draft", "with_draft"]
+__all__ = ["SourceHead", "local_logits", "mixed_logits", "newest_drafts", "nodes_since_draft", "with_draft"]
