@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from patchpad.config import PADDING, VOCAB_SIZE
-from patchpad.model.source_head import LEAST_ENDED_SHARE, SourceHead, mixed_logits, nodes_since_draft
+from patchpad.model.source_head import LEAST_ENDED_SHARE, SourceHead, mixed_logits, newest_drafts, nodes_since_draft
 from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
-from patchpad.testing import as_row, sharp_model, tiny_model_config, tolerance
+from patchpad.testing import as_row, random_documents, sharp_model, tiny_model_config, tolerance
 from patchpad.testing.tokens import tiny_source_tokens
 
 TOKENS = tiny_source_tokens()
@@ -68,7 +68,7 @@ def test_at_the_root_all_masses_add_up_to_one():
     made = head()
     with torch.no_grad():
         going_on, ending, _ = made.ask(torch.randn(3, 24), WEIGHT, torch.arange(3), *torch.full((2, 3), ROOT))
-    torch.testing.assert_close(going_on.sum(dim=1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(going_on.sum(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-6)
     assert ending.tolist() == [0, 0, 0]
 
 
@@ -183,3 +183,21 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(part, torch.Tensor):
                 self.numel = max(self.numel, part.numel())
         return found
+
+
+@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(0, 30), min_size=1, max_size=3))
+def test_a_draft_is_the_newest_scratchpad_over_one_token_with_no_commit_since(seed, lengths):
+    model = sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"))
+    ids = torch.tensor([[*as_row(*random_documents(seed, [*lengths, 20])), *[PADDING] * 3]])
+    with torch.no_grad():
+        output = model(ids, -math.inf)
+    layout, tokens = output.layout, output.facts.tokens
+    lag, place = newest_drafts(layout, tokens)
+    newest = None
+    for at in range(ids.shape[1]):
+        if layout.commits_at[0, at] > 0:
+            newest = None
+        if layout.scratchpad_mask[0, at] and tokens.draft[0, at] >= 0:
+            newest = at
+        found = None if ids[0, at] == PADDING else newest
+        assert (int(lag[0, at]), int(place[0, at])) == ((-1, 0) if found is None else (at - found, found))
