@@ -11,6 +11,7 @@ from patchpad.cli.app import main
 from patchpad.config import load_config
 from patchpad.conversion.convert import trunk_values
 from patchpad.conversion.source import LlamaSource
+from patchpad.testing.tokens import tiny_source_tokens, tiny_tokenizer_json
 from patchpad.training.checkpoint import open_checkpoint
 
 pytestmark = pytest.mark.unchecked
@@ -23,15 +24,17 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_commands_of_the_page_run_in_order(llama, tmp_path, monkeypatch, capsysbinary):
-    llama("llama")
+    folder = llama("llama", vocab_size=len(tiny_source_tokens().bytes_of))
+    tokenizer = tiny_tokenizer_json().replace("<|begin|>", "<|endoftext|>").replace("<|end|>", "<|im_end|>")
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     shutil.copy(ROOT / "README.md", tmp_path)
     monkeypatch.chdir(tmp_path)
-    (shown,) = blocks("yaml")
-    (tmp_path / "trunk.yaml").write_text(shown)
-    (commands,) = blocks("")
-    for line in commands.splitlines():
+    for name, shown in zip(("trunk", "tokens"), blocks("yaml"), strict=True):
+        (tmp_path / f"{name}.yaml").write_text(shown)
+    for line in "".join(blocks("sh")).splitlines():
         assert main(shlex.split(line)[1:]) == 0, (line, capsysbinary.readouterr().err)
     assert open_checkpoint("runs/second").config.model.trunk_dim == 48
+    assert open_checkpoint("runs/third").config.model.source_head == "tied"
     assert load_config("trunk.yaml").model.byte_dim == 64
     ((call, words),) = re.findall(r"`patchpad\.conversion\.convert\.(\w+)\((.*)\)`", PAGE)
     assert (call, words) == ("convert", '"llama", "trunk.yaml", "runs/converted"')
