@@ -278,7 +278,9 @@ def test_captured_graphs_give_what_plain_kernels_give_on_cuda(patchifier, trigge
     assert generated(model, compile=True) == plain
     kept = captured(model)
     assert kept.captures
-    assert all(set(buffers.graphs) == {"read", "refresh", "predict"} for buffers in kept.pool.sets)
+    # A set of buffers whose rows all left before they read a byte has a graph of `predict` alone.
+    assert all("predict" in buffers.graphs for buffers in kept.pool.sets)
+    assert any(set(buffers.graphs) == {"read", "refresh", "predict"} for buffers in kept.pool.sets)
     graphs = {id(graph) for buffers in kept.pool.sets for graph, _ in buffers.graphs.values()}
     assert generated(model, compile=True) == plain
     assert captured(model) is kept
