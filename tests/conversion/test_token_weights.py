@@ -65,7 +65,7 @@ def test_commits_and_the_head_are_those_of_the_source_over_its_own_tokens(conver
     with torch.no_grad():
         masses = model.source_head.cumulative(commits, model.source_head_weight)
         root = torch.full((len(commits),), ROOT)
-        begins = model.source_head.going_on(masses, root)
+        begins = model.source_head.going_on(masses, torch.arange(len(root)), root)
     known = [token for token, data in enumerate(model.source_tokens.bytes_of) if data or token in (0, 1)]
     probabilities = logits[:, known].softmax(dim=-1)
     t = [place for place, token in enumerate(known) if (model.source_tokens.bytes_of[token] or b"").startswith(b"t")]

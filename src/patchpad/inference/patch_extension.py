@@ -13,13 +13,14 @@ from torch import Tensor
 
 from patchpad.inference.patch_span import ReadBytes, SpanSlots, decide_slots, read_bytes
 from patchpad.inference.patch_state import DecodingState, PatchCounts
-from patchpad.inference.source_masses import OpenTexts, SpanSources, masses_after, mixed_span
+from patchpad.inference.source_masses import SpanSources, masses_after, mixed_span, open_texts
 from patchpad.inference.span import Extension, Span
 from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention, ring_after, span_windows
 from patchpad.inference.token_steps import slot_inputs
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
+from patchpad.model.source_head import OpenTexts
 
 
 @torch.inference_mode()
@@ -38,7 +39,7 @@ def extend_patches(
         sources = None
         if model.source_head is not None:
             sources = SpanSources.of(span, slots.commits, slots.scratchpads, slots.newest_draft)
-            logits = mixed_span(model, draft, span, sources, _open_texts(model, read, slots), slot_outputs, logits)
+            logits = mixed_span(model, draft, span, sources, _texts_of_span(model, read, slots), slot_outputs, logits)
 
     def advance() -> DecodingState:
         masses = None if sources is None else masses_after(model, draft, span, sources, slot_outputs)
@@ -88,10 +89,10 @@ def _contexts(
     return torch.cat((state.context.to(new.dtype), new))
 
 
-def _open_texts(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
+def _texts_of_span(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
     assert read.recent is not None
     packed = read.span.packed
-    return OpenTexts.of(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
+    return open_texts(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
 
 
 def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:

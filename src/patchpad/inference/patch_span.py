@@ -13,9 +13,11 @@ from torch import Tensor
 from patchpad.inference.patch_state import DecodingState
 from patchpad.inference.span import Span
 from patchpad.inference.span_attention import SpanWindowAttention, in_order, span_windows
-from patchpad.inference.token_steps import newest_draft_of, slot_tokens, slots_of, tokens_of_span
+from patchpad.inference.token_steps import slot_tokens, slots_of, tokens_of_span
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.source_head import newest_draft_place
 from patchpad.patching import ByteFacts, Documents, TokenFacts
+from patchpad.patching.layout import newest_place
 from patchpad.patching.patchifiers import bytes_since_end
 from patchpad.shapes import ByteInts, ByteMask
 
@@ -138,8 +140,7 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
         open_length = torch.cat((counts.open_bytes[:, None], open_bytes[:, :-1]), dim=1) + 1
         pooled, uncovered = torch.where(scratchpads, open_bytes, 0), torch.where(scratchpads, 0, open_bytes)
 
-    places = torch.arange(span.width, device=is_new.device)
-    newest_column = torch.where(slot_mask, places, -1).cummax(dim=1).values
+    newest_column = newest_place(slot_mask)
     has_slot = newest_column >= 0
     newest_position = counts.position[:, None] + 1 + newest_column - uncovered.gather(1, newest_column.clamp_min(0))
     at, nth, is_commit = slots_of(commits.flatten(), scratchpads.flatten())
@@ -147,12 +148,13 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     num_pooled = pooled.flatten()[at]
     if tokens is not None:
         num_pooled = torch.where(is_commit, 0, num_pooled)
-    token_of_slot, newest_draft, draft_bytes = None, torch.zeros_like(commits), torch.zeros_like(commits)
+    newest_draft, draft_bytes = torch.zeros_like(commits), torch.zeros_like(commits)
     if tokens is not None:
-        token_of_slot = slot_tokens(tokens, at, is_commit)
-        newest_draft, draft_bytes = newest_draft_of(
-            commits, open_bytes, (at, is_commit, token_of_slot), counts.draft_bytes
-        )
+        column = newest_draft_place(scratchpads & (tokens.draft >= 0), commits > 0)
+        is_here, column = column >= 0, column.clamp_min(0)
+        newest_draft = torch.where(is_here, number.gather(1, column), 0)
+        before = torch.where(commits.cumsum(dim=1) == 0, counts.draft_bytes[:, None], 0)
+        draft_bytes = torch.where(is_here, open_bytes.gather(1, column), before)
     most_patches = (counts.num_patches + commits.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((pooled.max(), most_patches, scratchpads.any())).tolist()
     return SpanSlots(
@@ -165,7 +167,7 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
         is_commit=is_commit,
         patch_index=patch_index.flatten()[at] + nth,
         num_pooled=num_pooled,
-        tokens=token_of_slot,
+        tokens=None if tokens is None else slot_tokens(tokens, at, is_commit),
         newest=torch.where(has_slot, number, 0),
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
         newest_draft=newest_draft,

@@ -21,7 +21,6 @@ from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.patching import TokenFacts, facts_of_span, facts_of_step
-from patchpad.shapes import ByteInts
 
 OPEN_BYTES, OPEN_LENGTH = (PatchCounts._fields.index(name) for name in ("open_bytes", "open_length"))
 
@@ -104,37 +103,6 @@ def slot_tokens(facts: TokenFacts, at: Int[Tensor, " slot"], is_commit: Bool[Ten
     return tokens
 
 
-def newest_draft_of(
-    commits: ByteInts,
-    open_bytes: ByteInts,
-    slots: tuple[Int[Tensor, " slot"], Bool[Tensor, " slot"], Int[Tensor, " slot"]],
-    before: Int[Tensor, " batch"],
-) -> tuple[ByteInts, ByteInts]:
-    """Finds the newest draft at each byte of a span, see `newest_drafts`.
-
-    Args:
-        commits: at each byte, padded.
-        open_bytes: after each byte, padded.
-        slots: place of each slot's byte among the padded ones, whether it is a commit, and its token or -1.
-        before: bytes that the newest draft before the span has read.
-
-    Returns:
-        1 + the draft's slot, 0 where there is none in the span; and the bytes of the open text that it has read.
-    """
-    at, is_commit, tokens = slots
-    places = torch.arange(commits.shape[1], device=commits.device)
-    drafts = (~is_commit & (tokens >= 0)).nonzero()[:, 0]
-    slot = torch.zeros_like(commits).flatten().index_put((at[drafts],), drafts + 1).view_as(commits)
-    column, commit = (torch.where(mask, places, -1).cummax(dim=1).values for mask in (slot > 0, commits > 0))
-    is_here = (column >= 0) & (column >= commit)
-    column = column.clamp_min(0)
-    read = torch.where(commit < 0, before[:, None], 0)
-    return (
-        torch.where(is_here, slot.gather(1, column), 0),
-        torch.where(is_here, open_bytes.gather(1, column), read),
-    )
-
-
 def slot_inputs(
     model: ByteLM, tokens: Int[Tensor, " slot"] | None, pool: Callable[..., Tensor], *where: Int[Tensor, " slot"]
 ) -> Float[Tensor, "slot trunk_dim"]:
@@ -169,7 +137,6 @@ def _newest_bytes(ints: Sequence[int], begin: int, end: int) -> bytes:
 
 
 __all__ = [
-    "newest_draft_of",
     "read_tokens",
     "refresh_tokens",
     "slot_inputs",

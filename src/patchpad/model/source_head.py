@@ -7,9 +7,11 @@ or else by the local decoder alone.
 """
 
 import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -19,8 +21,9 @@ from patchpad.device import wide_dtype
 from patchpad.model.precision import PreciseBuffers
 from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, draw_normal
 from patchpad.patching import PatchLayout, SourceTokens, TokenFacts, VocabularyTrie
+from patchpad.patching.layout import newest_place
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
-from patchpad.shapes import ByteIds, ByteInts, Logits
+from patchpad.shapes import ByteIds, ByteInts, ByteMask, Logits
 
 SLOTS_AT_ONCE = 128
 """Slots whose masses over the whole vocabulary are held at once in a full pass."""
@@ -28,6 +31,36 @@ LEAST_ENDED_SHARE = 1e-3
 """Part of all mass that the local decoder speaks for at least, so that no byte is impossible."""
 LEAST_MASS = 1e-12
 """Below it in sum, tokens say nothing: no token begins with the open text."""
+
+
+class Foretold(NamedTuple):
+    """Masses that slots foretell, one for each query."""
+
+    going_on: Float[Tensor, "query vocab"]
+    """Of the tokens that begin with the open text and go on with each byte."""
+    ending: Float[Tensor, " query"]
+    """Of the token that is exactly the open text."""
+    draft: Float[Tensor, " query"]
+    """Of the token that is exactly what a draft has read of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTexts:
+    """What is open at bytes, as nodes of the source's trie."""
+
+    node: Int[Tensor, " byte"]
+    """Of the open text."""
+    draft_node: Int[Tensor, " byte"]
+    """Of what of it the newest draft has read, see `newest_drafts`; any node without one."""
+    at: Int[Tensor, " drafted"]
+    """The bytes that have a draft."""
+    since: Int[Tensor, " byte"]
+    """Of the bytes since the draft."""
+
+    @property
+    def since_drafts(self) -> Int[Tensor, " drafted"]:
+        """The same for the bytes that have one."""
+        return self.since[self.at]
 
 
 class SourceWeights(nn.Module, DrawsWeights):
@@ -94,46 +127,18 @@ class SourceHead(PreciseBuffers):
         """
         assert self.trie is not None
         lag, drafted_at = newest_drafts(layout, tokens)
-        since = nodes_since_draft(self.trie, byte_ids, lag)
-        commit = (layout.newest_commit - 1).clamp_min(0).flatten()
-        draft_node = tokens.node.flatten()[drafted_at].flatten()
-        going_on, ending, draft = self.ask(slot_outputs, weight, commit, tokens.node.flatten(), draft_node)
-        at = (lag >= 0).flatten().nonzero()[:, 0]
-        slot, since = layout.newest_slot.flatten()[drafted_at.flatten()[at]] - 1, since.flatten()[at]
-        behind, ending_behind, _ = self.ask(slot_outputs, weight, slot, since, since)
-        going_on, ended = with_draft(going_on, ending, at, draft[at], since == ROOT, behind, ending_behind)
-        return mixed_logits(own.flatten(0, 1), going_on, ended).view(*byte_ids.shape, -1)
-
-    def of_masses(
-        self,
-        own: Float[Tensor, "query own"],
-        masses: Float[Tensor, "query 2 mass"],
-        node: Int[Tensor, " query"],
-        draft_node: Int[Tensor, " query"],
-        at: Int[Tensor, " drafted"],
-        since: Int[Tensor, " query"],
-    ) -> Float[Tensor, "query vocab"]:
-        """Returns logits where the masses of slots are known.
-
-        Args:
-            own: what the local decoder says, see `mixed_logits`.
-            masses: `cumulative` of the newest commit and of the newest draft, see `newest_drafts`.
-            node: of the open text.
-            draft_node: of the part of it that the draft read.
-            at: queries that have a draft.
-            since: node of the bytes since the draft.
-        """
-        commit, scratchpad, since = masses[:, 0], masses[at, 1], since[at]
-        going_on, ended = with_draft(
-            self.going_on(commit, node),
-            self.ending(commit, node),
-            at,
-            self.ending(commit, draft_node)[at],
-            since == ROOT,
-            self.going_on(scratchpad, since),
-            self.ending(scratchpad, since),
+        node, drafted_at = tokens.node.flatten(), drafted_at.flatten()
+        texts = OpenTexts(
+            node=node,
+            draft_node=node[drafted_at],
+            at=(lag >= 0).flatten().nonzero()[:, 0],
+            since=nodes_since_draft(self.trie, byte_ids, lag).flatten(),
         )
-        return mixed_logits(own, going_on, ended)
+        commit = (layout.newest_commit - 1).clamp_min(0).flatten()
+        draft = layout.newest_slot.flatten()[drafted_at[texts.at]] - 1
+        by_commit = self.ask(slot_outputs, weight, commit, texts.node, texts.draft_node)
+        by_draft = self.ask(slot_outputs, weight, draft, texts.since_drafts, texts.since_drafts)
+        return mixed_logits(own.flatten(0, 1), *with_drafts(by_commit, by_draft, texts)).view(*byte_ids.shape, -1)
 
     def cumulative(
         self, slot_outputs: Float[Tensor, "slot trunk_dim"], weight: Float[Tensor, "id trunk_dim"]
@@ -151,8 +156,8 @@ class SourceHead(PreciseBuffers):
     def going_on(
         self,
         cumulative: Float[Tensor, "slot cumulative"],
+        slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-        slot: Int[Tensor, " query"] | None = None,
     ) -> Float[Tensor, "query vocab"]:
         """Returns the mass of the tokens that begin with a node's text and go on with each byte.
 
@@ -160,19 +165,19 @@ class SourceHead(PreciseBuffers):
 
         Args:
             cumulative: masses of slots.
+            slot: of each query.
             node: of each query.
-            slot: of each query; None where each has a slot of its own, in order.
         """
         at_bounds = _masses_before(cumulative, slot, self.bounds[node].long())
-        end = cumulative[:, -1] - cumulative[:, self.num_texts]
-        end = torch.where(node == ROOT, end if slot is None else end[slot], 0.0)
+        end = (cumulative[:, -1] - cumulative[:, self.num_texts])[slot]
+        end = torch.where(node == ROOT, end, 0.0)
         return torch.cat((at_bounds.diff(dim=1), end[:, None]), dim=1)
 
     def ending(
         self,
         cumulative: Float[Tensor, "slot cumulative"],
+        slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-        slot: Int[Tensor, " query"] | None = None,
     ) -> Float[Tensor, " query"]:
         """Returns the mass of the token that is exactly a node's text; 0 if none is. Arguments: see `going_on`."""
         rank = self.exact[node].long()
@@ -187,17 +192,17 @@ class SourceHead(PreciseBuffers):
         slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
         draft_node: Int[Tensor, " query"],
-    ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"], Float[Tensor, " query"]]:
-        """Returns, for each query, `going_on` and `ending` at a node, and `ending` at another one.
+    ) -> "Foretold":
+        """Returns what slots foretell, see `read`.
 
         Slots are taken some at a time, so that the masses over the vocabulary of all of them are never there at once.
 
         Args:
             slot_outputs: of a batch.
             weight: of the head.
-            slot: whose masses are asked for.
-            node: of the text that the tokens begin with.
-            draft_node: the other one.
+            slot: that each query asks.
+            node: of the open text.
+            draft_node: of the part of it that a draft has read.
         """
         by_slot = slot.argsort(stable=True)
         edges = torch.arange(0, len(slot_outputs) + SLOTS_AT_ONCE, SLOTS_AT_ONCE, device=slot.device)
@@ -216,27 +221,40 @@ class SourceHead(PreciseBuffers):
         inverse = by_slot.argsort()
         if not parts:  # no queries; or no slots, as in a batch of padding alone
             nothing = slot_outputs.new_zeros(len(slot), dtype=wide_dtype(slot.device))
-            return nothing.new_zeros(len(slot), VOCAB_SIZE), nothing, nothing
-        going_on, ending, draft = (torch.cat(part)[inverse] for part in zip(*parts, strict=True))
-        return going_on, ending, draft
+            return Foretold(nothing.new_zeros(len(slot), VOCAB_SIZE), nothing, nothing)
+        return Foretold(*(torch.cat(part)[inverse] for part in zip(*parts, strict=True)))
 
     def _ask_some(
         self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor, draft_node: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        cumulative = self.cumulative(slot_outputs, weight)
-        return (
-            self.going_on(cumulative, node, slot),
-            self.ending(cumulative, node, slot),
-            self.ending(cumulative, draft_node, slot),
+    ) -> "Foretold":
+        return self.read(self.cumulative(slot_outputs, weight), slot, node, draft_node)
+
+    def read(
+        self,
+        cumulative: Float[Tensor, "slot cumulative"],
+        slot: Int[Tensor, " query"],
+        node: Int[Tensor, " query"],
+        draft_node: Int[Tensor, " query"],
+    ) -> "Foretold":
+        """Returns what slots foretell whose masses are known.
+
+        Args:
+            cumulative: masses of slots.
+            slot: that each query asks.
+            node: of the open text.
+            draft_node: of the part of it that a draft has read.
+        """
+        return Foretold(
+            self.going_on(cumulative, slot, node),
+            self.ending(cumulative, slot, node),
+            self.ending(cumulative, slot, draft_node),
         )
 
 
 def _masses_before(
-    cumulative: Float[Tensor, "slot cumulative"], slot: Int[Tensor, " query"] | None, rank: Int[Tensor, "query some"]
+    cumulative: Float[Tensor, "slot cumulative"], slot: Int[Tensor, " query"], rank: Int[Tensor, "query some"]
 ) -> Float[Tensor, "query some"]:
     """Returns the mass before some ranks. Many queries may share a slot: its masses are never copied for each."""
-    if slot is None:
-        return cumulative.gather(1, rank)
     place = slot[:, None] * cumulative.shape[1] + rank
     return cumulative.flatten().gather(0, place.flatten()).view_as(rank)
 
@@ -249,16 +267,24 @@ def newest_drafts(layout: PatchLayout, tokens: TokenFacts) -> tuple[ByteInts, By
     Returns:
         Bytes since the draft, 0 at it and -1 without one; and its place in the flattened [batch * byte], 0 without one.
     """
-    batch, length = layout.commits_at.shape
-    positions = torch.arange(length, device=layout.commits_at.device)
-    is_draft = layout.scratchpad_mask & (tokens.draft >= 0)
-    newest, commit = (
-        torch.where(mask, positions, -1).cummax(dim=1).values for mask in (is_draft, layout.commits_at > 0)
-    )
+    newest = newest_draft_place(layout.scratchpad_mask & (tokens.draft >= 0), layout.commits_at > 0)
     # A separator commits, so nothing of an earlier document is found.
-    found = (newest >= commit) & (newest >= 0) & ~layout.documents.is_padding
-    rows = torch.arange(0, batch * length, length, device=positions.device)[:, None]
+    found = (newest >= 0) & ~layout.documents.is_padding
+    batch, length = found.shape
+    positions = torch.arange(length, device=found.device)
+    rows = torch.arange(0, batch * length, length, device=found.device)[:, None]
     return torch.where(found, positions - newest, -1), torch.where(found, newest + rows, 0)
+
+
+def newest_draft_place(is_draft: ByteMask, has_commit: ByteMask) -> ByteInts:
+    """Returns the column of the newest draft up to each one, with no commit after it; -1 without one.
+
+    Args:
+        is_draft: where a scratchpad over one token fires; it comes after the commits of its byte.
+        has_commit: where something is committed.
+    """
+    newest = newest_place(is_draft)
+    return torch.where(newest >= newest_place(has_commit), newest, -1)
 
 
 def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
@@ -276,33 +302,25 @@ def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) ->
     return node
 
 
-def with_draft(
-    going_on: Float[Tensor, "query vocab"],
-    ending: Float[Tensor, " query"],
-    at: Int[Tensor, " drafted"],
-    draft: Float[Tensor, " drafted"],
-    is_fresh: Bool[Tensor, " drafted"],
-    behind: Float[Tensor, "drafted vocab"],
-    ending_behind: Float[Tensor, " drafted"],
+def with_drafts(
+    by_commit: Foretold, by_draft: Foretold, texts: OpenTexts
 ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"]]:
-    """Adds what scratchpads foretell: their token may have ended, and another one have begun behind it.
+    """Adds what drafts foretell: their token may have ended, and another one have begun behind it.
 
     Args:
-        going_on: by the newest commit, of the tokens that begin with the open text.
-        ending: of the token that is the open text.
-        at: queries that have a draft, see `newest_drafts`.
-        draft: mass of its token, by the newest commit.
-        is_fresh: whether it is at the very byte. What ends there is then foretold, and no longer open.
-        behind: by the draft, of the tokens that begin with the bytes since.
-        ending_behind: of the token that is these bytes.
+        by_commit: what each byte's newest commit foretells of the open text.
+        by_draft: what the draft of each byte that has one foretells of the bytes since.
+        texts: what is open at the bytes.
 
     Returns:
         `going_on` and `ended`, as `mixed_logits` takes them.
     """
-    wide = draft[:, None]
-    going_on = going_on.index_add(0, at, wide * behind)
-    ended = ending.index_add(0, at, torch.where(is_fresh, -ending[at], draft * ending_behind))
-    return going_on, ended
+    at = texts.at
+    draft = by_commit.draft[at]
+    going_on = by_commit.going_on.index_add(0, at, draft[:, None] * by_draft.going_on)
+    # Where the draft is at the very byte, what ends there is foretold, and no longer open.
+    behind = torch.where(texts.since_drafts == ROOT, -by_commit.ending[at], draft * by_draft.ending)
+    return going_on, by_commit.ending.index_add(0, at, behind)
 
 
 def local_logits(own: Float[Tensor, "*where own"]) -> Float[Tensor, "*where vocab"]:
@@ -335,4 +353,14 @@ def mixed_logits(
     return torch.logaddexp(mass, local).log_softmax(dim=-1).float()
 
 
-__all__ = ["SourceHead", "local_logits", "mixed_logits", "newest_drafts", "nodes_since_draft", "with_draft"]
+__all__ = [
+    "Foretold",
+    "OpenTexts",
+    "SourceHead",
+    "local_logits",
+    "mixed_logits",
+    "newest_draft_place",
+    "newest_drafts",
+    "nodes_since_draft",
+    "with_drafts",
+]
