@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import ModelConfig
-from patchpad.errors import CheckpointError, InputError
+from patchpad.errors import InputError
 from patchpad.model.back_ends import slot_attention, window_attentions
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import Routing, smooth, straight_through_confidence
@@ -112,15 +112,8 @@ class ByteLM(LanguageModel):
 
     def read_extra_files(self, folder: Path) -> None:
         """Reads `source_tokens.json` for `tokens` patches."""
-        if not self.config.patchifier.commits_tokens:
-            return
-        try:
-            text = (folder / SOURCE_TOKENS).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"cannot read {folder / SOURCE_TOKENS}: {error}", hint="Use another checkpoint of the run."
-            ) from error
-        self.use_source_tokens(SourceTokens.of_run(text))
+        if self.config.patchifier.commits_tokens:
+            self.use_source_tokens(SourceTokens.of_run(self.extra_text(folder / SOURCE_TOKENS)))
 
     @property
     def patch_threshold(self) -> Float[Tensor, ""]:

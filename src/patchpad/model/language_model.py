@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patchpad.calibration_table import Calibration
 from patchpad.config import PADDING, SEPARATOR, ModelConfig
-from patchpad.errors import InputError
+from patchpad.errors import CheckpointError, InputError
 from patchpad.model.outputs import ByteLMOutput, Predicted
 from patchpad.model.precision import PreciseBuffers
 from patchpad.patching import (
@@ -199,6 +199,18 @@ class LanguageModel(PreciseBuffers, ABC):
 
     def read_extra_files(self, folder: Path) -> None:
         """Takes over what `extra_files` gave, from a checked checkpoint."""
+
+    @staticmethod
+    def extra_text(path: Path) -> str:
+        """Returns the content of one of the extra files.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}", hint="Use another checkpoint of the run.") from error
 
     def check_ids(self, byte_ids: ByteIds) -> None:
         """Checks the contract of a full pass.

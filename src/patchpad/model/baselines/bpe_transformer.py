@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import IGNORED_TARGET, PADDING, SEPARATOR, ModelConfig
-from patchpad.errors import CheckpointError, InputError
+from patchpad.errors import InputError
 from patchpad.model.baselines.baseline import BaselineOutput
 from patchpad.model.baselines.bpe_tokens import BpeTokens
 from patchpad.model.baselines.byte_transformer import PlainTransformer
@@ -62,13 +62,7 @@ class BpeTransformer(PlainTransformer):
 
     def read_extra_files(self, folder: Path) -> None:
         """Reads `tokenizer.json`."""
-        try:
-            text = (folder / TOKENIZER).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"cannot read {folder / TOKENIZER}: {error}", hint="Use another checkpoint of the run."
-            ) from error
-        self._tokens = BpeTokens.from_json(text)
+        self._tokens = BpeTokens.from_json(self.extra_text(folder / TOKENIZER))
 
     @property
     def highest_id(self) -> int:
