@@ -16,14 +16,13 @@ from patchpad.conversion.trunk_weights import load_trunk
 from patchpad.errors import ConfigError
 from patchpad.model.build import build_model
 from patchpad.model.byte_lm import ByteLM
+from patchpad.patching import SourceTokens
 from patchpad.training.release import released_config, require_empty, save
 
 logger = logging.getLogger(__name__)
 
 TOKENS = "tokens"
 """The patchifier whose commits are the source's tokens."""
-LONGEST_OPEN_TEXT = 64
-"""Bytes of an open text where the configuration says nothing."""
 BASELINES = ("byte", "bpe", "megabyte")
 """Kinds of models without a trunk over slots."""
 
@@ -58,24 +57,25 @@ def convert(source: str | Path, config: str | Path | None, out: str | Path) -> C
     require_empty(Path(out), hint="Choose another --out.")
     values, origin = read_values(config)
     opened = LlamaSource.open(source)
-    settings = config_for(opened, values, origin)
+    tokens = tokens_of(opened) if _asks_for_tokens(values) else None
+    settings = config_for(opened, values, origin, tokens)
     model = build_model(settings.model, seed=settings.train.seed)
     assert isinstance(model, ByteLM)
     logger.info("reading %d layers of %s", opened.config.num_hidden_layers, opened.name)
     load_trunk(model.trunk, opened)
-    patchifier = settings.model.patchifier
-    load_slot_inputs(model, opened, tokens_of(opened, patchifier.longest_patch) if patchifier.commits_tokens else None)
+    load_slot_inputs(model, opened, tokens and tokens.limited_to(settings.model.patchifier.longest_patch))
     save(model, settings, out, beside={CARD: model_card(opened, settings)})
     return Converted(model.eval(), settings, opened.name, opened.licence)
 
 
-def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Config:
+def config_for(source: LlamaSource, values: dict[str, Any], origin: str, tokens: SourceTokens | None) -> Config:
     """Returns the configuration of a run whose trunk is a source's; the paths of its text are left out.
 
     Args:
         source: the source.
         values: sections and keys that are set; a key of the trunk that is null counts as left out.
         origin: where they come from, for messages.
+        tokens: of the source, where the values ask for `tokens` patches; else None.
 
     Raises:
         ConfigError: a wrong key or value, one of the trunk that differs from the source's, or another kind of model.
@@ -100,8 +100,8 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Conf
             )
         values = {**values, "model": {key: mine[key] for key in mine if not (key in theirs and mine[key] is None)}}
     below: dict[str, Any] = {"model": {key: value for key, (_, value) in theirs.items()}}
-    if isinstance(mine, dict) and isinstance(mine.get("patchifier"), dict) and mine["patchifier"].get("kind") == TOKENS:
-        below["model"] |= token_values(source)
+    if tokens is not None:
+        below["model"] |= token_values(source, tokens)
     settings = Config.from_dict(merged(below, values), source=origin)
     if settings.train.init_from is not None:
         raise ConfigError(
@@ -117,15 +117,21 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str) -> Conf
     return released_config(settings)
 
 
-def token_values(source: LlamaSource) -> dict[str, Any]:
+def _asks_for_tokens(values: dict[str, Any]) -> bool:
+    """Returns whether values of a configuration, of which nothing is checked yet, name the patchifier `tokens`."""
+    model = values.get("model")
+    patchifier = model.get("patchifier") if isinstance(model, dict) else None
+    return isinstance(patchifier, dict) and patchifier.get("kind") == TOKENS
+
+
+def token_values(source: LlamaSource, tokens: SourceTokens) -> dict[str, Any]:
     """Returns what `tokens` patches take over from a source, unless the configuration says something else."""
-    num_ids = tokens_of(source, LONGEST_OPEN_TEXT).num_ids
     return {
         "patchifier": {
             "kind": TOKENS,
             "target_patch_size": 4,
-            "max_patch_size": LONGEST_OPEN_TEXT,
-            "num_token_ids": num_ids,
+            "max_patch_size": tokens.longest(),
+            "num_token_ids": tokens.num_ids,
         },
         "source_head": "tied" if source.config.tie_word_embeddings else "own",
     }

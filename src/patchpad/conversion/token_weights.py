@@ -20,12 +20,11 @@ ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_id|>")
 """Names of tokens that end one."""
 
 
-def tokens_of(source: LlamaSource, max_bytes: int) -> SourceTokens:
-    """Returns the tokens of a source.
+def tokens_of(source: LlamaSource) -> SourceTokens:
+    """Returns the tokens of a source, with the usual longest open text.
 
     Args:
         source: with a tokenizer.
-        max_bytes: of an open text.
 
     Raises:
         ConversionError: no byte-level BPE tokenizer, no token that begins a text or none that ends one, or more tokens
@@ -42,7 +41,7 @@ def tokens_of(source: LlamaSource, max_bytes: int) -> SourceTokens:
                 f"{source.place}: its tokenizer has no token that {what} a text; allowed: one of {', '.join(names)}",
                 hint=OTHER_PATCHES,
             )
-        tokens = SourceTokens.from_json(text, begin=begin, ends=ends, max_bytes=max_bytes)
+        tokens = SourceTokens.from_json(text, begin=begin, ends=ends)
     except CheckpointError as error:
         raise ConversionError(f"{source.place}: {error}", hint=OTHER_PATCHES) from error
     if len(tokens.bytes_of) > source.config.vocab_size:

@@ -113,6 +113,16 @@ class SourceTokens:
         """Returns the most bytes of open text; of a text that would be longer, only the last character stays open."""
         return self._max_bytes
 
+    def limited_to(self, max_bytes: int) -> "SourceTokens":
+        """Returns the same tokens with another longest open text.
+
+        Raises:
+            InputError: `max_bytes` is not allowed.
+        """
+        if max_bytes == self._max_bytes:
+            return self
+        return SourceTokens(self._tokenizer, self.begin, self.ends, max_bytes)
+
     def text_of(self, tokens: Iterable[int]) -> bytes:
         """Returns the bytes of tokens; those of separators and alike are none."""
         first = len(self.bytes_of)
