@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_commands_of_the_page_run_in_order(llama, tmp_path, monkeypatch, capsysbinary):
     folder = llama("llama", vocab_size=len(tiny_source_tokens().bytes_of))
-    tokenizer = tiny_tokenizer_json().replace("<|begin|>", "<|endoftext|>").replace("<|end|>", "<|im_end|>")
+    tokenizer = tiny_tokenizer_json(names=("<|endoftext|>", "<|im_end|>"))
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     shutil.copy(ROOT / "README.md", tmp_path)
     monkeypatch.chdir(tmp_path)

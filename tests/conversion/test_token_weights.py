@@ -16,7 +16,7 @@ from patchpad.training import trainer
 from patchpad.training.checkpoint import open_checkpoint
 
 pytest.importorskip("tokenizers", reason='needs the extra `bpe`: pip install "patchpad[bpe]"')
-TOKENIZER = tiny_tokenizer_json().replace("<|begin|>", "<|endoftext|>").replace("<|end|>", "<|im_end|>")
+TOKENIZER = tiny_tokenizer_json(names=("<|endoftext|>", "<|im_end|>"))
 NUM_TOKENS = len(tiny_source_tokens().bytes_of)
 TEXT = "The cat doesn't sit on the mat; it's in the hat, 12345 cats.\n\nThey'll say: naïve café."
 CONFIG = """

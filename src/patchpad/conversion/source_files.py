@@ -15,7 +15,7 @@ class Licence:
     """What a source's own files say about its licence."""
 
     name: str
-    """As it stands there: an identifier such as `apache-2.0`, or the first line of a licence file."""
+    """As the file writes it: an identifier such as `apache-2.0`, or the first line of a licence file."""
     place: str
     """Where it stands."""
 

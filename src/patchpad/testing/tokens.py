@@ -7,7 +7,7 @@ from patchpad.patching.byte_level_bpe import BYTE_CHARACTERS, tokenizers_library
 from patchpad.patching.source_tokens import SourceTokens
 
 LACKS = (0x00, 0x07, 0x9C, 0xC0, 0xF1, 0xFF)
-"""Byte values that are no tokens of the tiny tokenizer; 0x9C stands inside real characters, such as \u201c."""
+"""Byte values that are not tokens of the tiny tokenizer; 0x9C stands inside real characters, such as \u201c."""
 TEXT = (
     "The cat doesn't sit on the mat; it's in the hat, and they'll say they've seen that.\n\n"
     "def cat(self, name):\n    return self.name == name  # 12345 cats\n"
@@ -16,11 +16,12 @@ TEXT = (
 
 
 @functools.cache
-def tiny_tokenizer_json(vocab_size: int = 350) -> str:
+def tiny_tokenizer_json(vocab_size: int = 350, names: tuple[str, str] = ("<|begin|>", "<|end|>")) -> str:
     """Returns a `tokenizer.json` with GPT-2's pattern: id 0 begins a document, 0 and 1 end one; some bytes lack.
 
     Args:
         vocab_size: tokens in all, at most; the text that they are learned from allows about 400.
+        names: of the tokens 0 and 1.
     """
     library = tokenizers_library("the tiny tokenizer of the tests")
     tokenizer = library.Tokenizer(library.models.BPE())
@@ -28,7 +29,7 @@ def tiny_tokenizer_json(vocab_size: int = 350) -> str:
     trainer = library.trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=list(BYTE_CHARACTERS),
-        special_tokens=["<|begin|>", "<|end|>"],
+        special_tokens=list(names),
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer=trainer)
