@@ -255,9 +255,15 @@ def _flat(columns: ByteInts) -> Int[Tensor, " position"]:
     return (columns + row_start[:, None]).flatten()
 
 
-def newest_place(mask: ByteMask) -> ByteInts:
-    """Returns the newest column up to each one at which a row's mask is true; -1 before the first."""
-    columns = torch.arange(mask.shape[1], device=mask.device)
+def newest_place(mask: ByteMask, columns: Int[Tensor, " byte"] | None = None) -> ByteInts:
+    """Returns the newest column up to each one at which a row's mask is true; -1 before the first.
+
+    Args:
+        mask: of a batch.
+        columns: numbers of its columns, where the caller has them already.
+    """
+    if columns is None:
+        columns = torch.arange(mask.shape[1], device=mask.device)
     return torch.where(mask, columns, -1).cummax(dim=1).values
 
 
@@ -273,7 +279,7 @@ def _newest_slots(
         uncovered: bytes up to and including its own that this slot does not cover; None for none.
     """
     positions = torch.arange(slot_mask.shape[1], device=slot_mask.device)
-    newest_byte = newest_place(slot_mask)
+    newest_byte = newest_place(slot_mask, positions)
     has_slot = newest_byte >= documents.start
     at_newest = _flat(newest_byte.clamp_min(0))
     newest_slot = torch.where(has_slot, place[at_newest].view_as(newest_byte), 0)
