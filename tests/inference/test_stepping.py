@@ -295,3 +295,20 @@ def test_ids_of_another_shape_or_type_are_refused(wrong):
     rows = batch_of([as_row(b"abcdefg")])
     with pytest.raises(InputError, match=r"allowed: \[batch, byte\] of torch.int64"):
         model(wrong(rows))
+
+
+@pytest.mark.parametrize("max_patch_size", [7, 24])
+def test_prefill_and_steps_keep_the_open_piece_also_where_some_of_it_is_committed(max_patch_size):
+    model = sharp_model(tiny_model_config("tokens", "entropy", max_patch_size=max_patch_size))
+    (document,) = random_documents(1, [50])
+    with torch.no_grad():
+        facts = model(torch.tensor([as_row(document)])).facts.tokens
+    assert int((facts.piece_bytes > facts.open_bytes).sum()) > 20  # tokens of a word that goes on
+    _, stepped = patchpad.prefill(model, [b""])
+    for end, value in enumerate(document, 1):
+        _, stepped = patchpad.step(model, [value], stepped)
+        _, whole = patchpad.prefill(model, [document[:end]])
+        found, expected = stepped.patch_counts, whole.patch_counts
+        for name in ("open_length", "open_bytes", "piece_length", "piece_bytes", "num_patches", "draft_bytes"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), (end, name)
+        assert int(found.piece_bytes) == int(facts.piece_bytes[0, end])

@@ -118,7 +118,7 @@ def test_marks_stand_below_their_bytes(model, encoding):
 @pytest.mark.parametrize(("threshold", "expected"), [(math.inf, "● ● "), (-math.inf, "●○◉○")])
 def test_tokens_that_end_where_a_scratchpad_fires_are_shown_beside_it(threshold, expected):
     model = sharp_model(tiny_model_config("tokens", context_bytes=CONTEXT_BYTES))
-    one = inspect(model, b"a b", scratchpad_threshold_nats=threshold)
+    one = inspect(model, b"a c", scratchpad_threshold_nats=threshold)
     ((_, (label, marks), *_),) = blocks(one, width=WIDTH)
     assert (label, marks.ljust(4)) == ("slots", expected)
     legend = "\n".join("".join(text for text, _ in line) for line in inspection_lines(one))

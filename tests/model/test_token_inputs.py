@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from patchpad.config import SEPARATOR
+from patchpad.patching import OpenPiece
 from patchpad.testing import (
     as_row,
     batch_of,
@@ -28,11 +29,11 @@ def model():
 
 def tokens_of(model, text: bytes) -> list[int]:
     """The tokens of a text that are committed by its end, the one that begins it first."""
-    tokens, open_text = [model.source_tokens.begin], b""
+    tokens, piece = [model.source_tokens.begin], OpenPiece()
     for value in text:
-        committed, open_text = model.source_tokens.advance(open_text, value)
+        committed, piece = model.source_tokens.advance(piece, value)
         tokens += committed
-    assert model.source_tokens.text_of(tokens) + open_text == text
+    assert model.source_tokens.text_of(tokens) + piece.text == text
     return tokens
 
 
@@ -125,6 +126,6 @@ def test_longer_text_than_the_longest_stays_open_for_no_more_bytes():
     model = sharp_model(tiny_model_config("tokens", "never", max_patch_size=9))
     assert model.source_tokens is tiny_source_tokens(9)
     with torch.no_grad():
-        layout = model(torch.tensor([as_row(b"x" * 100)])).layout
+        layout = model(torch.tensor([as_row(b" " * 100)])).layout
     assert int(layout.open_bytes.max()) == 9
     assert int(layout.patch_lag.max()) <= 9

@@ -8,11 +8,11 @@ import pickle
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchpad.errors import CheckpointError, InputError, MissingExtraError
-from patchpad.patching import SourceTokens
+from patchpad.patching import OpenPiece, SourceTokens
 from patchpad.patching.byte_level_bpe import tokenizers_library
 from patchpad.testing import tiny_source_tokens, tiny_tokenizer_json
 from patchpad.testing.tokens import LACKS
@@ -52,6 +52,7 @@ TEXTS = {
     "spaces": "a  b   c\n\n\nd \n \n e\t\tf \r\n\r\n  g\u2003\u2003h\u0085\u0085i    ",
     "contractions": "'ll 'l 'le 'r 're 've 'vx ''s '''ll I'LL 'S '\u017f don't don'r don're x'll' 'l",
 }
+FOLLOWING = ["".join(part) for n in range(4) for part in itertools.product("le '1\n日", repeat=n)]
 TRICKY = st.text("' \n\r\tlreveSdtm1234a!.é日\u0301\u00a0\u2003", max_size=40)
 
 
@@ -70,16 +71,17 @@ def whole_encoder(cutter: str):
     return tokenizers_library("a test").Tokenizer.from_str(json.dumps(content))
 
 
-def walk(tokens: SourceTokens, document: bytes) -> tuple[list[int], bytes]:
-    """Returns all that is committed, and the open text, which is checked at every byte."""
-    committed, open_text = [], b""
+def walk(tokens: SourceTokens, document: bytes) -> tuple[list[int], OpenPiece]:
+    """Returns all that is committed, and the open piece, which is checked at every byte."""
+    committed, piece = [], OpenPiece()
     for end, byte in enumerate(document, 1):
-        added, open_text = tokens.advance(open_text, byte)
+        added, piece = tokens.advance(piece, byte)
         committed += added
-        assert tokens.text_of(committed) + open_text == document[:end]
-        assert 1 <= len(open_text) <= tokens.longest()
-        assert tokens.text_of(tokens.draft(open_text)) == open_text
-    return committed, open_text
+        assert tokens.text_of(committed) + piece.text == document[:end]
+        assert 0 <= piece.num_committed < len(piece.data) <= tokens.longest()
+        assert document[:end].endswith(piece.data)
+        assert tokens.text_of(tokens.draft(piece)) == piece.text
+    return committed, piece
 
 
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=40).map(str.encode), TRICKY.map(str.encode)))
@@ -95,10 +97,10 @@ def test_broken_characters_get_through_byte_by_byte(values):
 
 def test_a_bad_byte_closes_what_was_before_and_is_a_token_of_its_own():
     tokens = tiny_source_tokens()
-    committed, open_text = walk(tokens, b"The \xe2\x80Q\xffx")
+    committed, piece = walk(tokens, b"The \xe2\x80Q\xffx")
     assert [tokens.text_of([token]) for token in committed] == [b"The", b" ", b"\xe2", b"\x80", b"Q", b"\xff"]
     assert committed[-1] == len(tokens.bytes_of) + 0xFF
-    assert open_text == b"x"
+    assert piece == OpenPiece(b"x")
 
 
 def test_an_unfinished_character_stays_open():
@@ -106,7 +108,7 @@ def test_an_unfinished_character_stays_open():
     text = "The 🙂"
     whole, _ = walk(tokens, b"The ")
     for end in range(5, 8):
-        assert walk(tokens, text.encode()[:end]) == (whole, text.encode()[3:end])
+        assert walk(tokens, text.encode()[:end]) == (whole, OpenPiece(text.encode()[3:end]))
 
 
 def encoded(cutter: str, text: str) -> list[int]:
@@ -121,8 +123,8 @@ def without_lacking(tokens: SourceTokens, ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("kind", TEXTS)
 def test_tokens_are_those_of_the_tokenizer_for_the_whole_text(cutter, kind):
     tokens = tokens_with(cutter)
-    committed, open_text = walk(tokens, TEXTS[kind].encode())
-    assert without_lacking(tokens, [*committed, *tokens.draft(open_text)]) == encoded(cutter, TEXTS[kind])
+    committed, piece = walk(tokens, TEXTS[kind].encode())
+    assert without_lacking(tokens, [*committed, *tokens.draft(piece)]) == encoded(cutter, TEXTS[kind])
     assert committed
 
 
@@ -130,14 +132,23 @@ def test_tokens_are_those_of_the_tokenizer_for_the_whole_text(cutter, kind):
 @given(text=TRICKY)
 def test_tokens_of_tricky_texts_are_those_of_the_tokenizer(cutter, text):
     tokens = tokens_with(cutter)
-    committed, open_text = walk(tokens, text.encode())
-    assert [*committed, *tokens.draft(open_text)] == encoded(cutter, text)
+    committed, piece = walk(tokens, text.encode())
+    assert [*committed, *tokens.draft(piece)] == encoded(cutter, text)
     pieces = whole_encoder(cutter).pre_tokenizer.pre_tokenize_str(text)
     piece_ends = {0, *itertools.accumulate(len(piece) for piece, _ in pieces)}
-    open_text = b""
+    piece = OpenPiece()
     for end, byte in enumerate(text.encode(), 1):
-        _, open_text = tokens.advance(open_text, byte)
-        assert end - len(open_text) in piece_ends
+        _, piece = tokens.advance(piece, byte)
+        assert end - len(piece.data) in piece_ends
+
+
+@pytest.mark.parametrize("cutter", CUTTERS)
+@settings(max_examples=10)
+@given(text=TRICKY)
+def test_what_is_committed_are_the_first_tokens_whatever_follows(cutter, text):
+    committed, _ = walk(tokens_with(cutter), text.encode())
+    for following in FOLLOWING:
+        assert encoded(cutter, text + following)[: len(committed)] == committed
 
 
 @pytest.mark.parametrize(
@@ -157,8 +168,8 @@ def test_tokens_of_tricky_texts_are_those_of_the_tokenizer(cutter, text):
         ("a\n\nb", "b"),
     ],
 )
-def test_open_text_is_what_may_still_change(text, opened):
-    assert walk(tiny_source_tokens(), text.encode())[1] == opened.encode()
+def test_the_open_piece_is_what_may_still_be_cut_otherwise(text, opened):
+    assert walk(tiny_source_tokens(), text.encode())[1].data == opened.encode()
 
 
 @pytest.mark.parametrize(
@@ -171,35 +182,36 @@ def test_open_text_is_what_may_still_change(text, opened):
         ("digits from the right", "x12345", "12345"),
         ("contractions inside", "don'", "don'"),
         ("contractions inside", "don'a", "a"),
+        ("contractions inside", "xyz'", "xyz'"),
     ],
 )
-def test_open_text_of_other_patterns_is_what_may_still_change(cutter, text, opened):
-    assert walk(tokens_with(cutter), text.encode())[1] == opened.encode()
+def test_the_open_piece_of_other_patterns_is_what_may_still_be_cut_otherwise(cutter, text, opened):
+    assert walk(tokens_with(cutter), text.encode())[1].data == opened.encode()
 
 
 def test_a_text_that_never_ends_a_piece_is_committed_up_to_its_last_character():
     tokens = tiny_source_tokens(24)
-    committed, open_text = walk(tokens, "é".encode() * 13)
+    committed, piece = walk(tokens, "é".encode() * 13)
     assert tokens.text_of(committed) == "é".encode() * 12
-    assert open_text == "é".encode()
-    committed, open_text = walk(tokens, b"t" * 24 + "é".encode())
-    assert (tokens.text_of(committed), open_text) == (b"t" * 24, "é".encode())
-    committed, open_text = walk(tokens, b" " * 24 + b"the")
-    assert (tokens.text_of(committed), open_text) == (b" " * 23, b" the")
+    assert piece == OpenPiece("é".encode())
+    committed, piece = walk(tokens, b"t" * 24 + "é".encode())
+    assert (tokens.text_of(committed), piece) == (b"t" * 24, OpenPiece("é".encode()))
+    committed, piece = walk(tokens, b" " * 24 + b"the")
+    assert (tokens.text_of(committed), piece) == (b" " * 23, OpenPiece(b" the"))
 
 
 def test_text_that_looks_like_a_separator_is_text():
     tokens = tiny_source_tokens(100)
-    committed, open_text = walk(tokens, b"the <|begin|> ")
+    committed, piece = walk(tokens, b"the <|begin|> ")
     assert not {0, 1} & {*committed}
     assert tokens.bytes_of[:2] == [None, None]
-    assert open_text == b" "
+    assert piece == OpenPiece(b" ")
 
 
 def test_bytes_without_a_token_have_ids_of_their_own():
     tokens = tiny_source_tokens()
     for byte in range(256):
-        (token,) = tokens.draft(bytes([byte]))
+        (token,) = tokens.draft(OpenPiece(bytes([byte])))
         assert (token == len(tokens.bytes_of) + byte) == (byte in LACKS)
         assert token < tokens.num_ids == len(tokens.bytes_of) + 256
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchpad.config import PADDING, SEPARATOR
-from patchpad.patching import TokenFacts, VocabularyTrie, facts_of_rows, facts_of_span, facts_of_step
+from patchpad.patching import OpenPiece, TokenFacts, VocabularyTrie, facts_of_rows, facts_of_span, facts_of_step
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
 from patchpad.testing import as_row, tiny_source_tokens
 
@@ -17,6 +17,7 @@ DOCUMENTS = st.lists(
     max_size=3,
 )
 TOKENS = tiny_source_tokens
+NAMES = ("num_commits", "open_bytes", "piece_bytes", "node", "draft")
 
 
 @functools.cache
@@ -44,32 +45,37 @@ def test_facts_of_rows_are_those_of_steps(rows):
     ids = rows_of(rows)
     facts = facts_of_rows(TOKENS(), tiny_trie(), ids)
     at = commits_at(facts)
-    texts = [b""] * len(ids)
+    pieces = [OpenPiece()] * len(ids)
     for place in range(ids.shape[1]):
-        step, texts = facts_of_step(TOKENS(), tiny_trie(), texts, ids[:, place].tolist())
-        for name in ("num_commits", "open_bytes", "node", "draft"):
+        step, pieces = facts_of_step(TOKENS(), tiny_trie(), pieces, ids[:, place].tolist())
+        for name in NAMES:
             assert torch.equal(getattr(step, name), getattr(facts, name)[:, place]), name
             assert getattr(facts, name).dtype == torch.int64
         assert step.commit_tokens.tolist() == [token for row in at for token in row[place]]
-        assert [len(text) for text in texts] == step.open_bytes.tolist()
+        assert [len(piece.text) for piece in pieces] == step.open_bytes.tolist()
+        assert [len(piece.data) for piece in pieces] == step.piece_bytes.tolist()
 
 
 @given(DOCUMENTS)
 def test_facts_are_those_of_the_definition(documents):
     ids = rows_of([documents, [b"x" * 70]])
     facts = facts_of_rows(TOKENS(), tiny_trie(), ids)
-    commits, open_text = commits_at(facts)[0], b""
+    commits, text, num_committed = commits_at(facts)[0], b"", 0
     for place, value in enumerate(ids[0].tolist()):
-        node, draft, count = (int(part[0, place]) for part in (facts.node, facts.draft, facts.open_bytes))
+        count, node, draft, in_piece = (
+            int(part[0, place]) for part in (facts.open_bytes, facts.node, facts.draft, facts.piece_bytes)
+        )
         if value == SEPARATOR:
-            assert (commits[place], count, node, draft) == ((TOKENS().begin,), 0, ROOT, -1)
-            open_text = b""
+            assert (commits[place], count, node, draft, in_piece) == ((TOKENS().begin,), 0, ROOT, -1, 0)
+            text, num_committed = b"", 0
         elif value == PADDING:
-            assert (commits[place], count, node, draft) == ((), 0, DEAD, -1)
+            assert (commits[place], count, node, draft, in_piece) == ((), 0, DEAD, -1, 0)
         else:
-            open_text = (open_text + bytes([value]))[len(TOKENS().text_of(commits[place])) :]
-            assert (count, node) == (len(open_text), tiny_trie().node_of(open_text))
-            exact = TOKENS().draft(open_text)
+            text += bytes([value])
+            num_committed += len(TOKENS().text_of(commits[place]))
+            open_text, piece = text[num_committed:], OpenPiece(text[-in_piece:], in_piece - count)
+            assert (count, node, open_text) == (len(open_text), tiny_trie().node_of(open_text), piece.text)
+            exact = TOKENS().draft(piece)
             assert draft == (exact[0] if len(exact) == 1 else -1)
             assert draft < 0 or TOKENS().text_of([draft]) == open_text
 
@@ -79,20 +85,21 @@ def test_facts_of_a_prefix_are_those_of_the_whole(documents, cut):
     ids = rows_of([documents])
     cut = 1 + cut % ids.shape[1]
     whole, prefix = (facts_of_rows(TOKENS(), tiny_trie(), part) for part in (ids, ids[:, :cut]))
-    for name in ("num_commits", "open_bytes", "node", "draft"):
+    for name in NAMES:
         assert torch.equal(getattr(prefix, name), getattr(whole, name)[:, :cut]), name
     assert prefix.commit_tokens.tolist() == whole.commit_tokens.tolist()[: len(prefix.commit_tokens)]
 
 
 def test_facts_of_a_span_are_those_of_so_many_steps():
     tokens, trie = tiny_source_tokens(12), VocabularyTrie(tiny_source_tokens(12).bytes_of)
-    open_texts, next_ids = [b"", b"th", b" ca"], [list(b"the cat's"), [], list(b"t \xff\xc3\xa9x")]
-    found = facts_of_span(tokens, trie, open_texts, next_ids)
+    pieces = [OpenPiece(b""), OpenPiece(b"th"), OpenPiece(b"zatz", 2)]
+    next_ids = [list(b"the cat's"), [], list(b"t \xff\xc3\xa9x")]
+    found = facts_of_span(tokens, trie, pieces, next_ids)
     commits = []
-    for row, (open_text, ids) in enumerate(zip(open_texts, next_ids, strict=True)):
+    for row, (piece, ids) in enumerate(zip(pieces, next_ids, strict=True)):
         for column, value in enumerate(ids):
-            one, (open_text,) = facts_of_step(tokens, trie, [open_text], [value])
-            for name in ("num_commits", "open_bytes", "node", "draft"):
+            one, (piece,) = facts_of_step(tokens, trie, [piece], [value])
+            for name in NAMES:
                 assert getattr(found, name)[row, column] == getattr(one, name)[0], (row, column, name)
             commits += one.commit_tokens.tolist()
         assert found.num_commits[row, len(ids) :].tolist() == [0] * (9 - len(ids))

@@ -88,7 +88,7 @@ class PatchifierConfig(PluggedSection):
     """For `entropy`: the threshold until training has stored another."""
     max_patch_size: Positive | None = None
     """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`. For `tokens`:
-    most bytes of the open text."""
+    most bytes of a word that is still open."""
     num_token_ids: Positive | None = None
     """For `tokens`: ids of the source's tokenizer, with one more for each byte value; null for the others."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)

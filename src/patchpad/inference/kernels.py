@@ -65,8 +65,11 @@ def read(
         open_length = torch.where(opens_patch, 0, counts.open_length) + 1
         open_bytes = torch.where(opens_patch, 0, counts.open_bytes) + ~begins
     else:
-        open_length = torch.where(begins, 0, counts.open_bytes) + 1
+        open_length, piece_length = (
+            torch.where(begins, 0, before) + 1 for before in (counts.open_bytes, counts.piece_bytes)
+        )
         open_bytes = tokens.open_bytes
+        counts = counts._replace(piece_length=piece_length, piece_bytes=tokens.piece_bytes)
     recent = None
     if old.shape[1] > NUM_COUNTS:
         recent = torch.cat((ids[:, None], torch.where(begins[:, None], 0, old[:, NUM_COUNTS:-1])), dim=1)

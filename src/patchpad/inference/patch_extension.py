@@ -177,6 +177,8 @@ def _state_after(
         trunk_calls=old.trunk_calls + (slots.commits + slots.scratchpads).sum(dim=1),
         open_length=last(slots.open_length, old.open_length),
         open_bytes=last(slots.open_bytes, old.open_bytes),
+        piece_length=last(slots.piece_length, old.piece_length),
+        piece_bytes=last(slots.piece_bytes, old.piece_bytes),
         ends_patch=last((slots.commits > 0).long(), old.ends_patch),
         has_scratchpad=last(slots.scratchpads.long(), old.has_scratchpad),
         slot_position=last(slots.position, old.slot_position),

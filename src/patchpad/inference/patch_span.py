@@ -49,6 +49,10 @@ class SpanSlots:
     """As in `PatchCounts`, at each byte."""
     open_length: ByteInts
     """The same."""
+    piece_length: ByteInts
+    """The same."""
+    piece_bytes: ByteInts
+    """The same."""
     rows: Int[Tensor, " slot"]
     columns: Int[Tensor, " slot"]
     """Place of the slot's byte among the new ones of its row."""
@@ -135,9 +139,14 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     slot_mask = ends | scratchpads
     if tokens is None:
         open_length = open_bytes + (patch_index == 0)
+        piece_length, piece_bytes = torch.zeros_like(open_bytes), torch.zeros_like(open_bytes)
         pooled, uncovered = torch.where(slot_mask, open_length, 0), torch.zeros_like(open_bytes)
     else:  # commits end before their byte, and pool nothing
-        open_length = torch.cat((counts.open_bytes[:, None], open_bytes[:, :-1]), dim=1) + 1
+        piece_bytes = tokens.piece_bytes
+        open_length, piece_length = (
+            torch.cat((before[:, None], after[:, :-1]), dim=1) + 1
+            for before, after in ((counts.open_bytes, open_bytes), (counts.piece_bytes, piece_bytes))
+        )
         pooled, uncovered = torch.where(scratchpads, open_bytes, 0), torch.where(scratchpads, 0, open_bytes)
 
     newest_column = newest_place(slot_mask)
@@ -162,6 +171,8 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
         scratchpads=scratchpads,
         open_bytes=open_bytes,
         open_length=open_length,
+        piece_length=piece_length,
+        piece_bytes=piece_bytes,
         rows=at // span.width,
         columns=at % span.width,
         is_commit=is_commit,

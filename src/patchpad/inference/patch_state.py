@@ -27,6 +27,10 @@ class PatchCounts(NamedTuple):
     that were open when the newest one had come, before its commits."""
     open_bytes: Int[Tensor, " row"]
     """The same, the separator not counted. With `tokens`: of the open text, after the commits."""
+    piece_length: Int[Tensor, " row"]
+    """With `tokens`: like `open_length`, of the open piece, which the open text is the end of; else 0."""
+    piece_bytes: Int[Tensor, " row"]
+    """With `tokens`: like `open_bytes`, of the open piece; else 0."""
     ends_patch: Int[Tensor, " row"]
     """1 where the newest id closed its patch, so that the next one opens another."""
     has_scratchpad: Int[Tensor, " row"]
@@ -111,10 +115,14 @@ def state_of_prefill(
         )
     )
     open_length = open_bytes + (patch_index == 0)
+    piece_length, piece_bytes = torch.zeros_like(open_bytes), torch.zeros_like(open_bytes)
     draft_lag, drafted_at = torch.full_like(open_bytes, -1), torch.zeros_like(open_bytes)
     if output.facts.tokens is not None:  # one more than what the id before has left open, if there is one
-        before = (last_position - 1).clamp_min(0)
-        open_length = 1 + torch.where(last_position > 0, layout.open_bytes[rows, before], 0)
+        before, in_pieces = (last_position - 1).clamp_min(0), output.facts.tokens.piece_bytes
+        open_length, piece_length = (
+            1 + torch.where(last_position > 0, part[rows, before], 0) for part in (layout.open_bytes, in_pieces)
+        )
+        piece_bytes = in_pieces[rows, last_position]
         draft_lag, drafted_at = (part[rows, last_position] for part in newest_drafts(layout, output.facts.tokens))
     counts = PatchCounts(
         position=last_position,
@@ -123,6 +131,8 @@ def state_of_prefill(
         trunk_calls=(layout.commits_at + layout.scratchpad_mask).sum(dim=1),
         open_length=open_length,
         open_bytes=open_bytes,
+        piece_length=piece_length,
+        piece_bytes=piece_bytes,
         ends_patch=(commits > 0).long(),
         has_scratchpad=has_scratchpad.long(),
         slot_position=last_position - patch_lag,
@@ -172,7 +182,7 @@ def longest_slot(model: ByteLM) -> int:
 
 
 def num_recent(model: ByteLM) -> int:
-    """Newest ids of a row that its state keeps: for n-grams, and with `tokens` for what was open before the newest."""
+    """Newest ids of a row that its state keeps: for n-grams, and with `tokens` for the piece open before the newest."""
     ngrams = model.local_encoder.ngrams
     of_ngrams = 0 if ngrams is None else ngrams.num_recent
     patchifier = model.config.patchifier

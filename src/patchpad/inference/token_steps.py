@@ -1,7 +1,7 @@
 """Steps with `tokens` patches: several tokens of the source may be committed at one byte, and end before it.
 
-The host finds them from the newest ids of each row, which its state keeps. All that a byte commits, and its scratchpad,
-go through the trunk in one pass.
+The host finds them from the open piece of each row, whose bytes are among the newest ids that its state keeps. All
+that a byte commits, and its scratchpad, go through the trunk in one pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,23 +20,27 @@ from patchpad.inference.span_attention import TrunkSpanAttention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 from patchpad.model.token_inputs import TokenInputs
-from patchpad.patching import TokenFacts, facts_of_span, facts_of_step
+from patchpad.patching import OpenPiece, TokenFacts, facts_of_span, facts_of_step
 
-OPEN_BYTES, OPEN_LENGTH = (PatchCounts._fields.index(name) for name in ("open_bytes", "open_length"))
+AFTER_NEWEST, BEFORE_NEWEST = (
+    tuple(map(PatchCounts._fields.index, names))
+    for names in (("piece_bytes", "open_bytes"), ("piece_length", "open_length"))
+)
+"""Columns with the lengths of a row's open piece and open text: now, and before the newest id, which counts too."""
 
 
 def read_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], ids: Int[Tensor, " row"]) -> TokenFacts:
     """Returns what an id in each of `rows` commits and leaves open. This waits for the device."""
-    open_texts = [_newest_bytes(row, 0, row[OPEN_BYTES]) for row in state.ints[rows].tolist()]
-    facts, _ = facts_of_step(model.source_tokens, model.source_trie, open_texts, ids.tolist())
+    pieces = [_open_piece(row) for row in state.ints[rows].tolist()]
+    facts, _ = facts_of_step(model.source_tokens, model.source_trie, pieces, ids.tolist())
     return facts.to(model.device)
 
 
 def tokens_of_span(model: ByteLM, state: DecodingState, span: Span) -> TokenFacts:
     """Returns what a span's ids commit and leave open, [batch, width]. This waits for the device."""
-    open_texts = [_newest_bytes(row, 0, row[OPEN_BYTES]) for row in state.ints.tolist()]
+    pieces = [_open_piece(row) for row in state.ints.tolist()]
     next_ids = [part.tolist() for part in span.ids.cpu().split(list(span.sizes))]
-    return facts_of_span(model.source_tokens, model.source_trie, open_texts, next_ids).to(model.device)
+    return facts_of_span(model.source_tokens, model.source_trie, pieces, next_ids).to(model.device)
 
 
 def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> Ints:
@@ -126,14 +130,16 @@ def slot_inputs(
 def _tokens_at_newest(model: ByteLM, ints: Int[Tensor, "row column"]) -> TokenFacts:
     """Returns what the newest ids of rows have committed and left open: once more what `read_tokens` has found."""
     known = ints.tolist()
-    before = [_newest_bytes(row, 1, row[OPEN_LENGTH]) for row in known]
+    before = [_open_piece(row, before_newest=True) for row in known]
     newest = [row[NUM_COUNTS] for row in known]
     return facts_of_step(model.source_tokens, model.source_trie, before, newest)[0].to(model.device)
 
 
-def _newest_bytes(ints: Sequence[int], begin: int, end: int) -> bytes:
-    """Returns some of a row's newest ids, which are bytes: the newest `end` but for `begin`, in the text's order."""
-    return bytes(ints[NUM_COUNTS + begin : NUM_COUNTS + end][::-1])
+def _open_piece(ints: Sequence[int], before_newest: bool = False) -> OpenPiece:
+    """Returns what is open in a row after its newest id, or what was before that had come."""
+    in_piece, are_open = (ints[place] for place in (BEFORE_NEWEST if before_newest else AFTER_NEWEST))
+    newest_first = ints[NUM_COUNTS + before_newest : NUM_COUNTS + in_piece]
+    return OpenPiece(bytes(newest_first[::-1]), in_piece - are_open)
 
 
 __all__ = [

@@ -7,7 +7,7 @@ byte.
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from patchpad.config import NUM_BYTE_VALUES
@@ -30,6 +30,11 @@ def _byte_characters() -> tuple[str, ...]:
 
 BYTE_CHARACTERS = _byte_characters()
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
+
+
+def characters_of(data: bytes) -> str:
+    """Returns bytes as the tokenizer has them, with one character each."""
+    return "".join(BYTE_CHARACTERS[byte] for byte in data)
 
 
 class ByteLevelBpe:
@@ -59,7 +64,9 @@ class ByteLevelBpe:
             first = len(self.bytes_of)
             own = {word: first + byte for byte, word in enumerate(BYTE_CHARACTERS) if word not in vocabulary}
             _check_merges(content["model"], vocabulary | own)
-            tokenizer = _built(content, vocabulary | own)
+            tokenizer = merging = _built(content, vocabulary | own)
+            if content["model"].get("ignore_merges"):
+                merging = _built({**content, "model": {**content["model"], "ignore_merges": False}}, vocabulary | own)
         except PatchpadError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -67,12 +74,34 @@ class ByteLevelBpe:
         self.byte_ids: tuple[int, ...] = tuple((vocabulary | own)[word] for word in BYTE_CHARACTERS)
         """The token that is exactly each byte; ids from len(bytes_of) on where the vocabulary has none."""
         self._cutter, self._model = tokenizer.pre_tokenizer, tokenizer.model
+        self._merges = merging.model
         self.encode = functools.lru_cache(CACHED_PIECES)(self._encode)
         """Returns the tokens of one piece, given with one character a byte."""
 
     def pieces(self, text: str) -> list[str]:
         """Returns the pieces that a text is cut into, each with one character a byte."""
         return [piece for piece, _ in self._cutter.pre_tokenize_str(text)]
+
+    def merged(self, text: str) -> tuple[int, ...]:
+        """Returns the tokens that merges make of a text, given with one character a byte.
+
+        That is `encode`, but for tokenizers with `ignore_merges`: these take a whole piece that is a token as that one.
+        """
+        return tuple(token.id for token in self._merges.tokenize(text))
+
+    def text_of(self, token: int) -> bytes:
+        """Returns the bytes of a token; those of separators and alike are none."""
+        first = len(self.bytes_of)
+        return bytes([token - first]) if token >= first else self.bytes_of[token] or b""
+
+    def tokens_over(self, tokens: Sequence[int], num_bytes: int) -> int | None:
+        """Returns how many of the first tokens cover so many bytes; None where a token goes on beyond them."""
+        covered = 0
+        for count, token in enumerate(tokens):
+            if covered >= num_bytes:
+                return count if covered == num_bytes else None
+            covered += len(self.text_of(token))
+        return len(tokens) if covered == num_bytes else None
 
     def _encode(self, piece: str) -> tuple[int, ...]:
         return tuple(token.id for token in self._model.tokenize(piece))
@@ -211,4 +240,4 @@ def _unreadable(reason: Any) -> CheckpointError:
     )
 
 
-__all__ = ["BYTE_CHARACTERS", "BYTE_OF_CHARACTER", "ByteLevelBpe", "tokenizers_library"]
+__all__ = ["BYTE_CHARACTERS", "BYTE_OF_CHARACTER", "ByteLevelBpe", "characters_of", "tokenizers_library"]

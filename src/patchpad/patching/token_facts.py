@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
-from patchpad.patching.source_tokens import SourceTokens
+from patchpad.patching.source_tokens import OpenPiece, SourceTokens
 from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
 from patchpad.shapes import ByteIds
 
@@ -25,6 +25,8 @@ class TokenFacts:
     """Tokens committed at the position; at a separator one, the token that begins a document."""
     open_bytes: Tensor
     """Bytes of the open text after these commits: 0 at separators, else at least 1."""
+    piece_bytes: Tensor
+    """Bytes of the open piece after these commits: those of the open text, and committed ones before them."""
     node: Tensor
     """Node of the open text in the vocabulary's trie; the root at separators, DEAD if no token begins with it."""
     draft: Tensor
@@ -47,40 +49,40 @@ def facts_of_rows(tokens: SourceTokens, trie: VocabularyTrie, byte_ids: ByteIds)
     """
     walk = _Walk(tokens, trie)
     for row in byte_ids.tolist():
-        walk.read(b"", row)
+        walk.read(OpenPiece(), row)
     return walk.facts(tuple(byte_ids.shape), byte_ids.device)
 
 
 def facts_of_step(
-    tokens: SourceTokens, trie: VocabularyTrie, open_texts: Sequence[bytes], ids: Sequence[int]
-) -> tuple[TokenFacts, list[bytes]]:
-    """Returns the facts of one more position of each row, on the CPU, and the open texts after it.
+    tokens: SourceTokens, trie: VocabularyTrie, pieces: Sequence[OpenPiece], ids: Sequence[int]
+) -> tuple[TokenFacts, list[OpenPiece]]:
+    """Returns the facts of one more position of each row, on the CPU, and the open pieces after it.
 
     Args:
         tokens: of the source.
         trie: of its vocabulary.
-        open_texts: of each row before this position; b"" before a separator, or as it was, which makes no difference.
+        pieces: open in each row before this position; before a separator it makes no difference which.
         ids: the id that each row reads.
     """
     walk = _Walk(tokens, trie)
-    after = [walk.read(open_text, (value,)) for open_text, value in zip(open_texts, ids, strict=True)]
+    after = [walk.read(piece, (value,)) for piece, value in zip(pieces, ids, strict=True)]
     return walk.facts((len(ids),), torch.device("cpu")), after
 
 
 def facts_of_span(
-    tokens: SourceTokens, trie: VocabularyTrie, open_texts: Sequence[bytes], next_ids: Sequence[Sequence[int]]
+    tokens: SourceTokens, trie: VocabularyTrie, pieces: Sequence[OpenPiece], next_ids: Sequence[Sequence[int]]
 ) -> TokenFacts:
     """Returns the facts of many more positions of each row, on the CPU: [row, width], padded to the longest row.
 
     Args:
         tokens: of the source.
         trie: of its vocabulary.
-        open_texts: of each row before these positions.
+        pieces: open in each row before these positions.
         next_ids: the ids that each row reads.
     """
     walk, width = _Walk(tokens, trie), max(map(len, next_ids))
-    for open_text, ids in zip(open_texts, next_ids, strict=True):
-        walk.read(open_text, (*ids, *[PADDING] * (width - len(ids))))
+    for piece, ids in zip(pieces, next_ids, strict=True):
+        walk.read(piece, (*ids, *[PADDING] * (width - len(ids))))
     return walk.facts((len(next_ids), width), torch.device("cpu"))
 
 
@@ -91,43 +93,45 @@ class _Walk:
         self._tokens = tokens
         self._trie = trie
         self._at: list[int] = []
-        """Four numbers of each position: commits, bytes of the open text, its node, its token."""
+        """Numbers of each position: commits, bytes of the open text and of its piece, the text's node and token."""
         self._commits: list[int] = []
 
-    def read(self, open_text: bytes, ids: Iterable[int]) -> bytes:
-        """Notes the facts of consecutive positions of a row and returns the open text after them.
+    def read(self, piece: OpenPiece, ids: Iterable[int]) -> OpenPiece:
+        """Notes the facts of consecutive positions of a row and returns the open piece after them.
 
         Args:
-            open_text: before the first of them.
+            piece: open before the first of them.
             ids: what is read there.
         """
         advance, draft_of, node_of = self._tokens.advance, self._tokens.draft, self._trie.node_of
         note, commits = self._at.extend, self._commits
         for value in ids:
             if value < SEPARATOR:
-                committed, open_text = advance(open_text, value)
+                committed, piece = advance(piece, value)
                 if committed:
                     commits += committed
-                draft = draft_of(open_text)
-                note((len(committed), len(open_text), node_of(open_text), draft[0] if len(draft) == 1 else -1))
+                draft, text = draft_of(piece), piece.text
+                token = draft[0] if len(draft) == 1 else -1
+                note((len(committed), len(text), len(piece.data), node_of(text), token))
             elif value == SEPARATOR:
-                open_text = b""
+                piece = OpenPiece()
                 commits.append(self._tokens.begin)
-                note((1, 0, ROOT, -1))
+                note((1, 0, 0, ROOT, -1))
             else:
-                open_text = b""
-                note((0, 0, DEAD, -1))
-        return open_text
+                piece = OpenPiece()
+                note((0, 0, 0, DEAD, -1))
+        return piece
 
     def facts(self, shape: tuple[int, ...], device: torch.device) -> TokenFacts:
         """Returns what was noted, in the given shape."""
-        columns = np.fromiter(self._at, dtype=np.int64, count=len(self._at)).reshape(-1, 4).T.copy()
-        packed = torch.from_numpy(columns).reshape(4, *shape).to(device)
+        columns = np.fromiter(self._at, dtype=np.int64, count=len(self._at)).reshape(-1, 5).T.copy()
+        num_commits, open_bytes, piece_bytes, node, draft = torch.from_numpy(columns).reshape(5, *shape).to(device)
         return TokenFacts(
-            num_commits=packed[0],
-            open_bytes=packed[1],
-            node=packed[2],
-            draft=packed[3],
+            num_commits=num_commits,
+            open_bytes=open_bytes,
+            piece_bytes=piece_bytes,
+            node=node,
+            draft=draft,
             commit_tokens=torch.tensor(self._commits, dtype=torch.int64).to(device),
         )
 
