@@ -111,13 +111,13 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
         ConfigError: more shots than there are rows.
         DataError: a row whose answer is empty.
     """
-    shown = _prompts(task, options)
-    answers = [_answer(task, row) for row in rows] if task.answer else []
+    shown = prompts_of(task, options)
+    answers = [answer_of(task, row) for row in rows] if task.answer else []
     writing = Writing(max_new_bytes=task.max_new_bytes, stop=task.stop, temperature=task.temperature)
     writer = Writer(model, options, writing)
     completions: list[Completion] = []
     before = [shown.before(row) for row in rows]
-    prompts = [shots + _rendered(task, row, options) for shots, row in zip(before, rows, strict=True)]
+    prompts = [shots + prompt_end(task, row, options) for shots, row in zip(before, rows, strict=True)]
     for part in writer.complete([(row.id, prompt) for row, prompt in zip(rows, prompts, strict=True)]):
         completions += [completion for several in part for completion in several]
         options.progress(len(part))
@@ -131,7 +131,7 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
     for number, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         values: dict[str, Any] = {"id": row.id}
         if answers:
-            values[EXACT] = float(_is_answer(completion.data, as_bytes(answers[number]), task.ignores_case))
+            values[EXACT] = float(is_answer(completion.data, as_bytes(answers[number]), task.ignores_case))
             values[BITS] = scores[number].bits_per_byte
         values[VALID] = float(is_valid_utf8(completion.data, may_be_cut=completion.stop_reason == "length"))
         examples.append({**values, "text": completion.text, "stop_reason": completion.stop_reason})
@@ -160,23 +160,25 @@ def run_generation(task: GenerationTask, rows: Sequence[Row], model: LanguageMod
 
 def check_generation(task: GenerationTask, rows: Sequence[Row], options: TaskOptions) -> None:
     """Checks all that a task needs before anything is written; the errors are those of `run_generation`."""
-    shown = _prompts(task, options)
+    shown = prompts_of(task, options)
     for row in rows:
         shown.before(row)
-        _rendered(task, row, options)
+        prompt_end(task, row, options)
         if task.answer:
-            _answer(task, row)
+            answer_of(task, row)
 
 
-def _prompts(task: GenerationTask, options: TaskOptions) -> Prompts:
-    return Prompts(task, options, lambda row: _rendered(task, row, options) + as_bytes(_answer(task, row)))
+def prompts_of(task: GenerationTask, options: TaskOptions) -> Prompts:
+    """Returns what stands before the own prompt of each row; the errors are those of `Prompts`."""
+    return Prompts(task, options, lambda row: prompt_end(task, row, options) + as_bytes(answer_of(task, row)))
 
 
-def _rendered(task: GenerationTask, row: Row, options: TaskOptions) -> bytes:
+def prompt_end(task: GenerationTask, row: Row, options: TaskOptions) -> bytes:
+    """Returns the own prompt of a row, which follows what `prompts_of` gives."""
     return as_bytes(task.template("context").render(row, options.for_context(row)) + task.delimiter)
 
 
-def _answer(task: GenerationTask, row: Row) -> str:
+def answer_of(task: GenerationTask, row: Row) -> str:
     """Returns the right answer of a row.
 
     Raises:
@@ -193,7 +195,8 @@ def _answer(task: GenerationTask, row: Row) -> str:
     return answer
 
 
-def _is_answer(data: bytes, answer: bytes, ignores_case: bool) -> bool:
+def is_answer(data: bytes, answer: bytes, ignores_case: bool) -> bool:
+    """Returns whether a text is the right answer; white space around both is left out."""
     if ignores_case:
         return decode_text(data).strip().lower() == decode_text(answer).strip().lower()
     return data.strip() == answer.strip()

@@ -1,0 +1,298 @@
+"""Writes the measured tables of docs/conversion.md from files of recipes/measure_conversion.py.
+
+Usage: python recipes/conversion_tables.py [RESULT.json...]
+Without files it takes docs/results/conversion/*.json. Several files are one measurement of the same two models.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conversion_record import read_record
+from measured_blocks import fill_block
+
+from patchpad.errors import DataError, PatchpadError
+from patchpad.files import write_atomically
+from patchpad.pages.markdown import markdown_table
+from patchpad.pages.numbers import compact_number
+from patchpad.tasks.result import Metric
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, RESULTS = ROOT / "docs" / "conversion.md", ROOT / "docs" / "results" / "conversion"
+BEGIN = "<!-- measured: conversion (written by recipes/conversion_tables.py) -->"
+SOURCE, TAKEN_BACK, PLAIN, MAIN, EVERYWHERE = "source", "source taken back", "plain", "0.12", "everywhere"
+THREE = (PLAIN, MAIN, EVERYWHERE)
+CUTE = "cute_"
+NAMES = {
+    SOURCE: "the source",
+    TAKEN_BACK: "the source, last token taken back",
+    PLAIN: "converted, no scratchpads",
+    EVERYWHERE: "converted, scratchpads everywhere",
+}
+NOISE_WORDS = {
+    "clean": "none",
+    "typo": "typing errors, 5 % of letters",
+    "case": "case, every letter's by chance",
+    "repeat": "repeated characters, 20 %",
+    "drop": "dropped characters, 10 %",
+    "homoglyph": "homoglyphs, 10 % of those that have one",
+}
+BITS_TEXT = """\
+**Bits per byte.** Source and converted model read the same windows, and each window begins a document. The difference
+is that to the source, with its standard error over windows: below 0, the converted model predicts better. A window may
+end inside a token. There the source's bits count all tokens that begin with what is left, as a byte model's bits do.
+FLOPs and cache are counted for both as `patchpad cost` counts them, the cache in fp32. xz and bz2 compressed the same
+windows, joined. The books are held out from the converted model, but probably not from the source, which has read much
+of the web. It cannot have read `new`: notes on releases that are dated after its training (`recipes/new_text.py`)."""
+NOISE_TEXT = """\
+**Noise.** Bits per byte of the text with noise, and how much more that is than without noise. The text is books, which
+are held out from the converted model, but probably not from the source. {main} is the rate of scratchpads on clean
+text; noise raises it. The difference is that between the converted model at this threshold and the source, with its
+standard error over windows."""
+CUT_TEXT = """\
+**Prompts that end inside a word.** A prompt is about 300 bytes of a book and the first part of a word of six letters or
+more. An answer is right if greedy writing gives the rest of the word and the byte that ends it. The source reads the
+tokens that its tokenizer makes of the cut prompt. "Last token taken back" is a common repair: the source does not read
+the last of these tokens, and writes one that begins like it. Bits are those of the rest and the ending byte together,
+and tokens that go on beyond them count. p is that of an exact sign test (McNemar's) against the source in the first
+row. The books are held out from the converted model, but probably not from the source."""
+TASKS_TEXT = """\
+**Tasks.** Prompts, answers and metrics are the same for both (`patchpad.tasks`), without a chat template. The source's
+tokens are split between prompt and answer as lm-eval does it, and its accuracy is that of these tokens. Bits per byte
+are those of the right answer; for the source, tokens that go on beyond it count. `cute` is all tasks of CUTE together.
+The source may have read the tasks, and the books that LAMBADA is made of."""
+
+
+class Cells:
+    """The cells of all files, by name.
+
+    Raises:
+        DataError: files about different models, or cells of one name that differ.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.models: dict[str, Any] = {}
+        self.cells: dict[str, dict[str, Any]] = {}
+        for path in paths:
+            found = read_record(path)
+            if self.models and self.models != found["models"]:
+                raise DataError(f"{path} is about other models than {paths[0]}", hint="Give files about the same two.")
+            self.models = found["models"]
+            for name, cell in found["cells"].items():
+                there = self.cells.setdefault(name, cell)
+                if (there["inputs"], there["values"]) != (cell["inputs"], cell["values"]):
+                    raise DataError(f"{path} has another `{name}` than a file before it", hint="Leave one out.")
+
+    def of(self, *words: str) -> dict[str, Any] | None:
+        """Returns the values of a cell, None where it was not measured."""
+        cell = self.cells.get("/".join(words))
+        return None if cell is None else cell["values"]
+
+    def second(self, part: str) -> list[str]:
+        """Returns what was measured in a part, such as the texts of `bits`, in order."""
+        return list(dict.fromkeys(name.split("/")[1] for name in self.cells if name.startswith(f"{part}/")))
+
+
+def shown_name(point: str) -> str:
+    """Returns what tables call a source or a point of the converted model."""
+    return NAMES.get(point) or f"converted, {point} scratchpads per byte"
+
+
+def per_byte(values: Mapping[str, Any]) -> Metric:
+    """Returns bits per byte of windows, with the standard error over these."""
+    return Metric.ratio_of(values["bits"], values["num_bytes"])
+
+
+def difference(values: Mapping[str, Any], reference: Mapping[str, Any]) -> Metric:
+    """Returns bits per byte less those of a reference on the same windows, with the standard error over these.
+
+    Raises:
+        DataError: the windows differ.
+    """
+    if values["num_bytes"] != reference["num_bytes"]:
+        raise DataError("two models were measured on different windows", hint="Measure both again.")
+    rests = [ours - theirs for ours, theirs in zip(values["bits"], reference["bits"], strict=True)]
+    return Metric.ratio_of(rests, values["num_bytes"])
+
+
+def signed(metric: Metric) -> str:
+    """Returns a difference with its error."""
+    error = "" if metric.standard_error is None else f" ± {metric.standard_error:.3f}"
+    return f"{metric.value:+.3f}{error}"
+
+
+def with_error(metric: Metric) -> str:
+    """Returns a number with its error."""
+    error = "" if metric.standard_error is None else f" ± {metric.standard_error:.3f}"
+    return f"{metric.value:.3f}{error}"
+
+
+def sign_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """Returns the two-sided p-value that of the pairs that differ so many lean one way by chance (McNemar, exact)."""
+    above = sum(a > b for a, b in zip(first, second, strict=True))
+    below = sum(a < b for a, b in zip(first, second, strict=True))
+    total, fewer = above + below, min(above, below)
+    return min(1.0, 2 * sum(math.comb(total, count) for count in range(fewer + 1)) / 2**total)
+
+
+def bits_table(cells: Cells) -> str:
+    """Returns the table of a row for each text and point; empty where nothing was measured."""
+    rows = []
+    for text in cells.second("bits"):
+        source = cells.of("bits", text, SOURCE)
+        for name in [name.split("/")[2] for name in cells.cells if name.startswith(f"bits/{text}/")]:
+            values = cells.of("bits", text, name)
+            assert values is not None
+            if name == "compressors":
+                rows += [[text, label, f"{bits:.3f}", "", "", "", "", ""] for label, bits in values.items()]
+                continue
+            rows.append(
+                [
+                    text,
+                    shown_name(name),
+                    f"{per_byte(values).value:.3f}",
+                    "" if source is None or name == SOURCE else signed(difference(values, source)),
+                    f"{values['scratchpads_per_byte']:.3f}",
+                    f"{values['trunk_calls_per_byte']:.3f}",
+                    compact_number(values["flops_per_byte"]),
+                    compact_number(values["trunk_cache_bytes_per_byte"]),
+                ]
+            )
+    headings = ["text", "model", "bits per byte", "difference", "scratchpads per byte", "trunk calls per byte"]
+    return _part(BITS_TEXT, [*headings, "FLOPs per byte", "cache bytes per byte"], rows)
+
+
+def noise_table(cells: Cells) -> str:
+    """Returns the table of a row for each kind of noise; empty where nothing was measured."""
+    rows, models = [], (SOURCE, *THREE)
+    for kind in cells.second("noise"):
+        row = [NOISE_WORDS.get(kind, kind)]
+        for model in models:
+            values, clean = cells.of("noise", kind, model), cells.of("noise", "clean", model)
+            if values is None or clean is None:
+                row.append("-")
+                continue
+            bits, before = per_byte(values).value, per_byte(clean).value
+            row.append(f"{bits:.3f}" + ("" if kind == "clean" else f" ({100 * (bits / before - 1):+.0f} %)"))
+        ours, source = cells.of("noise", kind, MAIN), cells.of("noise", kind, SOURCE)
+        row.append("-" if ours is None or source is None else signed(difference(ours, source)))
+        rows.append(row)
+    return _part(NOISE_TEXT.format(main=MAIN), ["noise", *map(shown_name, models), "difference"], rows)
+
+
+def cut_table(cells: Cells) -> str:
+    """Returns the table of a row for each model; empty where nothing was measured."""
+    rows, source = [], cells.of("cut", SOURCE)
+    for name in (SOURCE, TAKEN_BACK, *THREE):
+        values = cells.of("cut", name)
+        if values is None or source is None:
+            continue
+        right = Metric.mean_of(values["right"])
+        rests = [ours - theirs for ours, theirs in zip(values["bits"], source["bits"], strict=True)]
+        is_source = name == SOURCE
+        rows.append(
+            [
+                shown_name(name),
+                f"{sum(values['right'])} of {len(values['right'])}, {with_error(right)}",
+                "" if is_source else f"{sign_test(values['right'], source['right']):.2g}",
+                with_error(Metric.mean_of(values["bits"])),
+                "" if is_source else signed(Metric.mean_of(rests)),
+            ]
+        )
+    headings = ["model", "right", "p", "bits of the rest of a word", "difference"]
+    return _part(CUT_TEXT, headings, rows)
+
+
+def tasks_table(cells: Cells) -> str:
+    """Returns the table of a row for each task, those of CUTE as one; empty where nothing was measured."""
+    found = cells.second("tasks")
+    groups = {name: [name] for name in found if not name.startswith(CUTE)}
+    if len(groups) < len(found):
+        groups["cute"] = [name for name in found if name.startswith(CUTE)]
+    rows, models = [], (SOURCE, *THREE)
+    for label, names in groups.items():
+        results = {model: [cells.of("tasks", name, model) for name in names] for model in models}
+        first = next((values for several in results.values() for values in several if values is not None), None)
+        if first is None:
+            continue
+        known = {model: [one for one in several if one is not None] for model, several in results.items()}
+        whole = {model: several if len(several) == len(names) else [] for model, several in known.items()}
+        sizes = [len(one["ids"]) for one in known[SOURCE]]
+        chances = [one["chance"] or 0.0 for one in known[SOURCE] for _ in one["ids"]]
+        chance = f"{math.fsum(chances) / len(chances):.3f}" if any(chances) else "-"
+        scores = [_scores(whole[model]) for model in models]
+        bits = [_gold_bits([one.get("open", one) for one in whole[model]]) for model in models]
+        rows.append([label, first["metric"].replace("_", " "), f"{sum(sizes):,}", chance, *scores, *bits])
+    names = [shown_name(model) for model in models]
+    headings = ["task", "metric", "examples", "chance", *names, *(f"{name}, bits per byte" for name in names)]
+    return _part(TASKS_TEXT, headings, rows)
+
+
+def _scores(results: Sequence[Mapping[str, Any]]) -> str:
+    values = [score for one in results for score in one["scores"]]
+    return with_error(Metric.mean_of(values)) if values else "-"
+
+
+def _gold_bits(results: Sequence[Mapping[str, Any]]) -> str:
+    values = [bits for one in results for bits in one["bits_per_byte"]]
+    if not values:
+        return "-"
+    sizes = [size for one in results for size in one["num_bytes"] or ()]
+    if sizes:
+        amounts = [bits * size for bits, size in zip(values, sizes, strict=True)]
+        return f"{Metric.ratio_of(amounts, sizes).value:.3f}"
+    return f"{Metric.mean_of(values).value:.3f}"
+
+
+def _part(text: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"{text}\n\n{markdown_table(headings, rows)}" if rows else ""
+
+
+def origin_lines(cells: Cells) -> str:
+    """Returns what was measured, by which commits, when and how long."""
+    source, ours = cells.models["source"], cells.models["ours"]
+    origins = [cell["provenance"] for cell in cells.cells.values()]
+    seconds = math.fsum(cell["seconds"] for cell in cells.cells.values())
+    several = {
+        key: ", ".join(sorted({str(one[key])[:9] if key == "commit" else str(one[key])[:10] for one in origins}))
+        for key in ("commit", "date", "threads", "torch_version")
+    }
+    return (
+        f"- the source: {source['name']}, {source['num_params'] / 1e6:.1f}M parameters, licence {source['licence']}\n"
+        f"- converted: `{ours['run']}`, {ours['num_params'] / 1e6:.1f}M parameters, weights "
+        f"{ours['weights_sha256'][:12]}\n"
+        f"- `recipes/measure_conversion.py`, {origins[0]['hardware']}, threads {several['threads']}, torch "
+        f"{several['torch_version']}, commit {several['commit']}, {several['date']}, {seconds / 3600:.1f} hours of "
+        "computing in all. Raw values: `docs/results/conversion`"
+    )
+
+
+def content(cells: Cells) -> str:
+    """Returns what stands between the markers of the page."""
+    parts = [bits_table(cells), noise_table(cells), cut_table(cells), tasks_table(cells)]
+    return "\n\n".join(part for part in [*parts, origin_lines(cells)] if part)
+
+
+def main(paths: Sequence[Path]) -> None:
+    """Fills the block of the page.
+
+    Raises:
+        DataError: no files, or they do not fit each other.
+    """
+    found = list(paths) or sorted(RESULTS.glob("*.json"))
+    if not found:
+        raise DataError(f"{RESULTS} has no results", hint="Make some with recipes/measure_conversion.py.")
+    page = PAGE.read_text(encoding="utf-8")
+    write_atomically(PAGE, fill_block(page, BEGIN, content(Cells(found))))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="*", type=Path)
+    try:
+        main(parser.parse_args().results)
+    except PatchpadError as error:
+        sys.exit(f"error: {error}")
