@@ -19,7 +19,7 @@ OTHER_FILE = "Give another file, or delete this one."
 
 
 class Record:
-    """Cells by name, such as `bits/books/source`; each has what went into it, values, seconds and provenance.
+    """Cells by name, such as `bits/books/source`: what went into each, its values, seconds and provenance.
 
     Args:
         path: read if it is there.
@@ -59,14 +59,16 @@ class Record:
                     hint=OTHER_FILE,
                 )
             return there["values"]
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         values = plain(measure())
         seconds = round(time.perf_counter() - began, 1)
+        cpu_seconds = round(time.process_time() - cpu_began, 1)
         origin = {**provenance((), torch.device("cpu")), "command": self.command}
-        self.cells[name] = {"inputs": plain(inputs), "values": values, "seconds": seconds, "provenance": origin}
+        took = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        self.cells[name] = {"inputs": plain(inputs), "values": values, **took, "provenance": origin}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, self._text())
-        sys.stderr.write(f"{name}: {duration(seconds)}\n")
+        sys.stderr.write(f"{name}: {duration(seconds)}, of a processor {duration(cpu_seconds)}\n")
         return values
 
     def _text(self) -> str:

@@ -63,11 +63,13 @@ def main(words: Sequence[str]) -> None:
         if getattr(given, name) < 1:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {getattr(given, name)}; allowed: 1 or more", hint="Change it.")
-    files = {}
+    files: dict[str, Path] = {}
     for text in given.text:
         name, _, path = text.partition("=")
         if not name or not path:
             raise ConfigError(f"--text is {text!r}; allowed: NAME=FILE", hint="Give each text a name.")
+        if name in files:
+            raise ConfigError(f"--text names `{name}` twice; allowed: each name once", hint="Name one of them anew.")
         files[name] = Path(path)
     torch.set_num_threads(given.threads)
     model = patchpad.load(given.run)
@@ -77,11 +79,17 @@ def main(words: Sequence[str]) -> None:
     source = Source(given.source)
     models = {"source": source.facts(), "ours": {"run": given.run.resolve().name, **model_facts(model)}}
     pair = Pair(source, model, Record(given.out, models, words), given.batch_rows)
-    texts = [Text.read(name, path, given.bytes, given.calibration_bytes) for name, path in files.items()]
+    for number, (name, path) in enumerate(files.items()):
+        if number == 0:
+            measure_parts(pair, Text.read(name, path, given.bytes, given.calibration_bytes), given)
+        elif "bits" in given.parts:
+            measure_bits(pair, Text.read(name, path, given.bytes, given.calibration_bytes))
+
+
+def measure_parts(pair: Pair, first: Text, given: argparse.Namespace) -> None:
+    """Measures all that is asked for on the first text, and the tasks."""
     if "bits" in given.parts:
-        for text in texts:
-            measure_bits(pair, text)
-    first = texts[0]
+        measure_bits(pair, first)
     if "noise" in given.parts:
         measure_noise(pair, first, given.noise_bytes)
     if "cut" in given.parts:
@@ -95,3 +103,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except PatchpadError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was measured is kept, and the same command goes on")

@@ -10,15 +10,18 @@ import conversion_tables
 import measure_conversion
 import pytest
 import torch
-from conversion_bits import Text, noised
+from conversion_bits import Pair, Text, noised
 from conversion_record import Record
-from conversion_words import cut_words
+from conversion_tasks import on_source
+from conversion_words import CutWord, cut_words, our_answers, source_answers
 
 import patchpad
 from patchpad.config import ModelConfig
 from patchpad.conversion.convert import convert
 from patchpad.cost import cost
 from patchpad.errors import ConfigError, DataError
+from patchpad.tasks.definition import TaskOptions
+from patchpad.tasks.kinds import load_task
 from patchpad.testing.tokens import LACKS, tiny_source_tokens, tiny_tokenizer_json
 
 transformers = pytest.importorskip("transformers", reason='needs the extra `convert`: pip install "patchpad[convert]"')
@@ -242,6 +245,8 @@ def test_a_run_without_tokens_and_a_missing_folder_of_tasks_are_refused(folder):
         measure_conversion.main([*given, "--run", "bundled"])
     with pytest.raises(ConfigError, match="--data is missing"):
         measure_conversion.main([word for word in given if word not in ("--data", str(folder / "data"))])
+    with pytest.raises(ConfigError, match="names `books` twice"):
+        measure_conversion.main([*given, "--text", "books=other.txt"])
 
 
 def test_the_commands_of_the_page_have_options_that_there_are():
@@ -280,6 +285,40 @@ def test_prompts_are_cut_inside_words_at_the_same_places_each_time(folder):
         assert word.prompt + word.rest in PROSE.encode()
     with pytest.raises(DataError, match="words were found"):
         cut_words(corpus, 4000, 160)
+
+
+def test_an_answer_is_right_if_it_is_what_the_model_writes(folder, source):
+    model, prompt = patchpad.load(folder / "run"), b"Another evening brought stran"
+    pair = Pair(source, model, Record(folder / "unused.json", {}))
+    for threshold in (math.inf, -math.inf):
+        (ours,) = patchpad.complete(
+            model, [prompt], max_new_bytes=4, temperature=0, scratchpad_threshold_nats=threshold
+        )
+        answers = [CutWord(prompt, ours.data), CutWord(prompt, b"gers,")]
+        found = our_answers(pair, answers, threshold)
+        assert found["right"] == [1, 0]
+        nats = patchpad.score(model, prompt + b"gers,", scratchpad_threshold_nats=threshold)[len(prompt) :]
+        assert found["bits"][1] == pytest.approx(float(nats.sum()) / math.log(2), abs=2e-3)
+    for takes_back in (False, True):
+        answers = [CutWord(prompt, source.write(prompt, 4, takes_back=takes_back)), CutWord(prompt, b"gers,")]
+        found = source_answers(source, answers, takes_back=takes_back)
+        assert found["right"] == [1, 0]
+    whole, before = (source.score_text(data).open_nats for data in (prompt + b"gers,", prompt))
+    assert found["bits"][1] == pytest.approx((whole - before) / math.log(2), abs=2e-3)
+
+
+def test_the_source_is_right_in_cute_where_it_writes_the_answer(folder, source, monkeypatch):
+    task = load_task("cute_spell")
+    options = TaskOptions(data=folder / "data")
+    asked = []
+    monkeypatch.setattr(source, "write", lambda prompt, size, stops: asked.append((prompt, size, stops)) or b"c a t")
+    found = on_source(source, task, task.rows(options.data), options)
+    assert found["scores"] == [1.0, 0.0]
+    assert [prompt.rpartition(b"\n")[2] for prompt, _, _ in asked] == [
+        b'Spell "cat". Answer: "',
+        b'Spell "hat". Answer: "',
+    ]
+    assert asked[0][1:] == (40, (b'"',))
 
 
 def test_both_models_answer_the_same_examples_of_a_task(measured, source):
