@@ -152,6 +152,9 @@ class TrainConfig(Section):
     entropy_head_weight: AtLeastZero = 0.1
     """Weight of the entropy head's cross-entropy, whose gradient reaches the encoder. At 1 the encoder serves the head
     more than trunk and decoder (`docs/log.md`)."""
+    distillation_weight: AtLeastZero = 1.0
+    """With a source head: weight of the local decoder's cross-entropy to what the source expects behind each token,
+    which is known once the token has ended; see `SourceHead`. 0 leaves it out."""
     scratchpads_per_byte: ShareBelowOne | None = 3 / 16
     """Rate that the threshold follows; None when `scratchpad_threshold_nats` is set."""
     scratchpad_threshold_nats: Nats | None = None

@@ -122,7 +122,9 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
         "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * num_additions(config) * dim,
-        "local_decoder": config.decoder_layers * local_block + dim * (VOCAB_SIZE + config.has_source_head),
+        "local_decoder": config.decoder_layers * local_block
+        + dim * (VOCAB_SIZE + config.has_source_head)
+        + (trunk_dim * dim if config.patchifier.commits_tokens else 0),
         "source_head": 0,
     }
 

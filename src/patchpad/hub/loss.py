@@ -49,6 +49,8 @@ def training_loss(
         loss = loss + weights.z_loss_weight * squares.sum() / divisor
     if predicted.entropy_head_nats is not None:
         loss = loss + weights.entropy_head_weight * predicted.entropy_head_nats.sum() / divisor
+    if predicted.source_nats is not None:
+        loss = loss + weights.distillation_weight * predicted.source_nats.sum() / divisor
     if model.config.patchifier.kind == "hnet":
         # Of a step with several passes, each adds its share of the targets; of a step with one, all of it.
         loss = loss + weights.ratio_loss_weight * own / divisor * _ratio_loss(model, predicted, targets)

@@ -86,6 +86,7 @@ def read(
         if model.routing is not None:
             previous_states = state.byte_states[rows, counts.position % places].to(byte_states.dtype)
             boundaries = torch.where(begins, 1.0, model.routing.probability(previous_states, byte_states))
+        byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
     facts = ByteFacts(
         byte_ids=ids,
         previous_byte_ids=torch.where(begins, SEPARATOR, counts.newest_id),

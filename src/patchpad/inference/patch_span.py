@@ -34,6 +34,8 @@ class ReadBytes:
     recent: Int[Tensor, "new recent"] | None
     entropy_nats: Float[Tensor, " new"] | None
     boundary_probability: Float[Tensor, " new"] | None
+    tokens: TokenFacts | None
+    """What the bytes commit and leave open, [batch, width]."""
     encoder: SpanWindowAttention
     entropy_head: SpanWindowAttention | None
 
@@ -89,17 +91,19 @@ def read_bytes(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
     entropies = boundaries = None
     if model.entropy_head is not None:
         _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
+    tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
     earlier = in_order(state.byte_states, counts.position)
     if model.routing is not None:
         boundaries = model.routing.probability(span.previous(byte_states, earlier[:, -1]), byte_states)
     return ReadBytes(
         span=span,
         position=position,
-        byte_states=byte_states,
+        byte_states=model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.draft)),
         earlier_states=earlier,
         recent=recent,
         entropy_nats=entropies,
         boundary_probability=boundaries,
+        tokens=tokens,
         encoder=encoder_sees,
         entropy_head=head_sees[0] if head_sees else None,
     )
@@ -127,8 +131,8 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
         is_padding=~is_new,
     )
     decisions = model.decisions_at(threshold)
-    tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
-    facts = _facts(state, read, documents, tokens)
+    tokens = read.tokens
+    facts = _facts(state, read, documents)
     ends = decisions.patch_ends(facts, documents)
     if tokens is None:
         commits, open_bytes = ends.long(), bytes_since_end(ends, documents)
@@ -189,7 +193,7 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     )
 
 
-def _facts(state: DecodingState, read: ReadBytes, documents: Documents, tokens: TokenFacts | None) -> ByteFacts:
+def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteFacts:
     span = read.span
     entropies = previous_entropies = boundaries = None
     if read.entropy_nats is not None:
@@ -205,7 +209,7 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents, tokens: 
         entropy_nats=entropies,
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
-        tokens=tokens,
+        tokens=read.tokens,
     )
 
 

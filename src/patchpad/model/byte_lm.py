@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import ModelConfig
@@ -181,6 +181,7 @@ class ByteLM(LanguageModel):
         tokens = (
             facts_of_rows(self.source_tokens, self.source_trie, byte_ids) if config.patchifier.commits_tokens else None
         )
+        byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens)
         layout = decisions.layout(facts, documents, room)
         trunk_sees = slot_attention(layout, keep=keep_activations)
@@ -197,12 +198,14 @@ class ByteLM(LanguageModel):
             confidence = straight_through_confidence(boundaries).to(byte_contexts.dtype)
             byte_contexts = byte_contexts * confidence[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
-        if self.source_head is not None:
+        source_nats = None
+        if self.source_head is not None and null_context:
+            logits = local_logits(logits)
+        elif self.source_head is not None:
             assert tokens is not None
-            logits = (
-                local_logits(logits)
-                if null_context
-                else self.source_head.of_pass(logits, slot_outputs, self.source_head_weight, layout, tokens, byte_ids)
+            weight = self.source_head_weight
+            logits, source_nats = self.source_head.of_pass(
+                logits, slot_outputs, weight, layout, tokens, byte_ids, teaches=self.training
             )
 
         activations = None
@@ -221,8 +224,19 @@ class ByteLM(LanguageModel):
             layout=layout,
             facts=facts,
             entropy_logits=entropy_logits,
+            source_nats=source_nats,
             activations=activations,
         )
+
+    def with_open_tokens(
+        self, byte_states: Float[Tensor, "*where byte_dim"], token: Int[Tensor, "*where"] | None
+    ) -> Float[Tensor, "*where byte_dim"]:
+        """Returns byte states that know their open tokens, see `OpenToken`; None without `tokens` patches."""
+        if token is None:
+            return byte_states
+        assert isinstance(self.patch_pooling, TokenInputs)
+        assert self.local_decoder.open_token is not None
+        return self.local_decoder.open_token(byte_states, token, self.patch_pooling.embedding)
 
     def boundary_probabilities(self, byte_ids: ByteIds) -> ByteFloats:
         """Returns how likely a chunk starts at each byte; see `LanguageModel`."""

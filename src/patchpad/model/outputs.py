@@ -49,6 +49,9 @@ class Predicted:
     """Positions that all slots pool."""
     entropy_head_nats: ByteFloats | None = None
     """The same as `nats` by the entropy head; None without one."""
+    source_nats: ByteFloats | None = None
+    """Cross-entropy of the local decoder to what the source expects behind a token that has ended, see `SourceHead`; 0
+    where the target is ignored. In training only; None without a source head."""
     output: "ByteLMOutput | None" = None
     """All that the patch model returned; None for baselines."""
 
@@ -84,6 +87,8 @@ class ByteLMOutput:
     """What patches and scratchpads were decided from."""
     entropy_logits: Logits | None
     """The head's logits; None without an entropy head."""
+    source_nats: ByteFloats | None = None
+    """See `Predicted`; here, targets that are ignored have theirs too."""
     activations: Activations | None = None
 
     @property
@@ -109,5 +114,8 @@ class ByteLMOutput:
             pooled_positions=torch.where(layout.slot_is_used, layout.slot_num_bytes, 0).sum(),
             num_positions=(~layout.documents.is_padding).sum(),
             entropy_head_nats=None if self.entropy_logits is None else target_nats(self.entropy_logits, targets),
+            source_nats=None
+            if self.source_nats is None
+            else torch.where(targets == IGNORED_TARGET, 0.0, self.source_nats),
             output=self,
         )

@@ -23,7 +23,7 @@ from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, draw_normal
 from patchpad.patching import PatchLayout, SourceTokens, TokenFacts, VocabularyTrie
 from patchpad.patching.layout import newest_place
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
-from patchpad.shapes import ByteIds, ByteInts, ByteMask, Logits
+from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask, Logits
 
 SLOTS_AT_ONCE = 128
 """Slots whose masses over the whole vocabulary are held at once in a full pass."""
@@ -85,6 +85,7 @@ class SourceHead(PreciseBuffers):
     bounds: Tensor
     exact: Tensor
     order: Tensor
+    num_bytes: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -96,13 +97,14 @@ class SourceHead(PreciseBuffers):
         """Numbers that `cumulative` returns for a slot."""
         self.num_texts = 0
         """Tokens that are text; those that end a document follow them in `order`."""
-        for name in ("bounds", "exact", "order"):
+        for name in ("bounds", "exact", "order", "num_bytes"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
 
     def use_source_tokens(self, tokens: SourceTokens, trie: VocabularyTrie) -> None:
         """Takes over the vocabulary that the weights are of."""
         device = self.bounds.device
         self.trie, self.num_texts = trie, len(trie.order)
+        self.num_bytes = torch.tensor([len(data or b"") for data in tokens.bytes_of] + [1] * NUM_BYTE_VALUES).to(device)
         self.bounds, self.exact = trie.bounds.to(device), trie.exact.to(device)
         self.order = torch.cat((trie.order, torch.tensor(tokens.ends, dtype=torch.int64))).to(device)
 
@@ -114,8 +116,14 @@ class SourceHead(PreciseBuffers):
         layout: PatchLayout,
         tokens: TokenFacts,
         byte_ids: ByteIds,
-    ) -> Logits:
-        """Returns the logits of a full pass.
+        *,
+        teaches: bool = False,
+    ) -> tuple[Logits, ByteFloats | None]:
+        """Returns the logits of a full pass, and what the local decoder may learn from the source.
+
+        That a token has ended is known once its commit has come, and then the source says, too, what it had expected
+        behind it. Without a scratchpad, that is what the local decoder has to foretell: its cross-entropy there, to all
+        that the source expects and not only to the byte that came, says in few bytes what many would.
 
         Args:
             own: what the local decoder says, see `mixed_logits`.
@@ -124,6 +132,8 @@ class SourceHead(PreciseBuffers):
             layout: of the batch.
             tokens: what its bytes commit and leave open.
             byte_ids: of the batch.
+            teaches: whether the second is asked for: nats at the last byte of each token that was open as one token, 0
+                elsewhere. No gradient passes to the source.
         """
         assert self.trie is not None
         lag, drafted_at = newest_drafts(layout, tokens)
@@ -136,9 +146,19 @@ class SourceHead(PreciseBuffers):
         )
         commit = (layout.newest_commit - 1).clamp_min(0).flatten()
         draft = layout.newest_slot.flatten()[drafted_at[texts.at]] - 1
-        by_commit = self.ask(slot_outputs, weight, commit, texts.node, texts.draft_node)
+        taught, lesson = _ended(tokens, self.num_bytes) if teaches else (commit[:0], commit[:0])
+        at_root = torch.full_like(lesson, ROOT)
+        asked = (torch.cat(pair) for pair in ((commit, lesson), (texts.node, at_root), (texts.draft_node, at_root)))
+        told = self.ask(slot_outputs, weight, *asked)
+        by_commit = Foretold(*(part[: len(commit)] for part in told))
         by_draft = self.ask(slot_outputs, weight, draft, texts.since_drafts, texts.since_drafts)
-        return mixed_logits(own.flatten(0, 1), *with_drafts(by_commit, by_draft, texts)).view(*byte_ids.shape, -1)
+        logits = mixed_logits(own.flatten(0, 1), *with_drafts(by_commit, by_draft, texts)).view(*byte_ids.shape, -1)
+        if not teaches:
+            return logits, None
+        expected = told.going_on[len(commit) :].detach()
+        expected = expected / expected.sum(dim=-1, keepdim=True)
+        nats = -(expected * local_logits(own.flatten(0, 1)[taught]).to(expected.dtype)).sum(dim=-1)
+        return logits, nats.new_zeros(byte_ids.numel()).index_put((taught,), nats).float().view_as(byte_ids)
 
     def cumulative(
         self, slot_outputs: Float[Tensor, "slot trunk_dim"], weight: Float[Tensor, "id trunk_dim"]
@@ -300,6 +320,25 @@ def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) ->
         rows, columns = (lag == distance).nonzero(as_tuple=True)
         node[rows, columns] = trie.child(node[rows, columns - 1], byte_ids[rows, columns])
     return node
+
+
+def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tensor, " ended"], Int[Tensor, " ended"]]:
+    """Finds the tokens of a batch that were open, each as one token, at their last byte.
+
+    Args:
+        tokens: of the batch.
+        num_bytes: of each token.
+
+    Returns:
+        The place of that last byte in the flattened [batch * byte], and the token's commit.
+    """
+    counts = tokens.num_commits.flatten()
+    at = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    so_far = num_bytes[tokens.commit_tokens].cumsum(0)
+    later = so_far[counts.cumsum(0)[at] - 1] - so_far  # bytes of what the same byte commits after it
+    last = at - tokens.open_bytes.flatten()[at] - later
+    was_open = (tokens.draft.flatten()[last] == tokens.commit_tokens).nonzero()[:, 0]
+    return last[was_open], was_open
 
 
 def with_drafts(

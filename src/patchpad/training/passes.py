@@ -34,6 +34,8 @@ class PassWeights:
     entropy_head: float
     z: float = 0.0
     """Of the squared logarithm of softmax's divisor, at each target."""
+    distillation: float = 0.0
+    """Of what the source expects behind tokens that have ended."""
     ratio: float
     ratio_loss: StepRatioLoss | None
     """None unless the patchifier is `hnet`."""
@@ -61,6 +63,7 @@ class PassWeights:
             entropy_head=config.entropy_head_weight,
             z=config.z_loss_weight,
             ratio=config.ratio_loss_weight,
+            distillation=config.distillation_weight,
             ratio_loss=StepRatioLoss.of_step(
                 model,
                 [batch.byte_ids for batch in batches],
@@ -132,6 +135,8 @@ def training_pass(
             loss = loss + weights.z * squares.sum() / weights.num_targets
         if head_nats is not None:
             loss = loss + weights.entropy_head * head_nats.sum() / weights.num_targets
+        if predicted.source_nats is not None:
+            loss = loss + weights.distillation * predicted.source_nats.sum() / weights.num_targets
         if output is not None and weights.ratio_loss is not None:
             loss = loss + weights.ratio * weights.ratio_loss.of_pass(output)
     wide, is_byte = wide_dtype(byte_ids.device), counted(targets)
