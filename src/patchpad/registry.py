@@ -175,6 +175,7 @@ TRIGGERS = Registry(
         "stride": f"{_PATCHING}.triggers:StrideTrigger",
         "whitespace": f"{_PATCHING}.triggers:WhitespaceTrigger",
         "entropy_jump": f"{_PATCHING}.triggers:EntropyJumpTrigger",
+        "ending_entropy": f"{_PATCHING}.triggers:EndingEntropyTrigger",
     },
 )
 """What `model.trigger.kind` may be."""

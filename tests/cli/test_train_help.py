@@ -19,7 +19,7 @@ def test_help_lists_every_key_with_its_default_and_meaning(patchpad, monkeypatch
     for section, keys in field_texts().items():
         for key in keys:
             assert f"--{section}.{key.name} {key.default} {key.text}" in words
-    assert "One of entropy, never, always, random, stride, whitespace, entropy_jump." in words
+    assert "One of entropy, never, always, random, stride, whitespace, entropy_jump, ending_entropy." in words
 
 
 def test_help_fits_the_terminal(patchpad, monkeypatch):

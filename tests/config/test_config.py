@@ -22,6 +22,7 @@ from patchpad.config import (
 from patchpad.config.checks import LARGEST_FLOAT32
 from patchpad.errors import ConfigError, near_matches
 from patchpad.files import strict_json
+from patchpad.registry import TRIGGERS
 
 
 def write(folder, text: str):
@@ -307,9 +308,15 @@ def test_longest_patch_is_exact_for_fixed_and_a_ceiling_for_spacebyte():
 
 
 def test_entropy_head_is_wanted_by_the_triggers_in_nats_alone():
-    kinds = ("entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump")
-    reading = [kind for kind in kinds if ModelConfig(trigger=TriggerConfig(kind=kind)).reads_entropy]
-    assert reading == ["entropy", "entropy_jump"]
+    reading = [kind for kind in TRIGGERS.built_in if TriggerConfig(kind=kind).reads_entropy]
+    assert reading == ["entropy", "entropy_jump", "ending_entropy"]
+
+
+def test_entropies_of_endings_need_a_source_head():
+    with pytest.raises(
+        ConfigError, match=r"trigger.kind is ending_entropy with source_head none; allowed: a source head"
+    ):
+        ModelConfig(patchifier=PatchifierConfig(kind="tokens"), trigger=TriggerConfig(kind="ending_entropy"))
 
 
 def test_error_is_a_value_error_with_message_and_hint_on_two_lines():

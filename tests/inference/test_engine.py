@@ -42,11 +42,11 @@ def facts(row):
     params=[
         ("fixed", "entropy", {}), ("spacebyte", "entropy_jump", {}), ("fixed", "random", {}), ("hnet", "stride", {}),
         ("entropy", "entropy", {}), ("spacebyte", "entropy", ALL_OPTIONS),
-        ("tokens", "entropy", {"source_head": "tied"}),
+        ("tokens", "ending_entropy", {"source_head": "tied"}),
     ],
     ids=[
         "fixed-entropy", "spacebyte-entropy_jump", "fixed-random", "hnet-stride", "entropy-entropy", "all options",
-        "tokens-entropy",
+        "tokens-ending_entropy",
     ],
 )  # fmt: skip
 def model(request):

@@ -48,7 +48,12 @@ COMBINATIONS = [
 ]
 WITH_OPTIONS = [
     pytest.param("hnet", "entropy", ALL_OPTIONS, id="all options", marks=pytest.mark.unchecked),
-    pytest.param("tokens", "entropy", {"source_head": "tied"}, id="source head", marks=pytest.mark.unchecked),
+    *(
+        pytest.param(
+            "tokens", trigger, {"source_head": "tied"}, id=f"{trigger}, source head", marks=pytest.mark.unchecked
+        )
+        for trigger in ("entropy", "ending_entropy")
+    ),
     *(
         pytest.param("spacebyte", "entropy", options, id=name, marks=pytest.mark.unchecked)
         for name, options in OPTIONS.items()

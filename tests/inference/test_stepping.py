@@ -44,8 +44,8 @@ PLAIN = [
     for trigger in TRIGGERS
 ]
 WITH_SOURCE_HEAD = [
-    pytest.param("tokens", "entropy", {"source_head": kind}, id=f"tokens-source head {kind}")
-    for kind in ("tied", "own")
+    pytest.param("tokens", trigger, {"source_head": kind}, id=f"tokens-{trigger}, source head {kind}")
+    for trigger, kind in (("entropy", "tied"), ("entropy", "own"), ("ending_entropy", "tied"))
 ]
 WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
 WITH_AN_OPTION = [

@@ -37,8 +37,8 @@ PLAIN = [
 ]
 WITH_AN_OPTION = [pytest.param("spacebyte", "entropy", options, id=name) for name, options in OPTIONS.items()]
 WITH_SOURCE_HEAD = [
-    pytest.param("tokens", "entropy", {"source_head": kind}, id=f"tokens-source head {kind}")
-    for kind in ("tied", "own")
+    pytest.param("tokens", trigger, {"source_head": kind}, id=f"tokens-{trigger}, source head {kind}")
+    for trigger, kind in (("entropy", "tied"), ("entropy", "own"), ("ending_entropy", "tied"))
 ]
 WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
 COMBINATIONS = PLAIN + WITH_SOURCE_HEAD + WITH_AN_OPTION + WITH_ALL_OPTIONS

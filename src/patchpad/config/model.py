@@ -32,7 +32,7 @@ BpeVocabSize = Annotated[
         lambda size: size > NUM_BYTE_VALUES,
     ),
 ]
-NATS_TRIGGERS = ("entropy", "entropy_jump")
+NATS_TRIGGERS = ("entropy", "entropy_jump", "ending_entropy")
 """Built-in triggers whose threshold is an entropy (difference) in nats. Those of plug-ins say so themselves: ask
 `TriggerConfig.threshold_in_nats`."""
 
@@ -149,7 +149,8 @@ class TriggerConfig(PluggedSection):
     """Causal score per byte; `entropy` is the method's, the rest are controls. A plug-in's name too
     (`docs/plugins.md`)."""
     scratchpad_threshold_nats: Nats = 1.5
-    """Entropy (or its rise, for `entropy_jump`) above which a scratchpad fires until training has stored another."""
+    """Entropy (its rise for `entropy_jump`, a part of it for `ending_entropy`) above which a scratchpad fires until
+    training has stored another."""
     stride: Positive = 4
     """For `stride`: a scratchpad at every `stride` bytes of the patch."""
     scratchpads_per_byte: Share = 3 / 16
@@ -258,6 +259,11 @@ class ModelConfig(Section):
             self.patchifier.commits_tokens or not self.has_source_head,
             f"source_head is {self.source_head} with the patchifier `{self.patchifier.kind}`",
             "none, or the patchifier `tokens`",
+        )
+        self.require(
+            self.trigger.kind != "ending_entropy" or self.has_source_head,
+            f"trigger.kind is ending_entropy with source_head {self.source_head}",
+            "a source head, with which `patchpad convert` makes models of `tokens` patches",
         )
         kv_heads = self.trunk_kv_heads
         self.require(

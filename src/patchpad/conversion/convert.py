@@ -102,6 +102,8 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str, tokens:
     below: dict[str, Any] = {"model": {key: value for key, (_, value) in theirs.items()}}
     if tokens is not None:
         below["model"] |= token_values(source, tokens)
+        if isinstance(mine, dict) and mine.get("source_head") != "none":
+            below["model"]["trigger"] = {"kind": "ending_entropy"}
     settings = Config.from_dict(merged(below, values), source=origin)
     if settings.train.init_from is not None:
         raise ConfigError(

@@ -115,16 +115,15 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     trunk_block = block_weights(trunk_dim, config.trunk_kv_dim, config.trunk_hidden_dim)
     lm_head = dim * VOCAB_SIZE
     is_hnet = config.patchifier.kind == "hnet"
+    open_token = trunk_dim * dim if config.patchifier.commits_tokens else 0
     return {
-        "local_encoder": config.encoder_layers * local_block,
+        "local_encoder": config.encoder_layers * local_block + open_token,
         "entropy_head": config.entropy_head_layers * local_block + lm_head if config.reads_entropy else 0,
         "routing": 2 * dim * dim if is_hnet else 0,
         "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * num_additions(config) * dim,
-        "local_decoder": config.decoder_layers * local_block
-        + dim * (VOCAB_SIZE + config.has_source_head)
-        + (trunk_dim * dim if config.patchifier.commits_tokens else 0),
+        "local_decoder": config.decoder_layers * local_block + dim * (VOCAB_SIZE + config.has_source_head),
         "source_head": 0,
     }
 

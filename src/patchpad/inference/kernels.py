@@ -77,16 +77,17 @@ def read(
     with autocast(model.device):
         encoder_sees = state.encoder.at(rows, position)
         byte_states = model.local_encoder(ids, position, encoder_sees, recent)
-        entropies = previous_entropies = None
+        byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
+        entropies = previous_entropies = endings = None
         if model.entropy_head is not None:
             head_sees = encoder_sees if state.entropy_head is None else state.entropy_head.at(rows, position)
-            _, entropies = model.entropy_head(byte_states, position, head_sees)
+            entropy_logits, entropies = model.entropy_head(byte_states, position, head_sees)
+            endings = model.ending_entropy_nats(entropy_logits, tokens)
             previous_entropies = torch.where(begins, entropies, old_floats[:, 0])
         boundaries = None
         if model.routing is not None:
             previous_states = state.byte_states[rows, counts.position % places].to(byte_states.dtype)
             boundaries = torch.where(begins, 1.0, model.routing.probability(previous_states, byte_states))
-        byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
     facts = ByteFacts(
         byte_ids=ids,
         previous_byte_ids=torch.where(begins, SEPARATOR, counts.newest_id),
@@ -96,6 +97,7 @@ def read(
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
         tokens=tokens,
+        ending_entropy_nats=endings,
     )
     decisions = model.decisions_at(threshold)
     ends_patch = decisions.step_ends(facts, open_bytes)

@@ -19,7 +19,7 @@ from patchpad.model.source_head import newest_draft_place
 from patchpad.patching import ByteFacts, Documents, TokenFacts
 from patchpad.patching.layout import newest_place
 from patchpad.patching.patchifiers import bytes_since_end
-from patchpad.shapes import ByteInts, ByteMask
+from patchpad.shapes import ByteFloats, ByteInts, ByteMask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class ReadBytes:
     """Byte states before the span, the oldest first."""
     recent: Int[Tensor, "new recent"] | None
     entropy_nats: Float[Tensor, " new"] | None
+    ending_entropy_nats: ByteFloats | None
+    """Padded, as facts have it."""
     boundary_probability: Float[Tensor, " new"] | None
     tokens: TokenFacts | None
     """What the bytes commit and leave open, [batch, width]."""
@@ -88,20 +90,23 @@ def read_bytes(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
     encoder_sees, *head_sees = span_windows(caches, span, counts.position)
     recent = _recent_ids(state, span)
     byte_states = model.local_encoder(span.ids, position, encoder_sees, recent)
-    entropies = boundaries = None
-    if model.entropy_head is not None:
-        _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
     tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
+    byte_states = model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.draft))
+    entropies = endings = boundaries = None
+    if model.entropy_head is not None:
+        logits, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
+        endings = model.ending_entropy_nats(span.padded(logits), tokens)
     earlier = in_order(state.byte_states, counts.position)
     if model.routing is not None:
         boundaries = model.routing.probability(span.previous(byte_states, earlier[:, -1]), byte_states)
     return ReadBytes(
         span=span,
         position=position,
-        byte_states=model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.draft)),
+        byte_states=byte_states,
         earlier_states=earlier,
         recent=recent,
         entropy_nats=entropies,
+        ending_entropy_nats=endings,
         boundary_probability=boundaries,
         tokens=tokens,
         encoder=encoder_sees,
@@ -210,6 +215,7 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteF
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
         tokens=read.tokens,
+        ending_entropy_nats=read.ending_entropy_nats,
     )
 
 

@@ -28,6 +28,7 @@ from patchpad.patching import (
     SlotRoom,
     SourceTokens,
     ThresholdLike,
+    TokenFacts,
     VocabularyTrie,
     facts_of_rows,
 )
@@ -172,17 +173,18 @@ class ByteLM(LanguageModel):
             keep=keep_activations,
         )
 
-        byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
-        entropy_logits = entropies = None
-        if self.entropy_head is not None:
-            entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
-
-        boundaries = None if self.routing is None else self.routing(byte_states, documents)
         tokens = (
             facts_of_rows(self.source_tokens, self.source_trie, byte_ids) if config.patchifier.commits_tokens else None
         )
+        byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
-        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens)
+        entropy_logits = entropies = endings = None
+        if self.entropy_head is not None:
+            entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
+            endings = self.ending_entropy_nats(entropy_logits, tokens)
+
+        boundaries = None if self.routing is None else self.routing(byte_states, documents)
+        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, endings)
         layout = decisions.layout(facts, documents, room)
         trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout, *([] if tokens is None else [tokens]))
@@ -235,8 +237,18 @@ class ByteLM(LanguageModel):
         if token is None:
             return byte_states
         assert isinstance(self.patch_pooling, TokenInputs)
-        assert self.local_decoder.open_token is not None
-        return self.local_decoder.open_token(byte_states, token, self.patch_pooling.embedding)
+        assert self.local_encoder.open_token is not None
+        return self.local_encoder.open_token(byte_states, token, self.patch_pooling.embedding)
+
+    def ending_entropy_nats(
+        self, entropy_logits: Float[Tensor, "*where vocab"], tokens: TokenFacts | None
+    ) -> Float[Tensor, "*where"] | None:
+        """Returns what the trigger `ending_entropy` reads, see `SourceHead.ending_entropy`; None for other triggers."""
+        if self.config.trigger.kind != "ending_entropy":
+            return None
+        assert self.source_head is not None
+        assert tokens is not None
+        return self.source_head.ending_entropy(entropy_logits, tokens.node, tokens.draft)
 
     def boundary_probabilities(self, byte_ids: ByteIds) -> ByteFloats:
         """Returns how likely a chunk starts at each byte; see `LanguageModel`."""

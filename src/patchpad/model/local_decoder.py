@@ -3,12 +3,11 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from patchpad.config import VOCAB_SIZE, ModelConfig
 from patchpad.model.attention import Attend
 from patchpad.model.block import RMSNorm, Stack
-from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Embedding, Linear, PreciseLinear, draw_normal
+from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, Linear, PreciseLinear, draw_normal
 
 
 class ContextToBytes(nn.Module, DrawsWeights):
@@ -56,40 +55,12 @@ class ContextToBytes(nn.Module, DrawsWeights):
         return contexts[newest[..., None], torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)]
 
 
-class OpenToken(nn.Module):
-    """Tells bytes which token of the source the open text is, with `tokens` patches: the token's embedding, projected.
-
-    So the local decoder knows a word as the source does, before the trunk has read it.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.projection = Linear(config.trunk_dim, config.byte_dim)
-
-    def forward(
-        self,
-        byte_states: Float[Tensor, "*where byte_dim"],
-        token: Int[Tensor, "*where"],
-        embedding: Embedding,
-    ) -> Float[Tensor, "*where byte_dim"]:
-        """Returns the byte states with what their open tokens add.
-
-        Args:
-            byte_states: of the local encoder.
-            token: that the open text is; -1 where it is several or none.
-            embedding: of tokens.
-        """
-        known = self.projection(F.rms_norm(embedding(token.clamp_min(0)), (embedding.embedding_dim,)))
-        return byte_states + torch.where((token >= 0)[..., None], known, 0.0)
-
-
 class LocalDecoder(nn.Module):
     """Windowed causal layers over encoder states plus context, then the LM head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.byte_dim
-        self.open_token = OpenToken(config) if config.patchifier.commits_tokens else None
         self.stack = Stack(config.decoder_layers, dim, config.byte_heads, config.byte_hidden_dim, config.rotary_base)
         self.norm = RMSNorm(dim)
         # One logit more is the gate between the source's head and this one; see `mixed_logits`.

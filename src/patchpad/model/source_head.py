@@ -205,6 +205,25 @@ class SourceHead(PreciseBuffers):
         mass = _masses_before(cumulative, slot, torch.cat((first, first + 1), dim=1)).diff(dim=1)[:, 0]
         return torch.where(rank >= 0, mass, 0.0)
 
+    def ending_entropy(
+        self, logits: Float[Tensor, "*where vocab"], node: Int[Tensor, "*where"], draft: Int[Tensor, "*where"]
+    ) -> Float[Tensor, "*where"]:
+        """Returns the share of an entropy that comes from ids that would end the open text, in nats and in fp32.
+
+        These are all with which no token goes on that begins with the open text. Where one of them is likely, the token
+        may have ended, and where it is not clear which one, a scratchpad over the token has something to say. 0 where
+        the open text is not one token.
+
+        Args:
+            logits: of the next id.
+            node: of the open text.
+            draft: the token that the open text is, or -1.
+        """
+        log_probabilities = logits.detach().float().log_softmax(dim=-1)
+        goes_on = F.pad(self.bounds[node].diff(dim=-1) > 0, (0, 1))  # the end of a document ends the text too
+        shares = torch.where(goes_on, 0.0, -log_probabilities.exp() * log_probabilities)
+        return torch.where(draft >= 0, shares.sum(dim=-1), 0.0)
+
     def ask(
         self,
         slot_outputs: Float[Tensor, "slot trunk_dim"],

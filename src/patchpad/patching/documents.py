@@ -51,6 +51,8 @@ class ByteFacts:
     """How likely the router starts a chunk here; None unless the patchifier is `hnet`."""
     tokens: TokenFacts | None = None
     """Tokens committed here, and the open text after them; None unless the patchifier is `tokens`."""
+    ending_entropy_nats: Tensor | None = None
+    """The part of the entropy that comes from ids that would end the open text; None unless the trigger reads it."""
 
     @staticmethod
     def gather(
@@ -59,6 +61,7 @@ class ByteFacts:
         entropy_nats: Tensor | None,
         boundary_probability: Tensor | None = None,
         tokens: TokenFacts | None = None,
+        ending_entropy_nats: Tensor | None = None,
     ) -> "ByteFacts":
         """Collects the facts of a whole batch for the full pass."""
         first = documents.offset == 0
@@ -75,4 +78,5 @@ class ByteFacts:
             previous_entropy_nats=previous_entropy,
             boundary_probability=boundary_probability,
             tokens=tokens,
+            ending_entropy_nats=ending_entropy_nats,
         )

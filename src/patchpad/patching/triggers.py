@@ -76,6 +76,15 @@ class EntropyJumpTrigger(EntropyTrigger):
         return facts.entropy_nats - facts.previous_entropy_nats
 
 
+class EndingEntropyTrigger(EntropyTrigger):
+    """Fires where much of the entropy comes from ids that would end the open text of a model with a source head."""
+
+    def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
+        """Returns that part of the entropies in nats, 0 where the open text is not one token."""
+        assert facts.ending_entropy_nats is not None
+        return facts.ending_entropy_nats
+
+
 class ConstantTrigger(Trigger):
     """Fires nowhere (`never`) or at every position that ends no patch (`always`)."""
 
@@ -187,6 +196,7 @@ def initial_threshold(config: TriggerConfig, patchifier: PatchifierConfig) -> fl
 
 __all__ = [
     "ConstantTrigger",
+    "EndingEntropyTrigger",
     "EntropyJumpTrigger",
     "EntropyTrigger",
     "RandomTrigger",
