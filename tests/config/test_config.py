@@ -316,7 +316,7 @@ def test_entropies_of_endings_need_a_source_head():
     with pytest.raises(
         ConfigError, match=r"trigger.kind is ending_entropy with source_head none; allowed: a source head"
     ):
-        ModelConfig(patchifier=PatchifierConfig(kind="tokens"), trigger=TriggerConfig(kind="ending_entropy"))
+        ModelConfig(trigger=TriggerConfig(kind="ending_entropy"))
 
 
 def test_error_is_a_value_error_with_message_and_hint_on_two_lines():
