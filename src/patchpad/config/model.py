@@ -149,7 +149,7 @@ class TriggerConfig(PluggedSection):
     """Causal score per byte; `entropy` is the method's, the rest are controls. A plug-in's name too
     (`docs/plugins.md`)."""
     scratchpad_threshold_nats: Nats = 1.5
-    """Entropy (its rise for `entropy_jump`, a part of it for `ending_entropy`) above which a scratchpad fires until
+    """Entropy (its rise for `entropy_jump`, less of it for `ending_entropy`) above which a scratchpad fires until
     training has stored another."""
     stride: Positive = 4
     """For `stride`: a scratchpad at every `stride` bytes of the patch."""

@@ -42,6 +42,7 @@ def read(
     ids: Int[Tensor, " row"],
     threshold: Float[Tensor, " row"],
     tokens: TokenFacts | None = None,
+    ended_share: Float[Tensor, " row"] | None = None,
 ) -> tuple[Bool[Tensor, " row"], Ints, Floats]:
     """Reads one id in each of `rows`: byte states, entropies, patch ends and scratchpads.
 
@@ -52,6 +53,7 @@ def read(
         ids: 0..256.
         threshold: scratchpad threshold of each of `rows`, in nats.
         tokens: what the ids commit and leave open, with `tokens` patches; see `token_steps.read_tokens`.
+        ended_share: with a source head, see `source_masses.ended_share_of_step`.
 
     Returns:
         Which of `rows` need the trunk before they can predict; then the new `ints` and `floats`.
@@ -78,11 +80,10 @@ def read(
         encoder_sees = state.encoder.at(rows, position)
         byte_states = model.local_encoder(ids, position, encoder_sees, recent)
         byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
-        entropies = previous_entropies = endings = None
+        entropies = previous_entropies = None
         if model.entropy_head is not None:
             head_sees = encoder_sees if state.entropy_head is None else state.entropy_head.at(rows, position)
-            entropy_logits, entropies = model.entropy_head(byte_states, position, head_sees)
-            endings = model.ending_entropy_nats(entropy_logits, tokens)
+            _, entropies = model.entropy_head(byte_states, position, head_sees)
             previous_entropies = torch.where(begins, entropies, old_floats[:, 0])
         boundaries = None
         if model.routing is not None:
@@ -97,7 +98,7 @@ def read(
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
         tokens=tokens,
-        ending_entropy_nats=endings,
+        ended_share=ended_share,
     )
     decisions = model.decisions_at(threshold)
     ends_patch = decisions.step_ends(facts, open_bytes)

@@ -5,7 +5,7 @@ enter the trunk's cache.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from patchpad.inference.patch_span import ReadBytes, SpanSlots, decide_slots, read_bytes
 from patchpad.inference.patch_state import DecodingState, PatchCounts
-from patchpad.inference.source_masses import SpanSources, masses_after, mixed_span, open_texts
+from patchpad.inference.source_masses import OpenTexts
+from patchpad.inference.source_span import SpanSources, by_newest_commits, masses_after, mixed_span
 from patchpad.inference.span import Extension, Span
 from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention, ring_after, span_windows
 from patchpad.inference.token_steps import slot_inputs
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
-from patchpad.model.source_head import OpenTexts
+from patchpad.model.source_head import Foretold, ended_share
+
+ALL = slice(None)
 
 
 @torch.inference_mode()
@@ -32,14 +35,20 @@ def extend_patches(
     draft = cast(DecodingState, state.draft())
     with autocast(model.device):
         read = read_bytes(model, draft, span)
-        slots = decide_slots(model, draft, read, threshold)
-        slot_outputs, smoothed = _run_trunk(model, draft, read, slots)
+        first = ended = None
+        if model.source_head is not None:
+            first, ended = _commits_first(model, draft, read)
+        slots = decide_slots(model, draft, read, threshold, ended)
+        if first is None:
+            slot_outputs, smoothed = _run_trunk(model, draft, read, slots)
+        else:
+            slot_outputs, smoothed = _run_scratchpads(model, draft, read, slots, first.outputs), None
         contexts = _contexts(model, draft, slot_outputs)
         decoder_sees, logits = _predict(model, draft, read, slots, contexts)
         sources = None
-        if model.source_head is not None:
-            sources = SpanSources.of(span, slots.commits, slots.scratchpads, slots.newest_draft)
-            logits = mixed_span(model, draft, span, sources, _texts_of_span(model, read, slots), slot_outputs, logits)
+        if first is not None:
+            sources, texts = SpanSources.of(span, slots), _texts_of_span(model, read, slots)
+            logits = mixed_span(model, draft, span, sources, first.foretold, texts, slot_outputs, logits)
 
     def advance() -> DecodingState:
         masses = None if sources is None else masses_after(model, draft, span, sources, slot_outputs)
@@ -79,6 +88,47 @@ def _run_trunk(
     return slot_outputs, smoothed
 
 
+class _CommitsFirst(NamedTuple):
+    """The commits of a span once they have been through the trunk, see `patchpad.model.commits_first`."""
+
+    outputs: Float[Tensor, "commit trunk_dim"]
+    foretold: Foretold
+    """What the newest commits foretell of the new bytes."""
+
+
+def _commits_first(
+    model: ByteLM, state: DecodingState, read: ReadBytes
+) -> tuple[_CommitsFirst, Float[Tensor, "batch width"]]:
+    """Runs a span's commits; returns them, and what scratchpads are then decided from."""
+    span, tokens = read.span, read.tokens
+    assert tokens is not None
+    never = torch.full((len(span.lengths),), torch.inf, device=model.device)
+    slots = decide_slots(model, state, read, never, torch.zeros_like(tokens.node, dtype=torch.float32))
+    outputs, _ = _run_trunk(model, state, read, slots)
+    node, num_commits, draft = map(span.packed, (tokens.node, tokens.num_commits, tokens.draft))
+    foretold = by_newest_commits(model, state, span, slots, outputs, node)
+    return _CommitsFirst(outputs, foretold), span.padded(ended_share(foretold, num_commits, draft))
+
+
+def _run_scratchpads(
+    model: ByteLM,
+    state: DecodingState,
+    read: ReadBytes,
+    slots: SpanSlots,
+    commit_outputs: Float[Tensor, "commit trunk_dim"],
+) -> Float[Tensor, "slot trunk_dim"]:
+    """Runs the scratchpads of a span whose commits are in the trunk's cache; returns the outputs of all slots."""
+    if not slots.has_scratchpads:
+        return commit_outputs
+    some = (~slots.is_commit).nonzero()[:, 0]
+    rows, place, none = slots.rows[some], slots.patch_index[some], torch.zeros_like(slots.is_commit[some])
+    attend = TrunkSpanAttention(state.trunk, rows, place, none, slots.most_patches)
+    outputs = commit_outputs.new_empty(len(slots.rows), commit_outputs.shape[1])
+    outputs[slots.is_commit] = commit_outputs
+    outputs[some] = model.trunk(_slot_inputs(model, read, slots, some), place, attend).to(outputs.dtype)
+    return outputs
+
+
 def _contexts(
     model: ByteLM, state: DecodingState, slot_outputs: Float[Tensor, "slot trunk_dim"]
 ) -> Float[Tensor, "context addition byte_dim"]:
@@ -92,11 +142,13 @@ def _contexts(
 def _texts_of_span(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
     assert read.recent is not None
     packed = read.span.packed
-    return open_texts(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
+    return OpenTexts.find(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
 
 
-def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
-    """Pools the byte states of slots, or embeds their tokens."""
+def _slot_inputs(
+    model: ByteLM, read: ReadBytes, slots: SpanSlots, some: Int[Tensor, " some"] | slice = ALL
+) -> Float[Tensor, "some trunk_dim"]:
+    """Pools the byte states of slots, or embeds their tokens; `some` says of which."""
 
     def pool(rows: Int[Tensor, " some"], columns: Int[Tensor, " some"], num_pooled: Int[Tensor, " some"]) -> Tensor:
         distance = torch.arange(slots.longest, device=rows.device)
@@ -105,7 +157,8 @@ def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tens
         newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
         return model.patch_pooling.pool(newest_first, distance < num_pooled[:, None])
 
-    return slot_inputs(model, slots.tokens, pool, slots.rows, slots.columns, slots.num_pooled)
+    tokens = None if slots.tokens is None else slots.tokens[some]
+    return slot_inputs(model, tokens, pool, *(part[some] for part in (slots.rows, slots.columns, slots.num_pooled)))
 
 
 def _smooth(

@@ -33,8 +33,6 @@ class ReadBytes:
     """Byte states before the span, the oldest first."""
     recent: Int[Tensor, "new recent"] | None
     entropy_nats: Float[Tensor, " new"] | None
-    ending_entropy_nats: ByteFloats | None
-    """Padded, as facts have it."""
     boundary_probability: Float[Tensor, " new"] | None
     tokens: TokenFacts | None
     """What the bytes commit and leave open, [batch, width]."""
@@ -92,10 +90,9 @@ def read_bytes(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
     byte_states = model.local_encoder(span.ids, position, encoder_sees, recent)
     tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
     byte_states = model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.draft))
-    entropies = endings = boundaries = None
+    entropies = boundaries = None
     if model.entropy_head is not None:
-        logits, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
-        endings = model.ending_entropy_nats(span.padded(logits), tokens)
+        _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
     earlier = in_order(state.byte_states, counts.position)
     if model.routing is not None:
         boundaries = model.routing.probability(span.previous(byte_states, earlier[:, -1]), byte_states)
@@ -106,7 +103,6 @@ def read_bytes(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
         earlier_states=earlier,
         recent=recent,
         entropy_nats=entropies,
-        ending_entropy_nats=endings,
         boundary_probability=boundaries,
         tokens=tokens,
         encoder=encoder_sees,
@@ -124,8 +120,22 @@ def _recent_ids(state: DecodingState, span: Span) -> Int[Tensor, "new recent"] |
     return everything[span.rows[:, None], count + span.columns[:, None] - torch.arange(count, device=before.device)]
 
 
-def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold: Float[Tensor, " batch"]) -> SpanSlots:
-    """Decides patch ends and scratchpads as the full pass does, from what is open before the span."""
+def decide_slots(
+    model: ByteLM,
+    state: DecodingState,
+    read: ReadBytes,
+    threshold: Float[Tensor, " batch"],
+    ended_share: ByteFloats | None,
+) -> SpanSlots:
+    """Decides patch ends and scratchpads as the full pass does, from what is open before the span.
+
+    Args:
+        model: of any patches.
+        state: before the span.
+        read: its bytes.
+        threshold: scratchpad threshold of each row, in nats.
+        ended_share: with a source head, see `patchpad.model.source_head.ended_share`; padded.
+    """
     span, counts = read.span, state.patch_counts
     is_new = span.is_new
     opened = torch.where(counts.ends_patch == 1, 0, counts.open_bytes)
@@ -137,7 +147,7 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     )
     decisions = model.decisions_at(threshold)
     tokens = read.tokens
-    facts = _facts(state, read, documents)
+    facts = _facts(state, read, documents, ended_share)
     ends = decisions.patch_ends(facts, documents)
     if tokens is None:
         commits, open_bytes = ends.long(), bytes_since_end(ends, documents)
@@ -198,7 +208,7 @@ def decide_slots(model: ByteLM, state: DecodingState, read: ReadBytes, threshold
     )
 
 
-def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteFacts:
+def _facts(state: DecodingState, read: ReadBytes, documents: Documents, ended_share: ByteFloats | None) -> ByteFacts:
     span = read.span
     entropies = previous_entropies = boundaries = None
     if read.entropy_nats is not None:
@@ -215,7 +225,7 @@ def _facts(state: DecodingState, read: ReadBytes, documents: Documents) -> ByteF
         previous_entropy_nats=previous_entropies,
         boundary_probability=boundaries,
         tokens=read.tokens,
-        ending_entropy_nats=read.ending_entropy_nats,
+        ended_share=ended_share,
     )
 
 

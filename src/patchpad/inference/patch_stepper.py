@@ -1,6 +1,7 @@
 """Steps of the patch model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +13,7 @@ from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
-from patchpad.inference.source_masses import mixed_step
+from patchpad.inference.source_masses import ended_share_of_step, mixed_step
 from patchpad.inference.span import Extension
 from patchpad.inference.token_steps import read_tokens, refresh_tokens
 from patchpad.inference.transfers import on_device
@@ -69,8 +70,13 @@ class PatchStepper:
         threshold: Float[Tensor, " row"],
     ) -> Bool[Tensor, " row"]:
         """Reads one id in each of `rows`; those that end a patch or fire a scratchpad need the trunk."""
-        tokens = [read_tokens(self.model, state, rows, ids)] if self._commits_tokens else []
-        needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold, *tokens)
+        known: list[Any] = []
+        if self._commits_tokens:
+            tokens = read_tokens(self.model, state, rows, ids)
+            known.append(tokens)
+            if self.model.source_head is not None:
+                known.append(ended_share_of_step(self.model, state, rows, tokens))
+        needs_trunk, state.ints, state.floats = self.kernels.read(self.model, state, rows, ids, threshold, *known)
         return needs_trunk
 
     @torch.inference_mode()

@@ -9,6 +9,7 @@ from torch import Tensor
 from patchpad.config import ModelConfig
 from patchpad.errors import InputError
 from patchpad.model.back_ends import slot_attention, window_attentions
+from patchpad.model.commits_first import CommitsFirst
 from patchpad.model.entropy_head import EntropyHead
 from patchpad.model.hnet import Routing, smooth, straight_through_confidence
 from patchpad.model.language_model import LanguageModel
@@ -17,7 +18,7 @@ from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.outputs import Activations, ByteLMOutput, Predicted
 from patchpad.model.patch_pooling import ByteProjection, PatchPooling
 from patchpad.model.precision import plain_defaults
-from patchpad.model.source_head import SourceHead, local_logits
+from patchpad.model.source_head import ByCommits, SourceHead, ended_share, local_logits
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.model.trunk import Trunk
 from patchpad.model.weights import draw_weights
@@ -32,7 +33,7 @@ from patchpad.patching import (
     VocabularyTrie,
     facts_of_rows,
 )
-from patchpad.shapes import ByteFloats, ByteIds
+from patchpad.shapes import ByteFloats, ByteIds, ByteStates
 
 SOURCE_TOKENS = "source_tokens.json"
 """What a run with `tokens` patches keeps of its source's tokenizer."""
@@ -178,17 +179,25 @@ class ByteLM(LanguageModel):
         )
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
-        entropy_logits = entropies = endings = None
+        entropy_logits = entropies = None
         if self.entropy_head is not None:
             entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
-            endings = self.ending_entropy_nats(entropy_logits, tokens)
 
         boundaries = None if self.routing is None else self.routing(byte_states, documents)
-        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, endings)
+        first = by_commits = ended = None
+        if self.source_head is not None:
+            assert tokens is not None
+            first, by_commits = self._commits_first(byte_states, documents, tokens, room)
+            ended = ended_share(by_commits.foretold, tokens.num_commits.flatten(), tokens.draft.flatten())
+            ended = ended.view_as(byte_ids)
+        facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, ended)
         layout = decisions.layout(facts, documents, room)
         trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout, *([] if tokens is None else [tokens]))
-        slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
+        if first is None:
+            slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
+        else:
+            slot_outputs = first.then_scratchpads(self.trunk, slot_inputs, layout, trunk_sees)
 
         if boundaries is not None:
             slot_outputs = smooth(slot_outputs, layout, boundaries)
@@ -201,14 +210,13 @@ class ByteLM(LanguageModel):
             byte_contexts = byte_contexts * confidence[..., None, None]
         logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
         source_nats = None
-        if self.source_head is not None and null_context:
+        if by_commits is not None and by_commits.lesson is not None:
+            source_nats = by_commits.lesson.nats(logits.flatten(0, 1)).view_as(byte_ids)
+        if by_commits is not None and null_context:
             logits = local_logits(logits)
-        elif self.source_head is not None:
-            assert tokens is not None
-            weight = self.source_head_weight
-            logits, source_nats = self.source_head.of_pass(
-                logits, slot_outputs, weight, layout, tokens, byte_ids, teaches=self.training
-            )
+        elif self.source_head is not None and by_commits is not None and tokens is not None:
+            weight, foretold = self.source_head_weight, by_commits.foretold
+            logits = self.source_head.of_pass(logits, foretold, slot_outputs, weight, layout, tokens, byte_ids)
 
         activations = None
         if keep_activations:
@@ -230,6 +238,16 @@ class ByteLM(LanguageModel):
             activations=activations,
         )
 
+    def _commits_first(
+        self, byte_states: ByteStates, documents: Documents, tokens: TokenFacts, room: SlotRoom | None
+    ) -> tuple[CommitsFirst, ByCommits]:
+        """Runs the commits through the trunk, and asks the source's output head what they foretell."""
+        assert self.source_head is not None
+        assert isinstance(self.patch_pooling, TokenInputs)
+        first = CommitsFirst.run(self.trunk, self.patch_pooling, byte_states, documents, tokens, room)
+        newest, weight = first.layout.newest_slot, self.source_head_weight
+        return first, self.source_head.of_commits(first.outputs, weight, newest, tokens, teaches=self.training)
+
     def with_open_tokens(
         self, byte_states: Float[Tensor, "*where byte_dim"], token: Int[Tensor, "*where"] | None
     ) -> Float[Tensor, "*where byte_dim"]:
@@ -239,16 +257,6 @@ class ByteLM(LanguageModel):
         assert isinstance(self.patch_pooling, TokenInputs)
         assert self.local_encoder.open_token is not None
         return self.local_encoder.open_token(byte_states, token, self.patch_pooling.embedding)
-
-    def ending_entropy_nats(
-        self, entropy_logits: Float[Tensor, "*where vocab"], tokens: TokenFacts | None
-    ) -> Float[Tensor, "*where"] | None:
-        """Returns what the trigger `ending_entropy` reads, see `SourceHead.ending_entropy`; None for other triggers."""
-        if self.config.trigger.kind != "ending_entropy":
-            return None
-        assert self.source_head is not None
-        assert tokens is not None
-        return self.source_head.ending_entropy(entropy_logits, tokens.node, tokens.draft)
 
     def boundary_probabilities(self, byte_ids: ByteIds) -> ByteFloats:
         """Returns how likely a chunk starts at each byte; see `LanguageModel`."""

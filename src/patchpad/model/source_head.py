@@ -7,7 +7,6 @@ or else by the local decoder alone.
 """
 
 import itertools
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, draw_normal
 from patchpad.patching import PatchLayout, SourceTokens, TokenFacts, VocabularyTrie
 from patchpad.patching.layout import newest_place
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
-from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask, Logits
+from patchpad.shapes import ByteIds, ByteInts, ByteMask, Logits
 
 SLOTS_AT_ONCE = 128
 """Slots whose masses over the whole vocabulary are held at once in a full pass."""
@@ -40,27 +39,28 @@ class Foretold(NamedTuple):
     """Of the tokens that begin with the open text and go on with each byte."""
     ending: Float[Tensor, " query"]
     """Of the token that is exactly the open text."""
-    draft: Float[Tensor, " query"]
-    """Of the token that is exactly what a draft has read of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenTexts:
-    """What is open at bytes, as nodes of the source's trie."""
+class ByCommits(NamedTuple):
+    """What the newest commits foretell of the bytes of a batch, row after row."""
 
-    node: Int[Tensor, " byte"]
-    """Of the open text."""
-    draft_node: Int[Tensor, " byte"]
-    """Of what of it the newest draft has read, see `newest_drafts`; any node without one."""
-    at: Int[Tensor, " drafted"]
-    """The bytes that have a draft."""
-    since: Int[Tensor, " byte"]
-    """Of the bytes since the draft."""
+    foretold: Foretold
+    lesson: "Lesson | None"
 
-    @property
-    def since_drafts(self) -> Int[Tensor, " drafted"]:
-        """The same for the bytes that have one."""
-        return self.since[self.at]
+
+class Lesson(NamedTuple):
+    """What the source expects behind tokens of a batch that have ended, each of which was open as one token."""
+
+    last_byte: Int[Tensor, " ended"]
+    """Of each token, in the flattened [batch * byte]."""
+    expected: Float[Tensor, "ended vocab"]
+    """How likely each id comes next; without a gradient."""
+
+    def nats(self, own: Float[Tensor, "byte own"]) -> Float[Tensor, " byte"]:
+        """Returns the cross-entropy of what the local decoder says there, 0 elsewhere."""
+        local = local_logits(own[self.last_byte]).to(self.expected.dtype)
+        nats = -(self.expected * local).sum(dim=-1)
+        return nats.new_zeros(len(own)).index_put((self.last_byte,), nats).float()
 
 
 class SourceWeights(nn.Module, DrawsWeights):
@@ -108,57 +108,68 @@ class SourceHead(PreciseBuffers):
         self.bounds, self.exact = trie.bounds.to(device), trie.exact.to(device)
         self.order = torch.cat((trie.order, torch.tensor(tokens.ends, dtype=torch.int64))).to(device)
 
+    def of_commits(
+        self,
+        outputs: Float[Tensor, "commit trunk_dim"],
+        weight: Float[Tensor, "id trunk_dim"],
+        newest_commit: ByteInts,
+        tokens: TokenFacts,
+        *,
+        teaches: bool,
+    ) -> ByCommits:
+        """Returns what the commits of a batch foretell, and, if it is asked for, what they teach the local decoder.
+
+        That a token has ended is known once its commit has come, and then the source says, too, what it had expected
+        behind it. Without a scratchpad, that is what the local decoder has to foretell. All that the source expects,
+        and not only the byte that came, says in few bytes what many would.
+
+        Args:
+            outputs: of the trunk.
+            weight: of the head.
+            newest_commit: 1 + index of the newest commit at each byte; 0 without one.
+            tokens: what the bytes commit and leave open.
+            teaches: whether there is a lesson.
+        """
+        commit, node = (newest_commit - 1).clamp_min(0).flatten(), tokens.node.flatten()
+        if not teaches:
+            return ByCommits(self.ask(outputs, weight, commit, node), None)
+        last_byte, ended = _ended(tokens, self.num_bytes)
+        at_root = torch.full_like(ended, ROOT)
+        told = self.ask(outputs, weight, torch.cat((commit, ended)), torch.cat((node, at_root)))
+        expected = told.going_on[len(commit) :].detach()
+        lesson = Lesson(last_byte, expected / expected.sum(dim=-1, keepdim=True))
+        return ByCommits(Foretold(*(part[: len(commit)] for part in told)), lesson)
+
     def of_pass(
         self,
         own: Float[Tensor, "batch byte own"],
+        by_commit: Foretold,
         slot_outputs: Float[Tensor, "slot trunk_dim"],
         weight: Float[Tensor, "id trunk_dim"],
         layout: PatchLayout,
         tokens: TokenFacts,
         byte_ids: ByteIds,
-        *,
-        teaches: bool = False,
-    ) -> tuple[Logits, ByteFloats | None]:
-        """Returns the logits of a full pass, and what the local decoder may learn from the source.
-
-        That a token has ended is known once its commit has come, and then the source says, too, what it had expected
-        behind it. Without a scratchpad, that is what the local decoder has to foretell: its cross-entropy there, to all
-        that the source expects and not only to the byte that came, says in few bytes what many would.
+    ) -> Logits:
+        """Returns the logits of a full pass.
 
         Args:
             own: what the local decoder says, see `mixed_logits`.
+            by_commit: see `of_commits`.
             slot_outputs: of the trunk.
             weight: of the head.
             layout: of the batch.
             tokens: what its bytes commit and leave open.
             byte_ids: of the batch.
-            teaches: whether the second is asked for: nats at the last byte of each token that was open as one token, 0
-                elsewhere. No gradient passes to the source.
         """
         assert self.trie is not None
         lag, drafted_at = newest_drafts(layout, tokens)
-        node, drafted_at = tokens.node.flatten(), drafted_at.flatten()
-        texts = OpenTexts(
-            node=node,
-            draft_node=node[drafted_at],
-            at=(lag >= 0).flatten().nonzero()[:, 0],
-            since=nodes_since_draft(self.trie, byte_ids, lag).flatten(),
-        )
-        commit = (layout.newest_commit - 1).clamp_min(0).flatten()
-        draft = layout.newest_slot.flatten()[drafted_at[texts.at]] - 1
-        taught, lesson = _ended(tokens, self.num_bytes) if teaches else (commit[:0], commit[:0])
-        at_root = torch.full_like(lesson, ROOT)
-        asked = (torch.cat(pair) for pair in ((commit, lesson), (texts.node, at_root), (texts.draft_node, at_root)))
-        told = self.ask(slot_outputs, weight, *asked)
-        by_commit = Foretold(*(part[: len(commit)] for part in told))
-        by_draft = self.ask(slot_outputs, weight, draft, texts.since_drafts, texts.since_drafts)
-        logits = mixed_logits(own.flatten(0, 1), *with_drafts(by_commit, by_draft, texts)).view(*byte_ids.shape, -1)
-        if not teaches:
-            return logits, None
-        expected = told.going_on[len(commit) :].detach()
-        expected = expected / expected.sum(dim=-1, keepdim=True)
-        nats = -(expected * local_logits(own.flatten(0, 1)[taught]).to(expected.dtype)).sum(dim=-1)
-        return logits, nats.new_zeros(byte_ids.numel()).index_put((taught,), nats).float().view_as(byte_ids)
+        at = (lag >= 0).flatten().nonzero()[:, 0]
+        drafted_at = drafted_at.flatten()[at]
+        since = nodes_since_draft(self.trie, byte_ids, lag).flatten()[at]
+        by_draft = self.ask(slot_outputs, weight, layout.newest_slot.flatten()[drafted_at] - 1, since)
+        # No commit has come since the draft: so what its text is to the newest commit, it was there already.
+        told = with_drafts(by_commit, by_commit.ending[drafted_at], by_draft, at, since)
+        return mixed_logits(own.flatten(0, 1), *told).view(*byte_ids.shape, -1)
 
     def cumulative(
         self, slot_outputs: Float[Tensor, "slot trunk_dim"], weight: Float[Tensor, "id trunk_dim"]
@@ -205,33 +216,13 @@ class SourceHead(PreciseBuffers):
         mass = _masses_before(cumulative, slot, torch.cat((first, first + 1), dim=1)).diff(dim=1)[:, 0]
         return torch.where(rank >= 0, mass, 0.0)
 
-    def ending_entropy(
-        self, logits: Float[Tensor, "*where vocab"], node: Int[Tensor, "*where"], draft: Int[Tensor, "*where"]
-    ) -> Float[Tensor, "*where"]:
-        """Returns the share of an entropy that comes from ids that would end the open text, in nats and in fp32.
-
-        These are all with which no token goes on that begins with the open text. Where one of them is likely, the token
-        may have ended, and where it is not clear which one, a scratchpad over the token has something to say. 0 where
-        the open text is not one token.
-
-        Args:
-            logits: of the next id.
-            node: of the open text.
-            draft: the token that the open text is, or -1.
-        """
-        log_probabilities = logits.detach().float().log_softmax(dim=-1)
-        goes_on = F.pad(self.bounds[node].diff(dim=-1) > 0, (0, 1))  # the end of a document ends the text too
-        shares = torch.where(goes_on, 0.0, -log_probabilities.exp() * log_probabilities)
-        return torch.where(draft >= 0, shares.sum(dim=-1), 0.0)
-
     def ask(
         self,
         slot_outputs: Float[Tensor, "slot trunk_dim"],
         weight: Float[Tensor, "id trunk_dim"],
         slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-        draft_node: Int[Tensor, " query"],
-    ) -> "Foretold":
+    ) -> Foretold:
         """Returns what slots foretell, see `read`.
 
         Slots are taken some at a time, so that the masses over the vocabulary of all of them are never there at once.
@@ -241,7 +232,6 @@ class SourceHead(PreciseBuffers):
             weight: of the head.
             slot: that each query asks.
             node: of the open text.
-            draft_node: of the part of it that a draft has read.
         """
         by_slot = slot.argsort(stable=True)
         edges = torch.arange(0, len(slot_outputs) + SLOTS_AT_ONCE, SLOTS_AT_ONCE, device=slot.device)
@@ -252,7 +242,7 @@ class SourceHead(PreciseBuffers):
                 continue
             first = number * SLOTS_AT_ONCE
             some, asked = slot_outputs[first : first + SLOTS_AT_ONCE], by_slot[low:high]
-            places = (some, weight, slot[asked] - first, node[asked], draft_node[asked])
+            places = (some, weight, slot[asked] - first, node[asked])
             if torch.is_grad_enabled() and (some.requires_grad or weight.requires_grad):
                 parts.append(checkpoint(self._ask_some, *places, use_reentrant=False, preserve_rng_state=False))
             else:
@@ -260,34 +250,26 @@ class SourceHead(PreciseBuffers):
         inverse = by_slot.argsort()
         if not parts:  # no queries; or no slots, as in a batch of padding alone
             nothing = slot_outputs.new_zeros(len(slot), dtype=wide_dtype(slot.device))
-            return Foretold(nothing.new_zeros(len(slot), VOCAB_SIZE), nothing, nothing)
+            return Foretold(nothing.new_zeros(len(slot), VOCAB_SIZE), nothing)
         return Foretold(*(torch.cat(part)[inverse] for part in zip(*parts, strict=True)))
 
-    def _ask_some(
-        self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor, draft_node: Tensor
-    ) -> "Foretold":
-        return self.read(self.cumulative(slot_outputs, weight), slot, node, draft_node)
+    def _ask_some(self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor) -> Foretold:
+        return self.read(self.cumulative(slot_outputs, weight), slot, node)
 
     def read(
         self,
         cumulative: Float[Tensor, "slot cumulative"],
         slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-        draft_node: Int[Tensor, " query"],
-    ) -> "Foretold":
+    ) -> Foretold:
         """Returns what slots foretell whose masses are known.
 
         Args:
             cumulative: masses of slots.
             slot: that each query asks.
             node: of the open text.
-            draft_node: of the part of it that a draft has read.
         """
-        return Foretold(
-            self.going_on(cumulative, slot, node),
-            self.ending(cumulative, slot, node),
-            self.ending(cumulative, slot, draft_node),
-        )
+        return Foretold(self.going_on(cumulative, slot, node), self.ending(cumulative, slot, node))
 
 
 def _masses_before(
@@ -341,6 +323,24 @@ def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) ->
     return node
 
 
+def ended_share(
+    by_commit: Foretold, num_commits: Int[Tensor, " query"], draft: Int[Tensor, " query"]
+) -> Float[Tensor, " query"]:
+    """Returns how likely the open text is a token that has ended, in fp32, as the trigger `ending_entropy` reads it.
+
+    It is asked of the newest commit before the byte, so that a step knows it before the trunk runs: 0 at bytes that
+    commit, and where the open text is not one token.
+
+    Args:
+        by_commit: what the newest commit foretells of each byte.
+        num_commits: tokens committed there.
+        draft: the token that the open text is, or -1.
+    """
+    ending = by_commit.ending.detach()
+    total = (by_commit.going_on.detach().sum(dim=-1) + ending).clamp_min(LEAST_MASS)
+    return torch.where((num_commits == 0) & (draft >= 0), (ending / total).float(), 0.0)
+
+
 def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tensor, " ended"], Int[Tensor, " ended"]]:
     """Finds the tokens of a batch that were open, each as one token, at their last byte.
 
@@ -361,23 +361,27 @@ def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tenso
 
 
 def with_drafts(
-    by_commit: Foretold, by_draft: Foretold, texts: OpenTexts
+    by_commit: Foretold,
+    draft: Float[Tensor, " drafted"],
+    by_draft: Foretold,
+    at: Int[Tensor, " drafted"],
+    since: Int[Tensor, " drafted"],
 ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"]]:
     """Adds what drafts foretell: their token may have ended, and another one have begun behind it.
 
     Args:
         by_commit: what each byte's newest commit foretells of the open text.
-        by_draft: what the draft of each byte that has one foretells of the bytes since.
-        texts: what is open at the bytes.
+        draft: of the bytes that have a draft: mass, by the newest commit, of the token that the draft has read.
+        by_draft: what the draft foretells of the bytes since.
+        at: these bytes.
+        since: nodes of the bytes since the draft.
 
     Returns:
         `going_on` and `ended`, as `mixed_logits` takes them.
     """
-    at = texts.at
-    draft = by_commit.draft[at]
     going_on = by_commit.going_on.index_add(0, at, draft[:, None] * by_draft.going_on)
     # Where the draft is at the very byte, what ends there is foretold, and no longer open.
-    behind = torch.where(texts.since_drafts == ROOT, -by_commit.ending[at], draft * by_draft.ending)
+    behind = torch.where(since == ROOT, -by_commit.ending[at], draft * by_draft.ending)
     return going_on, by_commit.ending.index_add(0, at, behind)
 
 
@@ -412,9 +416,11 @@ def mixed_logits(
 
 
 __all__ = [
+    "ByCommits",
     "Foretold",
-    "OpenTexts",
+    "Lesson",
     "SourceHead",
+    "ended_share",
     "local_logits",
     "mixed_logits",
     "newest_draft_place",

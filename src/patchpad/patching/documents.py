@@ -51,8 +51,8 @@ class ByteFacts:
     """How likely the router starts a chunk here; None unless the patchifier is `hnet`."""
     tokens: TokenFacts | None = None
     """Tokens committed here, and the open text after them; None unless the patchifier is `tokens`."""
-    ending_entropy_nats: Tensor | None = None
-    """The part of the entropy that comes from ids that would end the open text; None unless the trigger reads it."""
+    ended_share: Tensor | None = None
+    """How likely the open text is a token that has ended, by the source's output head; None without one."""
 
     @staticmethod
     def gather(
@@ -61,7 +61,7 @@ class ByteFacts:
         entropy_nats: Tensor | None,
         boundary_probability: Tensor | None = None,
         tokens: TokenFacts | None = None,
-        ending_entropy_nats: Tensor | None = None,
+        ended_share: Tensor | None = None,
     ) -> "ByteFacts":
         """Collects the facts of a whole batch for the full pass."""
         first = documents.offset == 0
@@ -78,5 +78,5 @@ class ByteFacts:
             previous_entropy_nats=previous_entropy,
             boundary_probability=boundary_probability,
             tokens=tokens,
-            ending_entropy_nats=ending_entropy_nats,
+            ended_share=ended_share,
         )

@@ -77,12 +77,16 @@ class EntropyJumpTrigger(EntropyTrigger):
 
 
 class EndingEntropyTrigger(EntropyTrigger):
-    """Fires where much of the entropy comes from ids that would end the open text of a model with a source head."""
+    """Fires where the open token has probably ended and the next byte is uncertain, for models with a source head.
+
+    Where a token goes on, the source's newest commit says how; only where it ends, a scratchpad has something to fetch.
+    """
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
-        """Returns that part of the entropies in nats, 0 where the open text is not one token."""
-        assert facts.ending_entropy_nats is not None
-        return facts.ending_entropy_nats
+        """Returns the entropies in nats, each times the chance that the open text is a token that has ended."""
+        assert facts.entropy_nats is not None
+        assert facts.ended_share is not None
+        return facts.entropy_nats * facts.ended_share
 
 
 class ConstantTrigger(Trigger):
