@@ -94,7 +94,7 @@ def test_it_writes_and_is_saved_with_its_tokens(converted, tmp_path):
     again = patchpad.load(tmp_path / "run")
     text = patchpad.generate(again, b"The cat", max_new_bytes=8, temperature=0)
     assert text == patchpad.generate(model, b"The cat", max_new_bytes=8, temperature=0)
-    assert len(text) == 8
+    assert 1 <= len(text) <= 8  # it may end its text
 
 
 def test_with_the_trunk_and_the_tokens_frozen_the_other_parts_learn(converted, tmp_path):

@@ -85,7 +85,7 @@ def test_scratchpads_over_several_tokens_pool_exactly_the_open_text(model):
     inputs, states = [], []
     handles = [
         model.trunk.register_forward_hook(lambda module, given, output: inputs.append(given[0])),
-        model.local_encoder.register_forward_hook(lambda module, given, output: states.append(output[0])),
+        model.local_encoder.open_token.register_forward_hook(lambda module, given, output: states.append(output[0])),
     ]
     with torch.no_grad():
         output = model(ids, -math.inf)
