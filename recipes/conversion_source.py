@@ -103,19 +103,23 @@ class Source:
                 ids += self._tokenizer.encode(run, add_special_tokens=False).ids
         return ids
 
-    def score_pair(self, context: bytes, continuation: bytes) -> SourceScore:
-        """Scores a continuation, its tokens split from those of the context as lm-eval does.
+    def split_pair(self, context: bytes, continuation: bytes) -> tuple[list[int], list[int], int]:
+        """Returns the tokens of a context and of its continuation, split as lm-eval does, and the latter's bytes.
 
         White space at the context's end goes to the continuation; then both together are encoded, and what follows as
         many tokens as the context alone has are the continuation's. Where these first tokens are not the context's own,
-        since a token would belong to both, the continuation is encoded by itself.
+        since a token would belong to both, context and continuation are encoded each by itself, so that just the
+        continuation's bytes are scored. There lm-eval scores a part of them, or some of the context's.
         """
         kept = len(context.rstrip())
-        moved = context[kept:] + continuation
         before, whole = self.encode(context[:kept]), self.encode(context + continuation)
         if whole[: len(before)] == before:
-            return self.score(before, whole[len(before) :], len(moved))
-        return self.score(self.encode(context), self.encode(continuation), len(continuation))
+            return before, whole[len(before) :], len(context) - kept + len(continuation)
+        return self.encode(context), self.encode(continuation), len(continuation)
+
+    def score_pair(self, context: bytes, continuation: bytes) -> SourceScore:
+        """Scores a continuation after a context; `split_pair` says by which tokens."""
+        return self.score(*self.split_pair(context, continuation))
 
     def score_text(self, data: bytes) -> SourceScore:
         """Scores a whole text, which begins a document."""

@@ -1,7 +1,7 @@
 """Tasks on a converted model and on its source: the same prompts, answers, metrics and ties for both.
 
 What asks and what counts is `patchpad.tasks` for both, so the source answers the very requests of `patchpad evaluate
---suite`. It splits tokens as lm-eval does (`Source.score_pair`), and gets no chat template.
+--suite`. It splits tokens as lm-eval does (`Source.split_pair`), and gets no chat template.
 """
 
 import math
