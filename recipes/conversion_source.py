@@ -8,7 +8,7 @@ import bisect
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,14 +161,23 @@ class Source:
             of_tokens: ln p of the continuation's own tokens, [token].
             continuation: tokens.
         """
-        open_text, ways = b"", []
-        for place in range(len(continuation) - 1, max(-1, len(continuation) - 1 - MOST_TAKEN_BACK), -1):
-            open_text = self.bytes_of(continuation[place]) + open_text
-            longer = self.beginning_with(open_text)
-            if longer:
-                last = logs[place, torch.tensor(longer, device=logs.device)].double().logsumexp(dim=0)
-                ways.append(float(of_tokens[:place].sum() + last.cpu()))
+        ways = [
+            float(of_tokens[:place].sum() + logs[place, longer].double().logsumexp(dim=0).cpu())
+            for place, _, longer in self._ends(continuation)
+        ]
         return float(torch.tensor(ways, dtype=torch.float64).logsumexp(dim=0)) if ways else float(of_tokens.sum())
+
+    def _ends(self, tokens: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
+        """Yields the ways in which a text can end inside a token, the last of some tokens or a few of them taken back.
+
+        Each is the place of the first token that is taken back, the bytes from there on, and the tokens that begin with
+        these bytes.
+        """
+        open_text = b""
+        for place in range(len(tokens) - 1, max(-1, len(tokens) - 1 - MOST_TAKEN_BACK), -1):
+            open_text = self.bytes_of(tokens[place]) + open_text
+            if longer := self.beginning_with(open_text):
+                yield place, open_text, longer
 
     def bytes_of(self, token: int) -> bytes:
         """Returns the bytes of a token; none for one that is not text."""
@@ -190,34 +199,38 @@ class Source:
             prompt: bytes.
             max_bytes: at most so many are returned.
             stops: strings that end a text; the first one is cut off, with what follows.
-            takes_back: the prompt's last token is taken back, and the first tokens written have to stand for its bytes
-                and may go on beyond them, so that where the prompt was cut matters less ("token healing").
+            takes_back: first, one or some of the prompt's last tokens make way for the likeliest token that begins with
+                their bytes and may go on beyond them, so that it does not matter where the prompt was cut ("token
+                healing").
         """
-        ids = self.encode(prompt)
-        owed = self.bytes_of(ids.pop()) if takes_back and ids else b""
-        given, cache, written = torch.tensor([[self.tokens.begin, *ids]], device=self.device), None, b""
+        ids, written = self.encode(prompt), b""
+        if takes_back and ids:
+            ids, written = self._without_a_cut(ids)
+        given, cache = torch.tensor([[self.tokens.begin, *ids]], device=self.device), None
         while len(written) < max_bytes:
             output = self.model(given, cache=cache, use_cache=True, logits_to_keep=1)
-            cache, token = output.cache, self._likeliest(output.logits[0, -1], owed)
-            data = self.bytes_of(token)
-            if not data:
+            cache, token = output.cache, int(output.logits[0, -1].argmax())
+            if not self.bytes_of(token):
                 break
-            written += data[len(owed) :]
-            owed = owed[len(data) :]
+            written += self.bytes_of(token)
             found = [written.index(stop) for stop in stops if stop in written]
             if found:
                 return written[: min(found)][:max_bytes]
             given = torch.tensor([[token]], device=self.device)
         return written[:max_bytes]
 
-    def _likeliest(self, logits: Tensor, owed: bytes) -> int:
-        """Returns the likeliest token that agrees with the bytes that are owed."""
-        if not owed:
-            return int(logits.argmax())
-        begins = self.beginning_with(owed[:1])
-        agree = [token for token in begins if owed.startswith(data := self.bytes_of(token)) or data.startswith(owed)]
-        allowed = torch.tensor(agree, device=logits.device)
-        return int(allowed[int(logits[allowed].argmax())])
+    def _without_a_cut(self, ids: list[int]) -> tuple[list[int], bytes]:
+        """Returns the likeliest tokens that begin with the bytes of some others, and what goes on beyond these."""
+        given = torch.tensor([[self.tokens.begin, *ids[:-1]]], device=self.device)
+        logs = self.model(given, use_cache=False).logits[0].float().log_softmax(dim=-1)
+        of_tokens = logs.gather(1, torch.tensor(ids, device=self.device)[:, None])[:, 0].double()
+        best, chosen, beyond = -math.inf, ids, b""
+        for place, open_text, longer in self._ends(ids):
+            token = longer[int(logs[place, longer].argmax())]
+            log = float(of_tokens[:place].sum() + logs[place, token])
+            if log > best:
+                best, chosen, beyond = log, [*ids[:place], token], self.bytes_of(token)[len(open_text) :]
+        return chosen, beyond
 
     def rates(self, windows: Sequence[tuple[int, int]]) -> dict[str, float]:
         """Returns compute per byte, counted as `patchpad.cost` counts: matrix products, visible pairs, a cache in fp32.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conversion_differences import difference, mean_difference, per_byte, sign_test, signed, with_error
 from conversion_record import read_record
 from measured_blocks import fill_block
 
@@ -28,7 +29,7 @@ THREE = (PLAIN, MAIN, EVERYWHERE)
 CUTE = "cute_"
 NAMES = {
     SOURCE: "the source",
-    TAKEN_BACK: "the source, last token taken back",
+    TAKEN_BACK: "the source, end of the prompt taken back",
     PLAIN: "converted, no scratchpads",
     EVERYWHERE: "converted, scratchpads everywhere",
 }
@@ -54,16 +55,19 @@ text; noise raises it. The difference is that between the converted model at thi
 standard error over windows."""
 CUT_TEXT = """\
 **Prompts that end inside a word.** A prompt is about 300 bytes of a book and the first part of a word of six letters or
-more. An answer is right if greedy writing gives the rest of the word and the byte that ends it. The source reads the
-tokens that its tokenizer makes of the cut prompt. "Last token taken back" is a common repair: the source does not read
-the last of these tokens, and writes one that begins like it. Bits are those of the rest and the ending byte together,
-and tokens that go on beyond them count. p is that of an exact sign test (McNemar's) against the source in the first
-row. The books are held out from the converted model, but probably not from the source."""
+more. A word is right if greedy writing gives the rest of it and ends it there; the next column asks for the same byte
+behind it too. The source reads the tokens that its tokenizer makes of the cut prompt. "End of the prompt taken back" is
+the known repair: of all tokens that begin with the bytes of one or some of the last tokens, the likeliest takes their
+place, and the source goes on from there. Bits are those of the rest and the ending byte together, and tokens that go on
+beyond them count. p is that of an exact sign test (McNemar's) on whether words are right, and bits have their
+difference with its standard error: first against the source as it is, then against it with the end of the prompt taken
+back. The books are held out from the converted model, but probably not from the source."""
 TASKS_TEXT = """\
 **Tasks.** Prompts, answers and metrics are the same for both (`patchpad.tasks`), without a chat template. The source's
 tokens are split between prompt and answer as lm-eval does it, and its accuracy is that of these tokens. Bits per byte
-are those of the right answer; for the source, tokens that go on beyond it count. `cute` is all tasks of CUTE together.
-The source may have read the tasks, and the books that LAMBADA is made of."""
+are those of the right answer; for the source, tokens that go on beyond it count. The difference is that between the
+converted model at {main} scratchpads per byte and the source in these bits, with its standard error over examples.
+`cute` is all tasks of CUTE together. The source may have read the tasks, and the books that LAMBADA is made of."""
 
 
 class Cells:
@@ -100,43 +104,6 @@ class Cells:
 def shown_name(point: str) -> str:
     """Returns what tables call a source or a point of the converted model."""
     return NAMES.get(point) or f"converted, {point} scratchpads per byte"
-
-
-def per_byte(values: Mapping[str, Any]) -> Metric:
-    """Returns bits per byte of windows, with the standard error over these."""
-    return Metric.ratio_of(values["bits"], values["num_bytes"])
-
-
-def difference(values: Mapping[str, Any], reference: Mapping[str, Any]) -> Metric:
-    """Returns bits per byte less those of a reference on the same windows, with the standard error over these.
-
-    Raises:
-        DataError: the windows differ.
-    """
-    if values["num_bytes"] != reference["num_bytes"]:
-        raise DataError("two models were measured on different windows", hint="Measure both again.")
-    rests = [ours - theirs for ours, theirs in zip(values["bits"], reference["bits"], strict=True)]
-    return Metric.ratio_of(rests, values["num_bytes"])
-
-
-def signed(metric: Metric) -> str:
-    """Returns a difference with its error."""
-    error = "" if metric.standard_error is None else f" ± {metric.standard_error:.3f}"
-    return f"{metric.value:+.3f}{error}"
-
-
-def with_error(metric: Metric) -> str:
-    """Returns a number with its error."""
-    error = "" if metric.standard_error is None else f" ± {metric.standard_error:.3f}"
-    return f"{metric.value:.3f}{error}"
-
-
-def sign_test(first: Sequence[float], second: Sequence[float]) -> float:
-    """Returns the two-sided p-value that of the pairs that differ so many lean one way by chance (McNemar, exact)."""
-    above = sum(a > b for a, b in zip(first, second, strict=True))
-    below = sum(a < b for a, b in zip(first, second, strict=True))
-    total, fewer = above + below, min(above, below)
-    return min(1.0, 2 * sum(math.comb(total, count) for count in range(fewer + 1)) / 2**total)
 
 
 def bits_table(cells: Cells) -> str:
@@ -186,25 +153,37 @@ def noise_table(cells: Cells) -> str:
 
 def cut_table(cells: Cells) -> str:
     """Returns the table of a row for each model; empty where nothing was measured."""
-    rows, source = [], cells.of("cut", SOURCE)
-    for name in (SOURCE, TAKEN_BACK, *THREE):
+    rows, references = [], [cells.of("cut", name) for name in (SOURCE, TAKEN_BACK)]
+    for place, name in enumerate((SOURCE, TAKEN_BACK, *THREE)):
         values = cells.of("cut", name)
-        if values is None or source is None:
+        if values is None:
             continue
-        right = Metric.mean_of(values["right"])
-        rests = [ours - theirs for ours, theirs in zip(values["bits"], source["bits"], strict=True)]
-        is_source = name == SOURCE
+        compared = [None if place <= number else other for number, other in enumerate(references)]
         rows.append(
             [
                 shown_name(name),
-                f"{sum(values['right'])} of {len(values['right'])}, {with_error(right)}",
-                "" if is_source else f"{sign_test(values['right'], source['right']):.2g}",
+                f"{sum(values['word_right'])} of {len(values['word_right'])}",
+                *(
+                    "" if other is None else f"{sign_test(values['word_right'], other['word_right']):.2g}"
+                    for other in compared
+                ),
+                with_error(Metric.mean_of(values["right"])),
                 with_error(Metric.mean_of(values["bits"])),
-                "" if is_source else signed(Metric.mean_of(rests)),
+                *(
+                    "" if other is None else signed(mean_difference(values["bits"], other["bits"]))
+                    for other in compared
+                ),
             ]
         )
-    headings = ["model", "right", "p", "bits of the rest of a word", "difference"]
-    return _part(CUT_TEXT, headings, rows)
+    headings = [
+        "model",
+        "words right",
+        "p",
+        "p, taken back",
+        "right with the byte behind",
+        "bits of the rest of a word",
+    ]
+    return _part(CUT_TEXT, [*headings, "difference", "difference, taken back"], rows)
 
 
 def tasks_table(cells: Cells) -> str:
@@ -225,11 +204,14 @@ def tasks_table(cells: Cells) -> str:
         chances = [one["chance"] or 0.0 for one in known[SOURCE] for _ in one["ids"]]
         chance = f"{math.fsum(chances) / len(chances):.3f}" if any(chances) else "-"
         scores = [_scores(whole[model]) for model in models]
-        bits = [_gold_bits([one.get("open", one) for one in whole[model]]) for model in models]
+        gold = {model: _gold([one.get("open", one) for one in several]) for model, several in whole.items()}
+        bits = ["-" if one is None else f"{per_byte(one).value:.3f}" for one in gold.values()]
+        ours, theirs = gold[MAIN], gold[SOURCE]
+        bits.append("-" if ours is None or theirs is None else signed(difference(ours, theirs, of="examples")))
         rows.append([label, first["metric"].replace("_", " "), f"{sum(sizes):,}", chance, *scores, *bits])
     names = [shown_name(model) for model in models]
     headings = ["task", "metric", "examples", "chance", *names, *(f"{name}, bits per byte" for name in names)]
-    return _part(TASKS_TEXT, headings, rows)
+    return _part(TASKS_TEXT.format(main=MAIN), [*headings, "difference"], rows)
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
@@ -237,15 +219,16 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     return with_error(Metric.mean_of(values)) if values else "-"
 
 
-def _gold_bits(results: Sequence[Mapping[str, Any]]) -> str:
-    values = [bits for one in results for bits in one["bits_per_byte"]]
-    if not values:
-        return "-"
-    sizes = [size for one in results for size in one["num_bytes"] or ()]
-    if sizes:
-        amounts = [bits * size for bits, size in zip(values, sizes, strict=True)]
-        return f"{Metric.ratio_of(amounts, sizes).value:.3f}"
-    return f"{Metric.mean_of(values).value:.3f}"
+def _gold(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]] | None:
+    """Returns bits and bytes of right answers, whose ratio is what the task gives; None without results.
+
+    Where a task takes the mean over examples of bits per byte, each counts as one byte.
+    """
+    costs = [bits for one in results for bits in one["bits_per_byte"]]
+    sizes = [size for one in results for size in one["num_bytes"] or [1] * len(one["ids"])]
+    return (
+        {"bits": [cost * size for cost, size in zip(costs, sizes, strict=True)], "num_bytes": sizes} if costs else None
+    )
 
 
 def _part(text: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from patchpad.errors import DataError
 from patchpad.inference.generator import complete
 from patchpad.tasks.scoring import Request, Scorer
 
-WORD = re.compile(rb"(?<= )[A-Za-z]{6,}(?=[^A-Za-z0-9\x80-\xff])")
+WORD = re.compile(rb"(?<= )[A-Za-z]{6,}(?=[^A-Za-z0-9'\x80-\xff])")
 """A word of at least six letters between a space and what ends it."""
 CONTEXT_BYTES = 300
 """About so many stand before the word that is cut."""
@@ -37,6 +37,14 @@ class CutWord:
     prompt: bytes
     rest: bytes
     """The rest of the word and the byte that ends it."""
+
+    def marks(self, written: bytes) -> tuple[int, int]:
+        """Returns whether the word was written to its end and no further, and whether with the same byte behind it.
+
+        Each is 1 or 0.
+        """
+        is_word = written.startswith(self.rest[:-1]) and not written[len(self.rest) - 1 :][:1].isalpha()
+        return int(is_word and len(written) >= len(self.rest)), int(written == self.rest)
 
 
 def cut_words(corpus: Corpus, count: int, context_bytes: int) -> list[CutWord]:
@@ -82,20 +90,19 @@ def source_answers(source: Source, words: Sequence[CutWord], *, takes_back: bool
     Args:
         source: the model.
         words: prompts.
-        takes_back: the prompt's last token is taken back before it writes, and bits are those of prompt and rest
-            together less those of the prompt, whatever tokens they have. Otherwise the prompt's tokens are those that
-            the tokenizer gives for the cut prompt.
+        takes_back: some of the prompt's last tokens make way for one that goes on beyond them before it writes, and
+            bits are those of prompt and rest together less those of the prompt, whatever tokens they have. Otherwise
+            the prompt's tokens are those that the tokenizer gives for the cut prompt.
     """
-    right, bits = [], []
+    marks, bits = [], []
     for word in words:
-        written = source.write(word.prompt, len(word.rest), takes_back=takes_back)
-        right.append(int(written == word.rest))
+        marks.append(word.marks(source.write(word.prompt, len(word.rest), takes_back=takes_back)))
         if takes_back:
             nats = source.score_text(word.prompt + word.rest).open_nats - source.score_text(word.prompt).open_nats
         else:
             nats = source.score(source.encode(word.prompt), source.encode(word.rest), len(word.rest)).open_nats
         bits.append(round(nats / math.log(2), 3))
-    return {"right": right, "bits": bits, "num_bytes": [len(word.rest) for word in words]}
+    return {**_columns(marks), "bits": bits, "num_bytes": [len(word.rest) for word in words]}
 
 
 def our_answers(pair: Pair, words: Sequence[CutWord], threshold: float) -> dict[str, Any]:
@@ -111,12 +118,16 @@ def our_answers(pair: Pair, words: Sequence[CutWord], threshold: float) -> dict[
         completions = complete(pair.model, [word.prompt for word in some], **options)
         written |= {word: found.data for word, found in zip(some, completions, strict=True)}
     return {
-        "right": [int(written[word] == word.rest) for word in words],
+        **_columns([word.marks(written[word]) for word in words]),
         "bits": [round(score.bits, 3) for score in scores],
         "num_bytes": [len(word.rest) for word in words],
         "scratchpad_threshold_nats": threshold,
         "trunk_calls_per_byte": scorer.compute().trunk_calls_per_byte,
     }
+
+
+def _columns(marks: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+    return {"word_right": [word for word, _ in marks], "right": [both for _, both in marks]}
 
 
 def measure_words(pair: Pair, text: Text, count: int) -> None:

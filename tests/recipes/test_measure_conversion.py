@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 
+import conversion_differences
 import conversion_tables
 import measure_conversion
 import pytest
@@ -174,15 +175,28 @@ def test_greedy_writing_takes_the_likeliest_token_each_time(source):
     assert source.write(b"The cat", 12, stops=(stop,)) == written[: written.index(stop)]
 
 
-def test_a_token_that_is_taken_back_is_written_again_or_a_longer_one(source):
+def test_the_end_of_a_prompt_makes_way_for_the_likeliest_token_that_begins_with_it(source):
     prompt = b"The cat sits on t"
-    ids = source.encode(prompt)
-    last = source.bytes_of(ids[-1])
-    logs = direct(source, [source.tokens.begin, *ids[:-1]])[-1]
-    agree = [t for t in range(NUM_TOKENS) if (d := source.bytes_of(t)) and (d.startswith(last) or last.startswith(d))]
-    first = source.bytes_of(max(agree, key=lambda token: float(logs[token])))
-    written = source.write(prompt, 8, takes_back=True)
-    assert (last + written).startswith(first)
+    ids, begin = source.encode(prompt), source.tokens.begin
+    ways = []
+    for taken in range(1, 9):
+        kept, open_text = ids[:-taken], b"".join(map(source.bytes_of, ids[-taken:]))
+        logs = direct(source, [begin, *kept])
+        before = sum(float(logs[place, token]) for place, token in enumerate(kept))
+        ways += [
+            (before + float(logs[-1, token]), [*kept, token], source.bytes_of(token)[len(open_text) :])
+            for token in range(NUM_TOKENS)
+            if source.bytes_of(token).startswith(open_text)
+        ]
+    _, chosen, written = max(ways)
+    assert len(ways) > 1
+    given = [begin, *chosen]
+    while len(written) < 8:
+        given.append(int(direct(source, given)[-1].argmax()))
+        if not source.bytes_of(given[-1]):
+            break
+        written += source.bytes_of(given[-1])
+    assert source.write(prompt, 8, takes_back=True) == written[:8]
 
 
 def test_compute_of_the_source_is_that_of_a_bpe_model_of_its_sizes(source):
@@ -307,6 +321,21 @@ def test_an_answer_is_right_if_it_is_what_the_model_writes(folder, source):
     assert found["bits"][1] == pytest.approx((whole - before) / math.log(2), abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("written", "marks"),
+    [
+        (b"gers,", (1, 1)),
+        (b"gers ", (1, 0)),
+        (b"gerst", (0, 0)),
+        (b"gers", (0, 0)),
+        (b"ge", (0, 0)),
+        (b"gets,", (0, 0)),
+    ],
+)
+def test_a_word_is_right_if_it_ends_where_it_should(written, marks):
+    assert CutWord(b"Another evening brought stran", b"gers,").marks(written) == marks
+
+
 def test_the_source_is_right_in_cute_where_it_writes_the_answer(folder, source, monkeypatch):
     task = load_task("cute_spell")
     options = TaskOptions(data=folder / "data")
@@ -348,7 +377,7 @@ def test_tables_are_made_of_the_file_and_put_into_the_page(measured, tmp_path, m
     difference = f"{bits['everywhere'] - bits['source']:+.3f} ± "
     assert f"| books | converted, scratchpads everywhere | {bits['everywhere']:.3f} | {difference}" in text
     assert "| homoglyphs, 10 % of those that have one |" in text
-    assert "| the source, last token taken back | " in text
+    assert "| the source, end of the prompt taken back | " in text
     assert "| cute | exact match | 2 | - |" in text
     assert "| hellaswag | accuracy per byte | 2 | 0.250 |" in text
 
@@ -361,7 +390,7 @@ def test_files_about_other_models_or_windows_are_not_put_into_one_table(measured
         conversion_tables.Cells([measured, tmp_path / "other.json"])
     values = {"bits": [1.0, 2.0], "num_bytes": [1, 1]}
     with pytest.raises(DataError, match="different windows"):
-        conversion_tables.difference(values, {"bits": [1.0, 2.0], "num_bytes": [1, 2]})
+        conversion_differences.difference(values, {"bits": [1.0, 2.0], "num_bytes": [1, 2]})
 
 
 @pytest.mark.parametrize(
@@ -369,5 +398,5 @@ def test_files_about_other_models_or_windows_are_not_put_into_one_table(measured
 )
 def test_the_sign_test_is_exact(wins, losses, p):
     first, second = [1] * wins + [0] * losses + [1, 0], [0] * wins + [1] * losses + [1, 0]
-    assert conversion_tables.sign_test(first, second) == pytest.approx(p)
-    assert conversion_tables.sign_test(second, first) == pytest.approx(p)
+    assert conversion_differences.sign_test(first, second) == pytest.approx(p)
+    assert conversion_differences.sign_test(second, first) == pytest.approx(p)
