@@ -1,12 +1,12 @@
-"""Makes a text that no model trained before March 2025 can have read: notes on releases dated after February 2025.
+"""Makes a text that no model trained before March 2025 can have read: notes on releases dated after June 2025.
 
 Usage: python recipes/new_text.py OUT.txt [--sdists FOLDER]
 
 It is for measuring only. The notes lie in the source archives of `ARCHIVES`, which `pip download` gets; FOLDER keeps
 them, and what it has already is not downloaded again. Versions and checksums are pinned, so that the text is the same
 everywhere. To list an archive's metadata, pip runs its build back end; none of these archives has a `setup.py`, so no
-code of theirs runs. Marks of reStructuredText go, words stay. A release's date is that of its notes: single lines may
-have been written some weeks earlier. OUT.txt is not ours to hand on without the licences below.
+code of theirs runs. Marks of reStructuredText go, words stay. Notes gather in the months before a release, so releases
+of March to June 2025 are left out. OUT.txt must not be handed on without the licences below.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from pathlib import Path
 from patchpad.errors import DataError, PatchpadError
 from patchpad.files import sha256_of, write_atomically
 
-AFTER = datetime.date(2025, 2, 28)
+AFTER = datetime.date(2025, 6, 30)
 """Only notes that are dated later are taken."""
-TEXT_SHA256 = "609a00f029b6872e446c6d44ad8cc6b282da7c587f45b7dae48e7987353d0423"
+TEXT_SHA256 = "039de173a032c673bd71cc4bb690438de66ae0258851d00a3c6f4754d0635963"
 """Of OUT.txt."""
 
 

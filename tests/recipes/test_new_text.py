@@ -21,12 +21,12 @@ Tool 3.0 (2026-05-11)
 
 - :class:`~tool.Rope` has a ``knot`` and reads `the guide <https://x.example/y>`_. (:gh:`12`, :gh:`13`)
 
-Tool 2.9 (2025-03-01)
+Tool 2.9 (2025-07-01)
 ---------------------
 
 - Fixed :func:`pull() <tool.pull>`.
 
-Tool 2.8 (2025-02-28)
+Tool 2.8 (2025-06-30)
 ---------------------
 
 - Old.
@@ -55,12 +55,12 @@ def test_only_notes_after_the_date_are_taken_without_marks(packed):
     archive, path = packed({"NEWS.rst": NEWS, "other/NEWS.rst": NEWS})
     assert list(new_text.new_notes(archive, path)) == [
         "Tool 3.0 (2026-05-11)\n\n- tool.Rope has a knot and reads the guide.\n",
-        "Tool 2.9 (2025-03-01)\n\n- Fixed pull().\n",
+        "Tool 2.9 (2025-07-01)\n\n- Fixed pull().\n",
     ]
 
 
 def test_a_file_for_each_release_has_the_date_in_its_text(packed):
-    old, new = "Tool 1\n======\n\n*December 3, 2024*\n\nOld.\n", "Tool 2\n======\n\n*March 3, 2026*\n\nNew.\n"
+    old, new = "Tool 1\n======\n\n*May 3, 2025*\n\nOld.\n", "Tool 2\n======\n\n*March 3, 2026*\n\nNew.\n"
     files = {"docs/1.txt": old, "docs/2.txt": new, "docs/3.txt": "Tool 3\n\n*Under development*\n"}
     archive, path = packed(files, heading="", files_with_notes=r"docs/\d\.txt")
     assert list(new_text.new_notes(archive, path)) == ["Tool 2\n\n*March 3, 2026*\n\nNew.\n"]
