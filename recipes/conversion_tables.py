@@ -20,6 +20,7 @@ from patchpad.files import write_atomically
 from patchpad.pages.markdown import markdown_table
 from patchpad.pages.numbers import compact_number
 from patchpad.tasks.result import Metric
+from patchpad.training.progress import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS = ROOT / "docs" / "conversion.md", ROOT / "docs" / "results" / "conversion"
@@ -47,7 +48,12 @@ is that to the source, with its standard error over windows: below 0, the conver
 end inside a token. There the source's bits count all tokens that begin with what is left, as a byte model's bits do.
 FLOPs and cache are counted for both as `patchpad cost` counts them, the cache in fp32. xz and bz2 compressed the same
 windows, joined. The books are held out from the converted model, but probably not from the source, which has read much
-of the web. It cannot have read `new`: notes on releases that are dated after its training (`recipes/new_text.py`)."""
+of the web."""
+NEW, NEW_TEXT = (
+    "new",
+    """\
+It cannot have read `new`: notes on releases that are dated after its training (`recipes/new_text.py`).""",
+)
 NOISE_TEXT = """\
 **Noise.** Bits per byte of the text with noise, and how much more that is than without noise. The text is books, which
 are held out from the converted model, but probably not from the source. {main} is the rate of scratchpads on clean
@@ -130,7 +136,8 @@ def bits_table(cells: Cells) -> str:
                 ]
             )
     headings = ["text", "model", "bits per byte", "difference", "scratchpads per byte", "trunk calls per byte"]
-    return _part(BITS_TEXT, [*headings, "FLOPs per byte", "cache bytes per byte"], rows)
+    text = f"{BITS_TEXT}\n{NEW_TEXT}" if NEW in cells.second("bits") else BITS_TEXT
+    return _part(text, [*headings, "FLOPs per byte", "cache bytes per byte"], rows)
 
 
 def noise_table(cells: Cells) -> str:
@@ -239,7 +246,7 @@ def origin_lines(cells: Cells) -> str:
     """Returns what was measured, by which commits, when and how long."""
     source, ours = cells.models["source"], cells.models["ours"]
     origins = [cell["provenance"] for cell in cells.cells.values()]
-    seconds = math.fsum(cell["seconds"] for cell in cells.cells.values())
+    seconds = math.fsum(cell["cpu_seconds"] for cell in cells.cells.values())
     several = {
         key: ", ".join(sorted({str(one[key])[:9] if key == "commit" else str(one[key])[:10] for one in origins}))
         for key in ("commit", "date", "threads", "torch_version")
@@ -249,8 +256,8 @@ def origin_lines(cells: Cells) -> str:
         f"- converted: `{ours['run']}`, {ours['num_params'] / 1e6:.1f}M parameters, weights "
         f"{ours['weights_sha256'][:12]}\n"
         f"- `recipes/measure_conversion.py`, {origins[0]['hardware']}, threads {several['threads']}, torch "
-        f"{several['torch_version']}, commit {several['commit']}, {several['date']}, {seconds / 3600:.1f} hours of "
-        "computing in all. Raw values: `docs/results/conversion`"
+        f"{several['torch_version']}, commit {several['commit']}, {several['date']}, {duration(seconds)} of a "
+        "processor in all. Raw values: `docs/results/conversion`"
     )
 
 

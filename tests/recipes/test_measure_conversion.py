@@ -369,6 +369,7 @@ def test_tables_are_made_of_the_file_and_put_into_the_page(measured, tmp_path, m
     conversion_tables.main([measured, measured])
     text = page.read_text()
     assert "was here" not in text
+    assert "`new`" not in text  # which was not measured
     assert text.startswith("before")
     assert text.endswith("after\n")
     values = {name: cells_of(measured)[f"bits/books/{name}"]["values"] for name in ("source", "everywhere")}
