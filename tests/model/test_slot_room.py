@@ -26,7 +26,7 @@ from patchpad.testing import (
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
 COMBINATIONS = (
     [(patchifier, trigger, {}) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
-    + [("tokens", "entropy", {"source_head": "own"})]
+    + [("tokens", trigger, {"source_head": "own"}) for trigger in ("entropy", "ending_entropy")]
     + [(patchifier, "entropy", ALL_OPTIONS) for patchifier in ("fixed", "hnet")]
 )
 
@@ -35,6 +35,10 @@ COMBINATIONS = (
 def unfused(monkeypatch):
     """Lets FlexAttention run as it is, without the compiler and its warning."""
     monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
+ENDED = as_row(b"the cat is in the hat, and they say so")
+"""The last token that it commits was open as one token, and has ended."""
 
 
 def ragged_batch() -> torch.Tensor:
@@ -93,9 +97,14 @@ def test_counts_of_a_pass_leave_unused_places_out():
 
 
 @pytest.mark.parametrize("missing", ["commits", "scratchpads"])
-def test_a_room_that_is_too_small_says_so_and_breaks_nothing(unfused, missing):
-    model = sharp_model(tiny_model_config("spacebyte", "entropy"))
+@pytest.mark.parametrize(
+    ("patchifier", "options"),
+    [("spacebyte", {}), ("tokens", {}), ("tokens", {"source_head": "tied"}), ("tokens", {"source_head": "own"})],
+)
+def test_a_room_that_is_too_small_says_so_and_breaks_nothing(unfused, patchifier, options, missing):
+    model = sharp_model(tiny_model_config(patchifier, "entropy", **options)).train()
     ids = ragged_batch()
+    ids[-1, : len(ENDED)] = torch.tensor(ENDED)
     decisions = model.decisions(-math.inf, batch=len(ids))
     with torch.no_grad():
         exact = model.run(ids, decisions).layout.room

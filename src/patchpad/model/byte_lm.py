@@ -18,7 +18,7 @@ from patchpad.model.local_encoder import LocalEncoder
 from patchpad.model.outputs import Activations, ByteLMOutput, Predicted
 from patchpad.model.patch_pooling import ByteProjection, PatchPooling
 from patchpad.model.precision import plain_defaults
-from patchpad.model.source_head import ByCommits, SourceHead, ended_share, local_logits
+from patchpad.model.source_head import ByCommits, SourceHead, local_logits
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.model.trunk import Trunk
 from patchpad.model.weights import draw_weights
@@ -26,6 +26,7 @@ from patchpad.patching import (
     ByteFacts,
     Decisions,
     Documents,
+    PatchLayout,
     SlotRoom,
     SourceTokens,
     ThresholdLike,
@@ -33,7 +34,7 @@ from patchpad.patching import (
     VocabularyTrie,
     facts_of_rows,
 )
-from patchpad.shapes import ByteFloats, ByteIds, ByteStates
+from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
 
 SOURCE_TOKENS = "source_tokens.json"
 """What a run with `tokens` patches keeps of its source's tokenizer."""
@@ -165,58 +166,47 @@ class ByteLM(LanguageModel):
 
         With a room, nothing is read from the device. Then look at `layout.overflows` before the outputs are used.
         """
-        documents = Documents.locate(byte_ids)
+        config, documents = self.config, Documents.locate(byte_ids)
         positions = documents.offset
-        config = self.config
-        encoder_sees, head_sees, decoder_sees = window_attentions(
-            documents,
-            (config.encoder_window, config.entropy_head_window, config.decoder_window),
-            keep=keep_activations,
-        )
+        windows = (config.encoder_window, config.entropy_head_window, config.decoder_window)
+        encoder_sees, head_sees, decoder_sees = window_attentions(documents, windows, keep=keep_activations)
+        tokens = None
+        if config.patchifier.commits_tokens:
+            tokens = facts_of_rows(self.source_tokens, self.source_trie, byte_ids)
 
-        tokens = (
-            facts_of_rows(self.source_tokens, self.source_trie, byte_ids) if config.patchifier.commits_tokens else None
-        )
+        # Bytes -> local encoder -> entropies.
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
         byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
         entropy_logits = entropies = None
         if self.entropy_head is not None:
             entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)
-
         boundaries = None if self.routing is None else self.routing(byte_states, documents)
+
+        # Patches and scratchpads.
         first = by_commits = ended = None
         if self.source_head is not None:
-            assert tokens is not None
             first, by_commits = self._commits_first(byte_states, documents, tokens, room)
-            ended = ended_share(by_commits.foretold, tokens.num_commits.flatten(), tokens.draft.flatten())
-            ended = ended.view_as(byte_ids)
+            ended = by_commits.ended_share
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, ended)
         layout = decisions.layout(facts, documents, room)
+
+        # Trunk.
         trunk_sees = slot_attention(layout, keep=keep_activations)
         slot_inputs = self.patch_pooling(byte_states, layout, *([] if tokens is None else [tokens]))
         if first is None:
             slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
         else:
             slot_outputs = first.then_scratchpads(self.trunk, slot_inputs, layout, trunk_sees)
-
         if boundaries is not None:
             slot_outputs = smooth(slot_outputs, layout, boundaries)
 
+        # Local decoder.
         contexts = self.context_to_bytes.with_null(slot_outputs)
-        newest = torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot
-        byte_contexts = self.context_to_bytes.read(contexts, newest, layout.patch_lag)
-        if boundaries is not None:
-            confidence = straight_through_confidence(boundaries).to(byte_contexts.dtype)
-            byte_contexts = byte_contexts * confidence[..., None, None]
-        logits = self.local_decoder(byte_states, byte_contexts, positions, decoder_sees)
+        additions = self._additions(contexts, layout, boundaries, null_context=null_context)
+        logits = self.local_decoder(byte_states, additions, positions, decoder_sees)
         source_nats = None
-        if by_commits is not None and by_commits.lesson is not None:
-            source_nats = by_commits.lesson.nats(logits.flatten(0, 1)).view_as(byte_ids)
-        if by_commits is not None and null_context:
-            logits = local_logits(logits)
-        elif self.source_head is not None and by_commits is not None and tokens is not None:
-            weight, foretold = self.source_head_weight, by_commits.foretold
-            logits = self.source_head.of_pass(logits, foretold, slot_outputs, weight, layout, tokens, byte_ids)
+        if by_commits is not None:
+            logits, source_nats = self._with_source(logits, by_commits, slot_outputs, layout, facts, null_context)
 
         activations = None
         if keep_activations:
@@ -239,14 +229,55 @@ class ByteLM(LanguageModel):
         )
 
     def _commits_first(
-        self, byte_states: ByteStates, documents: Documents, tokens: TokenFacts, room: SlotRoom | None
+        self, byte_states: ByteStates, documents: Documents, tokens: TokenFacts | None, room: SlotRoom | None
     ) -> tuple[CommitsFirst, ByCommits]:
         """Runs the commits through the trunk, and asks the source's output head what they foretell."""
         assert self.source_head is not None
         assert isinstance(self.patch_pooling, TokenInputs)
+        assert tokens is not None
         first = CommitsFirst.run(self.trunk, self.patch_pooling, byte_states, documents, tokens, room)
         newest, weight = first.layout.newest_slot, self.source_head_weight
         return first, self.source_head.of_commits(first.outputs, weight, newest, tokens, teaches=self.training)
+
+    def _additions(
+        self,
+        contexts: Float[Tensor, "context addition byte_dim"],
+        layout: PatchLayout,
+        boundaries: ByteFloats | None,
+        *,
+        null_context: bool,
+    ) -> Float[Tensor, "batch byte layer byte_dim"]:
+        """Returns what each decoder layer adds to bytes: from their newest slots, or from the null context alone."""
+        newest = torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot
+        additions = self.context_to_bytes.read(contexts, newest, layout.patch_lag)
+        if boundaries is None:
+            return additions
+        return additions * straight_through_confidence(boundaries).to(additions.dtype)[..., None, None]
+
+    def _with_source(
+        self,
+        own: Float[Tensor, "batch byte own"],
+        by_commits: ByCommits,
+        slot_outputs: SlotStates,
+        layout: PatchLayout,
+        facts: ByteFacts,
+        null_context: bool,
+    ) -> tuple[Logits, ByteFloats | None]:
+        """Mixes what the local decoder says with what the source's output head does.
+
+        Returns:
+            The logits, and in training what `ByteLMOutput.source_nats` are.
+        """
+        assert self.source_head is not None
+        assert facts.tokens is not None
+        nats = None
+        if by_commits.lesson is not None:
+            nats = by_commits.lesson.nats(own.flatten(0, 1)).view_as(facts.byte_ids)
+        if null_context:
+            return local_logits(own), nats
+        weight, foretold = self.source_head_weight, by_commits.foretold
+        logits = self.source_head.of_pass(own, foretold, slot_outputs, weight, layout, facts.tokens, facts.byte_ids)
+        return logits, nats
 
     def with_open_tokens(
         self, byte_states: Float[Tensor, "*where byte_dim"], token: Int[Tensor, "*where"] | None

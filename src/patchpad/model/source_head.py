@@ -22,7 +22,7 @@ from patchpad.model.weights import LM_HEAD_STD, DrawsWeights, draw_normal
 from patchpad.patching import PatchLayout, SourceTokens, TokenFacts, VocabularyTrie
 from patchpad.patching.layout import newest_place
 from patchpad.patching.vocabulary_trie import DEAD, ROOT
-from patchpad.shapes import ByteIds, ByteInts, ByteMask, Logits
+from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask, Logits
 
 SLOTS_AT_ONCE = 128
 """Slots whose masses over the whole vocabulary are held at once in a full pass."""
@@ -45,7 +45,10 @@ class ByCommits(NamedTuple):
     """What the newest commits foretell of the bytes of a batch, row after row."""
 
     foretold: Foretold
+    ended_share: ByteFloats
+    """See `ended_share`."""
     lesson: "Lesson | None"
+    """In training only."""
 
 
 class Lesson(NamedTuple):
@@ -131,14 +134,19 @@ class SourceHead(PreciseBuffers):
             teaches: whether there is a lesson.
         """
         commit, node = (newest_commit - 1).clamp_min(0).flatten(), tokens.node.flatten()
-        if not teaches:
-            return ByCommits(self.ask(outputs, weight, commit, node), None)
-        last_byte, ended = _ended(tokens, self.num_bytes)
-        at_root = torch.full_like(ended, ROOT)
-        told = self.ask(outputs, weight, torch.cat((commit, ended)), torch.cat((node, at_root)))
-        expected = told.going_on[len(commit) :].detach()
-        lesson = Lesson(last_byte, expected / expected.sum(dim=-1, keepdim=True))
-        return ByCommits(Foretold(*(part[: len(commit)] for part in told)), lesson)
+        lesson = None
+        if teaches:
+            last_byte, ended = _ended(tokens, self.num_bytes)
+            ended = ended.clamp_max(len(outputs) - 1)  # commits without a place: see `PatchLayout.overflows`
+            at_root = torch.full_like(ended, ROOT)
+            told = self.ask(outputs, weight, torch.cat((commit, ended)), torch.cat((node, at_root)))
+            expected = told.going_on[len(commit) :].detach()
+            lesson = Lesson(last_byte, expected / expected.sum(dim=-1, keepdim=True))
+            foretold = Foretold(*(part[: len(commit)] for part in told))
+        else:
+            foretold = self.ask(outputs, weight, commit, node)
+        share = ended_share(foretold, tokens.num_commits.flatten(), tokens.draft.flatten())
+        return ByCommits(foretold, share.view_as(newest_commit), lesson)
 
     def of_pass(
         self,
