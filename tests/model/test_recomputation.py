@@ -1,5 +1,7 @@
 """Trunk blocks that are computed again in the backward pass give the same gradients and keep far less."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.attention import flex_attention as torch_flex
@@ -7,6 +9,7 @@ from torch.nn.attention import flex_attention as torch_flex
 from patchpad.model import back_ends, flex_attention
 from patchpad.model.back_ends import attention_back_end, slot_attention
 from patchpad.model.block import Block, recompute_trunk
+from patchpad.model.commits_first import CommitsFirst
 from patchpad.testing import (
     BASELINE_KINDS,
     batch_of,
@@ -31,7 +34,8 @@ def model_and_ids(kind: str):
     if kind in BASELINE_KINDS:
         model = sharp_baseline(kind)
         return model, torch.tensor([ids_of(model, *random_documents(1, [90, 30]))])
-    config = tiny_model_config(kind, "entropy", trunk_heads=6, trunk_kv_heads=2)
+    options = {"source_head": "own"} if kind == "tokens" else {}
+    config = tiny_model_config(kind, "entropy", trunk_heads=6, trunk_kv_heads=2, **options)
     return sharp_model(config), batch_of(ragged_packed_rows(1, [90, 30])[0])
 
 
@@ -64,7 +68,7 @@ def kept_and_gradients(model, ids):
 
 
 @pytest.mark.parametrize("back_end", ["auto", "flex"])
-@pytest.mark.parametrize("kind", ["spacebyte", "hnet", *BASELINE_KINDS])
+@pytest.mark.parametrize("kind", ["spacebyte", "hnet", "tokens", *BASELINE_KINDS])
 def test_gradients_are_the_same_and_less_is_kept(unfused, kind, back_end):
     model, ids = model_and_ids(kind)
     with attention_back_end(back_end):
@@ -89,6 +93,25 @@ def test_only_trunk_blocks_are_computed_twice_and_nothing_without_gradients(monk
     assert len(calls) == len(set(calls))
     model(ids).logits.sum().backward()
     assert all(calls.count(block) == 2 + (block in trunk) for block in set(calls))
+
+
+def test_keys_that_commits_leave_for_scratchpads_are_not_replaced_by_those_of_the_backward_pass(monkeypatch):
+    model, ids = model_and_ids("tokens")
+    recompute_trunk(model)
+    noted = []
+    run = CommitsFirst.run
+
+    def noting(*arguments):
+        noted.append(run(*arguments))
+        return noted[-1]
+
+    monkeypatch.setattr(CommitsFirst, "run", noting)
+    output = model(ids, -math.inf)
+    (first,) = noted
+    before = dict(first.layers)
+    output.logits.sum().backward()
+    assert len(before) == model.config.trunk_layers
+    assert all(first.layers[layer] is parts for layer, parts in before.items())
 
 
 def test_flex_attention_can_be_proved_inside_a_block_that_is_computed_again(unfused, monkeypatch):

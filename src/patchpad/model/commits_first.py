@@ -15,15 +15,19 @@ from patchpad.shapes import ByteStates
 
 
 class NotedAttention:
-    """Attends, and remembers each layer's keys and values."""
+    """Attends, and remembers each layer's keys and values.
+
+    A layer may be computed again for its backward pass. What it gives then is the same, but holds what the layer made
+    on the way there: noting that would keep the memory which computing it again is to save.
+    """
 
     def __init__(self, attend: Attend) -> None:
         self._attend = attend
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attends; a layer that is computed again for its backward pass is noted again, with the same values."""
-        self.layers[layer] = (key, value)
+        """Attends, and notes a layer when it comes first."""
+        self.layers.setdefault(layer, (key, value))
         return self._attend(layer, query, key, value)
 
 
