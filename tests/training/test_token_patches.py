@@ -11,7 +11,7 @@ from patchpad.errors import CheckpointError, ConfigError, InputError, TrainingIn
 from patchpad.evaluation.bits_per_byte import evaluate
 from patchpad.evaluation.calibrate import calibrate
 from patchpad.model.byte_lm import SOURCE_TOKENS, ByteLM
-from patchpad.testing import tiny_source_tokens
+from patchpad.testing import sharp_model, tiny_model_config, tiny_source_tokens
 from patchpad.training import release, trainer
 from patchpad.training.checkpoint import list_steps, load
 from patchpad.training.init_from import Source
@@ -142,3 +142,13 @@ def test_a_run_without_its_tokens_is_refused(tmp_path, config, source):
         ByteLM(model.config).read_extra_files(tmp_path)
     with pytest.raises(ConfigError, match="num_token_ids is None with the kind `tokens`"):
         PatchifierConfig(kind="tokens")
+
+
+def test_any_compute_can_be_asked_for_where_most_bytes_cannot_have_ended_a_token(text):
+    model = sharp_model(tiny_model_config("tokens", "ending_entropy", max_patch_size=LONGEST, source_head="tied"))
+    table = calibrate(model, text, limit_bytes=4000)
+    for share in (0.2, 0.5, 0.8):
+        asked = table.least_compute + share * (table.most_compute - table.least_compute)
+        threshold = table.threshold_for(asked)
+        (point,) = evaluate(model, text, scratchpad_threshold_nats=threshold, limit_bytes=4000)
+        assert point.trunk_calls_per_byte == pytest.approx(asked, abs=0.1)  # between rows of the table

@@ -17,6 +17,10 @@ from patchpad.patching.documents import ByteFacts
 from patchpad.patching.patchifiers import is_spacelike
 from patchpad.registry import TRIGGERS
 
+LEAST_SHARE = 1e-3
+"""With `ending_entropy`: what the entropy counts for at least. Else most scores would be 0, and no threshold would let
+scratchpads fire at some of these places."""
+
 
 class Trigger(ABC):
     """A causal score per position; a pure function, which knows no threshold.
@@ -83,10 +87,10 @@ class EndingEntropyTrigger(EntropyTrigger):
     """
 
     def scores(self, facts: ByteFacts, open_bytes: Tensor) -> Tensor:
-        """Returns the entropies in nats, each times the chance that the open text is a token that has ended."""
+        """Returns the entropies in nats, each times the chance that the open token has ended, or `LEAST_SHARE`."""
         assert facts.entropy_nats is not None
         assert facts.ended_share is not None
-        return facts.entropy_nats * facts.ended_share
+        return facts.entropy_nats * facts.ended_share.clamp_min(LEAST_SHARE)
 
 
 class ConstantTrigger(Trigger):

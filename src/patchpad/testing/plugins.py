@@ -87,7 +87,8 @@ def check_trigger(
     Args:
         trigger: a class, registered or not, or a name.
         options: as in `model.trigger.options`.
-        patchifier: whose patches scratchpads are issued in.
+        patchifier: whose patches scratchpads are issued in; `tokens`, with a source head, for scores that read
+            `ended_share`.
         examples: texts that a model steps through; the score alone is tried on four times as many.
         seed: of texts and models.
         compile: whether the score must be ready for CUDA too: on another device, and traced as one graph.
@@ -111,7 +112,8 @@ def check_trigger(
             check_rule(subject, seed + number)
         if compile:
             check_compiled(subject, seed)
-        model_config = dataclasses.replace(tiny_model_config(patchifier), trigger=config)
+        source_head = "tied" if patchifier == "tokens" else "none"
+        model_config = dataclasses.replace(tiny_model_config(patchifier, source_head=source_head), trigger=config)
         for number in range(examples):
             _check_model(who, sharp_model(model_config, seed=seed + number), seed + number)
 
@@ -145,11 +147,10 @@ def _check_model(who: str, model: ByteLM, seed: int) -> None:
         with torch.no_grad():
             layouts.append(model(ids, threshold).layout)
         _require_steps(who, model, rows, [length // 3 for length in first], threshold)
-    documents, ends = layouts[0].documents, layouts[0].patch_end_mask
+    ends, may_fire = layouts[0].patch_end_mask, layouts[0].may_fire
     for layout in layouts:
         if not torch.equal(layout.patch_end_mask, ends):
             raise AssertionError(f"{who} moves patch ends with the scratchpad threshold; they may not depend on it.")
-    may_fire = ~(ends | documents.is_padding)
     for layout, expected in ((layouts[-2], torch.zeros_like(may_fire)), (layouts[-1], may_fire)):
         if not torch.equal(layout.scratchpad_mask, expected):
             raise AssertionError(f"{who} does not fire nowhere at a threshold of inf and everywhere at -inf.")

@@ -58,28 +58,30 @@ class Rule:
 
 @dataclass(frozen=True)
 class _Example:
-    """Texts in packed, padded rows, with made-up entropies."""
+    """Texts in packed, padded rows, with made-up entropies and chances that the open token has ended."""
 
     ids: Tensor
     entropies: Tensor | None
+    ended: Tensor
 
     def facts(self) -> tuple[ByteFacts, Tensor, Documents]:
         """Returns the facts, the bytes of each open patch of three bytes, and the documents."""
         documents = Documents.locate(self.ids)
-        facts = ByteFacts.gather(self.ids, documents, self.entropies)
+        facts = ByteFacts.gather(self.ids, documents, self.entropies, ended_share=self.ended)
         fixed = FixedPatchifier(PatchifierConfig(target_patch_size=3))
         ends = fixed.patch_ends(facts, documents, torch.tensor(0.0))
         return facts, bytes_since_end(ends, documents), documents
 
     def changed(self, where: Tensor, byte: int | None, seed: int) -> "_Example":
-        """Returns the same rows with another byte and other entropies at some positions; None: with random bytes."""
+        """Returns the same rows with another byte and other numbers at some positions; None: with random bytes."""
         generator = torch.Generator().manual_seed(seed)
         bytes_there = torch.randint(0, 256, self.ids.shape, generator=generator)
         if byte is not None:
             bytes_there = torch.full_like(bytes_there, byte)
         ids = torch.where(where & (self.ids < 256), bytes_there, self.ids)
-        other = 5.5 * torch.rand(self.ids.shape, generator=generator)
-        return _Example(ids, None if self.entropies is None else torch.where(where, other, self.entropies))
+        other = torch.rand(self.ids.shape, generator=generator)
+        entropies = None if self.entropies is None else torch.where(where, 5.5 * other, self.entropies)
+        return _Example(ids, entropies, torch.where(where, other, self.ended))
 
 
 def _example(subject: Rule, seed: int) -> _Example:
@@ -87,7 +89,7 @@ def _example(subject: Rule, seed: int) -> _Example:
     ids = batch_of(rows)
     generator = torch.Generator().manual_seed(seed)
     entropies = 5.5 * torch.rand(ids.shape, generator=generator) if subject.reads_entropy else None
-    return _Example(ids, entropies)
+    return _Example(ids, entropies, torch.rand(ids.shape, generator=generator))
 
 
 def _differs(one: Tensor, other: Tensor) -> Tensor:
