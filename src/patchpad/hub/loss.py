@@ -30,10 +30,10 @@ def training_loss(
 ) -> LossAndLogits:
     """Runs a pass: mean nats of the targets, and the auxiliary losses with the weights that the run was trained with.
 
-    It equals the loss of a step of `patchpad train` that has this one pass, for the same decisions.
+    In training mode it equals the loss of a step of `patchpad train` that has this one pass, for the same decisions.
 
     Args:
-        model: in either mode; losses have gradients.
+        model: in either mode; losses have gradients. In eval mode the source teaches nothing, and its part is left out.
         byte_ids: rows as the model reads them.
         targets: what each column predicts; `IGNORED_TARGET` where nothing is.
         decisions: of patches and scratchpads.
