@@ -1,10 +1,16 @@
 """Ranks that share a batch see what one process sees: losses, counts, norms, thresholds. All on gloo."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from patchpad.config import DataConfig
+from patchpad.config import DataConfig, PatchifierConfig, TriggerConfig
+from patchpad.model.byte_lm import ByteLM
+from patchpad.testing import tiny_source_tokens
 from patchpad.testing.ranks import run_ranks
+from patchpad.training import release
+from patchpad.training.init_from import Source
 from patchpad.training.starting import start_parallel
 from patchpad.training.steps import TrainingSteps
 from patchpad.training.sums import StepSums
@@ -35,12 +41,15 @@ SLOW = [
 ]
 
 
-def train(configs, data):
-    """Trains each configuration on this rank; returns what every step saw, the thresholds and the weights."""
+def train(configs, data, start=None):
+    """Trains each configuration on this rank; returns what every step saw, the thresholds and the weights.
+
+    All start from the run in the folder `start`, if there is one.
+    """
     found = []
     for config in configs:
-        parallel = start_parallel(config)
-        steps = TrainingSteps(config, RunText.open(DataConfig(paths=(data,))).training, parallel=parallel)
+        parallel, source = start_parallel(config), None if start is None else Source.open(start)
+        steps = TrainingSteps(config, RunText.open(DataConfig(paths=(data,))).training, source, parallel)
         seen = []
         for _ in range(config.train.steps):
             sums = StepSums()
@@ -80,9 +89,14 @@ def agree(found, expected):
 def check(cases, sizes, documents, tools):
     """Compares ranks with one process, whose results are returned."""
     configs = [tools.config(trigger, patchifier, steps=STEPS, **options) for patchifier, trigger, options in cases]
-    (one,) = run_ranks(1, train, configs, str(documents))
+    return check_configs(configs, sizes, str(documents))
+
+
+def check_configs(configs, sizes, *arguments):
+    """The same for configurations."""
+    (one,) = run_ranks(1, train, configs, *arguments)
     for num_ranks in sizes:
-        several = run_ranks(num_ranks, train, configs, str(documents), seconds=500.0)
+        several = run_ranks(num_ranks, train, configs, *arguments, seconds=500.0)
         for case, alone in enumerate(one):
             for rank in several:
                 agree(rank[case][0], alone[0])
@@ -100,3 +114,19 @@ def test_ranks_see_what_one_process_sees(documents, tools):
 @pytest.mark.slow
 def test_two_and_four_ranks_see_what_one_process_sees_in_every_way_of_patching_and_sharing(documents, tools):
     check(SLOW, (2, 4), documents, tools)
+
+
+@pytest.mark.slow
+def test_ranks_of_a_model_with_a_source_head_see_what_one_process_sees(tmp_path, documents, tools):
+    tokens, configs = tiny_source_tokens(32), []
+    for parallel in ("ddp", "fsdp"):
+        config = tools.config("entropy", steps=6, parallel=parallel, **MANY_OPTIONS)
+        patchifier = PatchifierConfig(kind="tokens", target_patch_size=8, num_token_ids=tokens.num_ids)
+        trigger = TriggerConfig(kind="ending_entropy")
+        model = replace(config.model, patchifier=patchifier, trigger=trigger, source_head="tied")
+        configs.append(replace(config, model=model))
+    source = ByteLM(configs[0].model)
+    source.use_source_tokens(tokens)
+    release.save(source, configs[0], tmp_path / "source")
+    one = check_configs(configs, (4,), str(documents), str(tmp_path / "source"))
+    assert min(step["counts"][2] for step in one[0][0]) > 0, "scratchpads fire"
