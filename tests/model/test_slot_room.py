@@ -101,18 +101,20 @@ def test_counts_of_a_pass_leave_unused_places_out():
     ("patchifier", "options"),
     [("spacebyte", {}), ("tokens", {}), ("tokens", {"source_head": "tied"}), ("tokens", {"source_head": "own"})],
 )
-def test_a_room_that_is_too_small_says_so_and_breaks_nothing(unfused, patchifier, options, missing):
+@pytest.mark.parametrize("back_end", ["flex", "reference"])
+def test_a_room_that_is_too_small_says_so_and_breaks_nothing(unfused, patchifier, options, missing, back_end):
     model = sharp_model(tiny_model_config(patchifier, "entropy", **options)).train()
     ids = ragged_batch()
     ids[-1, : len(ENDED)] = torch.tensor(ENDED)
     decisions = model.decisions(-math.inf, batch=len(ids))
     with torch.no_grad():
         exact = model.run(ids, decisions).layout.room
-        small = SlotRoom(**{**vars(exact), missing: getattr(exact, missing) - 1})
-        with attention_back_end("flex"):
-            output = model.run(ids, decisions, room=small)
-        assert output.layout.overflows
-        assert output.logits.isfinite().all()
+        for places in (getattr(exact, missing) - 1, 1):
+            small = SlotRoom(**{**vars(exact), missing: places})
+            with attention_back_end(back_end):
+                output = model.run(ids, decisions, room=small)
+            assert output.layout.overflows
+            assert output.logits.isfinite().all()
         assert not model.run(ids, decisions, room=exact).layout.overflows
 
 

@@ -229,14 +229,14 @@ class RowSlots:
         slots, found = _pad(order, row, batch)
         place = torch.zeros_like(layout.slot_byte)
         place[order] = found
-        num_commits = int(layout.num_commits)
+        num_commits = min(int(layout.num_commits), layout.room.commits)
         commits_row = layout.slot_byte[:num_commits] // length
         commits, _ = _pad(torch.arange(num_commits, device=row.device), commits_row, batch)
         commits_in_row = layout.commits_at.sum(dim=1)
         before = (commits_in_row.cumsum(0) - commits_in_row)[row]
         visible = torch.zeros(2, slots.numel(), dtype=torch.long, device=row.device)
-        visible[0, found] = layout.visible_from[order] - before
-        visible[1, found] = layout.visible_to[order] - before
+        for part, seen in zip(visible, (layout.visible_from, layout.visible_to), strict=True):
+            part[found] = (seen[order] - before).clamp(0, commits.shape[1])  # beyond, where the layout overflows
         visible_from, visible_to = visible.view(2, batch, -1).unbind()
         return RowSlots(
             slots=slots,
