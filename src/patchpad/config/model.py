@@ -263,7 +263,7 @@ class ModelConfig(Section):
         self.require(
             self.trigger.kind != "ending_entropy" or self.has_source_head,
             f"trigger.kind is ending_entropy with source_head {self.source_head}",
-            "a source head, with which `patchpad convert` makes models of `tokens` patches",
+            "a source head, with which `patchpad convert` makes models of `tokens` patches, or another trigger",
         )
         kv_heads = self.trunk_kv_heads
         self.require(

@@ -156,10 +156,11 @@ def decide_slots(
     scratchpads = decisions.scratchpads(facts, open_bytes, ends) & is_new
     patch_index = counts.num_patches[:, None] + commits.cumsum(dim=1) - commits
     slot_mask = ends | scratchpads
+    none = torch.zeros_like(open_bytes)
     if tokens is None:
         open_length = open_bytes + (patch_index == 0)
-        piece_length, piece_bytes = torch.zeros_like(open_bytes), torch.zeros_like(open_bytes)
-        pooled, uncovered = torch.where(slot_mask, open_length, 0), torch.zeros_like(open_bytes)
+        piece_length, piece_bytes = none, none
+        pooled, uncovered = torch.where(slot_mask, open_length, 0), none
     else:  # commits end before their byte, and pool nothing
         piece_bytes = tokens.piece_bytes
         open_length, piece_length = (
@@ -176,13 +177,9 @@ def decide_slots(
     num_pooled = pooled.flatten()[at]
     if tokens is not None:
         num_pooled = torch.where(is_commit, 0, num_pooled)
-    newest_draft, draft_bytes = torch.zeros_like(commits), torch.zeros_like(commits)
+    newest_draft, draft_bytes = none, none
     if tokens is not None:
-        column = newest_draft_place(scratchpads & (tokens.draft >= 0), commits > 0)
-        is_here, column = column >= 0, column.clamp_min(0)
-        newest_draft = torch.where(is_here, number.gather(1, column), 0)
-        before = torch.where(commits.cumsum(dim=1) == 0, counts.draft_bytes[:, None], 0)
-        draft_bytes = torch.where(is_here, open_bytes.gather(1, column), before)
+        newest_draft, draft_bytes = _drafts(tokens, scratchpads, number, counts.draft_bytes)
     most_patches = (counts.num_patches + commits.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((pooled.max(), most_patches, scratchpads.any())).tolist()
     return SpanSlots(
@@ -206,6 +203,24 @@ def decide_slots(
         most_patches=most_patches,
         has_scratchpads=bool(has_scratchpads),
     )
+
+
+def _drafts(
+    tokens: TokenFacts, scratchpads: ByteMask, number: ByteInts, bytes_before: Int[Tensor, " batch"]
+) -> tuple[ByteInts, ByteInts]:
+    """Returns `newest_draft` and `draft_bytes` of `SpanSlots`.
+
+    Args:
+        tokens: what the bytes commit and leave open.
+        scratchpads: where they fire.
+        number: slots up to each byte.
+        bytes_before: `draft_bytes` of each row before the span.
+    """
+    column = newest_draft_place(scratchpads & (tokens.draft >= 0), tokens.num_commits > 0)
+    is_here, column = column >= 0, column.clamp_min(0)
+    before = torch.where(tokens.num_commits.cumsum(dim=1) == 0, bytes_before[:, None], 0)
+    draft_bytes = torch.where(is_here, tokens.open_bytes.gather(1, column), before)
+    return torch.where(is_here, number.gather(1, column), 0), draft_bytes
 
 
 def _facts(state: DecodingState, read: ReadBytes, documents: Documents, ended_share: ByteFloats | None) -> ByteFacts:

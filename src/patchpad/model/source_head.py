@@ -123,8 +123,8 @@ class SourceHead(PreciseBuffers):
         """Returns what the commits of a batch foretell, and, if it is asked for, what they teach the local decoder.
 
         That a token has ended is known once its commit has come, and then the source says, too, what it had expected
-        behind it. Without a scratchpad, that is what the local decoder has to foretell. All that the source expects,
-        and not only the byte that came, says in few bytes what many would.
+        behind it. Without a scratchpad, that is what the local decoder has to foretell. From all that the source
+        expects it learns more than from the one byte that came.
 
         Args:
             outputs: of the trunk.
@@ -175,7 +175,7 @@ class SourceHead(PreciseBuffers):
         drafted_at = drafted_at.flatten()[at]
         since = nodes_since_draft(self.trie, byte_ids, lag).flatten()[at]
         by_draft = self.ask(slot_outputs, weight, layout.newest_slot.flatten()[drafted_at] - 1, since)
-        # No commit has come since the draft: so what its text is to the newest commit, it was there already.
+        # No commit has come since the draft, so the newest one has told the mass of its text at the draft's own byte.
         told = with_drafts(by_commit, by_commit.ending[drafted_at], by_draft, at, since)
         return mixed_logits(own.flatten(0, 1), *told).view(*byte_ids.shape, -1)
 

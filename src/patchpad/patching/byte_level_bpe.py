@@ -90,7 +90,7 @@ class ByteLevelBpe:
         return tuple(token.id for token in self._merges.tokenize(text))
 
     def text_of(self, token: int) -> bytes:
-        """Returns the bytes of a token; those of separators and alike are none."""
+        """Returns the bytes of a token; those of separators and the like are none."""
         first = len(self.bytes_of)
         return bytes([token - first]) if token >= first else self.bytes_of[token] or b""
 

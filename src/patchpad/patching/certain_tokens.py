@@ -1,9 +1,9 @@
-"""`CertainTokens`: those tokens of a piece that has not closed which stay its tokens, whatever follows.
+"""`CertainTokens`: the tokens of a piece that has not closed that stay, whatever follows.
 
-Merges are local: a list of tokens is what a text is encoded to if each two neighbours in it are what their own text is
-encoded to, and only then. So whatever follows the piece so far, its tokens then are those of some beginning of it, and
-behind them one that goes on from there, beyond the newest byte; or all its tokens as they are now. What these
-possibilities have in common is certain.
+Merges are local: a text is encoded to a list of tokens if, and only if, the text of each two neighbours is encoded to
+just these two. So whatever follows the piece so far, there are two cases. Either all its tokens stay as they are, or
+one token goes on beyond the newest byte, and before it stand the tokens of some beginning of the piece. The tokens that
+all these possibilities begin with are certain.
 """
 
 import bisect
@@ -18,7 +18,7 @@ CACHED_BEGINNINGS = 1 << 16
 class CertainTokens:
     """Finds the certain tokens of pieces that are given with one character a byte.
 
-    It takes it that any token may come next, also one that the rules for cutting a text would not let into this piece,
+    It assumes that any token may come next, even one that the rules for cutting a text would not let into this piece,
     or that is not a token of its own text. So it finds no token too early, and a few later than they could be known.
 
     Args:

@@ -28,7 +28,7 @@ not, since "l" makes the two one piece, "'ll"."""
 
 
 class OpenPiece(NamedTuple):
-    """What has to be known of a text before its next byte: the end of it that may still be cut otherwise."""
+    """What has to be known of a text before its next byte: the end of it that may still be cut differently."""
 
     data: bytes = b""
     """From the first byte that is not in a closed piece."""
@@ -47,7 +47,7 @@ class SourceTokens:
     Ids below len(bytes_of) are the source's own. Id len(bytes_of) + b stands for byte b where the source has no token
     for it. Make one with `from_json` or `of_run`.
 
-    What is committed are the tokens that the tokenizer itself makes of the whole text, but where an open piece grows
+    What is committed are the tokens that the tokenizer itself makes of the whole text, except where an open piece grows
     beyond `max_bytes`, and around bytes that are not UTF-8. Tests show it for the patterns of GPT-2 and Llama 3, for
     single digits, for digits by threes from either side, and for contractions that are one piece with their word.
 
@@ -141,7 +141,7 @@ class SourceTokens:
         return SourceTokens(self._tokenizer, self.begin, self.ends, max_bytes)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
-        """Returns the bytes of tokens; those of separators and alike are none."""
+        """Returns the bytes of tokens; those of separators and the like are none."""
         return b"".join(map(self._bpe.text_of, tokens))
 
     def _advance(self, piece: OpenPiece, byte: int) -> tuple[tuple[int, ...], OpenPiece]:
@@ -197,8 +197,8 @@ class SourceTokens:
     def _beyond(self, tokens: Iterable[int], num_bytes: int) -> tuple[int, ...]:
         """Returns the tokens that are left of some whose first bytes are committed.
 
-        The bytes that are left are encoded by themselves if these tokens are others than those committed, as after a
-        rule that cuts a piece because of what follows far behind.
+        Tokens that do not begin with those committed come from a rule that cuts a piece because of what follows far
+        behind. Then the bytes that are left are encoded by themselves.
         """
         tokens = tuple(tokens)
         count = self._bpe.tokens_over(tokens, num_bytes)
