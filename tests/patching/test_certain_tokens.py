@@ -114,10 +114,10 @@ def test_tokens_inside_a_word_are_committed_as_soon_as_they_are_certain(text, co
     assert (list(itertools.chain(*commits)), found) == (committed, piece)
 
 
-def test_nothing_is_committed_early_while_a_character_is_unfinished():
+def test_what_stands_before_an_unfinished_character_is_committed_and_none_of_its_bytes():
     tokens = tiny_source_tokens()
     commits, piece = read(tokens, "xx日")
-    assert commits == [[], [b"x"], [], [], [b"x", b"\xe6\x97"]]
+    assert commits == [[], [b"x"], [b"x"], [], [b"\xe6\x97"]]
     assert piece == OpenPiece("xx日".encode(), 4)
 
 

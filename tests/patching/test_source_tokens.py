@@ -151,6 +151,19 @@ def test_what_is_committed_are_the_first_tokens_whatever_follows(cutter, text):
         assert encoded(cutter, text + following)[: len(committed)] == committed
 
 
+@pytest.mark.parametrize("cutter", CUTTERS)
+@settings(max_examples=10)
+@given(text=TRICKY, begun=st.sampled_from(["é", "\u043e", "—", "日", "🙂"]), kept=st.integers(1, 3))
+def test_what_is_committed_before_an_unfinished_character_stays_whatever_it_becomes(cutter, text, begun, kept):
+    data = begun.encode()
+    begin = data[: min(kept, len(data) - 1)]
+    committed, _ = walk(tokens_with(cutter), text.encode() + begin)
+    for last in (0x80, 0x99, 0xBF):
+        character = (begin + data[len(begin) : -1] + bytes([last])).decode()
+        for following in FOLLOWING:
+            assert encoded(cutter, text + character + following)[: len(committed)] == committed
+
+
 @pytest.mark.parametrize(
     ("text", "opened"),
     [

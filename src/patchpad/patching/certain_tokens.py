@@ -30,12 +30,13 @@ class CertainTokens:
         self._words = sorted(characters_of(data) for data in bpe.bytes_of if data)
         self._beginning = functools.lru_cache(CACHED_BEGINNINGS)(bpe.merged)
 
-    def beyond(self, piece: str, num_bytes: int) -> tuple[int, ...]:
+    def beyond(self, piece: str, num_bytes: int, num_whole: int | None = None) -> tuple[int, ...]:
         """Returns the certain tokens behind the first bytes of a piece; they end before its newest byte.
 
         Args:
             piece: from its first byte to the newest one.
             num_bytes: how many of its bytes tokens cover that were certain before.
+            num_whole: bytes before a character that is unfinished, where the piece may also end; None without one.
         """
         place = bisect.bisect_left(self._words, piece)
         if place < len(self._words) and self._words[place].startswith(piece):
@@ -48,11 +49,11 @@ class CertainTokens:
         for end in range(max(1, num_bytes), len(piece)):
             if certain <= known:
                 return ()
-            beginning = self._beginning(piece[:end])
+            beginning = self._bpe.encode(piece[:end]) if end == num_whole else self._beginning(piece[:end])
             shared = known
             while shared < min(certain, len(beginning)) and beginning[shared] == tokens[shared]:
                 shared += 1
-            if shared < certain and self._goes_on(beginning[-1], piece[end:]):
+            if shared < certain and (end == num_whole or self._goes_on(beginning[-1], piece[end:])):
                 certain = shared
         return tokens[known:certain]
 

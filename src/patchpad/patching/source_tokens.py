@@ -164,8 +164,11 @@ class SourceTokens:
                 last -= 1
             committed += self._beyond(self._tokens(data[:last].decode()), known)
             return committed, OpenPiece(data[last:])
-        certain = self._certain.beyond(characters_of(data), known) if is_whole else ()
-        if certain and self._stays_whole(data.decode()):
+        if used == 0 or (not is_whole and known >= used):
+            return committed, OpenPiece(data, known)  # all that is open is a character that is unfinished
+        num_whole = len(data) if is_whole else used
+        certain = self._certain.beyond(characters_of(data), known, None if is_whole else num_whole)
+        if certain and self._stays_whole(data[:num_whole].decode()):
             committed, known = committed + certain, known + len(self.text_of(certain))
         return committed, OpenPiece(data, known)
 
