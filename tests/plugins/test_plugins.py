@@ -391,7 +391,7 @@ def test_facts_of_plugins_decide_the_parts_the_threshold_and_the_dial_of_a_model
     assert not plain.reads_entropy
     assert "entropy_head" not in plain.parts
     assert float(model.scratchpad_threshold_nats) == 0.5
-    with pytest.raises(GenerationError, match="allowed with: entropy, entropy_jump, impatient"):
+    with pytest.raises(GenerationError, match="allowed with: entropy, entropy_jump, ending_entropy, impatient"):
         threshold_from_dials(model, None, 0.5)
     rises = replace(plain, patchifier=PatchifierConfig(kind="rises"))
     assert rises.cuts_by_entropy
