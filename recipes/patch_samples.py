@@ -20,10 +20,18 @@ SAMPLES = {
 PATCHIFIERS = ("fixed", "spacebyte", "entropy", "hnet")
 TEXT = """# How patchifiers cut
 
-The four runs with scratchpads of [the comparison](log.md), each trained on 3.07 MB of English books, so Chinese, code
-and JSON are new to them: `entropy` and `hnet` cut such text as an English reader would. `|` ends a patch; for `hnet`,
-whose commit lies on a chunk's first byte, it stands before that byte. `/` is a cut inside a character. All aim at 6
-bytes per patch but `spacebyte`, where the text decides. Written by `recipes/patch_samples.py`.
+A *patchifier* is the rule that cuts bytes into patches ([concepts](concepts.md#patches)). This page shows how four of
+them cut the same texts.
+
+- The models are the four runs with scratchpads of [the comparison of patchifiers](log.md). Each was trained on 3.07
+  MB of English books. Chinese, code and JSON are new to them, so `entropy` and `hnet` cut those texts by what they
+  learned from English.
+- `|` marks the end of a patch. `hnet` commits at the first byte of a chunk, so there the mark stands before that
+  byte.
+- `/` marks a cut inside a character.
+- `fixed`, `entropy` and `hnet` aim at 6 bytes per patch. For `spacebyte` the text decides.
+
+`recipes/patch_samples.py` writes this page.
 """
 
 

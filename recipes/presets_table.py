@@ -14,21 +14,38 @@ ROOT = Path(__file__).parent.parent
 SIZES = ("tiny", "small-cpu", "bundled-7m", "100m", "350m", "1b", "2b")
 TEXT = """# Presets
 
-`--config NAME` takes a preset, `patchpad configs` lists them, and `patchpad configs NAME > my.yaml` gives you one to
-change. The name says size, patchifier with its patch size if that is fixed, and trigger. `fixed1-never` is the byte
-model, `fixed16-never` are plain patches, `fixed16-entropy` adds scratchpads at 3/16 per byte: 1/4 trunk call per byte.
-`spacebyte`, `entropy` and `hnet` aim at 6 bytes per patch, with scratchpads at 3/16 per byte too; where SpaceByte's
-patches end, the text decides. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4` are [baselines](baselines.md), not listed
-here.
+A preset is a ready configuration with a name. This page lists the presets with their sizes and computed costs.
 
-`recipes/presets_table.py` writes this page from the configurations alone, at their own context and these rates. Nothing
-here is measured, and we have not trained the sizes from 100m up. FLOPs are forward, multiply and add as 2; caches in
-bf16. Each preset is compared with the byte model of the same widths and layers: one byte per patch, no scratchpads.
+```text
+patchpad configs                      # lists the presets
+patchpad train --config NAME ...      # uses one
+patchpad configs NAME > my.yaml       # writes one into a file that you can change
+```
 
-Local parts of small-cpu, 100m, 350m and 1b have a quarter of the trunk's width, those of 2b 0.3 of it. In our trials
-at about 2M parameters a half was much better for scratchpads ([log](log.md)), where it cost a third of the byte model
-instead of a quarter. At 100m it would cost {wide:.0f} % of the byte model instead of {narrow:.0f} %. At these sizes
-neither has been tried.
+A name has three parts: the size, the patchifier (for fixed patches with their length in bytes), and the trigger, which
+decides where scratchpads go. [Concepts](concepts.md) explains these terms.
+
+| name ends with | model |
+|---|---|
+| `fixed1-never` | the byte model: one byte per patch, so the trunk runs at every byte; no scratchpads |
+| `fixed16-never` | plain 16-byte patches, no scratchpads |
+| `fixed16-entropy` | 16-byte patches with scratchpads at 3/16 per byte: 1/4 trunk call per byte in all |
+
+`spacebyte`, `entropy` and `hnet` aim at 6 bytes per patch, with scratchpads at 3/16 per byte too. With `spacebyte` the
+text decides where patches end, so its patches may be longer or shorter. `tiny-byte`, `tiny-bpe` and `tiny-megabyte4`
+are [baselines](baselines.md) and not listed here.
+
+Nothing in the table is measured. `recipes/presets_table.py` computes it from the configurations, at their own context
+and the rates above. We have not trained the sizes from 100m up.
+
+- FLOPs are those of the forward pass; one multiplication plus one addition counts as 2.
+- "trunk KV bytes per byte" is the size of the trunk's key-value cache per byte of context, in bf16.
+- "against the byte model" compares with a byte model of the same widths and layers.
+
+**Width of the local parts.** In small-cpu, 100m, 350m and 1b the local encoder and decoder have a quarter of the
+trunk's width, in 2b they have 0.3 of it. In our trials at about 2M parameters, half the trunk's width was much better
+for models with scratchpads ([log](log.md)). It raised their cost from a quarter of the byte model's FLOPs to a third.
+At 100m it would raise it from {narrow:.0f} % to {wide:.0f} %. Neither width has been tried at that size or above.
 
 | preset | parameters | context, bytes | FLOPs per byte | against the byte model | trunk KV bytes per byte |
 |---|---|---|---|---|---|
