@@ -1,6 +1,7 @@
 """`extend` equals so many steps: logits, decisions, and every step that comes after, for every model."""
 
 import math
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.errors import InputError
 from patchpad.inference.row_state import RowState
+from patchpad.inference.steppers import stepper_for
+from patchpad.inference.stepping import row_thresholds
 from patchpad.registry import PATCHIFIERS
 from patchpad.testing import (
     ALL_OPTIONS,
@@ -150,6 +153,59 @@ def test_an_extension_equals_the_pass_for_ragged_rows(patchifier, trigger, optio
     thresholds = thresholds_to_try(model, everything)
     for threshold in thresholds if (patchifier, trigger) in CHECKED else thresholds[:1]:
         assert_extends_as_the_pass(model, prompts, texts, threshold)
+
+
+def assert_goes_back(model, prompts: Sequence[bytes], texts: Sequence[bytes], threshold, source: random.Random) -> None:
+    """Fails unless a state after the first bytes of an extension is that of an extension of just these."""
+    stepper, dial = stepper_for(model), {"scratchpad_threshold_nats": threshold}
+    thresholds = row_thresholds(model, threshold, len(prompts))
+    ids = [stepper.encode(text) for text in texts]
+    lengths = [source.randrange(len(row) + 1) for row in ids]
+    _, before = patchpad.prefill(model, prompts, **dial)
+    wanted = before.clone()
+    if any(lengths):
+        kept = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+        wanted = stepper.extend(wanted, kept, thresholds).advance()
+    found = stepper.extend(before, ids, thresholds).advance(lengths)
+    for value in ids_for(model, b"ab zab z")[1:]:
+        assert torch.equal(found.ints, wanted.ints)
+        assert torch.allclose(found.floats, wanted.floats, atol=1e-5, rtol=1e-5)
+        expected, wanted = patchpad.step(model, [value] * len(texts), wanted, **dial)
+        logits, found = patchpad.step(model, [value] * len(texts), found, **dial)
+        assert_close(logits, expected, tolerance(expected[expected.isfinite()]))
+
+
+@pytest.mark.parametrize(("patchifier", "trigger", "options"), COMBINATIONS + WITH_OPTIONS)
+@given(seed=seeds, lengths=lengths_of_rows)
+def test_an_extension_goes_back_to_any_of_its_bytes(patchifier, trigger, options, seed, lengths):
+    model = sharp_model(tiny_model_config(patchifier, trigger, **options), seed=seed % 5)
+    prompts, texts = draw_texts(seed, lengths)
+    everything = batch_of([as_row(one + two + b"ab zab z") for one, two in zip(prompts, texts, strict=True)])
+    thresholds = thresholds_to_try(model, everything)
+    for threshold in thresholds if (patchifier, trigger) in CHECKED else thresholds[:1]:
+        assert_goes_back(model, prompts, texts, threshold, random.Random(seed))
+
+
+@pytest.mark.parametrize("kind", BASELINE_KINDS)
+@given(seed=seeds, lengths=lengths_of_rows)
+def test_an_extension_of_a_baseline_goes_back_to_any_of_its_ids(kind, seed, lengths):
+    prompts, texts = draw_texts(seed, lengths)
+    assert_goes_back(sharp_baseline(kind, seed=seed % 5), prompts, texts, None, random.Random(seed))
+
+
+def test_an_extension_says_how_often_it_called_the_trunk():
+    model = sharp_model(tiny_model_config("fixed", "never", patch_size=4))
+    stepper, threshold = stepper_for(model), torch.tensor([math.inf])
+    calls = []
+    model.trunk.register_forward_hook(lambda *_: calls.append(1))
+    for text, passes in ((b"d", 1), (b"e", 0), (b"efghijklmnop", 1)):
+        _, state = patchpad.prefill(model, [b"abc"])
+        if text == b"e":
+            _, state = patchpad.extend(model, [b"d"], state)
+        calls.clear()
+        assert stepper.extend(state, [list(text)], threshold).trunk_passes == len(calls) == passes
+    with pytest.raises(ValueError, match=r"lengths are \[2\]; allowed: one for each row, at most \[1\]"):
+        stepper.extend(state, [[1]], threshold).advance([2])
 
 
 @pytest.mark.parametrize("kind", BASELINE_KINDS)

@@ -145,22 +145,24 @@ class MegaByteStepper:
             logits = self.model.local_model(own_slices, span.ids, place, local_sees).float()
 
         @torch.inference_mode()
-        def advance() -> MegaByteState:
-            num_slots = torch.zeros_like(span.lengths).index_add(0, span.rows, is_slot.long())
+        def advance(lengths: Sequence[int] | None = None) -> MegaByteState:
+            read = span if lengths is None else span.cut(lengths)
+            num_slots = read.counted(span.padded(is_slot))
             new = Counts(
-                position=counts.position + span.lengths,
-                newest_id=span.last(span.ids, counts.newest_id),
+                position=counts.position + read.lengths,
+                newest_id=read.last(span.ids, counts.newest_id),
                 num_patches=counts.num_patches + num_slots,
                 trunk_calls=counts.trunk_calls + num_slots,
             )
-            last_bytes = span.last(newest_bytes, state.ints[:, NUM_COUNTS:])
+            last_bytes = read.last(newest_bytes, state.ints[:, NUM_COUNTS:])
             draft.ints = torch.cat((torch.stack(new, dim=1), last_bytes), dim=1)
             own_rows = torch.arange(len(draft.ints), device=known.device)
-            draft.slices = slices[span.last(_newest_slices(span, is_slot), own_rows)].to(state.slices.dtype)
-            draft.local = local_sees.cache_after()
+            draft.slices = slices[read.last(_newest_slices(span, is_slot), own_rows)].to(state.slices.dtype)
+            draft.local = local_sees.cache_after(read)
             return draft
 
-        return unpooled(span, logits, is_slot, position // size + 1, advance)
+        passes = int(len(slices) > len(state.slices))
+        return unpooled(span, logits, is_slot, position // size + 1, passes, advance)
 
     def _slices(
         self,

@@ -50,9 +50,11 @@ def extend_patches(
             sources, texts = SpanSources.of(span, slots), _texts_of_span(model, read, slots)
             logits = mixed_span(model, draft, span, sources, first.foretold, texts, slot_outputs, logits)
 
-    def advance() -> DecodingState:
-        masses = None if sources is None else masses_after(model, draft, span, sources, slot_outputs)
-        return _state_after(draft, read, slots, contexts, smoothed, masses, decoder_sees)
+    @torch.inference_mode()
+    def advance(lengths: Sequence[int] | None = None) -> DecodingState:
+        counted = span if lengths is None else span.cut(lengths)
+        masses = None if sources is None else masses_after(model, draft, counted, sources, slot_outputs)
+        return _state_after(draft, counted, read, slots, contexts, smoothed, masses, decoder_sees)
 
     none = torch.zeros_like(span.lengths)
     return Extension(
@@ -63,17 +65,25 @@ def extend_patches(
         trunk_pairs=none.index_add(0, slots.rows, slots.patch_index + 1),
         pooled_positions=none.index_add(0, slots.rows, slots.num_pooled),
         advance=advance,
+        trunk_passes=_num_passes(slots, first),
     )
+
+
+def _num_passes(slots: SpanSlots, first: "_CommitsFirst | None") -> int:
+    """Returns how often the trunk was called."""
+    if first is None:
+        return int(len(slots.rows) > 0)
+    return int(len(first.outputs) > 0) + int(slots.has_scratchpads)
 
 
 def _run_trunk(
     model: ByteLM, state: DecodingState, read: ReadBytes, slots: SpanSlots
-) -> tuple[Float[Tensor, "slot trunk_dim"], Float[Tensor, "batch trunk_dim"] | None]:
-    """Runs all slots at once; returns their outputs, and where the smoothing has come to."""
+) -> tuple[Float[Tensor, "slot trunk_dim"], "_Smoothed | None"]:
+    """Runs all slots at once; returns their outputs, and what the smoothing has come to."""
     smoothed = None
     if state.smoothed is not None:
         all_rows = torch.arange(len(state.ints), device=state.ints.device)
-        smoothed = state.smoothed[all_rows, state.num_patches % 2]
+        smoothed = _Smoothed(state.smoothed[all_rows, state.num_patches % 2], all_rows)
     if len(slots.rows) == 0:
         return read.byte_states.new_zeros(0, model.config.trunk_dim), smoothed
     state.has_at_most(slots.most_patches)
@@ -84,8 +94,22 @@ def _run_trunk(
         assert read.boundary_probability is not None
         probability = read.span.padded(read.boundary_probability)[slots.rows, slots.columns]
         share = smoothing_share(probability, slots.patch_index == 0)
-        slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, slots.is_commit, smoothed)
+        slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, slots.is_commit, smoothed.results)
     return slot_outputs, smoothed
+
+
+class _Smoothed(NamedTuple):
+    """The recurrence of each row over the commits of a span."""
+
+    results: Float[Tensor, "result trunk_dim"]
+    """Row after row: what a row had before, then what each of its commits has left."""
+    begins: Int[Tensor, " batch"]
+    """Where each row begins."""
+
+    def after(self, num_commits: Int[Tensor, " batch"]) -> Float[Tensor, "batch turn trunk_dim"]:
+        """Returns what a state holds after so many commits of each row."""
+        smoothed = self.results[self.begins + num_commits]
+        return torch.stack((smoothed, smoothed), dim=1)
 
 
 class _CommitsFirst(NamedTuple):
@@ -167,7 +191,7 @@ def _smooth(
     slot_rows: Int[Tensor, " slot"],
     is_commit: Tensor,
     before: Float[Tensor, "batch trunk_dim"],
-) -> tuple[Float[Tensor, "slot trunk_dim"], Float[Tensor, "batch trunk_dim"]]:
+) -> tuple[Float[Tensor, "slot trunk_dim"], _Smoothed]:
     """Moves the recurrence of each row on over its commits; scratchpads are used as they are.
 
     One scan serves all rows: each row's stretch begins with what the row had before, at a decay of exactly 0.
@@ -184,7 +208,7 @@ def _smooth(
     decay[place] = (1 - share[:, 0]).to(decay.dtype)
     scanned = linear_scan(decay, inputs)
     smoothed = slot_outputs.index_put((is_commit.nonzero()[:, 0],), scanned[place].to(slot_outputs.dtype))
-    return smoothed, scanned[begin + counts]
+    return smoothed, _Smoothed(scanned, begin)
 
 
 def _predict(
@@ -210,24 +234,26 @@ def _newest_context(span: Span, slots: SpanSlots) -> Int[Tensor, " new"]:
 @torch.inference_mode()
 def _state_after(
     state: DecodingState,
+    counted: Span,
     read: ReadBytes,
     slots: SpanSlots,
     contexts: Float[Tensor, "context addition byte_dim"],
-    smoothed: Float[Tensor, "batch trunk_dim"] | None,
+    smoothed: _Smoothed | None,
     masses: Float[Tensor, "batch turn 2 mass"] | None,
     decoder: SpanWindowAttention,
 ) -> DecodingState:
-    """Returns the state at each row's own last byte."""
-    span, old = read.span, state.patch_counts
+    """Returns the state at each row's own last byte of those that count; see `Span.cut`."""
+    span, old = counted, state.patch_counts
 
     def last(padded: Tensor, before: Tensor) -> Tensor:
         return span.last(span.packed(padded), before)
 
+    num_commits = span.counted(slots.commits)
     counts = PatchCounts(
         position=old.position + span.lengths,
         newest_id=span.last(span.ids, old.newest_id),
-        num_patches=old.num_patches + slots.commits.sum(dim=1),
-        trunk_calls=old.trunk_calls + (slots.commits + slots.scratchpads).sum(dim=1),
+        num_patches=old.num_patches + num_commits,
+        trunk_calls=old.trunk_calls + num_commits + span.counted(slots.scratchpads),
         open_length=last(slots.open_length, old.open_length),
         open_bytes=last(slots.open_bytes, old.open_bytes),
         piece_length=last(slots.piece_length, old.piece_length),
@@ -235,7 +261,7 @@ def _state_after(
         ends_patch=last((slots.commits > 0).long(), old.ends_patch),
         has_scratchpad=last(slots.scratchpads.long(), old.has_scratchpad),
         slot_position=last(slots.position, old.slot_position),
-        num_refreshes=old.num_refreshes + ((slots.commits > 0) | slots.scratchpads).sum(dim=1),
+        num_refreshes=old.num_refreshes + span.counted((slots.commits > 0) | slots.scratchpads),
         draft_bytes=last(slots.draft_bytes, old.draft_bytes),
     )
     ints = torch.stack(counts, dim=1)
@@ -250,11 +276,11 @@ def _state_after(
         floats=floats,
         most_patches=max(state.most_patches, slots.most_patches),
         trunk=state.trunk if state.lease is None else state.trunk.clone(),
-        encoder=read.encoder.cache_after(),
-        entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(),
-        decoder=decoder.cache_after(),
+        encoder=read.encoder.cache_after(span),
+        entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(span),
+        decoder=decoder.cache_after(span),
         byte_states=ring_after(span, read.earlier_states, read.byte_states, old.position),
         contexts=torch.stack((context, context), dim=1),
-        smoothed=None if smoothed is None else torch.stack((smoothed, smoothed), dim=1),
+        smoothed=None if smoothed is None else smoothed.after(num_commits),
         masses=masses,
     )

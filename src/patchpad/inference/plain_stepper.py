@@ -124,15 +124,16 @@ class PlainStepper:
             logits = self.model.predict(states).float()
 
         @torch.inference_mode()
-        def advance() -> PlainState:
+        def advance(lengths: Sequence[int] | None = None) -> PlainState:
+            read = span if lengths is None else span.cut(lengths)
             new = Counts(
-                position=counts.position + span.lengths,
-                newest_id=span.last(span.ids, counts.newest_id),
-                num_patches=counts.num_patches + span.lengths,
-                trunk_calls=counts.trunk_calls + span.lengths,
+                position=counts.position + read.lengths,
+                newest_id=read.last(span.ids, counts.newest_id),
+                num_patches=counts.num_patches + read.lengths,
+                trunk_calls=counts.trunk_calls + read.lengths,
             )
             draft.ints = torch.stack(new, dim=1)
-            draft.trunk_states = span.last(states, state.trunk_states)
+            draft.trunk_states = read.last(states, state.trunk_states)
             return draft
 
-        return unpooled(span, logits, torch.ones_like(span.ids, dtype=torch.bool), place + 1, advance)
+        return unpooled(span, logits, torch.ones_like(span.ids, dtype=torch.bool), place + 1, 1, advance)

@@ -125,7 +125,7 @@ def _asked(
 def masses_after(
     model: ByteLM, state: DecodingState, span: Span, sources: SpanSources, outputs: Float[Tensor, "slot trunk_dim"]
 ) -> Float[Tensor, "batch turn 2 mass"]:
-    """Returns what the state after a span holds."""
+    """Returns what the state after a span holds; `span` may be cut."""
     assert model.source_head is not None
     held, none, found = Held.of(state), torch.zeros_like(span.lengths), []
     for before, source in ((held.commit, sources.newest_commit), (held.draft, sources.newest_draft)):

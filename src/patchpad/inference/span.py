@@ -1,7 +1,8 @@
 """Spans: new ids of the rows of a batch, read in one pass, and what comes of reading them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,8 +87,26 @@ class Span:
         new = len(self.sizes) * places + self.begins[rows] + columns
         return torch.where(columns < 0, in_ring, new.clamp_max(len(self.sizes) * places + len(self.ids) - 1))
 
+    def cut(self, lengths: Sequence[int]) -> "Span":
+        """Returns the span as it is when only the first ids of each row count.
+
+        What there is for all ids keeps its places; `last` and `ring_after` then find what the last id that counts left.
+
+        Args:
+            lengths: how many ids of each row count, from 0 to all of them.
+        """
+        if len(lengths) != len(self.sizes) or not all(
+            0 <= length <= size for length, size in zip(lengths, self.sizes, strict=True)
+        ):
+            raise ValueError(f"lengths are {list(lengths)}; allowed: one for each row, at most {list(self.sizes)}")
+        return replace(self, lengths=on_device(lengths, self.ids.device, torch.int64))
+
+    def counted(self, padded: Tensor) -> Int[Tensor, " batch"]:
+        """Returns the sum of padded values of each row over the ids that count."""
+        return (padded * self.is_new).sum(dim=1)
+
     def last(self, packed: Tensor, before: Tensor) -> Tensor:
-        """Returns what there is for each row's last id; for a row without any, that of `before`, [batch]."""
+        """Returns what there is for each row's last id that counts; for a row without, that of `before`, [batch]."""
         found = packed[(self.begins + self.lengths - 1).clamp_min(0)].to(before.dtype)
         has_any = (self.lengths > 0).view(-1, *[1] * (before.dim() - 1))
         return torch.where(has_any, found, before)
@@ -107,8 +126,26 @@ class Extension:
     """Query-key pairs that a trunk layer saw, each slot itself included."""
     pooled_positions: Int[Tensor, " batch"]
     """Positions that the slots pooled."""
-    advance: Callable[[], RowState]
+    advance: "Advance"
     """Makes the state to go on from. It shares the trunk's cache with the one before: use only one of the two."""
+    trunk_passes: int
+    """Calls of the trunk, each of which reads its weights once."""
+
+
+@runtime_checkable  # so that tests can check annotations
+class Advance(Protocol):
+    """Makes the state after an extension."""
+
+    def __call__(self, lengths: Sequence[int] | None = None) -> RowState:
+        """Makes the state after all new ids, or after only the first ones of each row.
+
+        What was computed for ids that do not count is dropped: commits among it lie in places of the trunk's cache that
+        the next ones overwrite.
+
+        Args:
+            lengths: how many ids of each row count; None for all.
+        """
+        ...
 
 
 def unpooled(
@@ -116,7 +153,8 @@ def unpooled(
     logits: Float[Tensor, "new vocab"],
     is_slot: Bool[Tensor, " new"],
     trunk_pairs: Int[Tensor, " new"],
-    advance: Callable[[], RowState],
+    trunk_passes: int,
+    advance: Advance,
 ) -> Extension:
     """Returns what a model without scratchpads read.
 
@@ -125,6 +163,7 @@ def unpooled(
         logits: packed.
         is_slot: which ids made an entry in the trunk's cache.
         trunk_pairs: what each of these saw.
+        trunk_passes: calls of the trunk.
         advance: see `Extension`.
     """
     none = torch.zeros_like(span.lengths)
@@ -136,7 +175,8 @@ def unpooled(
         trunk_pairs=none.index_add(0, span.rows, torch.where(is_slot, trunk_pairs, 0)),
         pooled_positions=none,
         advance=advance,
+        trunk_passes=trunk_passes,
     )
 
 
-__all__ = ["Extension", "Span", "unpooled"]
+__all__ = ["Advance", "Extension", "Span", "unpooled"]

@@ -90,12 +90,16 @@ class SpanWindowAttention:
         mixed = F.scaled_dot_product_attention(query[self.queries].transpose(1, 2), keys, values, attn_mask=self.bias)
         return mixed.transpose(1, 2)[self.at]
 
-    def cache_after(self) -> LocalCache:
-        """Returns rings that hold the new ids too, once all layers have attended."""
+    def cache_after(self, span: Span) -> LocalCache:
+        """Returns rings that hold the new ids too, once all layers have attended.
+
+        Args:
+            span: this one, or as `Span.cut` returns it.
+        """
         return LocalCache(
             *(
                 [
-                    ring_after(self.span, ordered, new[part], self.position)
+                    ring_after(span, ordered, new[part], self.position)
                     for ordered, new in zip(rings, self.kept, strict=True)
                 ]
                 for part, rings in enumerate((self.keys, self.values))
