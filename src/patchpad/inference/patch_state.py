@@ -79,6 +79,16 @@ class DecodingState(RowState):
         """The newest ids of each row's document, newest first, then zeros."""
         return self.ints[:, NUM_COUNTS:]
 
+    def with_own_rings(self) -> "DecodingState":
+        """Returns a draft to read and predict on while the trunk waits: nothing that it writes into is this state's."""
+        draft = self.draft()
+        assert isinstance(draft, DecodingState)
+        draft.encoder, draft.decoder, draft.byte_states = (
+            part.clone() for part in (self.encoder, self.decoder, self.byte_states)
+        )
+        draft.entropy_head = None if self.entropy_head is None else self.entropy_head.clone()
+        return draft
+
     def turn(self, cache: Float[Tensor, "batch turn *rest"]) -> Float[Tensor, "batch *rest"]:
         """Returns what each row's newest refresh left in a cache."""
         rows = torch.arange(len(self.ints), device=self.ints.device)
