@@ -1,6 +1,7 @@
 """The engine: rows join, leave and advance on their own, and each gives what it gives alone."""
 
 import math
+import random
 from unittest import mock
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchpad.inference.draft_rule import FixedDrafts
+from patchpad.inference.drafting import DraftLimits
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling
 from patchpad.testing import ALL_OPTIONS, random_documents, sharp_model, tiny_model_config
@@ -60,15 +63,16 @@ def model(request):
     batch_rows=st.integers(1, 5),
     seed=st.integers(0, 1000),
     free_share=st.sampled_from([0.9, 0.25, 0.0]),
+    draft=st.sampled_from(["off", 1, 5, 16]),
 )
-def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, share, batch_rows, seed, free_share):
+def test_rows_that_join_and_leave_give_what_they_give_alone(model, lengths, share, batch_rows, seed, free_share, draft):
     requests = [
         request(
             prompt, model=model, max_new_bytes=3 + 5 * (number % 4), seed=number, sampling=(GREEDY, SAMPLED)[number % 2]
         )
         for number, prompt in enumerate(random_documents(seed, lengths))
     ]
-    engine = Engine(model, batch_rows=batch_rows, trunk_group_share=share)
+    engine = Engine(model, batch_rows=batch_rows, trunk_group_share=share, draft=draft)
     rows = engine.submit(requests)
     with mock.patch("patchpad.inference.batch.MOST_FREE_SHARE", free_share):
         run(engine)
@@ -133,6 +137,74 @@ def test_a_row_may_join_a_running_batch_and_leave_it(model):
     assert dropped.stop_reason is None
     assert bytes(alone(model, second).data).startswith(bytes(dropped.data))
     assert 0 < len(dropped.data) <= 10
+
+
+@pytest.mark.unchecked
+def test_steps_and_drafts_may_take_turns_while_rows_join_and_leave(model):
+    requests = [
+        request(prompt, model=model, max_new_bytes=12 + 9 * number, seed=number, sampling=(GREEDY, SAMPLED)[number % 2])
+        for number, prompt in enumerate(random_documents(9, [25, 3, 50, 0, 11]))
+    ]
+    engine, source = Engine(model, batch_rows=3), random.Random(2)
+    rows = engine.submit(requests)
+    dropped = rows[3]
+    while not engine.is_done:
+        engine.drafts = FixedDrafts(source.choice([None, None, DraftLimits(most_bytes=3)]))
+        engine.advance()
+        if len(dropped.data) > 8:
+            engine.cancel(dropped)
+    assert [facts(row) for row in rows if row is not dropped] == [
+        facts(alone(model, row.request)) for row in rows if row is not dropped
+    ]
+    assert bytes(alone(model, dropped.request).data).startswith(bytes(dropped.data))
+
+
+def test_drafts_save_calls_of_the_trunk_and_are_counted(model):
+    requests = [request(prompt, model=model, max_new_bytes=40) for prompt in random_documents(5, [9, 30])]
+    with_drafts, without = Engine(model, draft=8), Engine(model)
+    rows = with_drafts.submit(requests)
+    without.submit(requests)
+    run(with_drafts)
+    run(without)
+    counts = with_drafts.batch.drafts
+    assert counts.num_drafts <= counts.num_kept <= counts.num_drafted
+    ids = sum(row.progress.num_chosen for row in rows)
+    ended_behind = sum(row.stop_reason == "length" for row in rows)  # by a last byte that nothing reads
+    assert ids - len(rows) <= counts.num_kept <= ids - ended_behind
+    assert without.batch.drafts == (0, 0, 0, 0)
+    assert counts.trunk_calls > 0
+
+
+@pytest.mark.unchecked
+def test_one_call_of_the_trunk_serves_the_slots_of_a_whole_draft():
+    model = sharp_model(tiny_model_config("fixed", "always", patch_size=4), seed=3)
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight[256] = 0  # documents hardly end
+        model.context_to_bytes.projection.weight.zero_()  # every guess is right
+    engine = Engine(model, draft=8)
+    (row,) = engine.submit([request(b"abc", model=model, max_new_bytes=41)])
+    run(engine)
+    assert engine.batch.num_trunk_batches == 5
+    assert engine.batch.drafts == (5, 40, 40, 40)
+    assert facts(row) == facts(alone(model, row.request))
+
+
+def test_a_threshold_that_changes_between_rounds_counts_from_the_next_byte():
+    model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)
+    prompt = random_documents(3, [40])[0]
+    engine = Engine(model, draft=6)
+    (row,) = engine.submit([request(prompt, model=model, threshold=math.inf, max_new_bytes=60)])
+    while len(row.data) < 20:
+        engine.advance()
+    engine.refresh_counts()
+    before = len(row.data)
+    assert row.trunk_calls == row.trunk_cache_entries == (40 + before) // 5
+    engine.set_threshold(row, -math.inf)
+    while len(row.data) < 40:
+        engine.advance()
+    engine.refresh_counts()
+    assert row.trunk_cache_entries == (40 + len(row.data)) // 5
+    assert row.trunk_calls == (40 + before) // 5 + len(row.data) - before
 
 
 def test_a_cancelled_row_that_waits_never_joins(model):

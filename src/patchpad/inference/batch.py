@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,23 @@ from patchpad.inference.rows import NewBytes, Progress, Row
 
 MOST_FREE_SHARE = 0.25
 """Share of a batch's places that may be free."""
+
+
+class DraftCounts(NamedTuple):
+    """What has become of drafts; see `patchpad.inference.drafting`."""
+
+    num_drafts: int = 0
+    """Drafts of single rows."""
+    num_drafted: int = 0
+    """Their ids, the first of each included, which is not a guess."""
+    num_kept: int = 0
+    """Those of them that stayed."""
+    trunk_calls: int = 0
+    """Slots that the trunk computed for drafts, those of ids that did not stay included."""
+
+    def plus(self, *more: int) -> "DraftCounts":
+        """Returns the sums."""
+        return DraftCounts(*(one + other for one, other in zip(self, more, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +53,8 @@ class Batch:
     """Of the steps that have been made."""
     num_submitted: int = 0
     num_trunk_batches: int = 0
-    """Calls of the trunk in steps, whatever their number of rows."""
+    """Calls of the trunk in steps and for drafts, whatever their number of rows."""
+    drafts: DraftCounts = DraftCounts()
     pending: tuple[Row, ...] = ()
     """Rows that have not joined yet."""
     rows: tuple[Row, ...] = ()
@@ -84,12 +103,21 @@ class Batch:
         all_rows = list(self.rows) + list(rows[count:])
         for place, row in zip(taken, rows, strict=False):
             all_rows[place] = row
-        ready = [*self.ready, *taken, *range(len(self.rows), len(all_rows))]
+        places = [*taken, *range(len(self.rows), len(all_rows))]
+        return replace(self, rows=tuple(all_rows), free=left, state=joined)._with_ready(places, logits)
+
+    def with_none_waiting(self, state: RowState, logits: Float[Tensor, "row vocab"]) -> "Batch":
+        """Returns a batch in which the rows that waited for the trunk have logits, in their order."""
+        return replace(self, state=state, waiting=())._with_ready(self.waiting, logits)
+
+    def _with_ready(self, places: Sequence[int], logits: Float[Tensor, "row vocab"]) -> "Batch":
+        """Returns a batch in which further rows have logits."""
+        ready = [*self.ready, *places]
         all_logits = logits if self.logits is None else torch.cat([self.logits, logits])
-        if taken:
+        if ready != sorted(ready):
             order = sorted(range(len(ready)), key=ready.__getitem__)
             ready, all_logits = sorted(ready), all_logits[order]
-        return replace(self, rows=tuple(all_rows), free=left, state=joined, ready=tuple(ready), logits=all_logits)
+        return replace(self, ready=tuple(ready), logits=all_logits)
 
     def without(self, places: Sequence[int]) -> "Batch":
         """Returns a batch that rows have left. Their places are free; where many are, the others are copied together.
@@ -125,4 +153,4 @@ class Batch:
         )
 
 
-__all__ = ["Batch", "Reading"]
+__all__ = ["Batch", "DraftCounts", "Reading"]

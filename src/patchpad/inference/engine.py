@@ -16,8 +16,12 @@ from typing import NamedTuple
 import torch
 
 from patchpad.inference.batch import Batch
+from patchpad.inference.draft_rule import DraftOption, draft_rule_for
+from patchpad.inference.drafting import DraftLimits, choose_for
 from patchpad.inference.joining import Prefixes, PromptReader
+from patchpad.inference.patch_stepper import PatchStepper
 from patchpad.inference.reports import Asked, ByteReport
+from patchpad.inference.rounds import make_round
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import (
     NewBytes,
@@ -29,7 +33,7 @@ from patchpad.inference.rows import (
     appended,
     check_request,
 )
-from patchpad.inference.sampling import Chosen, Draws, choose
+from patchpad.inference.sampling import Chosen, Draws
 from patchpad.inference.steppers import stepper_for
 from patchpad.inference.transfers import SentLists
 from patchpad.model.language_model import LanguageModel
@@ -54,6 +58,8 @@ class Engine:
         compile: run the steps compiled, or on CUDA as captured graphs; see `patchpad.inference.steppers`.
         piece_bytes: bytes of prompts that are read between two steps as long as other rows run; None for no limit.
         prefixes: states of prompts that were read before.
+        draft: `off`; or the most bytes that a row drafts at once, see `patchpad.inference.drafting`; or `auto` for
+            drafts where they are measured to be faster.
     """
 
     def __init__(
@@ -65,12 +71,14 @@ class Engine:
         compile: bool = False,
         piece_bytes: int | None = None,
         prefixes: Prefixes | None = None,
+        draft: DraftOption = "off",
     ) -> None:
         self.model = model
         self.stepper = stepper_for(model, compile=compile)
         self.prompts = PromptReader(self.stepper, piece_bytes=piece_bytes, prefixes=prefixes)
         self.batch_rows = batch_rows
         self.trunk_group_share = trunk_group_share
+        self.drafts = draft_rule_for(model, draft, compile=compile)
         self.batch = Batch()
         self._sent = SentLists()
 
@@ -141,9 +149,17 @@ class Engine:
         self.batch = self._with_joined(self.batch, most)
 
     def step(self) -> list[NewBytes]:
-        """Gives each row that has logits its next byte, the second half of `advance`."""
+        """Gives each row that has logits its next byte, the second half of `advance`; by drafts, several bytes."""
         self.settle()
-        self.batch = self._with_predicted(self._with_read(self.batch))
+        limits = self.drafts.limits(self.batch.num_running)
+        begin = self.drafts.clock()
+        if limits is None:
+            batch = self._with_predicted(self._with_read(self.batch))
+        else:
+            batch = self._with_drafted(self._with_none_waiting(self.batch), limits)
+        num_ids = sum(come.num_chosen - row.progress.num_chosen for row, come in batch.progress)
+        self.drafts.note(self.batch.num_running, limits, self.drafts.clock() - begin, num_ids)
+        self.batch = batch
         self.settle()
         return list(self.batch.released)
 
@@ -153,6 +169,7 @@ class Engine:
             number=self.batch.number + 1,
             num_submitted=self.batch.num_submitted,
             num_trunk_batches=self.batch.num_trunk_batches,
+            drafts=self.batch.drafts,
             pending=self.batch.pending,
             reading=self.batch.reading,
         )
@@ -237,10 +254,32 @@ class Engine:
     def _choose(self, batch: Batch) -> Chosen:
         """Chooses the next id of each ready row."""
         assert batch.logits is not None
-        rows = [batch.rows[place] for place in batch.ready]
-        samplings = [row.request.sampling for row in rows]
-        draws = [row.draws[row.progress.num_chosen] if row.request.sampling.temperature > 0 else 0.0 for row in rows]
-        return choose(batch.logits, samplings, draws)
+        return choose_for([batch.rows[place] for place in batch.ready], batch.logits)
+
+    def _with_drafted(self, batch: Batch, limits: DraftLimits) -> Batch:
+        """Makes a round of drafts; see `patchpad.inference.rounds`.
+
+        Raises:
+            GenerationError: the model's logits are nan or inf.
+        """
+        batch = replace(batch, number=batch.number + 1, progress=(), released=())
+        if batch.state is None or not batch.ready:
+            return batch
+        assert isinstance(self.stepper, PatchStepper)
+        batch, ended = make_round(self.stepper, batch, limits)
+        if ended:
+            self._note_counts(batch, ended)
+            batch = batch.without(ended)
+        return batch
+
+    def _with_none_waiting(self, batch: Batch) -> Batch:
+        """Calls the trunk for the rows that wait, as steps have left them."""
+        if batch.state is None or not batch.waiting:
+            return batch
+        state, waiting = batch.state.draft(), self._sent(batch.waiting, self.model.device)
+        self.stepper.refresh(state, waiting)
+        batch = replace(batch, num_trunk_batches=batch.num_trunk_batches + 1)
+        return batch.with_none_waiting(state, self.stepper.predict(state, waiting))
 
     def _with_predicted(self, batch: Batch) -> Batch:
         """Calls the trunk if enough rows need it, and predicts where that is possible."""

@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypedDict, Unpack, overload
+from typing import NamedTuple, TypedDict, Unpack, overload
 
 from patchpad.config import nats_triggers
 from patchpad.errors import GenerationError, integer_or_none
+from patchpad.inference.draft_rule import DraftOption
 from patchpad.inference.engine import BATCH_ROWS, Engine, NewBytes, Request, StopReason
 from patchpad.inference.prompts import Prompts, encode_prompts
 from patchpad.inference.sampling import Sampling, checked_integer
@@ -36,6 +37,19 @@ class Completion:
     def text(self) -> str:
         """The bytes as text; invalid UTF-8 becomes U+FFFD."""
         return decode_text(self.data)
+
+
+class Passes(NamedTuple):
+    """Calls of the trunk that a generation made, and its drafts."""
+
+    trunk_passes: int
+    """Calls of the trunk, whatever their number of slots and rows: so often its weights were read."""
+    drafts: int
+    """Drafts of single rows."""
+    drafted_bytes: int
+    """Bytes of these, the first of each included, which is not a guess."""
+    kept_bytes: int
+    """Those of them that the model would have chosen too."""
 
 
 @overload
@@ -94,6 +108,7 @@ class GenerationOptions(TypedDict, total=False):
     seed: int | Sequence[int]
     batch_rows: int
     compile: bool
+    draft: DraftOption
 
 
 class Generation(Iterator[NewBytes]):
@@ -115,9 +130,11 @@ class Generation(Iterator[NewBytes]):
         seed: one per row, or a first one: row i then uses seed + i.
         batch_rows: most rows at once; others join as rows end.
         compile: compile the steps, on CUDA capture them as graphs: slow to begin, then faster for small models.
+        draft: most bytes that a row guesses at once, for one call of the trunk to check; `off` for none; `auto` to
+            guess where that is measured to be faster. The text stays what it is without.
 
     Raises:
-        GenerationError: an option out of range, or a dial that the model cannot serve.
+        GenerationError: an option out of range, or a dial or drafts that the model cannot serve.
         InputError: something else than a model, no prompts, or an impossible threshold.
     """
 
@@ -136,6 +153,7 @@ class Generation(Iterator[NewBytes]):
         seed: int | Sequence[int] = 0,
         batch_rows: int = BATCH_ROWS,
         compile: bool = False,
+        draft: DraftOption = "auto",
     ) -> None:
         max_new_bytes = checked_integer("max_new_bytes", max_new_bytes, least=0)
         batch_rows = min(checked_integer("batch_rows", batch_rows, least=1), sys.maxsize)
@@ -146,7 +164,7 @@ class Generation(Iterator[NewBytes]):
         thresholds = self._thresholds(scratchpad_threshold_nats, compute)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         stop_bytes = encode_stop(stop)
-        self.engine = Engine(self.model, batch_rows=batch_rows, compile=compile)
+        self.engine = Engine(self.model, batch_rows=batch_rows, compile=compile, draft=draft)
         self.rows = self.engine.submit(
             [
                 Request(
@@ -187,6 +205,8 @@ class Generation(Iterator[NewBytes]):
     ) -> None:
         """Changes the threshold from each row's next byte on; with neither argument, back to the stored one.
 
+        Drafts release several bytes at once: the next byte is then the one behind those.
+
         The cache stays as it is: commits do not depend on the threshold.
 
         Raises:
@@ -215,6 +235,12 @@ class Generation(Iterator[NewBytes]):
             )
             for row in self.rows
         ]
+
+    @property
+    def passes(self) -> Passes:
+        """What all rows together have asked of the trunk, and of drafts, since their prompts were read."""
+        batch = self.engine.batch
+        return Passes(batch.num_trunk_batches, *batch.drafts[:3])
 
     def close(self) -> None:
         """Ends all rows and frees their caches; `completions` still tells what they have."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchpad.inference.patch_span import ReadBytes, SpanSlots, decide_slots, read_bytes
 from patchpad.inference.patch_state import DecodingState, PatchCounts
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.source_masses import OpenTexts
 from patchpad.inference.source_span import SpanSources, by_newest_commits, masses_after, mixed_span
 from patchpad.inference.span import Extension, Span
@@ -66,6 +67,7 @@ def extend_patches(
         pooled_positions=none.index_add(0, slots.rows, slots.num_pooled),
         advance=advance,
         trunk_passes=_num_passes(slots, first),
+        slot_facts=SlotFacts(span.packed(slots.commits > 0), span.packed(slots.scratchpads), read.entropy_nats),
     )
 
 

@@ -1,5 +1,6 @@
 """The state of the patch model between two steps."""
 
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,13 +82,11 @@ class DecodingState(RowState):
 
     def with_own_rings(self) -> "DecodingState":
         """Returns a draft to read and predict on while the trunk waits: nothing that it writes into is this state's."""
-        draft = self.draft()
-        assert isinstance(draft, DecodingState)
-        draft.encoder, draft.decoder, draft.byte_states = (
-            part.clone() for part in (self.encoder, self.decoder, self.byte_states)
-        )
-        draft.entropy_head = None if self.entropy_head is None else self.entropy_head.clone()
-        return draft
+        own = copy(self)
+        own.encoder, own.decoder = self.encoder.clone(), self.decoder.clone()
+        own.entropy_head = None if self.entropy_head is None else self.entropy_head.clone()
+        own.byte_states = self.byte_states.clone()
+        return own
 
     def turn(self, cache: Float[Tensor, "batch turn *rest"]) -> Float[Tensor, "batch *rest"]:
         """Returns what each row's newest refresh left in a cache."""

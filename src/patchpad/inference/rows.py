@@ -119,18 +119,21 @@ def check_request(model: LanguageModel, request: Request) -> None:
             raise GenerationError(f"logit_bias has the id {chosen_id}; allowed: 0 to {model.highest_id}")
 
 
-def appended(row: Row, new_bytes: bytes | None, report: ByteReport | None = None) -> tuple[Progress, NewBytes | None]:
+def appended(
+    row: Row, new_bytes: bytes | None, report: ByteReport | None = None, progress: Progress | None = None
+) -> tuple[Progress, NewBytes | None]:
     """Writes a row's next byte, or the bytes of its next token, behind those that count.
 
     Args:
         row: its buffer is written into.
         new_bytes: None ends the document.
         report: of the id that was chosen, where the row asks for it; how many bytes it stands for is found here.
+        progress: how far the row has come; None for what the row itself says.
 
     Returns:
         How far the row has come then, and what it releases; None if all of it may begin a stop string.
     """
-    request, progress, data = row.request, row.progress, row.buffer
+    request, progress, data = row.request, progress or row.progress, row.buffer
     del data[progress.num_bytes :]  # what a step that was broken off has left
     begin = num_bytes = progress.num_bytes
     reason: StopReason | None = None
@@ -158,6 +161,34 @@ def appended(row: Row, new_bytes: bytes | None, report: ByteReport | None = None
         come, reports = _with_reports(come, progress.num_reported, held, row.request)
     has_news = bool(new) or reason is not None
     return come, NewBytes(row.index, new, reason is not None, reports) if has_news else None
+
+
+def appended_all(
+    row: Row, several: Sequence[bytes | None], reports: Sequence[ByteReport | None]
+) -> tuple[Progress, NewBytes | None, int]:
+    """Writes the bytes of several ids, up to the one that ends the row; see `appended`.
+
+    Args:
+        row: its buffer is written into.
+        several: bytes of each id; None ends the document.
+        reports: of each id.
+
+    Returns:
+        How far the row has come then, what it releases, and how many ids count.
+    """
+    come, released = row.progress, []
+    for new_bytes, report in zip(several, reports, strict=True):
+        come, new = appended(row, new_bytes, report, come)
+        if new is not None:
+            released.append(new)
+        if come.stop_reason is not None:
+            break
+    count = come.num_chosen - row.progress.num_chosen
+    if not released:
+        return come, None, count
+    data = b"".join(new.data for new in released)
+    all_reports = tuple(report for new in released for report in new.reports)
+    return come, NewBytes(row.index, data, released[-1].is_last, all_reports), count
 
 
 def _with_reports(
@@ -189,4 +220,14 @@ def _with_reports(
     return replace(come, num_reported=come.num_bytes), tuple(released)
 
 
-__all__ = ["NewBytes", "NotFiniteError", "Progress", "Request", "Row", "StopReason", "appended", "check_request"]
+__all__ = [
+    "NewBytes",
+    "NotFiniteError",
+    "Progress",
+    "Request",
+    "Row",
+    "StopReason",
+    "appended",
+    "appended_all",
+    "check_request",
+]

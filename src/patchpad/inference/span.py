@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import RowState
 from patchpad.inference.transfers import on_device
 
@@ -130,6 +131,8 @@ class Extension:
     """Makes the state to go on from. It shares the trunk's cache with the one before: use only one of the two."""
     trunk_passes: int
     """Calls of the trunk, each of which reads its weights once."""
+    slot_facts: SlotFacts
+    """What reading each new id told, packed."""
 
 
 @runtime_checkable  # so that tests can check annotations
@@ -176,6 +179,7 @@ def unpooled(
         pooled_positions=none,
         advance=advance,
         trunk_passes=trunk_passes,
+        slot_facts=SlotFacts(is_slot, torch.zeros_like(is_slot), None),
     )
 
 
