@@ -64,11 +64,26 @@ def test_prompts_and_stops_may_begin_with_a_hyphen(patchpad, finished, monkeypat
         (["--prompt", "a", "--prompts", "b"], "both --prompt and --prompts were given"),
         (["--prompt", "a", "--stop", ""], "a stop string is b''; allowed: text or bytes of at least one byte"),
         (["--prompt", "a", "--batch-rows", "0"], "batch_rows is 0; allowed: an integer of at least 1"),
+        (["--prompt", "a", "--draft", "x"], "draft is 'x'; allowed: auto, off, or a number of bytes from 1 to 64"),
+        (["--prompt", "a", "--draft", "99"], "draft is 99; allowed: auto, off, or a number of bytes from 1 to 64"),
         (["--prompt", "a", "--seed", str(2**63)], "seed is 9223372036854775808; allowed"),
     ],
 )
 def test_wrong_options_are_named(fails, finished, options, expected):
     assert expected in fails(2, "generate", finished, *options)
+
+
+def test_drafts_change_the_passes_of_the_trunk_and_not_the_text(patchpad, finished):
+    options = ["--prompt", "the cat", "--max-new-bytes", "30", "--seed", "4", "--json"]
+    auto, off, drafted = (
+        json.loads(patchpad("generate", finished, *options, *more).out)
+        for more in ([], ["--draft", "off"], ["--draft", "8"])
+    )
+    assert auto == off  # the trunk is small
+    assert drafted["completions"] == off["completions"]
+    assert (off["drafts"], off["drafted_bytes"], off["kept_bytes"]) == (0, 0, 0)
+    assert 0 < drafted["drafts"] <= drafted["kept_bytes"] <= drafted["drafted_bytes"]
+    assert 0 < drafted["trunk_passes"] <= off["trunk_passes"]
 
 
 def test_a_missing_file_of_prompts_is_named(fails, finished):

@@ -66,17 +66,20 @@ def model(request):
     return request.param()
 
 
-def test_rows_that_are_interrupted_anywhere_generate_what_they_generate_otherwise(model):
+@pytest.mark.parametrize("draft", ["off", 4])
+def test_rows_that_are_interrupted_anywhere_generate_what_they_generate_otherwise(model, draft):
     options = {"max_new_bytes": 25, "temperature": 1.0, "stop": ["e ", "zz"], "batch_rows": 3, "seed": 1}
     prompts = ["It was", "x", "", "abc defg"]
     expected = patchpad.complete(model, prompts, **options)
     source, num_stops = random.Random(1), 0
-    generation = patchpad.Generation(model, prompts, **options)
+    if model.config.kind != "patch":
+        draft = "off"
+    generation = patchpad.Generation(model, prompts, draft=draft, **options)
     pieces = [b""] * len(prompts)
     while True:
         try:
             # Further each time, so that the longest step is made in the end.
-            with stopped_at(source.randrange(1, 300 + 40 * num_stops)):
+            with stopped_at(source.randrange(1, (300 if draft == "off" else 2000) + 40 * num_stops)):
                 new = next(generation, None)
         except Stop:
             num_stops += 1

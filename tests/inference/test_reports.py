@@ -67,8 +67,9 @@ def request_of(model, prompt, number=0, **options):
     batch_rows=st.integers(1, 5),
     share=st.sampled_from([0.0, 0.75, 1.0]),
     seed=st.integers(0, 1000),
+    draft=st.sampled_from(["off", 7]),
 )
-def test_reports_of_an_irregular_batch_are_those_of_the_full_pass(model, lengths, batch_rows, share, seed):
+def test_reports_of_an_irregular_batch_are_those_of_the_full_pass(model, lengths, batch_rows, share, seed, draft):
     requests = [
         request_of(
             model,
@@ -80,7 +81,7 @@ def test_reports_of_an_irregular_batch_are_those_of_the_full_pass(model, lengths
         )
         for number, prompt in enumerate(random_documents(seed, lengths))
     ]
-    for row, released in run(model, requests, batch_rows=batch_rows, trunk_group_share=share):
+    for row, released in run(model, requests, batch_rows=batch_rows, trunk_group_share=share, draft=draft):
         request, reports = row.request, reports_of(released)
         if request.num_logprobs is None and not request.details:
             assert reports == []
@@ -88,6 +89,17 @@ def test_reports_of_an_irregular_batch_are_those_of_the_full_pass(model, lengths
         for new in released:
             assert bytes(one.chosen_id for one in new.reports if one.num_bytes) == new.data
         check_reports(model, row, reports)
+
+
+@pytest.mark.unchecked
+def test_reports_of_drafts_are_those_of_the_full_pass(model):
+    requests = [
+        request_of(model, prompt, number, num_logprobs=(3, 1, 0, 2)[number], details=number != 2)
+        for number, prompt in enumerate(random_documents(5, [0, 9, 30, 12]))
+    ]
+    requests.append(Request(prompt=b"", max_new_bytes=1, threshold=0.0, seed=0, sampling=GREEDY, details=True))
+    for row, released in run(model, requests, batch_rows=3, draft=7):
+        check_reports(model, row, reports_of(released))
 
 
 def check_reports(model, row, reports):

@@ -58,6 +58,7 @@ def test_a_generation_ends_at_any_part_of_its_own_text(model):
         assert cut.data == whole.data[: whole.data.index(stop)]
         pieces = list(patchpad.stream(model, "It was", stop=stop, **options))
         assert "".join(pieces) == cut.text
+        assert patchpad.complete(model, ["It was"], stop=stop, draft=7, **options) == [cut]
 
 
 @pytest.mark.unchecked
