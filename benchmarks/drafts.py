@@ -1,0 +1,218 @@
+"""Drafts: how many bytes of them stay, what that saves of trunk passes, and bytes per second where the trunk is large.
+
+Usage: python benchmarks/drafts.py kept OUT.json TEXT [TEXT ...] [--run RUN]
+       python benchmarks/drafts.py speed OUT.json [--size 100M] [--kept 9]
+
+`kept` continues pieces of texts with a trained model, the shipped one by default, one row at a time, and counts. It
+times nothing. `speed` times random weights in turns: with and without drafts, by limits on slots and by rows. Random
+weights say nothing about how many guesses are right, so what the trunk says is made as quiet as it takes for `--kept`
+bytes of a draft to stay, as `kept` has found for a trained model; what a pass and a step cost does not depend on that.
+"""
+
+import argparse
+import json
+import lzma
+import math
+import platform
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ours import config_named
+
+import patchpad
+from patchpad.config import SEPARATOR, TriggerConfig
+from patchpad.inference.draft_rule import FixedDrafts
+from patchpad.inference.drafting import DraftLimits
+from patchpad.inference.engine import Engine, Request
+from patchpad.inference.sampling import Sampling
+from patchpad.model.byte_lm import ByteLM
+from patchpad.version import __version__
+
+ALL_LIMITS = (
+    None,
+    *(DraftLimits(most_bytes=16, most_slots=slots) for slots in (2, 3, 4, None)),
+    *(DraftLimits(most_bytes=32, most_slots=slots) for slots in (3, None)),
+)
+SPEED_LIMITS = (None, *(DraftLimits(most_bytes=16, most_slots=slots) for slots in (1, 2, 3, 4, 6, None)))
+TEMPERATURES = (0.0, 0.8, 1.0)
+PROMPT_BYTES = 200
+KEPT_TEMPERATURE = 0.8
+SCALING_STEPS = 12
+
+
+def prompts_of(paths: list[Path], count: int) -> list[bytes]:
+    """Returns pieces from the middle of documents, as many of each text."""
+    found = []
+    for path in paths:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
+            if ".jsonl" in path.name:
+                texts = [json.loads(line)["text"].encode() for line, _ in zip(file, range(count), strict=False)]
+            else:
+                whole = file.read(400_000).encode()
+                texts = [whole[begin:] for begin in range(0, len(whole), max(1, len(whole) // count))][:count]
+        found += [text[len(text) // 2 :][:PROMPT_BYTES] for text in texts]
+    return [prompt for prompt in found if len(prompt) == PROMPT_BYTES]
+
+
+def generated(model: ByteLM, limits: DraftLimits | None, requests: list[Request], *, together: bool) -> dict[str, Any]:
+    """Generates, and says what that took of the trunk; rows run one by one, or in one batch."""
+    totals = dict.fromkeys(("bytes", "passes", "kept_calls", "drafts", "drafted", "kept", "drafted_calls"), 0)
+    seconds = 0.0
+    for group in [requests] if together else [[one] for one in requests]:
+        engine = Engine(model, batch_rows=len(group))
+        engine.drafts = FixedDrafts(limits)
+        rows = engine.submit(group)
+        engine.join()
+        engine.refresh_counts()
+        prompt_calls = sum(row.trunk_calls for row in rows)
+        began = time.perf_counter()
+        while not engine.is_done:
+            engine.advance()
+        seconds += time.perf_counter() - began
+        totals["bytes"] += sum(len(row.data) for row in rows)
+        totals["passes"] += engine.batch.num_trunk_batches
+        totals["kept_calls"] += sum(row.trunk_calls for row in rows) - prompt_calls
+        for name, number in zip(("drafts", "drafted", "kept", "drafted_calls"), engine.batch.drafts, strict=True):
+            totals[name] += number
+    return {**totals, "seconds": seconds}
+
+
+def described(limits: DraftLimits | None, totals: dict[str, Any]) -> dict[str, Any]:
+    """Returns totals with what they come to for each byte and each draft."""
+    count, drafts = totals["bytes"], max(1, totals["drafts"])
+    calls = totals["kept_calls"] if limits is None else totals["drafted_calls"]
+    return {
+        "most_bytes": None if limits is None else limits.most_bytes,
+        "most_slots": None if limits is None else limits.most_slots,
+        "passes_per_byte": totals["passes"] / count,
+        "trunk_calls_per_byte": calls / count,
+        "kept_calls_per_byte": totals["kept_calls"] / count,
+        "drafted_per_draft": totals["drafted"] / drafts,
+        "kept_per_draft": totals["kept"] / drafts,
+        **totals,
+    }
+
+
+def measure_kept(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Counts on a trained model, by temperature, threshold and limits."""
+    model = patchpad.load(options.run)
+    assert isinstance(model, ByteLM), "drafts are the patch model's"
+    prompts = prompts_of(options.texts, options.prompts)
+    thresholds = [math.inf, float(model.scratchpad_threshold_nats), -math.inf]
+    if model.calibration is not None:
+        computes = [float(row["trunk_calls_per_byte"]) for row in model.calibration.rows]
+        wanted = [one for one in options.computes if min(computes) <= one <= max(computes)]
+        thresholds[1:2] = [model.calibration.threshold_for(one) for one in wanted]
+    results = []
+    for temperature in TEMPERATURES:
+        for threshold in thresholds:
+            for limits in ALL_LIMITS:
+                requests = [
+                    Request(
+                        prompt=prompt,
+                        max_new_bytes=options.bytes,
+                        threshold=threshold,
+                        sampling=Sampling(temperature=temperature),
+                        seed=seed,
+                    )
+                    for seed, prompt in enumerate(prompts)
+                ]
+                totals = generated(model, limits, requests, together=False)
+                del totals["seconds"]
+                facts = {"temperature": temperature, "threshold_nats": str(threshold)}
+                results.append({**facts, **described(limits, totals)})
+                print(json.dumps(results[-1]), flush=True)
+    return results
+
+
+def random_requests(rows: int, num_bytes: int, threshold: float) -> list[Request]:
+    """Returns requests whose prompts differ in length."""
+    return [
+        Request(
+            prompt=b"some words, " * 5 + b"x" * (20 + 7 * row),
+            max_new_bytes=num_bytes,
+            threshold=threshold,
+            sampling=Sampling(temperature=KEPT_TEMPERATURE),
+            seed=row,
+        )
+        for row in range(rows)
+    ]
+
+
+def quieten(model: ByteLM, kept: float, num_bytes: int) -> float:
+    """Scales what the trunk tells the local decoder until so many bytes of a draft stay; returns how many do."""
+    weight, threshold = model.context_to_bytes.projection.weight, float(model.scratchpad_threshold_nats)
+    whole, low, high, found = weight.detach().clone(), 0.0, 64.0, math.nan
+    for _ in range(SCALING_STEPS):
+        with torch.no_grad():
+            weight.copy_(whole * (low + high) / 2)
+        limits = DraftLimits(most_bytes=16, most_slots=3)
+        found = described(limits, generated(model, limits, random_requests(1, num_bytes, threshold), together=True))[
+            "kept_per_draft"
+        ]
+        if abs(found - kept) < 0.3:
+            break
+        low, high = ((low + high) / 2, high) if found > kept else (low, (low + high) / 2)
+    return found
+
+
+def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times steps and drafts in turns, on random weights."""
+    trigger = TriggerConfig(kind="random", scratchpads_per_byte=3 / 16)
+    config = replace(config_named(options.size), trigger=trigger)
+    model = ByteLM(config, seed=0).eval()
+    with torch.no_grad():
+        model.local_decoder.lm_head.weight[SEPARATOR] = 0  # documents hardly end
+        model.local_decoder.lm_head.weight.mul_(options.sharpness)
+    threshold = float(model.scratchpad_threshold_nats)
+    kept = quieten(model, options.kept, options.bytes)
+    print(f"{kept:.2f} bytes of a draft stay", flush=True)
+    results = []
+    for rows in options.rows:
+        times: dict[Any, list[dict[str, Any]]] = {limits: [] for limits in SPEED_LIMITS}
+        for repeat in range(1 + options.repeats):
+            for limits, runs in times.items():
+                run = generated(model, limits, random_requests(rows, options.bytes, threshold), together=True)
+                runs += [run] if repeat > 0 else []  # the first is the warm-up
+        for limits, runs in times.items():
+            middle = statistics.median(run["seconds"] for run in runs)
+            facts = {"rows": rows, "bytes_per_second": runs[0]["bytes"] / middle}
+            facts["seconds_of_runs"] = [run["seconds"] for run in runs]
+            results.append({**facts, **described(limits, runs[0])})
+            print(json.dumps(results[-1]), flush=True)
+    return results
+
+
+def main() -> None:
+    """Measures one part and writes its results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    kept = parts.add_parser("kept")
+    kept.add_argument("out", type=Path)
+    kept.add_argument("texts", type=Path, nargs="+")
+    kept.add_argument("--run", default=None, help="a run; without it, the shipped model")
+    kept.add_argument("--prompts", type=int, default=12, help="of each text")
+    kept.add_argument("--bytes", type=int, default=150, help="generated for each prompt")
+    kept.add_argument("--computes", type=float, nargs="+", default=[0.125, 0.25, 0.5])
+    speed = parts.add_parser("speed")
+    speed.add_argument("out", type=Path)
+    speed.add_argument("--size", default="100M")
+    speed.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8])
+    speed.add_argument("--kept", type=float, default=9.0, help="bytes of a draft of 16 that stay, with 3 slots")
+    speed.add_argument("--sharpness", type=float, default=8.0, help="factor on the decoder's last layer")
+    speed.add_argument("--bytes", type=int, default=96, help="generated in each row")
+    speed.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = measure_kept(options) if options.part == "kept" else measure_speed(options)
+    given = {key: str(value) for key, value in vars(options).items()}
+    facts = {"version": __version__, "torch": torch.__version__, "hardware": platform.machine(), "threads": 1}
+    options.out.write_text(json.dumps({**facts, "options": given, "results": results}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
