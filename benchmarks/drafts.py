@@ -32,16 +32,17 @@ from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 from patchpad.version import __version__
 
-ALL_LIMITS = (
+ALL_LIMITS: tuple[DraftLimits | None, ...] = (
     None,
-    *(DraftLimits(most_bytes=16, most_slots=slots) for slots in (2, 3, 4, None)),
-    *(DraftLimits(most_bytes=32, most_slots=slots) for slots in (3, None)),
+    *(
+        DraftLimits(most_bytes=most_bytes, most_slots=most_slots)
+        for most_bytes, most_slots in ((16, 2), (16, 3), (16, 4), (16, None), (24, 3), (24, 5), (32, None))
+    ),
 )
-SPEED_LIMITS = (None, *(DraftLimits(most_bytes=16, most_slots=slots) for slots in (1, 2, 3, 4, 6, None)))
 TEMPERATURES = (0.0, 0.8, 1.0)
 PROMPT_BYTES = 200
 KEPT_TEMPERATURE = 0.8
-SCALING_STEPS = 12
+SCALING_STEPS = 8
 
 
 def prompts_of(paths: list[Path], count: int) -> list[bytes]:
@@ -146,17 +147,19 @@ def random_requests(rows: int, num_bytes: int, threshold: float) -> list[Request
 def quieten(model: ByteLM, kept: float, num_bytes: int) -> float:
     """Scales what the trunk tells the local decoder until so many bytes of a draft stay; returns how many do."""
     weight, threshold = model.context_to_bytes.projection.weight, float(model.scratchpad_threshold_nats)
-    whole, low, high, found = weight.detach().clone(), 0.0, 64.0, math.nan
+    whole, low, high, tried = weight.detach().clone(), -14.0, 6.0, []  # powers of 2
+    limits = DraftLimits(most_bytes=16, most_slots=3)
     for _ in range(SCALING_STEPS):
+        tried.append((math.inf, (low + high) / 2, math.nan))
         with torch.no_grad():
-            weight.copy_(whole * (low + high) / 2)
-        limits = DraftLimits(most_bytes=16, most_slots=3)
-        found = described(limits, generated(model, limits, random_requests(1, num_bytes, threshold), together=True))[
-            "kept_per_draft"
-        ]
-        if abs(found - kept) < 0.3:
-            break
-        low, high = ((low + high) / 2, high) if found > kept else (low, (low + high) / 2)
+            weight.copy_(whole * 2.0 ** tried[-1][1])
+        totals = generated(model, limits, random_requests(1, num_bytes, threshold), together=True)
+        found = described(limits, totals)["kept_per_draft"]
+        tried[-1] = (abs(found - kept), tried[-1][1], found)
+        low, high = (tried[-1][1], high) if found > kept else (low, tried[-1][1])
+    _, scale, found = min(tried)
+    with torch.no_grad():
+        weight.copy_(whole * 2.0**scale)
     return found
 
 
@@ -169,11 +172,11 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
         model.local_decoder.lm_head.weight[SEPARATOR] = 0  # documents hardly end
         model.local_decoder.lm_head.weight.mul_(options.sharpness)
     threshold = float(model.scratchpad_threshold_nats)
-    kept = quieten(model, options.kept, options.bytes)
+    kept = quieten(model, options.kept, 2 * options.bytes)
     print(f"{kept:.2f} bytes of a draft stay", flush=True)
     results = []
     for rows in options.rows:
-        times: dict[Any, list[dict[str, Any]]] = {limits: [] for limits in SPEED_LIMITS}
+        times: dict[Any, list[dict[str, Any]]] = {limits: [] for limits in ALL_LIMITS}
         for repeat in range(1 + options.repeats):
             for limits, runs in times.items():
                 run = generated(model, limits, random_requests(rows, options.bytes, threshold), together=True)

@@ -21,12 +21,13 @@ Arm = DraftLimits | None
 """A way to go on: drafts within limits, or steps."""
 MOST_DRAFT_BYTES = 64
 """Bytes of a draft that may be asked for."""
-AUTO_BYTES = 16
-"""Bytes of a draft with `auto`."""
 STEPS: Arm = None
 ARMS: tuple[Arm, ...] = (
     STEPS,
-    *(DraftLimits(most_bytes=AUTO_BYTES, most_slots=most_slots) for most_slots in (3, 2, 4, None)),
+    *(
+        DraftLimits(most_bytes=most_bytes, most_slots=most_slots)
+        for most_bytes, most_slots in ((16, 3), (24, 5), (16, 2), (32, None))
+    ),
 )
 """What `auto` tries, in this order."""
 WARM_UP_IDS = 16
