@@ -10,7 +10,7 @@ from patchpad.model.weights import Linear, PreciseLinear
 
 @pytest.fixture
 def layer():
-    layer = Linear(256, 300)
+    layer = Linear(1024, 600)
     layer.draw(torch.Generator().manual_seed(0))
     return layer
 
@@ -20,7 +20,7 @@ def layer():
 def test_a_product_of_few_rows_is_that_of_torch(layer, rows, monkeypatch):
     plain, seen = F.linear, []
     monkeypatch.setattr(F, "linear", lambda *arguments: seen.append(1) or plain(*arguments))
-    input = torch.randn(rows, 256, generator=torch.Generator().manual_seed(1))
+    input = torch.randn(rows, 1024, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         found = layer(input)
     assert bool(seen) == (rows not in weights.FEW_ROWS)
@@ -29,7 +29,7 @@ def test_a_product_of_few_rows_is_that_of_torch(layer, rows, monkeypatch):
 
 def test_whatever_else_asks_gets_torchs_own_product(layer, monkeypatch):
     monkeypatch.setattr(Linear, "_reads_weights_once", lambda self, input: False)
-    input = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
+    input = torch.randn(3, 1024, generator=torch.Generator().manual_seed(1))
     expected = layer(input)
     monkeypatch.undo()
     assert torch.equal(layer(input), expected)  # with gradients
@@ -38,6 +38,6 @@ def test_whatever_else_asks_gets_torchs_own_product(layer, monkeypatch):
     with torch.no_grad():
         assert torch.equal(layer(input[None]), expected[None])
         assert layer.double()(input.double()).dtype == torch.float64
-        assert PreciseLinear(256, 8)(input).shape == (3, 8)
+        assert PreciseLinear(1024, 8)(input).shape == (3, 8)
         with torch.autocast("cpu"):
             assert layer.float()(input).dtype == torch.bfloat16

@@ -26,7 +26,7 @@ ARMS: tuple[Arm, ...] = (
     STEPS,
     *(
         DraftLimits(most_bytes=most_bytes, most_slots=most_slots)
-        for most_bytes, most_slots in ((16, 3), (24, 5), (16, 2), (32, None))
+        for most_bytes, most_slots in ((16, 3), (16, None), (24, 5), (32, None))
     ),
 )
 """What `auto` tries, in this order."""

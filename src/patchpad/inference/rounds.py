@@ -112,7 +112,9 @@ def _reports(
     logits = batch.logits if verified is None else torch.cat((batch.logits, verified.extension.logits))
     facts = _facts_at(on_device(read_at, device, torch.int64), verified) if asked.details else None
     all_ids = [value for own in ids for value in own]
-    parts = asked.parts(logits[on_device(chosen_by, device, torch.int64)], torch.tensor(all_ids, device=device), facts)
+    parts = asked.parts(
+        logits[on_device(chosen_by, device, torch.int64)], on_device(all_ids, device, torch.int64), facts
+    )
     found = asked.reports(all_ids, iter(torch.cat(parts).tolist()))
     ordered = iter(range(len(all_ids)))
     return [[found.get(next(ordered)) for _ in own] for own in ids]

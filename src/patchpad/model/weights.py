@@ -11,8 +11,8 @@ LM_HEAD_STD = 0.02
 
 FEW_ROWS = range(2, 6)
 """Rows of a product that oneDNN computes in about the time of one row."""
-LEAST_WEIGHTS = 2**16
-"""Weights of a layer for which that matters."""
+LEAST_WEIGHTS = 2**19
+"""Weights of a layer from which on they are read from memory, not from a cache of the processor."""
 HAS_FEW_ROWS_PRODUCT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
