@@ -3,6 +3,8 @@
 import pytest
 from cuda_models import CASES, never_ending, small_config
 
+from patchpad.errors import GenerationError
+from patchpad.inference.draft_rule import FixedDrafts, MeasuredDrafts
 from patchpad.inference.generator import Generation
 from patchpad.testing import BASELINE_KINDS, sharp_baseline
 
@@ -33,6 +35,22 @@ def test_sampled_bytes_are_the_same_with_graphs_and_without():
     model = never_ending(small_config()).to("cuda")
     options = {"temperature": 0.9, "seed": 3}
     assert generated(model, compile=True, **options) == generated(model, **options)
+
+
+@pytest.mark.parametrize(("patchifier", "trigger"), CASES[:4])
+def test_drafts_give_the_same_bytes(patchifier, trigger):
+    model = never_ending(small_config(patchifier, trigger)).to("cuda")
+    # Greedily: random weights make all bytes about as likely, so a draw often lies within the rounding of bf16.
+    assert generated(model, temperature=0.0, draft=5) == generated(model, temperature=0.0, draft="off")
+
+
+def test_graphs_have_no_drafts(monkeypatch):
+    monkeypatch.setattr("patchpad.inference.draft_rule.LEAST_TRUNK_PARAMETERS", 100)
+    model = never_ending(small_config()).to("cuda")
+    with pytest.raises(GenerationError, match="draft is 5 with compiled steps on CUDA; allowed: auto or off"):
+        Generation(model, PROMPTS, compile=True, draft=5)
+    assert isinstance(Generation(model, PROMPTS, compile=True).engine.drafts, FixedDrafts)
+    assert isinstance(Generation(model, PROMPTS).engine.drafts, MeasuredDrafts)
 
 
 def test_what_was_captured_for_a_model_is_kept(record):

@@ -48,8 +48,10 @@ COMPILED = [
 ]
 
 
-def generated(model, *, compile: bool, rows: int = 5, new_bytes: int = 40) -> list[tuple[bytes, int, int]]:
-    engine = Engine(model, compile=compile)
+def generated(
+    model, *, compile: bool, rows: int = 5, new_bytes: int = 40, draft: int | str = "off"
+) -> list[tuple[bytes, int, int]]:
+    engine = Engine(model, compile=compile, draft=draft)
     submitted = engine.submit(
         [
             Request(
@@ -142,6 +144,7 @@ def test_compiled_rows_give_what_they_give_uncompiled(patchifier, trigger, optio
     for threshold in thresholds_to_try(model, batch_of(rows)):
         assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, stepper)
     assert generated(model, compile=True) == generated(model, compile=False)
+    assert generated(model, compile=True, draft=6) == generated(model, compile=False)
     assert nothing_fell_back(caplog)
 
 
