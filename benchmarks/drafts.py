@@ -62,7 +62,7 @@ def prompts_of(paths: list[Path], count: int) -> list[bytes]:
 def generated(model: ByteLM, limits: DraftLimits | None, requests: list[Request], *, together: bool) -> dict[str, Any]:
     """Generates, and says what that took of the trunk; rows run one by one, or in one batch."""
     totals = dict.fromkeys(("bytes", "passes", "kept_calls", "drafts", "drafted", "kept", "drafted_calls"), 0)
-    seconds = 0.0
+    seconds = cpu_seconds = 0.0
     for group in [requests] if together else [[one] for one in requests]:
         engine = Engine(model, batch_rows=len(group))
         engine.drafts = FixedDrafts(limits)
@@ -70,16 +70,17 @@ def generated(model: ByteLM, limits: DraftLimits | None, requests: list[Request]
         engine.join()
         engine.refresh_counts()
         prompt_calls = sum(row.trunk_calls for row in rows)
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         while not engine.is_done:
             engine.advance()
         seconds += time.perf_counter() - began
+        cpu_seconds += time.process_time() - cpu_began
         totals["bytes"] += sum(len(row.data) for row in rows)
         totals["passes"] += engine.batch.num_trunk_batches
         totals["kept_calls"] += sum(row.trunk_calls for row in rows) - prompt_calls
         for name, number in zip(("drafts", "drafted", "kept", "drafted_calls"), engine.batch.drafts, strict=True):
             totals[name] += number
-    return {**totals, "seconds": seconds}
+    return {**totals, "seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
 def described(limits: DraftLimits | None, totals: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def measure_kept(options: argparse.Namespace) -> list[dict[str, Any]]:
                     for seed, prompt in enumerate(prompts)
                 ]
                 totals = generated(model, limits, requests, together=False)
-                del totals["seconds"]
+                del totals["seconds"], totals["cpu_seconds"]
                 facts = {"temperature": temperature, "threshold_nats": str(threshold)}
                 results.append({**facts, **described(limits, totals)})
                 print(json.dumps(results[-1]), flush=True)
@@ -183,8 +184,10 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
                 runs += [run] if repeat > 0 else []  # the first is the warm-up
         for limits, runs in times.items():
             middle = statistics.median(run["seconds"] for run in runs)
-            facts = {"rows": rows, "bytes_per_second": runs[0]["bytes"] / middle}
-            facts["seconds_of_runs"] = [run["seconds"] for run in runs]
+            facts: dict[str, Any] = {"rows": rows, "bytes_per_second": runs[0]["bytes"] / middle}
+            middle = statistics.median(run["cpu_seconds"] for run in runs)
+            facts["bytes_per_cpu_second"] = runs[0]["bytes"] / middle
+            facts["seconds_of_runs"] = [(run["seconds"], run["cpu_seconds"]) for run in runs]
             results.append({**facts, **described(limits, runs[0])})
             print(json.dumps(results[-1]), flush=True)
     return results
@@ -212,7 +215,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = measure_kept(options) if options.part == "kept" else measure_speed(options)
-    given = {key: str(value) for key, value in vars(options).items()}
+    given = {key: value for key, value in vars(options).items() if key != "out"}
+    if options.part == "kept":
+        given["texts"] = [path.name for path in options.texts]
     facts = {"version": __version__, "torch": torch.__version__, "hardware": platform.machine(), "threads": 1}
     options.out.write_text(json.dumps({**facts, "options": given, "results": results}, indent=1), encoding="utf-8")
 

@@ -103,11 +103,12 @@ def test_a_number_of_bytes_is_taken_as_it_is():
 
 @pytest.mark.unchecked
 def test_auto_generates_what_steps_generate(monkeypatch):
-    monkeypatch.setattr(draft_rule, "LEAST_TRUNK_PARAMETERS", 100)
+    for name, value in (("LEAST_TRUNK_PARAMETERS", 100), ("TRIAL_IDS", 9), ("WARM_UP_IDS", 1)):
+        monkeypatch.setattr(draft_rule, name, value)
     model = sharp_model(tiny_model_config("spacebyte"))
     with torch.no_grad():
         model.local_decoder.lm_head.weight[256] = 0  # documents hardly end
-    options = {"max_new_bytes": 400, "temperature": 1.0, "seed": 3}
+    options = {"max_new_bytes": 90, "temperature": 1.0, "seed": 3}
     generation = patchpad.Generation(model, ["It was", "and"], **options)
     for _ in generation:
         pass
