@@ -62,6 +62,14 @@ def run(one, model, folder, rows=None, **options):
     return run_task(one, model, TaskOptions(data=folder, **options), rows)
 
 
+def test_what_a_model_writes_for_a_task_does_not_depend_on_seconds(model, folder, monkeypatch):
+    monkeypatch.setattr("patchpad.inference.draft_rule.LEAST_TRUNK_PARAMETERS", 0)
+    monkeypatch.setattr("patchpad.inference.draft_rule.MeasuredDrafts", None)  # fails where it is asked for
+    assert len(run(task(), model, folder).examples) == 10
+    with pytest.raises(TypeError):
+        patchpad.complete(model, "a", max_new_bytes=1)
+
+
 def test_answers_are_what_the_model_writes_for_each_row_alone(model, folder):
     done = []
     result = run(task(), model, folder, progress=done.append)

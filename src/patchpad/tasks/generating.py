@@ -66,6 +66,7 @@ class Writer:
                 top_p=self.writing.top_p,
                 seed=[sample_seed(self.options.seed, name, number) for name, _ in part for number in range(samples)],
                 scratchpad_threshold_nats=self.options.scratchpad_threshold_nats,
+                draft="off",  # or seconds would decide what lies within rounding
             )
             self._prompts += repeated
             self._completions += completions

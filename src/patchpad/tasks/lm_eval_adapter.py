@@ -176,6 +176,7 @@ class PatchpadLM(LM):
                     seed=[seeds[index] for index in indices],
                     scratchpad_threshold_nats=self.threshold,
                     batch_rows=self.batch_rows,
+                    draft="off",  # or seconds would decide what lies within rounding
                     **options,
                 )
                 for new in generation:

@@ -34,7 +34,7 @@ class Samples:
         """
         train, prompt = config.train, config.train.sample_prompt or ""
         model.eval()
-        completion = complete(model, prompt, max_new_bytes=train.sample_bytes, seed=train.seed)
+        completion = complete(model, prompt, max_new_bytes=train.sample_bytes, seed=train.seed, draft="off")
         line = {
             "step": step,
             "bytes_seen": bytes_seen,
