@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
@@ -87,7 +87,7 @@ def draft(
         The ids of each row that are to be read, the first one included; none where the first ends the document, or
         where it is the last byte that the row may have, which nothing reads.
     """
-    device, has_source_head = stepper.model.device, stepper.model.source_head is not None
+    device = stepper.model.device
     most = [min(limits.most_bytes, row.request.max_new_bytes - row.progress.num_bytes - 1) for row in rows]
     drafts = [[value] if room > 0 and value != SEPARATOR else [] for value, room in zip(first_ids, most, strict=True)]
     num_slots = [0] * len(rows)
@@ -98,20 +98,18 @@ def draft(
         thresholds = on_device([rows[number].threshold for number in going], device, torch.float32)
         ids = on_device([drafts[number][-1] for number in going], device, torch.int64)
         stepper.read(ahead_of_trunk, at, ids, thresholds)
-        counts = ahead_of_trunk.patch_counts
-        ends, fires = torch.stack((counts.ends_patch[at], counts.has_scratchpad[at])).tolist()
         still_going = []
-        for number, ends_patch, has_scratchpad in zip(going, ends, fires, strict=True):
-            num_slots[number] += ends_patch + has_scratchpad  # `tokens` may commit several, which is rare
-            is_too_many = limits.most_slots is not None and num_slots[number] > limits.most_slots
-            if is_too_many and len(drafts[number]) > 1:
-                drafts[number].pop()
-            elif not is_too_many and len(drafts[number]) < most[number] and not (has_source_head and ends_patch):
+        for number, new_slots, ends_draft in zip(going, *_slots_of_newest(stepper, ahead_of_trunk, at), strict=True):
+            num_slots[number] += new_slots
+            if limits.most_slots is not None and num_slots[number] > limits.most_slots:
+                del drafts[number][max(1, len(drafts[number]) - 1) :]  # the first stays whatever it needs
+            elif len(drafts[number]) < most[number] and not ends_draft:
                 still_going.append(number)
         if not still_going:
             break
-        at = on_device([places[number] for number in still_going], device, torch.int64)
-        logits = stepper.predict(ahead_of_trunk, at)
+        logits = stepper.predict(
+            ahead_of_trunk, on_device([places[number] for number in still_going], device, torch.int64)
+        )
         chosen = choose_for(
             [rows[number] for number in still_going], logits, [len(drafts[number]) for number in still_going]
         )
@@ -122,6 +120,16 @@ def draft(
                 drafts[number].append(value)
                 going.append(number)
     return drafts
+
+
+def _slots_of_newest(
+    stepper: PatchStepper, state: DecodingState, at: Int[Tensor, " row"]
+) -> tuple[list[int], list[bool]]:
+    """Returns how many slots the newest ids of rows have, and whether drafts must end with these ids."""
+    counts = state.patch_counts
+    ends, fires = torch.stack((counts.ends_patch[at], counts.has_scratchpad[at])).tolist()
+    num_slots = [one + other for one, other in zip(ends, fires, strict=True)]  # `tokens` may commit several: rare
+    return num_slots, [stepper.model.source_head is not None and one == 1 for one in ends]
 
 
 @torch.inference_mode()
