@@ -312,3 +312,12 @@ def test_prefill_and_steps_keep_the_open_piece_also_where_some_of_it_is_committe
         for name in ("open_length", "open_bytes", "piece_length", "piece_bytes", "num_patches", "draft_bytes"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), (end, name)
         assert int(found.piece_bytes) == int(facts.piece_bytes[0, end])
+
+
+@pytest.mark.parametrize("prompt", [b"", b"two words"])
+def test_a_prompt_without_scratchpads_is_read_with_a_source_head(prompt):
+    model = sharp_model(tiny_model_config("tokens", "ending_entropy", source_head="tied"))
+    _, state = patchpad.prefill(model, [prompt], scratchpad_threshold_nats=math.inf)
+    logits, _ = patchpad.step(model, [97], state, scratchpad_threshold_nats=math.inf)
+    expected, _ = patchpad.prefill(model, [prompt + b"a"], scratchpad_threshold_nats=math.inf)
+    assert torch.allclose(logits, expected, atol=1e-5)

@@ -216,7 +216,7 @@ class ByteLM(LanguageModel):
                 contexts=contexts,
                 encoder=encoder_sees.kept,
                 entropy_head=head_sees.kept,
-                trunk=trunk_sees.kept,
+                trunk=trunk_sees.kept if first is None else trunk_sees.kept or list(first.layers.values()),
                 decoder=decoder_sees.kept,
             )
         return ByteLMOutput(
