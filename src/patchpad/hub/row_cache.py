@@ -116,15 +116,15 @@ class RowCache:
         device = stepper.model.device
         rows, ids = (on_device(values, device, torch.int64) for values in zip(*found, strict=True))
         with torch.inference_mode():
-            draft = state.clone() if begins else state.draft()
+            working = state.clone() if begins else state.working_copy()
             if begins:
-                stepper.begin_documents(draft, on_device(begins, device, torch.int64))
-            needs_trunk = stepper.read(draft, rows, ids, threshold[rows])
-            stepper.refresh(draft, rows[needs_trunk])
-            logits = stepper.predict(draft, rows)
+                stepper.begin_documents(working, on_device(begins, device, torch.int64))
+            needs_trunk = stepper.read(working, rows, ids, threshold[rows])
+            stepper.refresh(working, rows[needs_trunk])
+            logits = stepper.predict(working, rows)
         newest = logits.clone()
         self._newest = newest if len(found) == len(new_ids) else self.newest_logits.index_put((rows,), newest)
-        state.become(draft)
+        state.become(working)
         return self._newest
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

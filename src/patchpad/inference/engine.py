@@ -201,7 +201,7 @@ class Engine:
         batch = replace(batch, number=batch.number + 1, progress=(), released=())
         if batch.state is None or not batch.ready:
             return batch
-        state, found = self._read(batch, batch.state.draft())
+        state, found = self._read(batch, batch.state.working_copy())
         if not all(found.is_number):
             of_ready = zip(batch.ready, found.is_number, strict=True)
             raise NotFiniteError([batch.rows[place] for place, is_number in of_ready if not is_number])
@@ -276,7 +276,7 @@ class Engine:
         """Calls the trunk for the rows that wait, as steps have left them."""
         if batch.state is None or not batch.waiting:
             return batch
-        state, waiting = batch.state.draft(), self._sent(batch.waiting, self.model.device)
+        state, waiting = batch.state.working_copy(), self._sent(batch.waiting, self.model.device)
         self.stepper.refresh(state, waiting)
         batch = replace(batch, num_trunk_batches=batch.num_trunk_batches + 1)
         return batch.with_none_waiting(state, self.stepper.predict(state, waiting))
@@ -286,7 +286,7 @@ class Engine:
         if batch.state is None:
             return batch
         device = self.model.device
-        state, calm, waiting, num_calls = batch.state.draft(), list(batch.ready), list(batch.waiting), 0
+        state, calm, waiting, num_calls = batch.state.working_copy(), list(batch.ready), list(batch.waiting), 0
         if waiting and (not calm or len(waiting) >= math.ceil(self.trunk_group_share * batch.num_running)):
             self.stepper.refresh(state, self._sent(waiting, device))
             num_calls = 1

@@ -203,7 +203,7 @@ class PromptReader:
         """Keeps copies of rows, no larger than what is in them."""
         assert self.prefixes is not None
         for place, ((prompt, threshold), num_patches) in enumerate(zip(keys, state.num_patches.tolist(), strict=True)):
-            view = state.draft()
+            view = state.working_copy()
             view.most_patches = num_patches
             own = view.narrowed(0).select([place])
             prefix = Prefix(prompt=prompt, state=own, logits=logits[place : place + 1].clone())

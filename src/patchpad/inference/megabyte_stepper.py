@@ -132,14 +132,14 @@ class MegaByteStepper:
     ) -> Extension:
         """Reads many bytes of each row in one pass."""
         span, size = Span.of(next_ids, self.model.device), self.model.patch_size
-        counts, draft = state.counts, cast(MegaByteState, state.draft())
+        counts, working = state.counts, cast(MegaByteState, state.working_copy())
         known = torch.cat((state.ints[:, NUM_COUNTS:], span.padded(span.ids)), dim=1)
         newest = span.columns[:, None] + torch.arange(1, size + 1, device=known.device)
         newest_bytes = known[span.rows[:, None], newest]
         position = counts.position[span.rows] + 1 + span.columns
         place, is_slot = position % size, position % size == 0
         with autocast(self.model.device):
-            slices = self._slices(draft, span, newest_bytes, position, is_slot)
+            slices = self._slices(working, span, newest_bytes, position, is_slot)
             local_sees = SpanWindowAttention(state.local, span, counts.position % size, span.columns - place)
             own_slices = slices[_newest_slices(span, is_slot), place]
             logits = self.model.local_model(own_slices, span.ids, place, local_sees).float()
@@ -155,11 +155,11 @@ class MegaByteStepper:
                 trunk_calls=counts.trunk_calls + num_slots,
             )
             last_bytes = read.last(newest_bytes, state.ints[:, NUM_COUNTS:])
-            draft.ints = torch.cat((torch.stack(new, dim=1), last_bytes), dim=1)
-            own_rows = torch.arange(len(draft.ints), device=known.device)
-            draft.slices = slices[read.last(_newest_slices(span, is_slot), own_rows)].to(state.slices.dtype)
-            draft.local = local_sees.cache_after(read)
-            return draft
+            working.ints = torch.cat((torch.stack(new, dim=1), last_bytes), dim=1)
+            own_rows = torch.arange(len(working.ints), device=known.device)
+            working.slices = slices[read.last(_newest_slices(span, is_slot), own_rows)].to(state.slices.dtype)
+            working.local = local_sees.cache_after(read)
+            return working
 
         passes = int(len(slices) > len(state.slices))
         return unpooled(span, logits, is_slot, position // size + 1, passes, advance)

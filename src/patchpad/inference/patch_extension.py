@@ -33,29 +33,29 @@ def extend_patches(
 ) -> Extension:
     """Reads bytes; see `Stepper.extend`."""
     span = Span.of(next_ids, model.device)
-    draft = cast(DecodingState, state.draft())
+    working = cast(DecodingState, state.working_copy())
     with autocast(model.device):
-        read = read_bytes(model, draft, span)
+        read = read_bytes(model, working, span)
         first = ended = None
         if model.source_head is not None:
-            first, ended = _commits_first(model, draft, read)
-        slots = decide_slots(model, draft, read, threshold, ended)
+            first, ended = _commits_first(model, working, read)
+        slots = decide_slots(model, working, read, threshold, ended)
         if first is None:
-            slot_outputs, smoothed = _run_trunk(model, draft, read, slots)
+            slot_outputs, smoothed = _run_trunk(model, working, read, slots)
         else:
-            slot_outputs, smoothed = _run_scratchpads(model, draft, read, slots, first.outputs), None
-        contexts = _contexts(model, draft, slot_outputs)
-        decoder_sees, logits = _predict(model, draft, read, slots, contexts)
+            slot_outputs, smoothed = _run_scratchpads(model, working, read, slots, first.outputs), None
+        contexts = _contexts(model, working, slot_outputs)
+        decoder_sees, logits = _predict(model, working, read, slots, contexts)
         sources = None
         if first is not None:
             sources, texts = SpanSources.of(span, slots), _texts_of_span(model, read, slots)
-            logits = mixed_span(model, draft, span, sources, first.foretold, texts, slot_outputs, logits)
+            logits = mixed_span(model, working, span, sources, first.foretold, texts, slot_outputs, logits)
 
     @torch.inference_mode()
     def advance(lengths: Sequence[int] | None = None) -> DecodingState:
         counted = span if lengths is None else span.cut(lengths)
-        masses = None if sources is None else masses_after(model, draft, counted, sources, slot_outputs)
-        return _state_after(draft, counted, read, slots, contexts, smoothed, masses, decoder_sees)
+        masses = None if sources is None else masses_after(model, working, counted, sources, slot_outputs)
+        return _state_after(working, counted, read, slots, contexts, smoothed, masses, decoder_sees)
 
     none = torch.zeros_like(span.lengths)
     return Extension(

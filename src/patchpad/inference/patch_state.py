@@ -81,7 +81,7 @@ class DecodingState(RowState):
         return self.ints[:, NUM_COUNTS:]
 
     def with_own_rings(self) -> "DecodingState":
-        """Returns a draft to read and predict on while the trunk waits: nothing that it writes into is this state's."""
+        """Returns a copy to read and predict on while the trunk waits: nothing that it writes into is this state's."""
         own = copy(self)
         own.encoder, own.decoder = self.encoder.clone(), self.decoder.clone()
         own.entropy_head = None if self.entropy_head is None else self.entropy_head.clone()

@@ -114,10 +114,10 @@ class PlainStepper:
     ) -> Extension:
         """Reads many ids of each row in one pass."""
         span = Span.of(next_ids, self.model.device)
-        counts, draft = state.counts, cast(PlainState, state.draft())
-        draft.has_at_most(state.most_patches + span.width)
+        counts, working = state.counts, cast(PlainState, state.working_copy())
+        working.has_at_most(state.most_patches + span.width)
         place = counts.num_patches[span.rows] + span.columns
-        attend = TrunkSpanAttention(draft.trunk, span.rows, place, None, draft.most_patches)
+        attend = TrunkSpanAttention(working.trunk, span.rows, place, None, working.most_patches)
         with autocast(self.model.device):
             position = counts.position[span.rows] + 1 + span.columns
             states = self.model.trunk(self.model.embedding(span.ids), position, attend)
@@ -132,8 +132,8 @@ class PlainStepper:
                 num_patches=counts.num_patches + read.lengths,
                 trunk_calls=counts.trunk_calls + read.lengths,
             )
-            draft.ints = torch.stack(new, dim=1)
-            draft.trunk_states = read.last(states, state.trunk_states)
-            return draft
+            working.ints = torch.stack(new, dim=1)
+            working.trunk_states = read.last(states, state.trunk_states)
+            return working
 
         return unpooled(span, logits, torch.ones_like(span.ids, dtype=torch.bool), place + 1, 1, advance)

@@ -46,8 +46,8 @@ class RowState:
     - All others are caches, written in place; but only where the values do not point to. A step writes what it computes
       for position p, or for the trunk's call c, where nothing lies that a step from the same values reads.
 
-    So a step works on a `draft`, and happens when the state becomes it. Where an exception breaks it off, the state
-    has not changed, and the next step begins from the same values.
+    So a step works on a `working_copy`, and happens when the state becomes it. Where an exception breaks it off, the
+    state has not changed, and the next step begins from the same values.
     """
 
     ints: Int[Tensor, "batch column"]
@@ -97,13 +97,13 @@ class RowState:
         """Returns all tensors of the state, those of its caches included."""
         return self.values() + self.cache_tensors()
 
-    def draft(self) -> "RowState":
+    def working_copy(self) -> "RowState":
         """Returns a state for the next step to work on: the same caches, and values of its own."""
         return copy(self)
 
-    def become(self, draft: "RowState") -> None:
-        """Makes the draft's step happen, by one assignment."""
-        self.__dict__ = vars(draft)
+    def become(self, working: "RowState") -> None:
+        """Makes the step of a working copy happen, by one assignment."""
+        self.__dict__ = vars(working)
 
     def has_at_most(self, most_patches: int) -> None:
         """Notes that no row has more patches, and makes room for one more slot: `make_room` need not ask the device."""
@@ -120,7 +120,7 @@ class RowState:
 
     def narrowed(self, more_patches: int) -> "RowState":
         """Returns a view whose trunk cache ends where so many more patches need no place, so that copies are small."""
-        view = self.draft()
+        view = self.working_copy()
         places = self.most_patches + more_patches + 1
         view.trunk = self.trunk.map(lambda part: part[:, :, :places])
         return view
@@ -168,25 +168,25 @@ class RowState:
 
     @torch.inference_mode()
     def with_rows_at(self, places: Sequence[int], other: "RowState") -> "RowState":
-        """Returns a draft with other rows at some places. Caches are written into there, and nowhere else.
+        """Returns a working copy with other rows at some places. Caches are written into there, and nowhere else.
 
         Args:
             places: of rows that nobody goes on with.
             other: has a row for each place; of the same model.
         """
-        draft = self.draft()
-        draft.most_patches = max(self.most_patches, other.most_patches)
-        draft.trunk = self.trunk.widened(other.trunk.capacity)
+        working = self.working_copy()
+        working.most_patches = max(self.most_patches, other.most_patches)
+        working.trunk = self.trunk.widened(other.trunk.capacity)
         index = moved(torch.tensor(list(places), device="cpu"), self.ints.device)
-        for own, new in zip(draft.cache_tensors(), other.cache_tensors(), strict=True):
+        for own, new in zip(working.cache_tensors(), other.cache_tensors(), strict=True):
             if own.shape[1:] == new.shape[1:]:
                 own[index] = new.to(own.dtype)
             else:
                 own[index, :, : new.shape[2]] = new.to(own.dtype)
                 own[index, :, new.shape[2] :] = 0.0  # what a mask hides must be finite all the same
-        draft.ints = self.ints.index_put((index,), other.ints)
-        draft.floats = self.floats.index_put((index,), other.floats)
-        return draft
+        working.ints = self.ints.index_put((index,), other.ints)
+        working.floats = self.floats.index_put((index,), other.floats)
+        return working
 
     def first_rows(self, count: int) -> "RowState":
         """Returns a state whose tensors are views of the first rows."""

@@ -20,7 +20,7 @@ class Stepper(Protocol):
     """Steps a model in three phases, each for some rows of a batch, so that rows can go their own way.
 
     `read` an id and decide, `refresh` by a trunk call where a patch ends or a scratchpad fires, `predict` the next id.
-    The state is a draft, see `RowState`: after an exception, a step begins again from the state it was made of.
+    The state is a working copy, see `RowState`: after an exception, a step begins again from the state it was made of.
     """
 
     @property
@@ -43,7 +43,7 @@ class Stepper(Protocol):
         """Prepares `rows` to read a separator next.
 
         Args:
-            state: a clone, not just a draft: its caches are written into where the state that it is of may read.
+            state: a clone, not just a working copy: its caches are written into where the state that it is of may read.
             rows: ascending.
         """
         ...
@@ -103,21 +103,21 @@ def step_all(
 
     Args:
         stepper: of the model.
-        state: left as it is; the step happens when it becomes the draft that is returned.
+        state: left as it is; the step happens when it becomes the working copy that is returned.
         ids: one per row, on the CPU.
         threshold: scratchpad threshold of each row, in nats.
 
     Returns:
-        Logits of each row's next id, and the draft.
+        Logits of each row's next id, and the working copy.
     """
     device, values = stepper.model.device, ids.tolist()
     begins = [row for row, value in enumerate(values) if value == SEPARATOR]
     if begins:
-        draft = state.clone()
-        stepper.begin_documents(draft, on_device(begins, device, torch.int64))
+        working = state.clone()
+        stepper.begin_documents(working, on_device(begins, device, torch.int64))
     else:
-        draft = state.draft()
+        working = state.working_copy()
     rows = torch.arange(len(values), device=device)
-    needs_trunk = stepper.read(draft, rows, on_device(values, device, torch.int64), threshold)
-    stepper.refresh(draft, rows[needs_trunk])
-    return stepper.predict(draft, rows), draft
+    needs_trunk = stepper.read(working, rows, on_device(values, device, torch.int64), threshold)
+    stepper.refresh(working, rows[needs_trunk])
+    return stepper.predict(working, rows), working

@@ -75,9 +75,9 @@ def step(
     if int(ids.min()) < 0 or int(ids.max()) > model.highest_id:
         raise InputError(f"next_bytes holds {ids.tolist()}; allowed: 0 to {model.highest_id}; no padding")
     threshold = row_thresholds(model, scratchpad_threshold_nats, batch)
-    logits, draft = step_all(stepper_for(model), state, ids, threshold)
+    logits, working = step_all(stepper_for(model), state, ids, threshold)
     logits = logits.clone()  # out of inference mode, as in `prefill`
-    state.become(draft)
+    state.become(working)
     return logits, state
 
 

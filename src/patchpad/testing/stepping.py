@@ -65,8 +65,8 @@ def step_through(
             state = state.select(staying)
             live = [live[place] for place in staying]
         ids = torch.tensor([rows[row][at[row]] for row in live])
-        logits, draft = step_all(stepper, state, ids, thresholds.expand(len(ids)))
-        state.become(draft)
+        logits, working = step_all(stepper, state, ids, thresholds.expand(len(ids)))
+        state.become(working)
         for place, row in enumerate(live):
             seen.append((row, at[row], logits[place]))
             at[row] += 1
