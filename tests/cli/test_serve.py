@@ -125,6 +125,7 @@ def test_a_port_that_is_in_use_is_told_before_the_model_is_loaded(fails, run, mo
         (["--host", "no such host"], 1, "--host is 'no such host'"),
         (["--api-key-file", "missing.txt"], 2, "cannot be read"),
         (["--compute", "0.3", "--port", "0"], 2, "no calibration"),
+        (["--draft", "99", "--port", "0"], 2, "draft is 99; allowed: auto, off, or a number of bytes from 1 to 64"),
         (["--max-prompt-bytes", "0"], 2, "max_prompt_bytes is 0"),
         (["--arrival-seconds", "nan"], 2, "arrival_seconds is nan"),
         (["--api-key", "secret"], 2, "--api-key"),

@@ -8,6 +8,7 @@ from patchpad.errors import GenerationError
 from patchpad.inference import draft_rule
 from patchpad.inference.draft_rule import (
     ARMS,
+    HOPELESS_IDS,
     REMEMBERED_IDS,
     STEPS,
     TRIAL_IDS,
@@ -23,7 +24,7 @@ from patchpad.testing import sharp_baseline, sharp_model, tiny_model_config
 
 
 def known(pace: float, num_ids: float = TRIAL_IDS) -> Tally:
-    return Tally(seconds=float(pace * num_ids), num_ids=float(num_ids), num_seen=int(num_ids) + WARM_UP_IDS)
+    return Tally(seconds=float(pace * num_ids), num_ids=float(num_ids), num_seen=float(num_ids) + WARM_UP_IDS)
 
 
 def test_each_arm_is_tried_before_the_fastest_is_kept():
@@ -40,6 +41,14 @@ def test_each_arm_is_tried_before_the_fastest_is_kept():
 def test_where_the_first_drafts_are_hopeless_no_others_are_tried():
     assert choose_arm({STEPS: known(0.010), ARMS[1]: known(0.013)}) == STEPS
     assert choose_arm({STEPS: known(0.010), ARMS[1]: known(0.012)}) == ARMS[2]
+
+
+def test_hopeless_drafts_are_given_up_after_a_few_bytes():
+    rule, paces = MeasuredDrafts(), dict.fromkeys(ARMS, 0.013) | {STEPS: 0.010}
+    arms = costs(rule, 1, paces, 400)
+    assert set(arms) == {STEPS, ARMS[1]}
+    assert arms.count(ARMS[1]) == WARM_UP_IDS + HOPELESS_IDS
+    assert set(arms[-200:]) == {STEPS}
 
 
 def costs(rule: MeasuredDrafts, num_rows: int, paces, num_ids: int) -> list:
@@ -64,6 +73,7 @@ def test_a_rule_settles_on_what_is_fastest_and_finds_out_when_that_changes():
 
 def test_what_is_done_once_is_not_measured():
     rule = MeasuredDrafts()
+    assert rule.limits(1) == STEPS
     rule.note(1, STEPS, 60.0, WARM_UP_IDS)
     rule.note(1, STEPS, 0.5, TRIAL_IDS)
     assert rule.tallies[0][STEPS].pace == 0.5 / TRIAL_IDS
@@ -76,9 +86,19 @@ def test_batches_of_different_sizes_are_watched_apart():
     )
     for _ in range(3):
         costs(rule, 1, small, 300)
-        costs(rule, 30, large, 300)
+        costs(rule, 30, large, 30 * 300)
     assert (rule.limits(1), rule.limits(32), rule.limits(2)) == (ARMS[1], STEPS, STEPS)
     assert set(costs(rule, 31, large, 50)) == {STEPS}
+
+
+def test_trials_of_many_rows_take_as_many_bytes_of_each_row():
+    rule = MeasuredDrafts()
+    for _ in range(WARM_UP_IDS + TRIAL_IDS - 1):
+        rule.note(32, STEPS, 0.5, 32)
+    assert rule.limits(32) == STEPS
+    rule.note(32, STEPS, 0.5, 32)
+    assert rule.limits(32) == ARMS[1]
+    assert rule.tallies[5][STEPS].pace == 0.5
 
 
 def test_auto_stays_off_where_the_trunk_is_small_and_for_baselines(monkeypatch):

@@ -70,10 +70,12 @@ def family(seed, lengths):
     piece_bytes=st.sampled_from([None, 3, 20]),
     max_bytes=st.sampled_from([None, 0, 60_000, MANY_BYTES]),
     seed=st.integers(0, 1000),
+    draft=st.sampled_from(["off", 3, 16]),
 )
-def test_rows_give_what_they_give_alone(model, lengths, batch_rows, piece_bytes, max_bytes, seed):
+def test_rows_give_what_they_give_alone(model, lengths, batch_rows, piece_bytes, max_bytes, seed, draft):
+    draft = draft if model.config.kind == "patch" else "off"
     prefixes = None if max_bytes is None else StoredPrefixes(max_bytes)
-    engine = Engine(model, batch_rows=batch_rows, piece_bytes=piece_bytes, prefixes=prefixes)
+    engine = Engine(model, batch_rows=batch_rows, piece_bytes=piece_bytes, prefixes=prefixes, draft=draft)
     thresholds = (None, math.inf)
     requests = [
         request_of(model, prompt, number=number, threshold=thresholds[number % 5 == 4])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from patchpad.errors import ConfigError, EngineError, GenerationError, QueueFullError, SchedulerClosedError
+from patchpad.inference import draft_rule
 from patchpad.inference.engine import Request
 from patchpad.inference.generator import complete
 from patchpad.inference.sampling import Sampling
@@ -97,8 +98,9 @@ def fail_once(scheduler: Scheduler, name: str, error: Exception, when: Callable[
 
 
 @pytest.mark.unchecked
-def test_requests_of_many_threads_get_what_they_get_alone(model, started):
-    scheduler = started(batch_rows=3, max_waiting=100)
+@pytest.mark.parametrize("draft", ["off", 5])
+def test_requests_of_many_threads_get_what_they_get_alone(model, started, draft):
+    scheduler = started(batch_rows=3, max_waiting=100, draft=draft)
     prompts = random_documents(1, [5 * number for number in range(8)])
     listeners = [Listener() for _ in prompts]
 
@@ -125,6 +127,35 @@ def test_requests_of_many_threads_get_what_they_get_alone(model, started):
     assert counts.new_bytes == sum(len(listener.data) for listener in listeners)
     assert counts.trunk_calls == sum(listener.last().completion.trunk_calls for listener in listeners)
     assert counts.prompt_bytes == sum(map(len, prompts))
+    assert (0 < counts.kept_bytes < counts.drafted_bytes) == (draft != "off")
+
+
+@pytest.mark.unchecked
+def test_drafts_are_tried_where_nobody_says_otherwise(model, started, monkeypatch):
+    for name, value in (("LEAST_TRUNK_PARAMETERS", 100), ("TRIAL_IDS", 9), ("HOPELESS", 1e9)):
+        monkeypatch.setattr(draft_rule, name, value)
+    scheduler, listeners = started(), [Listener() for _ in range(3)]
+    for number, listener in enumerate(listeners):
+        scheduler.submit(request(b"x" * number, max_new_bytes=150, sampling=SAMPLED, seed=number), listener)
+    options = {"max_new_bytes": 150, "scratchpad_threshold_nats": 1.0, "temperature": 0.9, "top_p": 0.9}
+    for number, listener in enumerate(listeners):
+        alone = complete(model, b"x" * number, seed=number, draft="off", **options)
+        assert listener.last().completion == alone
+    counts = scheduler.counts()
+    assert 0 < counts.drafted_bytes < counts.new_bytes
+    assert counts.steps < 150
+
+
+@pytest.mark.unchecked
+def test_a_step_that_fails_with_drafts_ends_its_rows_and_no_others(model, started):
+    scheduler, first, second = started(draft=4), Listener(), Listener()
+    fail_once(scheduler, "extend", RuntimeError("broken"))
+    scheduler.submit(request(), first)
+    assert isinstance(first.last().error, EngineError)
+    scheduler.submit(request(), second)
+    assert second.last().completion == complete(
+        model, b"abc", max_new_bytes=20, temperature=0, scratchpad_threshold_nats=1.0
+    )
 
 
 def test_all_deliveries_of_a_step_are_posted_at_once(model):

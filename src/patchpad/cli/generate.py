@@ -5,16 +5,15 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, OptionalRunPath, argument_bytes
+from patchpad.cli.options import Device, Draft, Json, OptionalRunPath, argument_bytes, draft_option
 from patchpad.cli.streams import BytesPrinter, print_json, read_stdin
 from patchpad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from patchpad.inference.draft_rule import DraftOption
     from patchpad.inference.generator import Completion, Generation
 
 logger = logging.getLogger(__name__)
@@ -59,13 +58,7 @@ def generate(
         bool,
         Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs): worth it for long generations."),
     ] = False,
-    draft: Annotated[
-        str,
-        Parameter(
-            help="Bytes that are guessed at once, for one call of the trunk to check; off for none; auto to guess "
-            "where it is measured to be faster. The text stays the same."
-        ),
-    ] = "auto",
+    draft: Draft = "auto",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -99,7 +92,7 @@ def generate(
         seed=seed,
         batch_rows=batch_rows,
         compile=compile,
-        draft=_draft_option(draft),
+        draft=draft_option(draft),
     )
     if json:
         _print_json(generation)
@@ -107,11 +100,6 @@ def generate(
         _print_stream(generation)
     else:
         _print_in_order(generation)
-
-
-def _draft_option(given: str) -> "DraftOption":
-    """Returns a number where one was given; what is neither that nor a word that is allowed is refused later."""
-    return int(given) if given.isascii() and given.isdigit() else cast("DraftOption", given)
 
 
 def _print_stream(generation: "Generation") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from cyclopts import Parameter, Token
 
@@ -30,7 +30,20 @@ TextFormat = Annotated[
 ]
 TextField = Annotated[str, Parameter(name="--text-field", help="Field or column that is the document.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
+Draft = Annotated[
+    str,
+    Parameter(
+        name="--draft",
+        help="Bytes that are guessed at once, for one call of the trunk to check; off for none; auto to guess where it "
+        "is measured to be faster. The text stays the same.",
+    ),
+]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def draft_option(given: str) -> int | Literal["auto", "off"]:
+    """Returns a number where one was given; what is neither that nor a word that is allowed is refused later."""
+    return int(given) if given.isascii() and given.isdigit() else cast(Literal["auto", "off"], given)
 
 
 def split_numbers(kind: Any, tokens: Sequence[Token]) -> list[float]:

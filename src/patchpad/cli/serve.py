@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, OptionalRunPath
+from patchpad.cli.options import Device, Draft, OptionalRunPath, draft_option
 from patchpad.cli.streams import print_text
 from patchpad.errors import ServingInterrupted
 
@@ -69,6 +69,7 @@ def serve(
     compile: Annotated[
         bool, Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs); the first requests wait.")
     ] = False,
+    draft: Draft = "auto",
     device: Device = "cpu",
 ) -> None:
     """Serve a model over HTTP, as OpenAI's clients ask for it; the playground is at /.
@@ -112,6 +113,7 @@ def serve(
             max_waiting=max_waiting_rows,
             prefix_bytes=prefix_mib * 2**20,
             compile=compile,
+            draft=draft_option(draft),
         )
         server = Server(scheduler, settings, on_start=lambda: _announce(settings.model_id, address_of(opened, host)))
         sys.setswitchinterval(SWITCH_SECONDS)

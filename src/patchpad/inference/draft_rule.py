@@ -30,30 +30,37 @@ ARMS: tuple[Arm, ...] = (
     ),
 )
 """What `auto` tries, in this order."""
-WARM_UP_IDS = 16
-"""Ids of each arm that are not measured: memory is taken then, and kernels are compiled."""
+WARM_UP_IDS = 8
+"""Ids of each row that are not measured when an arm is new: memory is taken then, and kernels are compiled."""
 TRIAL_IDS = 48
-"""Ids after which an arm's pace is known."""
+"""Ids of each row after which an arm's pace is known."""
 HOPELESS = 1.25
-"""Where the first drafts take so many times as long as steps, no others are tried."""
+"""Where the first drafts take so many times as long as steps, they are given up at once, and no others are tried."""
+HOPELESS_IDS = 8
+"""Ids of each row after which that is known."""
 REMEMBERED_IDS = 4096
-"""Ids after which all that was measured counts half, so that in time every arm is tried again."""
+"""Ids of each row after which all that was measured counts half, so that in time every arm is tried again."""
 LEAST_TRUNK_PARAMETERS = 10_000_000
 """`auto` never drafts with a smaller trunk: there the local parts, which drafts run twice, are most of the work."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What was measured of an arm."""
+    """What was measured of an arm.
+
+    Ids are those of each row: one of a row that runs alone counts as much as one for each of several rows. A step of
+    several rows takes little longer than one of a single row where drafts are of use, so batches that are watched
+    together can be compared.
+    """
 
     seconds: float = 0.0
     num_ids: float = 0.0
-    num_seen: int = 0
+    num_seen: float = 0.0
     """Ids since the beginning, those that were not measured too."""
 
     @property
     def pace(self) -> float:
-        """Seconds per id."""
+        """Seconds for an id of each row."""
         return self.seconds / self.num_ids
 
 
@@ -66,11 +73,11 @@ def choose_arm(tallies: Mapping[Arm, Tally]) -> Arm:
     known: dict[Arm, float] = {}
     for arm in ARMS:
         tally = tallies.get(arm, Tally())
+        if len(known) == 1 and tally.num_ids >= HOPELESS_IDS and tally.pace > HOPELESS * known[STEPS]:
+            break
         if tally.num_ids < TRIAL_IDS:
             return arm
         known[arm] = tally.pace
-        if len(known) == 2 and known[arm] > HOPELESS * known[STEPS]:
-            break
     return min(known, key=lambda arm: known[arm])
 
 
@@ -101,7 +108,7 @@ class MeasuredDrafts:
 
     def __init__(self) -> None:
         self.tallies: dict[int, dict[Arm, Tally]] = {}
-        """By the number of rows, rounded up to a power of two."""
+        """By the number of rows, rounded up to a power of two. Several engines may share them."""
 
     def limits(self, num_rows: int) -> Arm:
         """Returns how to go on.
@@ -124,18 +131,19 @@ class MeasuredDrafts:
             seconds: that it took.
             num_ids: that it has chosen, of all rows.
         """
-        tallies = self._of(num_rows)
-        tally = tallies.get(arm, Tally())
+        tallies, ids_per_row = self._of(num_rows), num_ids / max(1, num_rows)
+        tally = tallies[arm]
         is_warm = tally.num_seen >= WARM_UP_IDS
         tallies[arm] = Tally(
-            tally.seconds + seconds * is_warm, tally.num_ids + num_ids * is_warm, tally.num_seen + num_ids
+            tally.seconds + seconds * is_warm, tally.num_ids + ids_per_row * is_warm, tally.num_seen + ids_per_row
         )
         if sum(one.num_ids for one in tallies.values()) >= REMEMBERED_IDS:
             for one, old in tallies.items():
                 tallies[one] = Tally(old.seconds / 2, old.num_ids / 2, old.num_seen)
 
     def _of(self, num_rows: int) -> dict[Arm, Tally]:
-        return self.tallies.setdefault((max(1, num_rows) - 1).bit_length(), {})
+        """Returns what is known; all arms are there from the beginning, as engines of other threads may look too."""
+        return self.tallies.setdefault((max(1, num_rows) - 1).bit_length(), dict.fromkeys(ARMS, Tally()))
 
 
 _MEASURED: "WeakKeyDictionary[LanguageModel, dict[bool, MeasuredDrafts]]" = WeakKeyDictionary()

@@ -82,7 +82,11 @@ class Counts:
     trunk_calls: int = 0
     """Of rows that have left, their prompts included."""
     trunk_batches: int = 0
-    """Calls of the trunk in steps, whatever their number of rows."""
+    """Calls of the trunk in steps and for drafts, whatever their number of rows."""
+    drafted_bytes: int = 0
+    """Bytes of drafts."""
+    kept_bytes: int = 0
+    """Those of them that stayed."""
     prefix_hits: int = 0
     """Prompts of which a stored state served at least a part."""
     prefix_bytes: int = 0

@@ -26,7 +26,9 @@ COUNTERS = {
     "prompt_bytes": "Bytes of prompts that were taken",
     "new_bytes": "Bytes that were generated",
     "trunk_calls": "Trunk calls of rows that have left, those of their prompts included",
-    "trunk_batches": "Calls of the trunk in steps, whatever their number of rows",
+    "trunk_batches": "Calls of the trunk in steps and for drafts, whatever their number of rows",
+    "drafted_bytes": "Bytes of drafts, the first of each included, which is not a guess",
+    "kept_bytes": "Bytes of drafts that stayed",
     "prefix_hits": "Prompts of which a stored state served at least a part",
     "seconds_busy": "Seconds that the engine has worked",
 }

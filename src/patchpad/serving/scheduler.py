@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from patchpad.errors import ConfigError, EngineError, PatchpadError, QueueFullError, SchedulerClosedError
+from patchpad.inference.draft_rule import DraftOption
 from patchpad.inference.engine import Engine, NewBytes, NotFiniteError, Request, check_request
 from patchpad.inference.generator import Completion
 from patchpad.model.compilation import first_words
@@ -38,10 +39,12 @@ class Scheduler:
         prefix_bytes: memory for states of prompts that were read; equal prompts are not read again. 0 keeps none.
         piece_bytes: bytes of prompts that are read between two steps as long as other rows run.
         compile: run the steps compiled, or on CUDA as captured graphs.
+        draft: as in `Generation`; by drafts, a row may release several bytes in a step.
         event_seconds: bytes of a row are handed over when they are so old; the first one and the last ones at once.
 
     Raises:
         ConfigError: no place in the batch, or fewer than none in the queue.
+        GenerationError: drafts that the model cannot make.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Scheduler:
         prefix_bytes: int = 64 * 2**20,
         piece_bytes: int = 512,
         compile: bool = False,
+        draft: DraftOption = "auto",
         event_seconds: int | float = 0.05,
     ) -> None:
         if batch_rows < 1:
@@ -63,6 +67,7 @@ class Scheduler:
         self.batch_rows = batch_rows
         self.max_waiting = max_waiting
         self._compile = compile
+        self._draft: DraftOption = draft
         self._piece_bytes = piece_bytes
         self._prefixes = StoredPrefixes(prefix_bytes)
         self._engine = self._new_engine()
@@ -93,6 +98,7 @@ class Scheduler:
             compile=self._compile,
             piece_bytes=self._piece_bytes,
             prefixes=self._prefixes if self._prefixes.max_bytes > 0 else None,
+            draft=self._draft,
         )
 
     def start(self, *, post: Post | None = None) -> None:
@@ -204,6 +210,8 @@ class Scheduler:
             rows_running=batch.num_running,
             rows_waiting=max(0, num_open - batch.num_running),
             trunk_batches=batch.num_trunk_batches,
+            drafted_bytes=batch.drafts.num_drafted,
+            kept_bytes=batch.drafts.num_kept,
             prefix_hits=self._prefixes.num_hits,
             prefix_bytes=self._prefixes.num_bytes,
         )
