@@ -8,6 +8,7 @@ from patchpad.errors import GenerationError
 from patchpad.inference import draft_rule
 from patchpad.inference.draft_rule import (
     ARMS,
+    COMPILED_WARM_UP_IDS,
     HOPELESS_IDS,
     REMEMBERED_IDS,
     STEPS,
@@ -109,7 +110,9 @@ def test_auto_stays_off_where_the_trunk_is_small_and_for_baselines(monkeypatch):
     rule = draft_rule_for(model, "auto")
     assert isinstance(rule, MeasuredDrafts)
     assert draft_rule_for(model, "auto") is rule
-    assert draft_rule_for(model, "auto", compile=True) is not rule
+    compiled = draft_rule_for(model, "auto", compile=True)
+    assert compiled is not rule
+    assert (rule.warm_up_ids, compiled.warm_up_ids) == (WARM_UP_IDS, COMPILED_WARM_UP_IDS)
     assert isinstance(draft_rule_for(sharp_baseline("byte"), "auto"), FixedDrafts)
 
 

@@ -30,8 +30,10 @@ ARMS: tuple[Arm, ...] = (
     ),
 )
 """What `auto` tries, in this order."""
-WARM_UP_IDS = 8
-"""Ids of each row that are not measured when an arm is new: memory is taken then, and kernels are compiled."""
+WARM_UP_IDS = 16
+"""Ids of each row that are not measured when an arm is new: memory is taken then. Most patches end within as many."""
+COMPILED_WARM_UP_IDS = 64
+"""The same where steps are compiled: a kernel that is compiled when it is first needed would look slow for long."""
 TRIAL_IDS = 48
 """Ids of each row after which an arm's pace is known."""
 HOPELESS = 1.25
@@ -104,9 +106,14 @@ class FixedDrafts:
 
 
 class MeasuredDrafts:
-    """Drafts where they are faster."""
+    """Drafts where they are faster.
 
-    def __init__(self) -> None:
+    Args:
+        warm_up_ids: of each row that are not measured when an arm is new.
+    """
+
+    def __init__(self, warm_up_ids: int = WARM_UP_IDS) -> None:
+        self.warm_up_ids = warm_up_ids
         self.tallies: dict[int, dict[Arm, Tally]] = {}
         """By the number of rows, rounded up to a power of two. Several engines may share them."""
 
@@ -133,7 +140,7 @@ class MeasuredDrafts:
         """
         tallies, ids_per_row = self._of(num_rows), num_ids / max(1, num_rows)
         tally = tallies[arm]
-        is_warm = tally.num_seen >= WARM_UP_IDS
+        is_warm = tally.num_seen >= self.warm_up_ids
         tallies[arm] = Tally(
             tally.seconds + seconds * is_warm, tally.num_ids + ids_per_row * is_warm, tally.num_seen + ids_per_row
         )
@@ -171,7 +178,8 @@ def draft_rule_for(model: LanguageModel, draft: DraftOption, *, compile: bool = 
     if num_bytes is None:
         if not isinstance(model, ByteLM) or has_graphs or not has_large_trunk(model):
             return FixedDrafts(STEPS)
-        return _MEASURED.setdefault(model, {}).setdefault(compile, MeasuredDrafts())
+        rule = MeasuredDrafts(COMPILED_WARM_UP_IDS if compile else WARM_UP_IDS)
+        return _MEASURED.setdefault(model, {}).setdefault(compile, rule)
     if not isinstance(model, ByteLM):
         raise GenerationError(
             f"draft is {num_bytes} with a `{model.config.kind}` model; allowed: auto or off",
