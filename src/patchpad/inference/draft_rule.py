@@ -43,7 +43,12 @@ HOPELESS_IDS = 8
 REMEMBERED_IDS = 4096
 """Ids of each row after which all that was measured counts half, so that in time every arm is tried again."""
 LEAST_TRUNK_PARAMETERS = 10_000_000
-"""`auto` never drafts with a smaller trunk: there the local parts, which drafts run twice, are most of the work."""
+"""`auto` never tries drafts with a smaller trunk: there the local parts, which drafts run twice, are most of the work.
+
+With the shipped model, whose trunk has 3M, drafts took 1.3 times as long as steps on a CPU; with a trunk of 11M of the
+same shape about as long, and with 25M and more less. Trials alone would find that out too, but at the price of a tenth
+of the time of a text of 100 bytes, in each process and for each size of a batch.
+"""
 
 
 @dataclass(frozen=True)
