@@ -1,12 +1,12 @@
 """Drafts: how many bytes of them stay, what that saves of trunk passes, and bytes per second where the trunk is large.
 
 Usage: python benchmarks/drafts.py kept OUT.json TEXT [TEXT ...] [--run RUN]
-       python benchmarks/drafts.py speed OUT.json [--size 100M] [--kept 9]
+       python benchmarks/drafts.py speed OUT.json KEPT.json [--size 100M]
 
 `kept` continues pieces of texts with a trained model, the shipped one by default, one row at a time, and counts. It
 times nothing. `speed` times random weights in turns: with and without drafts, by limits on slots and by rows. Random
-weights say nothing about how many guesses are right, so what the trunk says is made as quiet as it takes for `--kept`
-bytes of a draft to stay, as `kept` has found for a trained model; what a pass and a step cost does not depend on that.
+weights say nothing about how many guesses are right. So their drafts are guessed and checked as ever, but of each draft
+as many bytes stay as of one of the trained model, in the order in which `kept` has recorded them, and at most all.
 """
 
 import argparse
@@ -16,7 +16,10 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ from ours import config_named
 
 import patchpad
 from patchpad.config import SEPARATOR, TriggerConfig
+from patchpad.inference import rounds
 from patchpad.inference.draft_rule import FixedDrafts
-from patchpad.inference.drafting import DraftLimits
+from patchpad.inference.drafting import DraftLimits, Verified
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
@@ -41,8 +45,8 @@ ALL_LIMITS: tuple[DraftLimits | None, ...] = (
 )
 TEMPERATURES = (0.0, 0.8, 1.0)
 PROMPT_BYTES = 200
-KEPT_TEMPERATURE = 0.8
-SCALING_STEPS = 8
+TEMPERATURE, CALLS_PER_BYTE = 0.8, 0.25
+"""At which speed is measured."""
 
 
 def prompts_of(paths: list[Path], count: int) -> list[bytes]:
@@ -59,8 +63,30 @@ def prompts_of(paths: list[Path], count: int) -> list[bytes]:
     return [prompt for prompt in found if len(prompt) == PROMPT_BYTES]
 
 
+@contextmanager
+def all_verified(change: Callable[[Verified, Sequence[Sequence[int]]], Verified]) -> Iterator[None]:
+    """Has a function see what passes make of drafts, and change it."""
+    plain = rounds.verify
+    rounds.verify = lambda *given: change(plain(*given), given[4])
+    try:
+        yield
+    finally:
+        rounds.verify = plain
+
+
 def generated(model: ByteLM, limits: DraftLimits | None, requests: list[Request], *, together: bool) -> dict[str, Any]:
     """Generates, and says what that took of the trunk; rows run one by one, or in one batch."""
+    lengths: list[int] = []
+
+    def note(verified: Verified, drafts: Sequence[Sequence[int]]) -> Verified:
+        lengths.extend(kept for kept, ids in zip(verified.num_kept, drafts, strict=True) if ids)
+        return verified
+
+    with all_verified(note):
+        return {**_totals(model, limits, requests, together=together), "kept_lengths": lengths}
+
+
+def _totals(model: ByteLM, limits: DraftLimits | None, requests: list[Request], *, together: bool) -> dict[str, Any]:
     totals = dict.fromkeys(("bytes", "passes", "kept_calls", "drafts", "drafted", "kept", "drafted_calls"), 0)
     seconds = cpu_seconds = 0.0
     for group in [requests] if together else [[one] for one in requests]:
@@ -138,49 +164,45 @@ def random_requests(rows: int, num_bytes: int, threshold: float) -> list[Request
             prompt=b"some words, " * 5 + b"x" * (20 + 7 * row),
             max_new_bytes=num_bytes,
             threshold=threshold,
-            sampling=Sampling(temperature=KEPT_TEMPERATURE),
+            sampling=Sampling(temperature=TEMPERATURE, logit_bias=((SEPARATOR, -100),)),  # documents do not end
             seed=row,
         )
         for row in range(rows)
     ]
 
 
-def quieten(model: ByteLM, kept: float, num_bytes: int) -> float:
-    """Scales what the trunk tells the local decoder until so many bytes of a draft stay; returns how many do."""
-    weight, threshold = model.context_to_bytes.projection.weight, float(model.scratchpad_threshold_nats)
-    whole, low, high, tried = weight.detach().clone(), -14.0, 6.0, []  # powers of 2
-    limits = DraftLimits(most_bytes=16, most_slots=3)
-    for _ in range(SCALING_STEPS):
-        tried.append((math.inf, (low + high) / 2, math.nan))
-        with torch.no_grad():
-            weight.copy_(whole * 2.0 ** tried[-1][1])
-        totals = generated(model, limits, random_requests(1, num_bytes, threshold), together=True)
-        found = described(limits, totals)["kept_per_draft"]
-        tried[-1] = (abs(found - kept), tried[-1][1], found)
-        low, high = (tried[-1][1], high) if found > kept else (low, tried[-1][1])
-    _, scale, found = min(tried)
-    with torch.no_grad():
-        weight.copy_(whole * 2.0**scale)
-    return found
+def recorded_lengths(path: Path) -> dict[DraftLimits | None, list[int]]:
+    """Returns how many bytes of each draft have stayed with a trained model, at about a quarter of a call per byte."""
+    results = json.loads(path.read_text(encoding="utf-8"))["results"]
+    steps = [one for one in results if one["most_bytes"] is None and one["temperature"] == TEMPERATURE]
+    nearest = min(steps, key=lambda one: abs(one["trunk_calls_per_byte"] - CALLS_PER_BYTE))["threshold_nats"]
+    return {
+        DraftLimits(most_bytes=one["most_bytes"], most_slots=one["most_slots"]): one["kept_lengths"]
+        for one in results
+        if one["most_bytes"] and (one["temperature"], one["threshold_nats"]) == (TEMPERATURE, nearest)
+    }
 
 
 def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Times steps and drafts in turns, on random weights."""
+    """Times steps and drafts in turns, on random weights, with the lengths of a trained model."""
     trigger = TriggerConfig(kind="random", scratchpads_per_byte=3 / 16)
     config = replace(config_named(options.size), trigger=trigger)
     model = ByteLM(config, seed=0).eval()
-    with torch.no_grad():
-        model.local_decoder.lm_head.weight[SEPARATOR] = 0  # documents hardly end
-        model.local_decoder.lm_head.weight.mul_(options.sharpness)
-    threshold = float(model.scratchpad_threshold_nats)
-    kept = quieten(model, options.kept, 2 * options.bytes)
-    print(f"{kept:.2f} bytes of a draft stay", flush=True)
+    threshold, recorded = float(model.scratchpad_threshold_nats), recorded_lengths(options.kept)
     results = []
     for rows in options.rows:
         times: dict[Any, list[dict[str, Any]]] = {limits: [] for limits in ALL_LIMITS}
         for repeat in range(1 + options.repeats):
             for limits, runs in times.items():
-                run = generated(model, limits, random_requests(rows, options.bytes, threshold), together=True)
+                lengths = cycle(() if limits is None else recorded[limits])
+
+                def replay(
+                    verified: Verified, drafts: Sequence[Sequence[int]], lengths: Iterator[int] = lengths
+                ) -> Verified:
+                    return verified._replace(num_kept=[min(len(ids), next(lengths)) if ids else 0 for ids in drafts])
+
+                with all_verified(replay):
+                    run = _totals(model, limits, random_requests(rows, options.bytes, threshold), together=True)
                 runs += [run] if repeat > 0 else []  # the first is the warm-up
         for limits, runs in times.items():
             middle = statistics.median(run["seconds"] for run in runs)
@@ -206,20 +228,20 @@ def main() -> None:
     kept.add_argument("--computes", type=float, nargs="+", default=[0.125, 0.25, 0.5])
     speed = parts.add_parser("speed")
     speed.add_argument("out", type=Path)
+    speed.add_argument("kept", type=Path, help="what `kept` has written")
     speed.add_argument("--size", default="100M")
     speed.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8])
-    speed.add_argument("--kept", type=float, default=9.0, help="bytes of a draft of 16 that stay, with 3 slots")
-    speed.add_argument("--sharpness", type=float, default=8.0, help="factor on the decoder's last layer")
     speed.add_argument("--bytes", type=int, default=96, help="generated in each row")
     speed.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = measure_kept(options) if options.part == "kept" else measure_speed(options)
     given = {key: value for key, value in vars(options).items() if key != "out"}
-    if options.part == "kept":
-        given["texts"] = [path.name for path in options.texts]
+    files = {"texts": [path.name for path in options.texts]} if options.part == "kept" else {"kept": options.kept.name}
     facts = {"version": __version__, "torch": torch.__version__, "hardware": platform.machine(), "threads": 1}
-    options.out.write_text(json.dumps({**facts, "options": given, "results": results}, indent=1), encoding="utf-8")
+    head = json.dumps({**facts, "options": {**given, **files}}, default=str).removesuffix("}")
+    lines = ",\n".join(map(json.dumps, results))
+    options.out.write_text(f'{head}, "results": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_drafts_are_tried_where_nobody_says_otherwise(model, started, monkeypatc
         alone = complete(model, b"x" * number, seed=number, draft="off", **options)
         assert listener.last().completion == alone
     counts = scheduler.counts()
-    assert 0 < counts.drafted_bytes < counts.new_bytes
+    assert 0 < counts.kept_bytes < counts.new_bytes  # some come from steps
     assert counts.steps < 150
 
 
