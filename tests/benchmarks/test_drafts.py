@@ -44,7 +44,7 @@ def test_bytes_of_drafts_are_counted_by_temperature_threshold_and_limits(kept):
 def test_speed_is_measured_with_the_lengths_of_a_trained_model(monkeypatch, tmp_path, kept):
     recorded = drafts.recorded_lengths(kept[0])
     assert list(recorded) == list(drafts.ALL_LIMITS[1:3])
-    monkeypatch.setattr(drafts, "recorded_lengths", lambda path: {limits: [3, 1] for limits in recorded})
+    monkeypatch.setattr(drafts, "recorded_lengths", lambda path: {limits: [2] for limits in recorded})
     monkeypatch.setattr(drafts, "ALL_LIMITS", drafts.ALL_LIMITS[:3])
     out = str(tmp_path / "out.json")
     results = run(
@@ -59,5 +59,5 @@ def test_speed_is_measured_with_the_lengths_of_a_trained_model(monkeypatch, tmp_
         (2, 3),
     ]
     for one in results:
-        assert one["drafts"] == 0 or one["kept_per_draft"] <= 2
+        assert one["drafts"] == 0 or 1.5 < one["kept_per_draft"] <= 2
         assert one["bytes_per_second"] == pytest.approx(one["bytes"] / one["seconds"])
