@@ -143,7 +143,6 @@ def test_drafts_are_tried_where_nobody_says_otherwise(model, started, monkeypatc
         assert listener.last().completion == alone
     counts = scheduler.counts()
     assert 0 < counts.kept_bytes < counts.new_bytes  # some come from steps
-    assert counts.steps < 150
 
 
 @pytest.mark.unchecked
