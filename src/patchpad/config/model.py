@@ -332,8 +332,11 @@ class ModelConfig(Section):
 
     @property
     def pools_bytes(self) -> bool:
-        """Whether the bytes of a patch are pooled; else a slot's input is its newest byte's state, projected."""
-        return self.patchifier.kind != "hnet" and self.patchifier.longest_patch > 1
+        """Whether the bytes of a patch are pooled; else a slot's input is its newest byte's state, projected.
+
+        With `tokens` patches it is a token's embedding.
+        """
+        return self.patchifier.kind not in ("hnet", "tokens") and self.patchifier.longest_patch > 1
 
     @property
     def cuts_by_entropy(self) -> bool:

@@ -22,7 +22,7 @@ def patch_parameters(config: ModelConfig) -> dict[str, int]:
         "local_encoder": (NUM_INPUT_IDS + _num_ngrams(config)) * dim + config.encoder_layers * 2 * dim,
         "entropy_head": config.entropy_head_layers * 2 * dim + dim if config.reads_entropy else 0,
         "routing": 0,
-        "patch_pooling": dim + pooling_bias + num_ids * trunk_dim,
+        "patch_pooling": num_ids * trunk_dim if config.patchifier.commits_tokens else dim + pooling_bias,
         "trunk": config.trunk_layers * 2 * trunk_dim + trunk_dim,
         "context_to_bytes": trunk_dim,
         "local_decoder": config.decoder_layers * 2 * dim + dim,
@@ -79,8 +79,9 @@ def patch_costs(
     if config.patchifier.commits_tokens:
         recent = max(recent, config.patchifier.longest_patch + 1)
     local_cache["local_encoder"] += recent * ID_BYTES
-    # The byte states of the open patch, with the separator before a document's first patch.
-    local_cache["patch_pooling"] = (config.patchifier.longest_patch + 1) * dim * item_bytes
+    # The byte states of the open patch, with the separator before a document's first patch; of tokens, the newest one.
+    num_states = 1 if config.patchifier.commits_tokens else config.patchifier.longest_patch + 1
+    local_cache["patch_pooling"] = num_states * dim * item_bytes
     # What the newest slot adds to bytes: one vector for each lag, and one for each further decoder layer.
     local_cache["context_to_bytes"] = num_additions(config) * dim * item_bytes
     local_cache["routing"] = config.trunk_dim * item_bytes if is_hnet else 0  # the smoothed newest commit
@@ -94,8 +95,6 @@ def patch_costs(
         weights["source_head"] = _num_source_ids(config) * config.trunk_dim
     per_position = (*local_layers, "routing")
     runs_per_byte = {part: positions if part in per_position else slots for part in PARTS}
-    if config.patchifier.commits_tokens:
-        runs_per_byte["patch_pooling"] = scratchpads  # commits are looked up
     return {
         part: PartCost(
             num_params=num_params[part],
@@ -115,12 +114,16 @@ def _matrix_weights(config: ModelConfig) -> dict[str, int]:
     trunk_block = block_weights(trunk_dim, config.trunk_kv_dim, config.trunk_hidden_dim)
     lm_head = dim * VOCAB_SIZE
     is_hnet = config.patchifier.kind == "hnet"
-    open_token = trunk_dim * dim if config.patchifier.commits_tokens else 0
+    commits_tokens = config.patchifier.commits_tokens
+    open_token = trunk_dim * dim if commits_tokens else 0
+    pooling = 0 if commits_tokens else dim * trunk_dim  # tokens are looked up
+    if config.pools_bytes:
+        pooling += dim * heads * dim + heads * dim * trunk_dim
     return {
         "local_encoder": config.encoder_layers * local_block + open_token,
         "entropy_head": config.entropy_head_layers * local_block + lm_head if config.reads_entropy else 0,
         "routing": 2 * dim * dim if is_hnet else 0,
-        "patch_pooling": dim * trunk_dim + (dim * heads * dim + heads * dim * trunk_dim if config.pools_bytes else 0),
+        "patch_pooling": pooling,
         "trunk": config.trunk_layers * trunk_block,
         "context_to_bytes": trunk_dim * num_additions(config) * dim,
         "local_decoder": config.decoder_layers * local_block + dim * (VOCAB_SIZE + config.has_source_head),

@@ -18,13 +18,11 @@ from patchpad.inference.source_masses import OpenTexts
 from patchpad.inference.source_span import SpanSources, by_newest_commits, masses_after, mixed_span
 from patchpad.inference.span import Extension, Span
 from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention, ring_after, span_windows
-from patchpad.inference.token_steps import slot_inputs
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
 from patchpad.model.source_head import Foretold, ended_share
-
-ALL = slice(None)
+from patchpad.model.token_inputs import TokenInputs
 
 
 @torch.inference_mode()
@@ -146,12 +144,14 @@ def _run_scratchpads(
     """Runs the scratchpads of a span whose commits are in the trunk's cache; returns the outputs of all slots."""
     if not slots.has_scratchpads:
         return commit_outputs
+    assert slots.tokens is not None
+    assert isinstance(model.patch_pooling, TokenInputs)
     some = (~slots.is_commit).nonzero()[:, 0]
     rows, place, none = slots.rows[some], slots.patch_index[some], torch.zeros_like(slots.is_commit[some])
     attend = TrunkSpanAttention(state.trunk, rows, place, none, slots.most_patches)
     outputs = commit_outputs.new_empty(len(slots.rows), commit_outputs.shape[1])
     outputs[slots.is_commit] = commit_outputs
-    outputs[some] = model.trunk(_slot_inputs(model, read, slots, some), place, attend).to(outputs.dtype)
+    outputs[some] = model.trunk(model.patch_pooling.embedding(slots.tokens[some]), place, attend).to(outputs.dtype)
     return outputs
 
 
@@ -171,20 +171,16 @@ def _texts_of_span(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenText
     return OpenTexts.find(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
 
 
-def _slot_inputs(
-    model: ByteLM, read: ReadBytes, slots: SpanSlots, some: Int[Tensor, " some"] | slice = ALL
-) -> Float[Tensor, "some trunk_dim"]:
-    """Pools the byte states of slots, or embeds their tokens; `some` says of which."""
-
-    def pool(rows: Int[Tensor, " some"], columns: Int[Tensor, " some"], num_pooled: Int[Tensor, " some"]) -> Tensor:
-        distance = torch.arange(slots.longest, device=rows.device)
-        earlier = columns[:, None] - distance
-        places = read.span.place_after(rows[:, None].expand_as(earlier), earlier, read.earlier_states.shape[1])
-        newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
-        return model.patch_pooling.pool(newest_first, distance < num_pooled[:, None])
-
-    tokens = None if slots.tokens is None else slots.tokens[some]
-    return slot_inputs(model, tokens, pool, *(part[some] for part in (slots.rows, slots.columns, slots.num_pooled)))
+def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
+    """Pools the byte states of slots, or embeds their tokens."""
+    if isinstance(model.patch_pooling, TokenInputs):
+        return model.patch_pooling.embedding(slots.tokens)
+    distance = torch.arange(slots.longest, device=slots.rows.device)
+    rows, columns, num_pooled = (part[:, None] for part in (slots.rows, slots.columns, slots.num_pooled))
+    earlier = columns - distance
+    places = read.span.place_after(rows.expand_as(earlier), earlier, read.earlier_states.shape[1])
+    newest_first = read.span.after(read.earlier_states, read.byte_states)[places]
+    return model.patch_pooling.pool(newest_first, distance < num_pooled)
 
 
 def _smooth(

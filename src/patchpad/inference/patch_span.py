@@ -64,7 +64,7 @@ class SpanSlots:
     num_pooled: Int[Tensor, " slot"]
     """Positions that the slot pools."""
     tokens: Int[Tensor, " slot"] | None
-    """With `tokens` patches, the token that the slot embeds, or -1."""
+    """With `tokens` patches, the token that the slot embeds."""
     newest: ByteInts
     """1 + the slot that each byte reads; 0 where that is older than the span."""
     position: ByteInts
@@ -161,22 +161,19 @@ def decide_slots(
         open_length = open_bytes + (patch_index == 0)
         piece_length, piece_bytes = none, none
         pooled, uncovered = torch.where(slot_mask, open_length, 0), none
-    else:  # commits end before their byte, and pool nothing
+    else:  # commits end before their byte; slots embed a token, and pool nothing
         piece_bytes = tokens.piece_bytes
         open_length, piece_length = (
             torch.cat((before[:, None], after[:, :-1]), dim=1) + 1
             for before, after in ((counts.open_bytes, open_bytes), (counts.piece_bytes, piece_bytes))
         )
-        pooled, uncovered = torch.where(scratchpads, open_bytes, 0), torch.where(scratchpads, 0, open_bytes)
+        pooled, uncovered = none, torch.where(scratchpads, 0, open_bytes)
 
     newest_column = newest_place(slot_mask)
     has_slot = newest_column >= 0
     newest_position = counts.position[:, None] + 1 + newest_column - uncovered.gather(1, newest_column.clamp_min(0))
     at, nth, is_commit = slots_of(commits.flatten(), scratchpads.flatten())
     number = (commits + scratchpads).flatten().cumsum(0).view_as(is_new)
-    num_pooled = pooled.flatten()[at]
-    if tokens is not None:
-        num_pooled = torch.where(is_commit, 0, num_pooled)
     newest_draft, draft_bytes = none, none
     if tokens is not None:
         newest_draft, draft_bytes = _drafts(tokens, scratchpads, number, counts.draft_bytes)
@@ -193,7 +190,7 @@ def decide_slots(
         columns=at % span.width,
         is_commit=is_commit,
         patch_index=patch_index.flatten()[at] + nth,
-        num_pooled=num_pooled,
+        num_pooled=pooled.flatten()[at],
         tokens=None if tokens is None else slot_tokens(tokens, at, is_commit),
         newest=torch.where(has_slot, number, 0),
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
@@ -216,7 +213,7 @@ def _drafts(
         number: slots up to each byte.
         bytes_before: `draft_bytes` of each row before the span.
     """
-    column = newest_draft_place(scratchpads & (tokens.draft >= 0), tokens.num_commits > 0)
+    column = newest_draft_place(scratchpads, tokens.num_commits > 0)
     is_here, column = column >= 0, column.clamp_min(0)
     before = torch.where(tokens.num_commits.cumsum(dim=1) == 0, bytes_before[:, None], 0)
     draft_bytes = torch.where(is_here, tokens.open_bytes.gather(1, column), before)

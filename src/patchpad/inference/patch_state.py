@@ -132,7 +132,7 @@ def state_of_prefill(
             1 + torch.where(last_position > 0, part[rows, before], 0) for part in (layout.open_bytes, in_pieces)
         )
         piece_bytes = in_pieces[rows, last_position]
-        draft_lag, drafted_at = (part[rows, last_position] for part in newest_drafts(layout, output.facts.tokens))
+        draft_lag, drafted_at = (part[rows, last_position] for part in newest_drafts(layout))
     counts = PatchCounts(
         position=last_position,
         newest_id=byte_ids[rows, last_position],
@@ -186,8 +186,12 @@ def state_of_prefill(
 
 
 def longest_slot(model: ByteLM) -> int:
-    """Most positions of a patch: those of its bytes, and the separator before a document's first one."""
-    return model.config.patchifier.longest_patch + 1
+    """Most positions whose byte states a slot needs: those of a patch, and the separator before the first one.
+
+    With `tokens` patches it is the newest byte alone, for the decoder.
+    """
+    patchifier = model.config.patchifier
+    return 1 if patchifier.commits_tokens else patchifier.longest_patch + 1
 
 
 def num_recent(model: ByteLM) -> int:

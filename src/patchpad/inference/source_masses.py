@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.inference.patch_state import DecodingState, PatchCounts
@@ -72,7 +72,6 @@ def keep_masses(
     rows: Int[Tensor, " row"],
     num_commits: Int[Tensor, " row"],
     counts: PatchCounts,
-    drafts: Bool[Tensor, " row"],
     outputs: Float[Tensor, "slot trunk_dim"],
 ) -> None:
     """Writes the masses of each row's newest commit and draft; without new ones they are those before.
@@ -83,7 +82,6 @@ def keep_masses(
         rows: that are refreshed.
         num_commits: of each of them.
         counts: of each of them, before the refresh.
-        drafts: which of them have a new draft, see `newest_drafts`.
         outputs: of the trunk for their slots, row by row, each row's commits before its scratchpad.
     """
     assert state.masses is not None
@@ -91,7 +89,7 @@ def keep_masses(
     before, after = counts.num_refreshes % 2, (counts.num_refreshes + 1) % 2
     fires = counts.has_scratchpad == 1
     end = (num_commits + fires).cumsum(0)
-    for kind, is_new, slot in ((0, num_commits > 0, end - 1 - fires.long()), (1, drafts, end - 1)):
+    for kind, is_new, slot in ((0, num_commits > 0, end - 1 - fires.long()), (1, fires, end - 1)):
         new, old = is_new.nonzero()[:, 0], (~is_new).nonzero()[:, 0]
         masses = model.source_head.cumulative(outputs[slot[new]], model.source_head_weight)
         state.masses[rows[new], after[new], kind] = masses

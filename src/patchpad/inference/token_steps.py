@@ -4,11 +4,11 @@ The host finds them from the open piece of each row, whose bytes are among the n
 that a byte commits, and its scratchpad, go through the trunk in one pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from patchpad.inference.kernels import Ints, packed_counts
@@ -59,29 +59,23 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
     most_patches = int((counts.num_patches + facts.num_commits).max())
     state.has_at_most(max(state.most_patches, most_patches))
 
-    def pool(at: Int[Tensor, " some"]) -> Tensor:
-        places = state.byte_states.shape[1]
-        distance = torch.arange(places - 1, device=at.device)
-        newest_first = state.byte_states[rows[at, None], (counts.position[at, None] - distance) % places]
-        return model.patch_pooling.pool(newest_first, distance < counts.open_bytes[at, None])
-
     with autocast(model.device):
-        inputs = slot_inputs(model, slot_tokens(facts, at, is_commit), pool, at)
+        inputs = cast(TokenInputs, model.patch_pooling).embedding(slot_tokens(facts, at, is_commit))
         stored = None if bool(is_commit.all()) else is_commit
         outputs = model.trunk(inputs, place, TrunkSpanAttention(state.trunk, rows[at], place, stored, most_patches))
         num_slots = facts.num_commits + counts.has_scratchpad
         context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
-    drafts = (counts.has_scratchpad == 1) & (facts.draft >= 0)
+    fires = counts.has_scratchpad == 1
     if state.masses is not None:
-        keep_masses(model, state, rows, facts.num_commits, counts, drafts, outputs)
+        keep_masses(model, state, rows, facts.num_commits, counts, outputs)
     num_refreshes = counts.num_refreshes + 1
     state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
     new = counts._replace(
         num_patches=counts.num_patches + facts.num_commits,
         trunk_calls=counts.trunk_calls + num_slots,
-        slot_position=counts.position - torch.where(counts.has_scratchpad == 1, 0, counts.open_bytes),
+        slot_position=counts.position - torch.where(fires, 0, counts.open_bytes),
         num_refreshes=num_refreshes,
-        draft_bytes=torch.where(drafts, counts.open_bytes, torch.where(facts.num_commits > 0, 0, counts.draft_bytes)),
+        draft_bytes=torch.where(fires, counts.open_bytes, torch.where(facts.num_commits > 0, 0, counts.draft_bytes)),
     )
     return put(state.ints, rows, packed_counts(new, old[:, NUM_COUNTS:]))
 
@@ -101,30 +95,10 @@ def slots_of(
 
 
 def slot_tokens(facts: TokenFacts, at: Int[Tensor, " slot"], is_commit: Bool[Tensor, " slot"]) -> Int[Tensor, " slot"]:
-    """Returns the token of each slot that `slots_of` gave: the committed one, or that which a draft is; -1 for none."""
+    """Returns the token of each slot that `slots_of` gave: the committed one, or that which the open text is."""
     tokens = facts.draft.flatten()[at]
     tokens[is_commit] = facts.commit_tokens
     return tokens
-
-
-def slot_inputs(
-    model: ByteLM, tokens: Int[Tensor, " slot"] | None, pool: Callable[..., Tensor], *where: Int[Tensor, " slot"]
-) -> Float[Tensor, "slot trunk_dim"]:
-    """Returns what enters the trunk: the embeddings of the slots' tokens, and for those without what is pooled.
-
-    Args:
-        model: of any patches.
-        tokens: as `slot_tokens` returns them; None without `tokens` patches.
-        pool: pools some slots, given what `where` has of them.
-        where: what there is for each slot.
-    """
-    if tokens is None:
-        return pool(*where)
-    inputs = cast(TokenInputs, model.patch_pooling).embedding(tokens.clamp_min(0))
-    without = (tokens < 0).nonzero()[:, 0]
-    if len(without) > 0:
-        inputs[without] = pool(*(part[without] for part in where)).to(inputs.dtype)
-    return inputs
 
 
 def _tokens_at_newest(model: ByteLM, ints: Int[Tensor, "row column"]) -> TokenFacts:
@@ -145,7 +119,6 @@ def _open_piece(ints: Sequence[int], before_newest: bool = False) -> OpenPiece:
 __all__ = [
     "read_tokens",
     "refresh_tokens",
-    "slot_inputs",
     "slot_tokens",
     "slots_of",
     "tokens_of_span",

@@ -185,14 +185,14 @@ class ByteLM(LanguageModel):
         # Patches and scratchpads.
         first = by_commits = ended = None
         if self.source_head is not None:
-            first, by_commits = self._commits_first(byte_states, documents, tokens, room)
+            first, by_commits = self._commits_first(documents, tokens, room)
             ended = by_commits.ended_share
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, ended)
         layout = decisions.layout(facts, documents, room)
 
         # Trunk.
         trunk_sees = slot_attention(layout, keep=keep_activations)
-        slot_inputs = self.patch_pooling(byte_states, layout, *([] if tokens is None else [tokens]))
+        slot_inputs = self.patch_pooling(*((byte_states, layout) if tokens is None else (layout, tokens)))
         if first is None:
             slot_outputs = self.trunk(slot_inputs, layout.slot_patch_index, trunk_sees)
         else:
@@ -229,13 +229,13 @@ class ByteLM(LanguageModel):
         )
 
     def _commits_first(
-        self, byte_states: ByteStates, documents: Documents, tokens: TokenFacts | None, room: SlotRoom | None
+        self, documents: Documents, tokens: TokenFacts | None, room: SlotRoom | None
     ) -> tuple[CommitsFirst, ByCommits]:
         """Runs the commits through the trunk, and asks the source's output head what they foretell."""
         assert self.source_head is not None
         assert isinstance(self.patch_pooling, TokenInputs)
         assert tokens is not None
-        first = CommitsFirst.run(self.trunk, self.patch_pooling, byte_states, documents, tokens, room)
+        first = CommitsFirst.run(self.trunk, self.patch_pooling, documents, tokens, room)
         newest, weight = first.layout.newest_slot, self.source_head_weight
         return first, self.source_head.of_commits(first.outputs, weight, newest, tokens, teaches=self.training)
 

@@ -11,7 +11,6 @@ from patchpad.model.back_ends import slot_attention
 from patchpad.model.token_inputs import TokenInputs
 from patchpad.model.trunk import Trunk
 from patchpad.patching import Documents, PatchLayout, SlotRoom, TokenFacts
-from patchpad.shapes import ByteStates
 
 
 class NotedAttention:
@@ -68,7 +67,6 @@ class CommitsFirst:
     def run(
         trunk: Trunk,
         slot_inputs: TokenInputs,
-        byte_states: ByteStates,
         documents: Documents,
         tokens: TokenFacts,
         room: SlotRoom | None,
@@ -78,21 +76,22 @@ class CommitsFirst:
         Args:
             trunk: of the model.
             slot_inputs: of the model.
-            byte_states: of the batch.
             documents: of the batch.
             tokens: that are committed.
             room: of the whole pass.
         """
+        nowhere = torch.zeros_like(documents.is_byte)
         layout = PatchLayout.build(
             documents,
             tokens.num_commits,
-            torch.zeros_like(documents.is_byte),
+            nowhere,
+            may_fire=nowhere,
             uncovered_bytes=tokens.open_bytes,
             room=None if room is None else SlotRoom(commits=room.commits, scratchpads=0),
-            longest_slot=None if room is None else 1,
+            longest_slot=None if room is None else 0,
         )
         noted = NotedAttention(slot_attention(layout))
-        outputs = trunk(slot_inputs(byte_states, layout, tokens), layout.slot_patch_index, noted)
+        outputs = trunk(slot_inputs(layout, tokens), layout.slot_patch_index, noted)
         return CommitsFirst(layout, outputs, noted.layers)
 
     def then_scratchpads(
@@ -107,5 +106,7 @@ class CommitsFirst:
             attend: of all slots. It is not called where there are no scratchpads; `layers` has what it would keep.
         """
         first = layout.room.commits
+        if layout.room.scratchpads == 0:
+            return self.outputs
         sees = ScratchpadAttention(attend, self.layers)
         return torch.cat((self.outputs, trunk(slot_inputs[first:], layout.slot_patch_index[first:], sees)))

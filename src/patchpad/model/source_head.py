@@ -170,7 +170,7 @@ class SourceHead(PreciseBuffers):
             byte_ids: of the batch.
         """
         assert self.trie is not None
-        lag, drafted_at = newest_drafts(layout, tokens)
+        lag, drafted_at = newest_drafts(layout)
         at = (lag >= 0).flatten().nonzero()[:, 0]
         drafted_at = drafted_at.flatten()[at]
         since = nodes_since_draft(self.trie, byte_ids, lag).flatten()[at]
@@ -288,15 +288,13 @@ def _masses_before(
     return cumulative.flatten().gather(0, place.flatten()).view_as(rank)
 
 
-def newest_drafts(layout: PatchLayout, tokens: TokenFacts) -> tuple[ByteInts, ByteInts]:
-    """Finds, for each position, the newest *draft*: a scratchpad over one token, with no commit since.
-
-    Scratchpads over several tokens that came after it do not count: what the draft foretells still holds.
+def newest_drafts(layout: PatchLayout) -> tuple[ByteInts, ByteInts]:
+    """Finds, for each position, the newest *draft*: a scratchpad with no commit since. It reads an open token.
 
     Returns:
         Bytes since the draft, 0 at it and -1 without one; and its place in the flattened [batch * byte], 0 without one.
     """
-    newest = newest_draft_place(layout.scratchpad_mask & (tokens.draft >= 0), layout.commits_at > 0)
+    newest = newest_draft_place(layout.scratchpad_mask, layout.commits_at > 0)
     # A separator commits, so nothing of an earlier document is found.
     found = (newest >= 0) & ~layout.documents.is_padding
     batch, length = found.shape
@@ -309,7 +307,7 @@ def newest_draft_place(is_draft: ByteMask, has_commit: ByteMask) -> ByteInts:
     """Returns the column of the newest draft up to each one, with no commit after it; -1 without one.
 
     Args:
-        is_draft: where a scratchpad over one token fires; it comes after the commits of its byte.
+        is_draft: where a scratchpad fires; it comes after the commits of its byte.
         has_commit: where something is committed.
     """
     newest = newest_place(is_draft)

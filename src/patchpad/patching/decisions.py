@@ -41,11 +41,21 @@ class Decisions:
         """Returns whether the newest byte of each row closes its patch; see `Patchifier.step_ends`."""
         return self.patchifier.step_ends(facts, open_bytes, self.patch_threshold)
 
-    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor) -> Tensor:
-        """Returns where scratchpads fire: above the threshold, and where something is open; same shape as the facts.
+    @staticmethod
+    def may_fire(facts: ByteFacts, patch_end: Tensor) -> Tensor:
+        """Returns where a scratchpad has something to read; same shape as the facts.
 
-        At a patch end nothing is, as the patch holds the byte. Tokens end before the byte at which they are committed,
-        so a scratchpad may fire there; but not at a separator, after which the open text is empty.
+        At a patch end nothing is open, as the patch holds the byte. Tokens end before the byte at which they are
+        committed, so a scratchpad may fire there. It needs an open text that is one token: this the trunk knows.
+
+        Args:
+            facts: what is known at each position.
+            patch_end: where patches end.
+        """
+        return ~patch_end if facts.tokens is None else facts.tokens.draft >= 0
+
+    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor) -> Tensor:
+        """Returns where scratchpads fire: above the threshold, where they may; same shape as the facts.
 
         Args:
             facts: what is known at each position, [batch, byte] or, in a step, [batch].
@@ -55,8 +65,7 @@ class Decisions:
         scores = self.trigger.scores(facts, open_bytes)
         threshold = self.scratchpad_threshold
         threshold = threshold.reshape(threshold.shape + (1,) * (scores.dim() - threshold.dim()))
-        is_open = ~patch_end if facts.tokens is None else facts.tokens.open_bytes > 0
-        return (scores > threshold) & is_open
+        return (scores > threshold) & self.may_fire(facts, patch_end)
 
     def layout(self, facts: ByteFacts, documents: Documents, room: SlotRoom | None = None) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots of whole rows out.
@@ -73,6 +82,7 @@ class Decisions:
             documents,
             patch_end.long() if tokens is None else tokens.num_commits,
             scratchpad,
+            may_fire=self.may_fire(facts, patch_end) & ~documents.is_padding,
             uncovered_bytes=None if tokens is None else tokens.open_bytes,
             room=room,
             longest_slot=None if room is None else self.patchifier.longest_patch + 1,

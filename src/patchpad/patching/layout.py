@@ -53,7 +53,7 @@ class PatchLayout:
     open_bytes: ByteInts
     """Bytes of the open patch up to and including n, the separator not counted; with `tokens`, after n's commits."""
     may_fire: ByteMask
-    """Where a scratchpad may fire: some position up to n is covered by no commit at or before n."""
+    """Where a scratchpad may fire, see `Decisions.may_fire`; nowhere in padding."""
     newest_slot: ByteInts
     """1 + index of the newest slot of n's document at a position <= n; 0 before the first: the null context."""
     patch_lag: ByteInts
@@ -69,8 +69,8 @@ class PatchLayout:
     slot_byte: SlotInts
     """Position of the slot's newest byte in the flattened [batch * byte]."""
     slot_num_bytes: SlotInts
-    """Positions pooled by the slot: the open patch so far, with the separator in a document's first patch. With
-    `tokens`, commits pool none, and scratchpads the bytes that no commit covers."""
+    """Positions pooled by the slot: the open patch so far, with the separator in a document's first patch. None with
+    `tokens`, whose slots embed a token."""
     slot_patch_index: SlotInts
     """Rotary position: commits of the document before the slot. For all but the further commits at one byte, and the
     scratchpads beside these, it is k of the slot's byte."""
@@ -116,6 +116,7 @@ class PatchLayout:
         commits_at: ByteInts,
         scratchpad_mask: ByteMask,
         *,
+        may_fire: ByteMask,
         uncovered_bytes: ByteInts | None = None,
         room: SlotRoom | None = None,
         longest_slot: int | None = None,
@@ -126,6 +127,7 @@ class PatchLayout:
             documents: of the batch.
             commits_at: commits at each byte: 0 or 1, and several only with `uncovered_bytes`.
             scratchpad_mask: where scratchpads fire; where commits cover their own byte, beside none.
+            may_fire: where scratchpads might have fired.
             uncovered_bytes: bytes up to and including n that no commit at or before n covers. None where a commit
                 covers all that is open.
             room: places for slots; None for as many as there are slots, which are counted: one read from the device.
@@ -143,15 +145,12 @@ class PatchLayout:
             open_bytes = bytes_since_end(has_commit, documents)
             # The separator belongs to a document's first patch, so that patch pools one position more.
             num_pooled = open_bytes + (patch_index == 0)
-            may_fire = ~(has_commit | documents.is_padding)
         else:
-            open_bytes = num_pooled = uncovered_bytes
-            may_fire = uncovered_bytes > 0
+            open_bytes, num_pooled = uncovered_bytes, torch.zeros_like(uncovered_bytes)
 
         is_exact = room is None
         if room is None:
-            pooling_mask = slot_mask if uncovered_bytes is None else scratchpad_mask
-            longest = torch.where(pooling_mask, num_pooled, 0).max()
+            longest = torch.where(slot_mask, num_pooled, 0).max()
             commits, scratchpads, longest_slot = torch.stack((num_commits, num_scratchpads, longest)).tolist()
             room = SlotRoom(commits=commits, scratchpads=scratchpads)
         assert longest_slot is not None
@@ -167,9 +166,6 @@ class PatchLayout:
         slot_byte = torch.where(slot_is_used, slot_byte, 0)
         nth_of_byte = torch.where(is_commit, places - commits_before[slot_byte], commits_at.flatten()[slot_byte])
         slot_patch_index = patch_index.flatten()[slot_byte] + torch.where(slot_is_used, nth_of_byte, 0)
-        slot_num_bytes = num_pooled.flatten()[slot_byte]
-        if uncovered_bytes is not None:
-            slot_num_bytes = torch.where(is_commit, 0, slot_num_bytes)
 
         place = torch.where(scratchpad_mask.flatten(), room.commits + scratchpads_through, commits_through)
         last_place = torch.where(scratchpad_mask.flatten(), room.slots, room.commits)
@@ -192,7 +188,7 @@ class PatchLayout:
             num_commits=num_commits,
             num_scratchpads=num_scratchpads,
             slot_byte=slot_byte,
-            slot_num_bytes=slot_num_bytes,
+            slot_num_bytes=num_pooled.flatten()[slot_byte],
             slot_patch_index=slot_patch_index,
             slot_is_used=slot_is_used,
             visible_from=visible_from.clamp_max(room.commits),
