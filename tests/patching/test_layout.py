@@ -68,6 +68,7 @@ class Drawn:
             Documents.locate(self.ids),
             self.commits_at,
             self.scratchpads,
+            may_fire=self.scratchpads,
             uncovered_bytes=self.uncovered,
             room=room,
             longest_slot=None if room is None else 99,
@@ -96,10 +97,9 @@ def test_several_commits_at_a_byte_and_a_scratchpad_beside_them_are_laid_out_by_
     assert used.tolist() == [*range(num_commits), *(layout.room.commits + place for place in range(num_scratchpads))]
     assert layout.slot_byte[used].tolist() == [slot.byte for slot in slots]
     assert layout.slot_patch_index[used].tolist() == [slot.index for slot in slots]
-    pooled = [0 if slot.is_commit else int(drawn.uncovered.flatten()[slot.byte]) for slot in slots]
-    assert layout.slot_num_bytes[used].tolist() == pooled
+    assert not layout.slot_num_bytes.any()  # slots of tokens pool nothing
     if spare is None:
-        assert layout.longest_slot == max(pooled)
+        assert layout.longest_slot == 0
     for place, slot in zip(used.tolist(), slots, strict=True):
         seen = range(int(layout.visible_from[place]), int(layout.visible_to[place]))
         earlier = (c.is_commit and c.document == slot.document and c.index < slot.index for c in slots)
@@ -121,7 +121,6 @@ def test_a_byte_reads_the_last_slot_and_knows_how_far_back_it_reaches(seed, leng
         commits = [slot for slot in before if slot.is_commit]
         assert layout.newest_commit.flatten()[at] == packed.index(commits[-1]) + 1
         assert layout.patch_index.flatten()[at] == sum(slot.byte < at for slot in commits)
-        assert layout.may_fire.flatten()[at] == (value != SEPARATOR)
 
 
 @given(seed=st.integers(0, 10_000), lengths=lengths_of_documents)
@@ -142,8 +141,8 @@ def test_slots_of_a_row_lie_in_the_order_of_its_bytes_and_see_its_own_commits(se
 def test_a_document_without_commits_reads_the_null_context_and_has_no_newest_commit():
     ids = torch.tensor([as_row(b"abc", b"de")])
     commits_at = torch.tensor([[0, 0, 1, 0, 0, 0, 0]])
-    layout = PatchLayout.build(Documents.locate(ids), commits_at, torch.zeros_like(ids, dtype=torch.bool))
+    nowhere = torch.zeros_like(ids, dtype=torch.bool)
+    layout = PatchLayout.build(Documents.locate(ids), commits_at, nowhere, may_fire=nowhere)
     assert layout.newest_slot.tolist() == layout.newest_commit.tolist() == [[0, 0, 1, 1, 0, 0, 0]]
     assert layout.patch_lag.tolist() == [[0, 1, 0, 1, 0, 1, 2]]
     assert layout.open_bytes.tolist() == [[0, 1, 2, 1, 0, 1, 2]]
-    assert layout.may_fire.tolist() == [[True, True, False, True, True, True, True]]

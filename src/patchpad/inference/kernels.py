@@ -20,6 +20,7 @@ from patchpad.inference.row_state import put
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.precision import autocast
+from patchpad.model.token_inputs import TokenInputs
 from patchpad.patching import ByteFacts, TokenFacts
 
 Ints = Int[Tensor, "batch column"]
@@ -129,6 +130,7 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
     counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
     is_commit = counts.ends_patch == 1
     places = state.byte_states.shape[1]
+    assert not isinstance(model.patch_pooling, TokenInputs)  # `token_steps.refresh_tokens` is theirs
     with autocast(model.device):
         distance = torch.arange(places - 1, device=rows.device)
         newest_first = state.byte_states[rows[:, None], (counts.position[:, None] - distance) % places]

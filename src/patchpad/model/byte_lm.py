@@ -34,7 +34,7 @@ from patchpad.patching import (
     VocabularyTrie,
     facts_of_rows,
 )
-from patchpad.shapes import ByteFloats, ByteIds, ByteStates, Logits, SlotStates
+from patchpad.shapes import ByteFloats, ByteIds, Logits, SlotStates
 
 SOURCE_TOKENS = "source_tokens.json"
 """What a run with `tokens` patches keeps of its source's tokenizer."""

@@ -99,6 +99,8 @@ class CommitsFirst:
     ) -> Float[Tensor, "slot trunk_dim"]:
         """Runs the scratchpads, and returns the outputs of all slots.
 
+        It runs without scratchpads too: other ranks may have some, and `attend` may have to keep the commits.
+
         Args:
             trunk: of the model.
             slot_inputs: of all slots.
@@ -106,7 +108,5 @@ class CommitsFirst:
             attend: of all slots. It is not called where there are no scratchpads; `layers` has what it would keep.
         """
         first = layout.room.commits
-        if layout.room.scratchpads == 0:
-            return self.outputs
         sees = ScratchpadAttention(attend, self.layers)
         return torch.cat((self.outputs, trunk(slot_inputs[first:], layout.slot_patch_index[first:], sees)))

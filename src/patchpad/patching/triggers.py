@@ -145,7 +145,7 @@ class RandomTrigger(Trigger):
         Args:
             scratchpads_per_byte: the rate.
             target_patch_size: bytes per patch.
-            commits_tokens: whether patches are `tokens`, so that one may fire at every byte.
+            commits_tokens: whether patches are `tokens`, where one may fire at most bytes, beside commits too.
         """
         others = 1.0 if commits_tokens else 1 - 1 / target_patch_size
         return 1 - min(1.0, scratchpads_per_byte / others) if others > 0 else 1.0
