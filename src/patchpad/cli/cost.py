@@ -32,7 +32,7 @@ def cost(
     parallel: Annotated[
         Parallel | None,
         Parameter(
-            help="ddp: a whole model on each device; fsdp: a shard; hsdp: a shard of a copy; default: the config.s."
+            help="ddp: a whole model on each device; fsdp: a shard; hsdp: a shard of a copy. Default: as configured."
         ),
     ] = None,
     shard_ranks: Annotated[

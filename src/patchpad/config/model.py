@@ -76,25 +76,28 @@ class PatchifierConfig(PluggedSection):
     REGISTRY: ClassVar[Registry] = PATCHIFIERS
 
     kind: PatchifierKind = "fixed"
-    """`fixed`: every `target_patch_size` bytes; `spacebyte`: at the ends of words; `entropy`: where the next byte is
-    uncertain; `hnet`: where a learned router says so; `tokens`: the tokens of the subword model that the trunk was
-    taken from. A plug-in's name too (`docs/plugins.md`)."""
+    """Where patches end. `fixed`: after every `target_patch_size` bytes. `spacebyte`: at the ends of words. `entropy`:
+    where the next byte is uncertain. `hnet`: where a learned router decides. `tokens`: at the ends of tokens, for a
+    trunk that was taken from a subword model. The name of a plug-in's patchifier works too (`docs/plugins.md`)."""
     target_patch_size: Positive = 16
-    """Bytes per patch that the patchifier aims at: exact for `fixed`, an expectation for `spacebyte`, followed in
-    training by `entropy` and `hnet`."""
+    """Bytes per patch to aim at. `fixed`: the exact size. `entropy`, `hnet`: training aims at this mean. `spacebyte`:
+    only what is expected, since the text decides."""
     rule: PatchRule = "global"
-    """For `entropy`: `global` ends a patch above a threshold, `jump` where the entropy has risen by more than it."""
+    """For `entropy`. `global`: a patch ends where the entropy is above the threshold. `jump`: where it has risen by
+    more than the threshold."""
     patch_threshold_nats: Nats = 1.5
-    """For `entropy`: the threshold until training has stored another."""
+    """For `entropy`: the threshold that is used until training has stored another."""
     max_patch_size: Positive | None = None
-    """Bytes after which an open patch is closed by force; default max(16, 4 x target), unused by `fixed`. For `tokens`:
-    most bytes of a word that is still open."""
+    """An open patch is closed by force after this many bytes. Default: 4 x `target_patch_size`, and at least 16.
+    `fixed` does not use it. For `tokens`: the most bytes of a word that is still open."""
     num_token_ids: Positive | None = None
-    """For `tokens`: ids of the source's tokenizer, with one more for each byte value; null for the others."""
+    """For `tokens`: the number of ids of the source's tokenizer, plus one for each byte value. Null for the others.
+    `patchpad convert` sets it."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Options of a plug-in's patchifier, by name; those that are built in have none."""
+    """Options of a plug-in's patchifier, by name. Built-in patchifiers have none."""
     plugin: str | None = None
-    """Plug-in that registered the kind. patchpad writes it, names it where it is missing, and never imports it."""
+    """The plug-in that registered the kind. patchpad writes this key. It is used to name a missing plug-in, and is
+    never imported."""
 
     def check(self) -> None:
         """Checks the kind, and that the maximum is at least the target."""
@@ -146,21 +149,24 @@ class TriggerConfig(PluggedSection):
     REGISTRY: ClassVar[Registry] = TRIGGERS
 
     kind: TriggerKind = "entropy"
-    """Causal score per byte; `entropy` is the method's, the rest are controls. A plug-in's name too
-    (`docs/plugins.md`)."""
+    """Which trigger decides where scratchpads fire. It gives each byte a score. `entropy` is the method's own.
+    `ending_entropy` is for models with a source head. The others are for comparison. The name of a plug-in's trigger
+    works too (`docs/plugins.md`)."""
     scratchpad_threshold_nats: Nats = 1.5
-    """Entropy (its rise for `entropy_jump`, less of it for `ending_entropy`) above which a scratchpad fires until
-    training has stored another."""
+    """A scratchpad fires where the entropy is above this, until training has stored another threshold. For
+    `entropy_jump` it is compared with the rise of the entropy, for `ending_entropy` with the entropy times the chance
+    that the open token has ended."""
     stride: Positive = 4
-    """For `stride`: a scratchpad at every `stride` bytes of the patch."""
+    """For `stride`: a scratchpad after every `stride` bytes of the patch."""
     scratchpads_per_byte: Share = 3 / 16
-    """For `random`: its rate per byte, exact when patches have `target_patch_size` bytes."""
+    """For `random`: the rate per byte. It is exact if patches have `target_patch_size` bytes."""
     seed: int = 0
-    """For `random`: seed of the hash."""
+    """For `random`: the seed of the hash."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Options of a plug-in's trigger, by name; those that are built in have none."""
+    """Options of a plug-in's trigger, by name. Built-in triggers have none."""
     plugin: str | None = None
-    """Plug-in that registered the kind. patchpad writes it, names it where it is missing, and never imports it."""
+    """The plug-in that registered the kind. patchpad writes this key. It is used to name a missing plug-in, and is
+    never imported."""
 
     @property
     def threshold_in_nats(self) -> bool:
@@ -184,67 +190,68 @@ class ModelConfig(Section):
     SECTION: ClassVar[str] = "model"
 
     kind: ModelKind = "patch"
-    """`patch`: this project's model. Baselines: `byte` and `bpe`, one Transformer over bytes or over tokens with the
-    trunk's sizes; `megabyte`, whose global model has the trunk's sizes."""
+    """`patch` is this project's model. The baselines are `byte` and `bpe`, a single Transformer over bytes or tokens
+    with the trunk's sizes, and `megabyte`, whose global model has the trunk's sizes."""
     byte_dim: Positive = 96
-    """Width of the byte states in the local encoder, entropy head and local decoder; `megabyte`: of its local model."""
+    """Width of the byte states in the local encoder, entropy head and local decoder. `megabyte`: width of its local
+    model."""
     byte_heads: Positive = 2
-    """Attention heads of the local layers; `megabyte`: of its local model."""
+    """Attention heads of the local layers. `megabyte`: of its local model."""
     window_bytes: Positive = 16
-    """Bytes that a local layer sees, the byte itself included."""
+    """How many bytes a local layer sees, including the byte itself."""
     encoder_window_bytes: Positive | None = None
-    """The local encoder's own window; None for `window_bytes`."""
+    """A separate window for the local encoder. None: `window_bytes`."""
     entropy_head_window_bytes: Positive | None = None
-    """The entropy head's own window; None for `window_bytes`."""
+    """A separate window for the entropy head. None: `window_bytes`."""
     decoder_window_bytes: Positive | None = None
-    """The local decoder's own window; None for `window_bytes`."""
+    """A separate window for the local decoder. None: `window_bytes`."""
     ngram_vocab_size: NotNegative = 4096
-    """Entries of each table of hashed n-gram embeddings, which are added to the byte embedding; 0: no tables."""
+    """Entries in each table of hashed n-gram embeddings, which are added to the byte embedding. 0: no tables."""
     ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
-    """For n-gram embeddings: how many of the last bytes each table looks at; one table for each."""
+    """For n-gram embeddings: one table for each of these numbers. It looks at that many of the last bytes."""
     encoder_layers: Positive = 2
     """Layers of the local encoder."""
     entropy_head_layers: NotNegative = 0
-    """Layers of the entropy head on top of the encoder; 0: it reads the encoder's states, and what it learns serves the
-    whole model."""
+    """Layers of the entropy head on top of the encoder. 0: the head reads the encoder's states directly, so its loss
+    trains layers that the whole model uses."""
     decoder_layers: Positive = 2
-    """Layers of the local decoder; `megabyte`: of its local model."""
+    """Layers of the local decoder. `megabyte`: of its local model."""
     pooling_heads: Positive = 4
-    """Attention heads that pool the bytes of a patch, each with a query of its own; unused where patches are single
-    bytes."""
+    """Attention heads that pool the bytes of a patch. Each has its own query. Not used if patches are single bytes."""
     trunk_dim: Positive = 256
     """Width of the trunk."""
     trunk_heads: Positive = 4
     """Attention heads of the trunk."""
     trunk_kv_heads: Positive | None = None
-    """Heads of the trunk's keys and values, each shared by `trunk_heads` / `trunk_kv_heads` query heads (grouped-query
-    attention); None for `trunk_heads`."""
+    """Key and value heads of the trunk (grouped-query attention). Each is shared by `trunk_heads` / `trunk_kv_heads`
+    query heads. None: `trunk_heads`."""
     trunk_layers: Positive = 4
     """Layers of the trunk."""
     trunk_ffn_dim: Positive | None = None
-    """Hidden width of SwiGLU in the trunk; None: by `ffn_ratio`."""
+    """Hidden width of SwiGLU in the trunk. None: computed from `ffn_ratio`."""
     trunk_rotary_base: AboveOne | None = None
-    """Base of the trunk's rotary positions; None for `rotary_base`."""
+    """Base of the trunk's rotary positions. None: `rotary_base`."""
     trunk_norm_epsilon: AboveZero = 1e-6
-    """What the trunk's norms, its last one too, add to the mean of the squares before the root."""
+    """Epsilon of the trunk's norms, including the last one. It is added to the mean of the squares before the root."""
     context_lags: Positive = 16
-    """Patch lags, from 0 on, for which the trunk's output has a projection of its own at the first decoder layer;
-    longer lags share the last one. 1: the same for all. No more are made than the longest patch has bytes."""
+    """The number of patch lags, counted from 0, that get their own projection of the trunk's output at the first
+    decoder layer. Longer lags share the last one. 1: one projection for all. There are never more than the longest
+    patch has bytes."""
     source_head: SourceHeadKind = "none"
-    """For `tokens` patches: whether the output head of the model that the trunk was taken from speaks too:
-    `tied`, with the token embeddings as its weights; `own`, with weights of its own; `none`."""
+    """For `tokens` patches: whether the output head of the model that the trunk was taken from is used too. `tied`: its
+    weights are the token embeddings. `own`: it has its own weights. `none`: not used."""
     ffn_ratio: AboveZero = 8 / 3
-    """Hidden width of SwiGLU over the layer's width, rounded up to a multiple of 16."""
+    """Hidden width of SwiGLU divided by the layer's width. The result is rounded up to a multiple of 16."""
     rotary_base: AboveOne = 10000.0
-    """Base of the rotary positions: of the local layers, and of the trunk where it has none of its own."""
+    """Base of the rotary positions of the local layers. The trunk uses it too, unless `trunk_rotary_base` is set."""
     context_bytes: Positive = 1024
-    """Longest window of a document in training and evaluation; longer documents are cut."""
+    """The longest window of a document in training and evaluation. Longer documents are cut."""
     bpe_vocab_size: BpeVocabSize = 4096
-    """Only `bpe`: most tokens, the 256 bytes and the separator included; a small text may give fewer."""
+    """Only for `bpe`: the most tokens, including the 256 bytes and the separator. A small text may give fewer."""
     patchifier: PatchifierConfig = field(default_factory=PatchifierConfig)
-    """How bytes are cut into patches; `megabyte`: `fixed`, with its `target_patch_size`."""
+    """How bytes are cut into patches. `megabyte`: `fixed`, with its `target_patch_size`."""
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
-    """Where scratchpads are issued; baselines have none, so theirs is `never`."""
+    """Where scratchpads are issued. Baselines have none, so theirs is `never`."""
 
     def check(self) -> None:
         """Checks that sizes divide each other, and that a baseline has only what it reads."""

@@ -30,20 +30,23 @@ class TextConfig(Section):
     """Where a text lies, how it is read, and how it is split."""
 
     paths: tuple[str, ...] = ()
-    """Files, globs, directories or URLs to train on; `--data` replaces them."""
+    """Files, globs, directories or URLs to train on. `--data` replaces them."""
     validation_paths: tuple[str, ...] = ()
-    """Held-out files; empty: the held-out part of a prepared corpus, or a part of `paths`, see `split_corpus`."""
+    """Held-out files. If empty, the held-out part of a prepared corpus is used, or a part of `paths` is held out
+    (`docs/files.md`)."""
     validation_fraction: BetweenZeroAndOne = 0.1
-    """Share of the bytes held out when `validation_paths` is empty."""
+    """Share of the bytes that is held out if `validation_paths` is empty."""
     format: Literal["auto", "raw"] = "auto"
-    """`auto`: a file's name says how it is read; `raw`: the bytes of every file are one document, whatever its name."""
+    """`auto`: the name of a file says how it is read. `raw`: the bytes of every file are one document, whatever its
+    name."""
     text_field: str = "text"
-    """Field of JSONL, or column of Parquet and Arrow, that is the document. Records without it may have `prompt` and
-    `completion`: the document is both, and only the completion is trained on and counted."""
+    """The field of JSONL, or the column of Parquet and Arrow, that holds the document. A record without it may have
+    `prompt` and `completion`: the document is both, and only the completion is trained on and counted."""
     most_bad_records: NotNegative = 0
-    """Records without such text that are left out, each reported with its file and line; more are an error."""
+    """How many records without such text may be skipped. Each is reported with its file and line. One more is an
+    error."""
     remove_duplicates: bool = False
-    """Whether documents that equal an earlier one, byte for byte, are left out, and counted."""
+    """Whether to skip documents that equal an earlier one byte for byte. Their number is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class SourceConfig(TextConfig):
     SECTION: ClassVar[str] = "data.sources.NAME"
 
     weight: AboveZero = 1.0
-    """Share of the rows that are taken from this text, in relation to the weights of the others."""
+    """Weight of this text in the mixture. Its share of the rows is this divided by the sum of all weights."""
 
     def check(self) -> None:
         """Checks that there is a text."""
@@ -72,8 +75,8 @@ class DataConfig(TextConfig):
     SECTION: ClassVar[str] = "data"
 
     sources: dict[str, SourceConfig] = field(default_factory=dict, hash=False)
-    """Texts that are trained on together, by name, in place of the keys above. Each has these keys of its own, and
-    `weight`: its share of the rows, in relation to the weights of the others (1 if not set)."""
+    """A mixture: several texts by name, instead of the keys above. Each has its own values of these keys, and a
+    `weight` (default 1). Its share of the rows is its weight divided by the sum of all weights."""
 
     def check(self) -> None:
         """Checks that a mixture is described by its sources alone, and their names."""
@@ -105,110 +108,111 @@ class TrainConfig(Section):
     SECTION: ClassVar[str] = "train"
 
     seed: NotNegative = 0
-    """Sets initialisation and data order."""
+    """Sets the initial weights and the order of the data."""
     init_from: str | None = None
-    """Run or step folder whose weights training starts from, or `bundled` for the model that ships with patchpad;
+    """Run or step folder whose weights training starts from, or `bundled` for the model that ships with patchpad.
     `--init-from` sets it. None: weights are drawn from the seed."""
     steps: Positive = 1000
     """Optimizer steps."""
     batch_rows: Positive = 4
-    """Rows of `context_bytes` per forward pass."""
+    """Rows of `context_bytes` per forward pass, over all ranks together."""
     accumulation_steps: Positive = 1
-    """Forward passes per optimizer step, weighted by their target bytes."""
+    """Forward passes per optimizer step, weighted by the bytes that they predict."""
     learning_rate: AboveZero = 2e-3
-    """Peak of the schedule."""
+    """The highest learning rate of the schedule."""
     schedule: Schedule = "cosine"
-    """Of the learning rate after warm-up: `cosine` falls from the first step to the last, `wsd` (warm-up, stable,
-    decay) stays at the peak and then falls in a straight line."""
+    """How the learning rate changes after warm-up. `cosine`: it falls from the first step to the last. `wsd` (warm-up,
+    stable, decay): it stays at its peak and then falls in a straight line."""
     decay_fraction: Share = 0.2
-    """For `wsd`: the last share of the steps, in which the learning rate falls."""
+    """For `wsd`: the learning rate falls during this last share of the steps."""
     final_learning_rate_ratio: Share = 0.1
-    """Learning rate that the schedule approaches, over the peak; it would reach it one step after the last."""
+    """The learning rate at the end, divided by the peak. It would be reached one step after the last."""
     learning_rate_ratios: dict[str, AboveZero] = field(default_factory=dict, hash=False)
-    """Learning rate of single parts over `learning_rate`, such as {trunk: 0.5}. Parts of the patch model are
-    local_encoder, entropy_head, routing, patch_pooling, trunk, context_to_bytes and local_decoder."""
+    """Learning rates of single parts, divided by `learning_rate`, such as {trunk: 0.5}. The parts of the patch model
+    are local_encoder, entropy_head, routing, patch_pooling, trunk, context_to_bytes, local_decoder and source_head."""
     frozen: tuple[str, ...] = ()
-    """Parts whose weights stay as they are, such as [trunk]; parts before them still learn through them."""
+    """Parts whose weights do not change, such as [trunk]. Parts before them still learn."""
     warmup_steps: NotNegative = 50
-    """Steps of linear warm-up."""
+    """Steps in which the learning rate rises linearly."""
     weight_decay: AtLeastZero = 0.1
-    """AdamW's decay, on parameters of two or more dimensions: matrices of linear layers, embeddings, and the pooling's
-    bias by distance. Norms and single vectors do not decay."""
+    """AdamW's weight decay. It applies to parameters with two or more dimensions: matrices of linear layers,
+    embeddings, and the distance bias of patch pooling. Norms and single vectors do not decay."""
     beta1: ShareBelowOne = 0.9
-    """AdamW's first moment decay."""
+    """AdamW's decay of the first moment."""
     beta2: ShareBelowOne = 0.95
-    """AdamW's second moment decay."""
+    """AdamW's decay of the second moment."""
     max_grad_norm: AboveZero = 1.0
     """Gradients are clipped to this norm."""
     z_loss_weight: AtLeastZero = 0.0
-    """Weight of the mean of ln(Z)^2 over the targets, which keeps the logits of the LM head from drifting; Z is the sum
-    that softmax divides by. 1e-4 is usual, 0 leaves it out."""
+    """Weight of the mean of ln(Z)^2 over the targets, where Z is the sum that the softmax of the LM head divides by. It
+    keeps the logits from drifting. 1e-4 is usual. 0: off."""
     max_skipped_steps: NotNegative = 0
-    """Steps in a row that may be skipped because a loss or the gradient is not finite: they change nothing. One more is
-    an error; 0: the first one is."""
+    """How many steps in a row may be skipped because the loss or the gradient is not finite. A skipped step changes
+    nothing. One more is an error. 0: none may be skipped."""
     skip_norm_ratio: AboveOne | None = None
-    """A step is skipped too whose gradient's norm is above so many times the median of the steps before it; None: none
-    is, however large its gradient."""
+    """Steps are also skipped if the norm of their gradient is above this many times the median of earlier steps. None:
+    no step is skipped for a large gradient."""
     entropy_head_weight: AtLeastZero = 0.1
-    """Weight of the entropy head's cross-entropy, whose gradient reaches the encoder. At 1 the encoder serves the head
-    more than trunk and decoder (`docs/log.md`)."""
+    """Weight of the entropy head's cross-entropy. Its gradient reaches the encoder. At 1 the encoder serves the head
+    more than the trunk and the decoder (`docs/log.md`)."""
     distillation_weight: AtLeastZero = 1.0
-    """With a source head: weight of the local decoder's cross-entropy to what the source expects behind each token,
-    which is known once the token has ended; see `SourceHead`. 0 leaves it out."""
+    """With a source head: weight of the loss that teaches the local decoder what the source expects after each token.
+    That is known once the token has ended. 0: off."""
     scratchpads_per_byte: ShareBelowOne | None = 3 / 16
-    """Rate that the threshold follows; None when `scratchpad_threshold_nats` is set."""
+    """Scratchpad rate to aim at: the threshold follows it. None if `scratchpad_threshold_nats` is set."""
     scratchpad_threshold_nats: Nats | None = None
-    """Fixed training threshold; None to follow `scratchpads_per_byte`."""
+    """A fixed threshold for training. None: the threshold follows `scratchpads_per_byte`."""
     patch_threshold_nats: Nats | None = None
-    """For `entropy` patches: a fixed threshold; None to follow `patchifier.target_patch_size`."""
+    """For `entropy` patches: a fixed threshold. None: the threshold follows `patchifier.target_patch_size`."""
     threshold_frozen_fraction: Share = 0.1
-    """Followed thresholds are frozen for this last share of the steps."""
+    """Thresholds stop moving for this last share of the steps."""
     threshold_spread: Share = 0.0
-    """Share of each step's rows that train at a rate of their own, uniform between 0 and the most possible; the others
-    train at `scratchpads_per_byte`."""
+    """Share of each step's rows that train at other scratchpad rates. Each draws its rate uniformly between 0 and the
+    most possible. The other rows train at `scratchpads_per_byte`."""
     ratio_loss_weight: AtLeastZero = 0.03
     """For `hnet` patches: weight of the loss that pulls the share of boundaries towards 1 / `target_patch_size`."""
     validate_every: NotNegative = 250
-    """Steps between validations; 0: only at the end."""
+    """Steps between validations. 0: only at the end."""
     validation_bytes: NotNegative = 100_000
-    """Bytes per validation, spread over all held-out documents; 0: all."""
+    """Bytes per validation, spread over all held-out documents. 0: all bytes."""
     checkpoint_every: NotNegative = 250
-    """Steps between checkpoints; 0: only at the end and on interruption."""
+    """Steps between checkpoints. 0: only at the end and when interrupted."""
     keep_checkpoints: NotNegative = 2
-    """Newest checkpoints kept; 0: all."""
+    """How many of the newest checkpoints to keep. 0: all."""
     keep_every: NotNegative = 0
-    """Checkpoints of steps that are multiples of this are kept too, for ever; 0: none. A multiple of
-    `checkpoint_every`."""
+    """Checkpoints at multiples of this many steps are kept for good. It must be a multiple of `checkpoint_every`. 0:
+    none."""
     checkpoint_async: bool = True
-    """Checkpoints are copied into host memory and written while training goes on. Else training waits."""
+    """Whether checkpoints are copied to host memory and written while training continues. If false, training waits."""
     averaged_decay: BetweenZeroAndOne | None = None
-    """A moving average of the weights is kept, of which each step leaves this share (0.999, say), and saved beside the
-    weights; `patchpad release --averaged` takes it. None: no average."""
+    """Decay of a moving average of the weights, such as 0.999. It is saved beside the weights, and
+    `patchpad release --averaged` takes it. None: no average."""
     log_every: Positive = 10
     """Steps between lines of `metrics.jsonl`."""
     trackers: tuple[str, ...] = ()
-    """Libraries that are told each line of metrics and each sample too: `tensorboard`, `wandb`, `trackio`, or those of
-    plug-ins (`docs/plugins.md`)."""
+    """Libraries that also receive each line of metrics and each sample: `tensorboard`, `wandb`, `trackio`, or trackers
+    of plug-ins (`docs/plugins.md`)."""
     tracker_plugins: dict[str, str] = field(default_factory=dict, hash=False)
-    """Plug-ins that registered trackers, by the trackers' names. patchpad writes it, and never imports them."""
+    """The plug-ins that registered trackers, by the trackers' names. patchpad writes this key and never imports
+    them."""
     sample_every: NotNegative = 0
-    """Steps between samples of what the model writes, in `samples.jsonl` and for trackers; 0: none."""
+    """Steps between samples of the model's text, for `samples.jsonl` and for trackers. 0: none."""
     sample_prompt: str | None = None
-    """What samples go on with; null: they begin a document."""
+    """The text that samples continue. Null: they begin a new document."""
     sample_bytes: Positive = 200
-    """Most bytes of a sample."""
+    """The most bytes of a sample."""
     compile: bool | None = None
-    """On CUDA the whole pass is compiled, unless this is false. Elsewhere true compiles what lies between the attention
-    layers, on a CPU with the C++ compiler that this needs."""
+    """On CUDA the whole pass is compiled, unless this is false. On other devices, true compiles what lies between the
+    attention layers. On a CPU this needs a C++ compiler."""
     activation_checkpointing: bool = False
-    """Keep only the input of each trunk block, and compute the rest again in the backward pass: much less memory, and a
-    training step makes up to a third more FLOPs."""
+    """Keep only the input of each trunk block, and compute the rest again in the backward pass. This takes much less
+    memory, and up to a third more FLOPs per training step."""
     parallel: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
-    """What several ranks share. `ddp`: each holds all weights. `fsdp`: each holds a part of them. `hsdp`: as `fsdp`
-    among `shard_ranks` ranks, and others hold further copies. `auto`: `ddp` while weights, gradients and moments take
-    at most half of a device's memory, else `fsdp`."""
+    """How the model is spread over several ranks. `ddp`: each holds all weights. `fsdp`: each holds a part of them.
+    `hsdp`: each group of `shard_ranks` ranks holds one copy, divided as in `fsdp`. `auto`: `ddp` if weights, gradients
+    and moments take at most half of a device's memory, otherwise `fsdp`."""
     shard_ranks: Positive | None = None
-    """For `hsdp`: ranks that hold one copy of the weights together; None for those of a node."""
+    """For `hsdp`: how many ranks hold one copy of the weights together. None: the ranks of a node."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 
