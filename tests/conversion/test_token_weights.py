@@ -79,7 +79,7 @@ def test_a_scratchpad_over_one_token_sees_what_its_commit_will_see(converted):
     layout, tokens, outputs = output.layout, output.facts.tokens, output.activations.slot_outputs
     num_compared = 0
     for at in range(1, layout.commits_at.shape[1]):
-        if layout.commits_at[0, at] == 1 and tokens.draft[0, at - 1] >= 0:
+        if layout.commits_at[0, at] == 1 and tokens.open_token[0, at - 1] >= 0:
             commit, scratchpad = int(layout.newest_commit[0, at]) - 1, int(layout.newest_slot[0, at - 1]) - 1
             assert scratchpad >= layout.room.commits
             torch.testing.assert_close(outputs[scratchpad], outputs[commit], rtol=1e-4, atol=1e-4)

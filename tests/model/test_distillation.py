@@ -66,7 +66,7 @@ def test_at_the_last_byte_of_each_open_token_the_decoder_is_compared_with_what_t
             for _ in range(int(tokens.num_commits[row, column])):
                 token = int(tokens.commit_tokens[slot])
                 end += len(model.source_tokens.text_of([token]))
-                if tokens.draft[row, end] == token:
+                if tokens.open_token[row, end] == token:
                     share = first_bytes(model, outputs[slot])
                     local = said[row, end, :VOCAB_SIZE].double().log_softmax(dim=0)
                     expected[row, end] = -(share * local).sum()

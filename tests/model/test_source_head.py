@@ -10,7 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from patchpad.config import PADDING, VOCAB_SIZE
-from patchpad.model.source_head import LEAST_ENDED_SHARE, SourceHead, mixed_logits, newest_drafts, nodes_since_draft
+from patchpad.model.source_head import (
+    LEAST_ENDED_SHARE,
+    SourceHead,
+    mixed_logits,
+    nodes_since_scratchpad,
+    open_scratchpads,
+)
 from patchpad.patching.vocabulary_trie import DEAD, ROOT, VocabularyTrie
 from patchpad.testing import as_row, random_documents, sharp_model, tiny_model_config, tolerance
 from patchpad.testing.tokens import tiny_source_tokens
@@ -148,9 +154,9 @@ def test_padding_behind_a_scratchpad_asks_for_no_bytes_since(monkeypatch):
 
     def noted(trie, byte_ids, lag):
         distances.append(int(lag.max()))
-        return nodes_since_draft(trie, byte_ids, lag)
+        return nodes_since_scratchpad(trie, byte_ids, lag)
 
-    monkeypatch.setattr("patchpad.model.source_head.nodes_since_draft", noted)
+    monkeypatch.setattr("patchpad.model.source_head.nodes_since_scratchpad", noted)
     model = sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"))
     with torch.no_grad():
         logits = model(torch.tensor([as_row(b"the cat") + [PADDING] * 50]), -math.inf).logits
@@ -184,13 +190,13 @@ class LargestTensor(TorchDispatchMode):
 
 
 @given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(0, 30), min_size=1, max_size=3))
-def test_a_draft_is_the_newest_scratchpad_with_no_commit_since(seed, lengths):
+def test_the_open_scratchpad_is_the_newest_one_with_no_commit_since(seed, lengths):
     model = sharp_model(tiny_model_config("tokens", "entropy", source_head="tied"))
     ids = torch.tensor([[*as_row(*random_documents(seed, [*lengths, 20])), *[PADDING] * 3]])
     with torch.no_grad():
         output = model(ids, -math.inf)
     layout = output.layout
-    lag, place = newest_drafts(layout)
+    lag, place = open_scratchpads(layout)
     newest = None
     for at in range(ids.shape[1]):
         if layout.commits_at[0, at] > 0:

@@ -66,11 +66,15 @@ def test_a_scratchpad_over_one_token_is_what_the_commit_of_that_token_will_be(mo
         output = model(torch.tensor([as_row(TEXTS[0])]), -math.inf)
     handle.remove()
     layout, tokens = output.layout, output.facts.tokens
-    draft, commits, newest = tokens.draft[0].tolist(), tokens.num_commits[0].tolist(), layout.newest_commit[0].tolist()
+    open_token, commits, newest = (
+        tokens.open_token[0].tolist(),
+        tokens.num_commits[0].tolist(),
+        layout.newest_commit[0].tolist(),
+    )
     compared = 0
-    for byte in range(1, len(draft) - 1):
+    for byte in range(1, len(open_token) - 1):
         commit = newest[byte + 1] - 1
-        if draft[byte] >= 0 and commits[byte + 1] == 1 and int(tokens.commit_tokens[commit]) == draft[byte]:
+        if open_token[byte] >= 0 and commits[byte + 1] == 1 and int(tokens.commit_tokens[commit]) == open_token[byte]:
             scratchpad = int(layout.newest_slot[0, byte]) - 1
             assert not layout.slot_is_commit[scratchpad]
             assert layout.slot_is_commit[commit]
@@ -88,12 +92,12 @@ def test_scratchpads_embed_the_open_token_and_fire_over_no_other_text(model):
         output = model(ids, -math.inf)
     handle.remove()
     layout, tokens = output.layout, output.facts.tokens
-    several = (tokens.open_bytes > 0) & (tokens.draft < 0)
+    several = (tokens.open_bytes > 0) & (tokens.open_token < 0)
     assert int(several.sum()) > 3
-    assert torch.equal(layout.scratchpad_mask, tokens.draft >= 0)
+    assert torch.equal(layout.scratchpad_mask, tokens.open_token >= 0)
     assert torch.equal(layout.may_fire, layout.scratchpad_mask)
-    drafts = tokens.draft.flatten()[layout.slot_byte[layout.room.commits :]]
-    assert torch.equal(inputs[0][layout.room.commits :], model.patch_pooling.embedding.weight[drafts])
+    scratchpads = tokens.open_token.flatten()[layout.slot_byte[layout.room.commits :]]
+    assert torch.equal(inputs[0][layout.room.commits :], model.patch_pooling.embedding.weight[scratchpads])
 
 
 def test_random_bytes_and_packed_rows_have_a_slot_for_every_token(model):

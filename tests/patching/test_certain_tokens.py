@@ -129,7 +129,7 @@ def test_a_word_that_is_a_token_without_merges_is_committed_as_that_one():
     assert read(tokens, "abcd ") == ([[], [], [], [], [b"abcd"]], OpenPiece(b" "))
     assert read(tokens, "abcde ") == ([[], [], [], [], [b"ab", b"cd"], [b"e"]], OpenPiece(b" "))
     assert read(tokens, "abcx") == ([[], [], [], [b"ab", b"c"]], OpenPiece(b"abcx", 3))
-    assert [tokens.text_of([token]) for token in tokens.draft(OpenPiece(b"xxabcd", 2))] == [b"ab", b"cd"]
+    assert [tokens.text_of([token]) for token in tokens.open_tokens(OpenPiece(b"xxabcd", 2))] == [b"ab", b"cd"]
 
 
 def test_no_byte_is_lost_or_said_twice_where_a_rule_cuts_what_is_committed():
@@ -138,7 +138,7 @@ def test_no_byte_is_lost_or_said_twice_where_a_rule_cuts_what_is_committed():
     commits, piece = read(tokens, text)
     assert commits[:4] == [[], [b"a"], [], [b"bc"]]  # "bc" is not a token of "ab" and "cdefghi"
     assert b"".join(itertools.chain(*commits)) + piece.text == text.encode()
-    assert tokens.text_of(tokens.draft(piece)) == piece.text
+    assert tokens.text_of(tokens.open_tokens(piece)) == piece.text
     for end in range(len(text)):
         _, piece = read(tokens, text[:end])
-        assert tokens.text_of(tokens.draft(piece)) == piece.text
+        assert tokens.text_of(tokens.open_tokens(piece)) == piece.text

@@ -51,7 +51,7 @@ def test_tokens_are_those_of_the_tokenizer_for_whole_pages(tokenizer_json, cutte
         committed = facts.commit_tokens.tolist()[1:]
         in_piece, are_open = int(facts.piece_bytes[0, -1]), int(facts.open_bytes[0, -1])
         piece = OpenPiece(text.encode()[-in_piece:], in_piece - are_open)
-        assert [*committed, *tokens.draft(piece)] == library.encode(text, add_special_tokens=False).ids
+        assert [*committed, *tokens.open_tokens(piece)] == library.encode(text, add_special_tokens=False).ids
         assert bool((facts.piece_bytes > facts.open_bytes).any())  # some tokens are committed inside a word
 
 
@@ -59,7 +59,7 @@ def test_its_bytes_are_all_there_and_its_separators_are_not_text(tokenizer_json,
     assert len(tokens.bytes_of) == 49_152
     assert tokens.bytes_of[:17] == [None] * 17
     assert None not in tokens.bytes_of[17:]
-    lacking = [byte for byte in range(256) if tokens.draft(OpenPiece(bytes([byte])))[0] >= 49_152]
+    lacking = [byte for byte in range(256) if tokens.open_tokens(OpenPiece(bytes([byte])))[0] >= 49_152]
     vocabulary = json.loads(tokenizer_json)["model"]["vocab"]
     assert lacking == [byte for byte in range(256) if BYTE_CHARACTERS[byte] not in vocabulary]
     assert len(lacking) == 21

@@ -80,7 +80,7 @@ def walk(tokens: SourceTokens, document: bytes) -> tuple[list[int], OpenPiece]:
         assert tokens.text_of(committed) + piece.text == document[:end]
         assert 0 <= piece.num_committed < len(piece.data) <= tokens.longest()
         assert document[:end].endswith(piece.data)
-        assert tokens.text_of(tokens.draft(piece)) == piece.text
+        assert tokens.text_of(tokens.open_tokens(piece)) == piece.text
     return committed, piece
 
 
@@ -124,7 +124,7 @@ def without_lacking(tokens: SourceTokens, ids: list[int]) -> list[int]:
 def test_tokens_are_those_of_the_tokenizer_for_the_whole_text(cutter, kind):
     tokens = tokens_with(cutter)
     committed, piece = walk(tokens, TEXTS[kind].encode())
-    assert without_lacking(tokens, [*committed, *tokens.draft(piece)]) == encoded(cutter, TEXTS[kind])
+    assert without_lacking(tokens, [*committed, *tokens.open_tokens(piece)]) == encoded(cutter, TEXTS[kind])
     assert committed
 
 
@@ -133,7 +133,7 @@ def test_tokens_are_those_of_the_tokenizer_for_the_whole_text(cutter, kind):
 def test_tokens_of_tricky_texts_are_those_of_the_tokenizer(cutter, text):
     tokens = tokens_with(cutter)
     committed, piece = walk(tokens, text.encode())
-    assert [*committed, *tokens.draft(piece)] == encoded(cutter, text)
+    assert [*committed, *tokens.open_tokens(piece)] == encoded(cutter, text)
     pieces = whole_encoder(cutter).pre_tokenizer.pre_tokenize_str(text)
     piece_ends = {0, *itertools.accumulate(len(piece) for piece, _ in pieces)}
     piece = OpenPiece()
@@ -224,7 +224,7 @@ def test_text_that_looks_like_a_separator_is_text():
 def test_bytes_without_a_token_have_ids_of_their_own():
     tokens = tiny_source_tokens()
     for byte in range(256):
-        (token,) = tokens.draft(OpenPiece(bytes([byte])))
+        (token,) = tokens.open_tokens(OpenPiece(bytes([byte])))
         assert (token == len(tokens.bytes_of) + byte) == (byte in LACKS)
         assert token < tokens.num_ids == len(tokens.bytes_of) + 256
 

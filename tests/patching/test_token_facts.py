@@ -17,7 +17,7 @@ DOCUMENTS = st.lists(
     max_size=3,
 )
 TOKENS = tiny_source_tokens
-NAMES = ("num_commits", "open_bytes", "piece_bytes", "node", "draft")
+NAMES = ("num_commits", "open_bytes", "piece_bytes", "node", "open_token")
 
 
 @functools.cache
@@ -62,22 +62,22 @@ def test_facts_are_those_of_the_definition(documents):
     facts = facts_of_rows(TOKENS(), tiny_trie(), ids)
     commits, text, num_committed = commits_at(facts)[0], b"", 0
     for place, value in enumerate(ids[0].tolist()):
-        count, node, draft, in_piece = (
-            int(part[0, place]) for part in (facts.open_bytes, facts.node, facts.draft, facts.piece_bytes)
+        count, node, token, in_piece = (
+            int(part[0, place]) for part in (facts.open_bytes, facts.node, facts.open_token, facts.piece_bytes)
         )
         if value == SEPARATOR:
-            assert (commits[place], count, node, draft, in_piece) == ((TOKENS().begin,), 0, ROOT, -1, 0)
+            assert (commits[place], count, node, token, in_piece) == ((TOKENS().begin,), 0, ROOT, -1, 0)
             text, num_committed = b"", 0
         elif value == PADDING:
-            assert (commits[place], count, node, draft, in_piece) == ((), 0, DEAD, -1, 0)
+            assert (commits[place], count, node, token, in_piece) == ((), 0, DEAD, -1, 0)
         else:
             text += bytes([value])
             num_committed += len(TOKENS().text_of(commits[place]))
             open_text, piece = text[num_committed:], OpenPiece(text[-in_piece:], in_piece - count)
             assert (count, node, open_text) == (len(open_text), tiny_trie().node_of(open_text), piece.text)
-            exact = TOKENS().draft(piece)
-            assert draft == (exact[0] if len(exact) == 1 else -1)
-            assert draft < 0 or TOKENS().text_of([draft]) == open_text
+            exact = TOKENS().open_tokens(piece)
+            assert token == (exact[0] if len(exact) == 1 else -1)
+            assert token < 0 or TOKENS().text_of([token]) == open_text
 
 
 @given(DOCUMENTS, st.integers(0, 1000))

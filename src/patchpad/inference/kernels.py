@@ -80,7 +80,7 @@ def read(
     with autocast(model.device):
         encoder_sees = state.encoder.at(rows, position)
         byte_states = model.local_encoder(ids, position, encoder_sees, recent)
-        byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
+        byte_states = model.with_open_tokens(byte_states, None if tokens is None else tokens.open_token)
         entropies = previous_entropies = None
         if model.entropy_head is not None:
             head_sees = encoder_sees if state.entropy_head is None else state.entropy_head.at(rows, position)

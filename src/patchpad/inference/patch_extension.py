@@ -129,9 +129,9 @@ def _commits_first(
     never = torch.full((len(span.lengths),), torch.inf, device=model.device)
     slots = decide_slots(model, state, read, never, torch.zeros_like(tokens.node, dtype=torch.float32))
     outputs, _ = _run_trunk(model, state, read, slots)
-    node, num_commits, draft = map(span.packed, (tokens.node, tokens.num_commits, tokens.draft))
+    node, num_commits, open_token = map(span.packed, (tokens.node, tokens.num_commits, tokens.open_token))
     foretold = by_newest_commits(model, state, span, slots, outputs, node)
-    return _CommitsFirst(outputs, foretold), span.padded(ended_share(foretold, num_commits, draft))
+    return _CommitsFirst(outputs, foretold), span.padded(ended_share(foretold, num_commits, open_token))
 
 
 def _run_scratchpads(
@@ -168,7 +168,7 @@ def _contexts(
 def _texts_of_span(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> OpenTexts:
     assert read.recent is not None
     packed = read.span.packed
-    return OpenTexts.find(model, read.recent, packed(slots.open_bytes), packed(slots.draft_bytes))
+    return OpenTexts.find(model, read.recent, packed(slots.open_bytes), packed(slots.scratchpad_bytes))
 
 
 def _slot_inputs(model: ByteLM, read: ReadBytes, slots: SpanSlots) -> Float[Tensor, "slot trunk_dim"]:
@@ -260,7 +260,7 @@ def _state_after(
         has_scratchpad=last(slots.scratchpads.long(), old.has_scratchpad),
         slot_position=last(slots.position, old.slot_position),
         num_refreshes=old.num_refreshes + span.counted((slots.commits > 0) | slots.scratchpads),
-        draft_bytes=last(slots.draft_bytes, old.draft_bytes),
+        scratchpad_bytes=last(slots.scratchpad_bytes, old.scratchpad_bytes),
     )
     ints = torch.stack(counts, dim=1)
     if read.recent is not None:

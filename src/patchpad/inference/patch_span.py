@@ -15,7 +15,7 @@ from patchpad.inference.span import Span
 from patchpad.inference.span_attention import SpanWindowAttention, in_order, span_windows
 from patchpad.inference.token_steps import slot_tokens, slots_of, tokens_of_span
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.source_head import newest_draft_place
+from patchpad.model.source_head import open_scratchpad_place
 from patchpad.patching import ByteFacts, Documents, TokenFacts
 from patchpad.patching.layout import newest_place
 from patchpad.patching.patchifiers import bytes_since_end
@@ -69,9 +69,9 @@ class SpanSlots:
     """1 + the slot that each byte reads; 0 where that is older than the span."""
     position: ByteInts
     """Position of the byte that the newest slot ends at."""
-    newest_draft: ByteInts
-    """1 + the newest draft at each byte, see `newest_drafts`; 0 where there is none in the span."""
-    draft_bytes: ByteInts
+    open_scratchpad: ByteInts
+    """1 + the open scratchpad at each byte, see `open_scratchpads`; 0 where there is none in the span."""
+    scratchpad_bytes: ByteInts
     """As in `PatchCounts`, at each byte."""
     longest: int
     """Most positions that a slot pools; 0 without slots."""
@@ -89,7 +89,7 @@ def read_bytes(model: ByteLM, state: DecodingState, span: Span) -> ReadBytes:
     recent = _recent_ids(state, span)
     byte_states = model.local_encoder(span.ids, position, encoder_sees, recent)
     tokens = tokens_of_span(model, state, span) if model.config.patchifier.commits_tokens else None
-    byte_states = model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.draft))
+    byte_states = model.with_open_tokens(byte_states, None if tokens is None else span.packed(tokens.open_token))
     entropies = boundaries = None
     if model.entropy_head is not None:
         _, entropies = model.entropy_head(byte_states, position, head_sees[0] if head_sees else encoder_sees)
@@ -174,9 +174,9 @@ def decide_slots(
     newest_position = counts.position[:, None] + 1 + newest_column - uncovered.gather(1, newest_column.clamp_min(0))
     at, nth, is_commit = slots_of(commits.flatten(), scratchpads.flatten())
     number = (commits + scratchpads).flatten().cumsum(0).view_as(is_new)
-    newest_draft, draft_bytes = none, none
+    open_scratchpad, scratchpad_bytes = none, none
     if tokens is not None:
-        newest_draft, draft_bytes = _drafts(tokens, scratchpads, number, counts.draft_bytes)
+        open_scratchpad, scratchpad_bytes = _open_scratchpads(tokens, scratchpads, number, counts.scratchpad_bytes)
     most_patches = (counts.num_patches + commits.sum(dim=1)).max()
     longest, most_patches, has_scratchpads = torch.stack((pooled.max(), most_patches, scratchpads.any())).tolist()
     return SpanSlots(
@@ -194,30 +194,30 @@ def decide_slots(
         tokens=None if tokens is None else slot_tokens(tokens, at, is_commit),
         newest=torch.where(has_slot, number, 0),
         position=torch.where(has_slot, newest_position, counts.slot_position[:, None]),
-        newest_draft=newest_draft,
-        draft_bytes=draft_bytes,
+        open_scratchpad=open_scratchpad,
+        scratchpad_bytes=scratchpad_bytes,
         longest=longest,
         most_patches=most_patches,
         has_scratchpads=bool(has_scratchpads),
     )
 
 
-def _drafts(
+def _open_scratchpads(
     tokens: TokenFacts, scratchpads: ByteMask, number: ByteInts, bytes_before: Int[Tensor, " batch"]
 ) -> tuple[ByteInts, ByteInts]:
-    """Returns `newest_draft` and `draft_bytes` of `SpanSlots`.
+    """Returns `open_scratchpad` and `scratchpad_bytes` of `SpanSlots`.
 
     Args:
         tokens: what the bytes commit and leave open.
         scratchpads: where they fire.
         number: slots up to each byte.
-        bytes_before: `draft_bytes` of each row before the span.
+        bytes_before: `scratchpad_bytes` of each row before the span.
     """
-    column = newest_draft_place(scratchpads, tokens.num_commits > 0)
+    column = open_scratchpad_place(scratchpads, tokens.num_commits > 0)
     is_here, column = column >= 0, column.clamp_min(0)
     before = torch.where(tokens.num_commits.cumsum(dim=1) == 0, bytes_before[:, None], 0)
-    draft_bytes = torch.where(is_here, tokens.open_bytes.gather(1, column), before)
-    return torch.where(is_here, number.gather(1, column), 0), draft_bytes
+    scratchpad_bytes = torch.where(is_here, tokens.open_bytes.gather(1, column), before)
+    return torch.where(is_here, number.gather(1, column), 0), scratchpad_bytes
 
 
 def _facts(state: DecodingState, read: ReadBytes, documents: Documents, ended_share: ByteFloats | None) -> ByteFacts:

@@ -12,7 +12,7 @@ from patchpad.inference.cache import LocalCache, TrunkCache, ring_of
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.ngrams import recent_ids
-from patchpad.model.source_head import newest_drafts
+from patchpad.model.source_head import open_scratchpads
 from patchpad.shapes import ByteIds
 
 
@@ -40,8 +40,8 @@ class PatchCounts(NamedTuple):
     """Position of the newest slot's last byte; before the document's first slot, 0."""
     num_refreshes: Int[Tensor, " row"]
     """Positions that had slots since the prefill began."""
-    draft_bytes: Int[Tensor, " row"]
-    """With `tokens` patches: bytes of the open text that the newest draft has read, see `newest_drafts`; 0 without."""
+    scratchpad_bytes: Int[Tensor, " row"]
+    """With `tokens` patches: bytes that the open scratchpad has read, see `open_scratchpads`; 0 without one."""
 
 
 NUM_COUNTS = len(PatchCounts._fields)
@@ -67,7 +67,7 @@ class DecodingState(RowState):
     smoothed: Float[Tensor, "batch turn trunk_dim"] | None
     """For `hnet`: the recurrence over commits, as commit k left it, at k % 2."""
     masses: Float[Tensor, "batch turn 2 mass"] | None
-    """With a source head: `SourceHead.cumulative` of the newest commit and of the newest draft; that of refresh r at
+    """With a source head: `SourceHead.cumulative` of the newest commit and of the open scratchpad; that of refresh r at
     r % 2."""
 
     @property
@@ -125,14 +125,14 @@ def state_of_prefill(
     )
     open_length = open_bytes + (patch_index == 0)
     piece_length, piece_bytes = torch.zeros_like(open_bytes), torch.zeros_like(open_bytes)
-    draft_lag, drafted_at = torch.full_like(open_bytes, -1), torch.zeros_like(open_bytes)
+    scratchpad_lag, scratchpad_at = torch.full_like(open_bytes, -1), torch.zeros_like(open_bytes)
     if output.facts.tokens is not None:  # one more than what the id before has left open, if there is one
         before, in_pieces = (last_position - 1).clamp_min(0), output.facts.tokens.piece_bytes
         open_length, piece_length = (
             1 + torch.where(last_position > 0, part[rows, before], 0) for part in (layout.open_bytes, in_pieces)
         )
         piece_bytes = in_pieces[rows, last_position]
-        draft_lag, drafted_at = (part[rows, last_position] for part in newest_drafts(layout))
+        scratchpad_lag, scratchpad_at = (part[rows, last_position] for part in open_scratchpads(layout))
     counts = PatchCounts(
         position=last_position,
         newest_id=byte_ids[rows, last_position],
@@ -146,7 +146,7 @@ def state_of_prefill(
         has_scratchpad=has_scratchpad.long(),
         slot_position=last_position - patch_lag,
         num_refreshes=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
-        draft_bytes=torch.where(draft_lag >= 0, open_bytes - draft_lag, 0),
+        scratchpad_bytes=torch.where(scratchpad_lag >= 0, open_bytes - scratchpad_lag, 0),
     )
     ints = [torch.stack(counts, dim=1)]
     if num_recent(model) > 0:
@@ -162,7 +162,7 @@ def state_of_prefill(
         smoothed = torch.stack((newest, newest), dim=1)
     masses = None
     if model.source_head is not None:
-        newest = torch.cat((layout.newest_commit[rows, last_position], layout.newest_slot.flatten()[drafted_at]))
+        newest = torch.cat((layout.newest_commit[rows, last_position], layout.newest_slot.flatten()[scratchpad_at]))
         outputs = kept.slot_outputs[newest - 1]
         masses = model.source_head.cumulative(outputs, model.source_head_weight).unflatten(0, (2, -1)).transpose(0, 1)
         masses = torch.stack((masses, masses), dim=1)

@@ -1,4 +1,4 @@
-"""Steps with a source head: the masses of tokens that a row's newest commit and draft foretell."""
+"""Steps with a source head: the masses of tokens that a row's newest commit and scratchpad foretell."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patchpad.inference.patch_state import DecodingState, PatchCounts
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.source_head import ended_share, mixed_logits, with_drafts
+from patchpad.model.source_head import ended_share, mixed_logits, with_scratchpads
 from patchpad.patching import TokenFacts
 
 
@@ -18,19 +18,19 @@ class OpenTexts:
 
     node: Int[Tensor, " byte"]
     """Of the open text."""
-    at: Int[Tensor, " drafted"]
-    """The bytes that have a draft, see `newest_drafts`."""
-    draft_node: Int[Tensor, " drafted"]
-    """Of what of their open text the draft has read."""
-    since: Int[Tensor, " drafted"]
-    """Of the bytes since the draft."""
+    at: Int[Tensor, " some"]
+    """The bytes with an open scratchpad, see `open_scratchpads`."""
+    read_node: Int[Tensor, " some"]
+    """Of what of their open text that scratchpad has read."""
+    since: Int[Tensor, " some"]
+    """Of the bytes since the scratchpad."""
 
     @staticmethod
     def find(
         model: ByteLM,
         newest_ids: Int[Tensor, "byte recent"],
         open_bytes: Int[Tensor, " byte"],
-        draft_bytes: Int[Tensor, " byte"],
+        scratchpad_bytes: Int[Tensor, " byte"],
     ) -> "OpenTexts":
         """Looks them up on the host, which waits for the device.
 
@@ -38,15 +38,19 @@ class OpenTexts:
             model: with a source head.
             newest_ids: up to each byte, newest first.
             open_bytes: how many of them are open.
-            draft_bytes: how many of these the newest draft has read; 0 without one.
+            scratchpad_bytes: how many of these the open scratchpad has read; 0 without one.
         """
         node_of, nodes = model.source_trie.node_of, []
-        for ids, num_open, num_read in zip(newest_ids.tolist(), open_bytes.tolist(), draft_bytes.tolist(), strict=True):
+        for ids, num_open, num_read in zip(
+            newest_ids.tolist(), open_bytes.tolist(), scratchpad_bytes.tolist(), strict=True
+        ):
             text = bytes(ids[:num_open][::-1])
             nodes.append((node_of(text), node_of(text[:num_read]), node_of(text[num_read:])))
-        node, draft_node, since = torch.tensor(nodes, dtype=torch.int64).view(-1, 3).to(draft_bytes.device).unbind(1)
-        at = (draft_bytes > 0).nonzero()[:, 0]
-        return OpenTexts(node=node, at=at, draft_node=draft_node[at], since=since[at])
+        node, read_node, since = (
+            torch.tensor(nodes, dtype=torch.int64).view(-1, 3).to(scratchpad_bytes.device).unbind(1)
+        )
+        at = (scratchpad_bytes > 0).nonzero()[:, 0]
+        return OpenTexts(node=node, at=at, read_node=read_node[at], since=since[at])
 
 
 def ended_share_of_step(
@@ -63,7 +67,7 @@ def ended_share_of_step(
     assert model.source_head is not None
     held = Held.of(state)
     foretold = model.source_head.read(held.masses, held.commit[rows], tokens.node)
-    return ended_share(foretold, tokens.num_commits, tokens.draft)
+    return ended_share(foretold, tokens.num_commits, tokens.open_token)
 
 
 def keep_masses(
@@ -74,7 +78,7 @@ def keep_masses(
     counts: PatchCounts,
     outputs: Float[Tensor, "slot trunk_dim"],
 ) -> None:
-    """Writes the masses of each row's newest commit and draft; without new ones they are those before.
+    """Writes the masses of each row's newest commit and scratchpad; without new ones they are those before.
 
     Args:
         model: with a source head.
@@ -102,22 +106,22 @@ def mixed_step(
     """Returns the logits of `rows` from what the local decoder says there; see `SourceHead.of_pass`."""
     assert model.source_head is not None
     counts = PatchCounts(*(part[rows] for part in state.patch_counts))
-    texts = OpenTexts.find(model, state.recent_ids[rows], counts.open_bytes, counts.draft_bytes)
+    texts = OpenTexts.find(model, state.recent_ids[rows], counts.open_bytes, counts.scratchpad_bytes)
     held, head = Held.of(state), model.source_head
     by_commit = head.read(held.masses, held.commit[rows], texts.node)
-    drafted = rows[texts.at]
-    draft = head.ending(held.masses, held.commit[drafted], texts.draft_node)
-    by_draft = head.read(held.masses, held.draft[drafted], texts.since)
-    return mixed_logits(own, *with_drafts(by_commit, draft, by_draft, texts.at, texts.since))
+    holder = rows[texts.at]
+    token_mass = head.ending(held.masses, held.commit[holder], texts.read_node)
+    by_scratchpad = head.read(held.masses, held.scratchpad[holder], texts.since)
+    return mixed_logits(own, *with_scratchpads(by_commit, token_mass, by_scratchpad, texts.at, texts.since))
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a state holds of the slots before: masses, and which of them are of each row's newest commit and draft."""
+    """Masses by the slots before, as a state holds them; and which are of each row's newest commit and scratchpad."""
 
     masses: Float[Tensor, "slot mass"]
     commit: Int[Tensor, " batch"]
-    draft: Int[Tensor, " batch"]
+    scratchpad: Int[Tensor, " batch"]
 
     @staticmethod
     def of(state: DecodingState) -> "Held":

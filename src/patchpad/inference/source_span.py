@@ -1,4 +1,4 @@
-"""Spans with a source head: what the newest commits and drafts foretell of many new bytes of each row."""
+"""Spans with a source head: what the newest commits and scratchpads foretell of many new bytes of each row."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from patchpad.inference.patch_state import DecodingState
 from patchpad.inference.source_masses import Held, OpenTexts
 from patchpad.inference.span import Span
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.source_head import Foretold, mixed_logits, with_drafts
+from patchpad.model.source_head import Foretold, mixed_logits, with_scratchpads
 from patchpad.patching.layout import newest_place
 
 
@@ -20,19 +20,19 @@ class SpanSources:
     """From which slot each new byte reads masses: 1 + a slot of the span, or 0 for what the state before holds."""
 
     newest_commit: Int[Tensor, " new"]
-    newest_draft: Int[Tensor, " new"]
-    draft_byte: Int[Tensor, " new"]
-    """The new byte that the draft is at; -1 where it is before the span, or there is none."""
+    open_scratchpad: Int[Tensor, " new"]
+    scratchpad_byte: Int[Tensor, " new"]
+    """The new byte that the open scratchpad is at; -1 where it is before the span, or there is none."""
 
     @staticmethod
     def of(span: Span, slots: SpanSlots) -> "SpanSources":
         """Finds them."""
-        newest_commit, newest_draft = newest_commits(span, slots), span.packed(slots.newest_draft)
+        newest_commit, open_scratchpad = newest_commits(span, slots), span.packed(slots.open_scratchpad)
         if len(slots.rows) == 0:
-            return SpanSources(newest_commit, newest_draft, torch.full_like(newest_draft, -1))
-        slot = (newest_draft - 1).clamp_min(0)
+            return SpanSources(newest_commit, open_scratchpad, torch.full_like(open_scratchpad, -1))
+        slot = (open_scratchpad - 1).clamp_min(0)
         byte = span.begins[slots.rows[slot]] + slots.columns[slot]
-        return SpanSources(newest_commit, newest_draft, torch.where(newest_draft > 0, byte, -1))
+        return SpanSources(newest_commit, open_scratchpad, torch.where(open_scratchpad > 0, byte, -1))
 
 
 def newest_commits(span: Span, slots: SpanSlots) -> Int[Tensor, " new"]:
@@ -89,11 +89,13 @@ def mixed_span(
     """
     assert model.source_head is not None
     held, at = Held.of(state), texts.at
-    drafted, byte = span.rows[at], sources.draft_byte[at]
-    before = model.source_head.ending(held.masses, held.commit[drafted], texts.draft_node)
-    draft = torch.where(byte >= 0, by_commit.ending[byte.clamp_min(0)], before)
-    by_draft = _asked(model, outputs, sources.newest_draft[at], held.masses, held.draft[drafted], texts.since)
-    return mixed_logits(own, *with_drafts(by_commit, draft, by_draft, at, texts.since))
+    holder, byte = span.rows[at], sources.scratchpad_byte[at]
+    before = model.source_head.ending(held.masses, held.commit[holder], texts.read_node)
+    token_mass = torch.where(byte >= 0, by_commit.ending[byte.clamp_min(0)], before)
+    by_scratchpad = _asked(
+        model, outputs, sources.open_scratchpad[at], held.masses, held.scratchpad[holder], texts.since
+    )
+    return mixed_logits(own, *with_scratchpads(by_commit, token_mass, by_scratchpad, at, texts.since))
 
 
 def _asked(
@@ -128,7 +130,7 @@ def masses_after(
     """Returns what the state after a span holds; `span` may be cut."""
     assert model.source_head is not None
     held, none, found = Held.of(state), torch.zeros_like(span.lengths), []
-    for before, source in ((held.commit, sources.newest_commit), (held.draft, sources.newest_draft)):
+    for before, source in ((held.commit, sources.newest_commit), (held.scratchpad, sources.open_scratchpad)):
         newest, masses = span.last(source, none), held.masses[before]
         new = (newest > 0).nonzero()[:, 0]
         masses[new] = model.source_head.cumulative(outputs[newest[new] - 1], model.source_head_weight)

@@ -75,7 +75,9 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
         trunk_calls=counts.trunk_calls + num_slots,
         slot_position=counts.position - torch.where(fires, 0, counts.open_bytes),
         num_refreshes=num_refreshes,
-        draft_bytes=torch.where(fires, counts.open_bytes, torch.where(facts.num_commits > 0, 0, counts.draft_bytes)),
+        scratchpad_bytes=torch.where(
+            fires, counts.open_bytes, torch.where(facts.num_commits > 0, 0, counts.scratchpad_bytes)
+        ),
     )
     return put(state.ints, rows, packed_counts(new, old[:, NUM_COUNTS:]))
 
@@ -96,7 +98,7 @@ def slots_of(
 
 def slot_tokens(facts: TokenFacts, at: Int[Tensor, " slot"], is_commit: Bool[Tensor, " slot"]) -> Int[Tensor, " slot"]:
     """Returns the token of each slot that `slots_of` gave: the committed one, or that which the open text is."""
-    tokens = facts.draft.flatten()[at]
+    tokens = facts.open_token.flatten()[at]
     tokens[is_commit] = facts.commit_tokens
     return tokens
 

@@ -176,7 +176,7 @@ class ByteLM(LanguageModel):
 
         # Bytes -> local encoder -> entropies.
         byte_states = self.local_encoder(byte_ids, positions, encoder_sees)
-        byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.draft)
+        byte_states = self.with_open_tokens(byte_states, None if tokens is None else tokens.open_token)
         entropy_logits = entropies = None
         if self.entropy_head is not None:
             entropy_logits, entropies = self.entropy_head(byte_states, positions, head_sees)

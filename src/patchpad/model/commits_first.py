@@ -105,7 +105,7 @@ class CommitsFirst:
             trunk: of the model.
             slot_inputs: of all slots.
             layout: with scratchpads.
-            attend: of all slots. It is not called where there are no scratchpads; `layers` has what it would keep.
+            attend: of all slots.
         """
         first = layout.room.commits
         sees = ScratchpadAttention(attend, self.layers)

@@ -145,7 +145,7 @@ class SourceHead(PreciseBuffers):
             foretold = Foretold(*(part[: len(commit)] for part in told))
         else:
             foretold = self.ask(outputs, weight, commit, node)
-        share = ended_share(foretold, tokens.num_commits.flatten(), tokens.draft.flatten())
+        share = ended_share(foretold, tokens.num_commits.flatten(), tokens.open_token.flatten())
         return ByCommits(foretold, share.view_as(newest_commit), lesson)
 
     def of_pass(
@@ -170,13 +170,13 @@ class SourceHead(PreciseBuffers):
             byte_ids: of the batch.
         """
         assert self.trie is not None
-        lag, drafted_at = newest_drafts(layout)
+        lag, scratchpad_at = open_scratchpads(layout)
         at = (lag >= 0).flatten().nonzero()[:, 0]
-        drafted_at = drafted_at.flatten()[at]
-        since = nodes_since_draft(self.trie, byte_ids, lag).flatten()[at]
-        by_draft = self.ask(slot_outputs, weight, layout.newest_slot.flatten()[drafted_at] - 1, since)
-        # No commit has come since the draft, so the newest one has told the mass of its text at the draft's own byte.
-        told = with_drafts(by_commit, by_commit.ending[drafted_at], by_draft, at, since)
+        scratchpad_at = scratchpad_at.flatten()[at]
+        since = nodes_since_scratchpad(self.trie, byte_ids, lag).flatten()[at]
+        by_scratchpad = self.ask(slot_outputs, weight, layout.newest_slot.flatten()[scratchpad_at] - 1, since)
+        # No commit has come since the scratchpad: at its byte the newest one told the mass of the scratchpad's token.
+        told = with_scratchpads(by_commit, by_commit.ending[scratchpad_at], by_scratchpad, at, since)
         return mixed_logits(own.flatten(0, 1), *told).view(*byte_ids.shape, -1)
 
     def cumulative(
@@ -288,13 +288,13 @@ def _masses_before(
     return cumulative.flatten().gather(0, place.flatten()).view_as(rank)
 
 
-def newest_drafts(layout: PatchLayout) -> tuple[ByteInts, ByteInts]:
-    """Finds, for each position, the newest *draft*: a scratchpad with no commit since. It reads an open token.
+def open_scratchpads(layout: PatchLayout) -> tuple[ByteInts, ByteInts]:
+    """Finds the *open scratchpad* of each position: the newest one, if no commit has come since.
 
     Returns:
-        Bytes since the draft, 0 at it and -1 without one; and its place in the flattened [batch * byte], 0 without one.
+        Bytes since that scratchpad, 0 at it and -1 without one; and its place in the flattened [batch * byte], or 0.
     """
-    newest = newest_draft_place(layout.scratchpad_mask, layout.commits_at > 0)
+    newest = open_scratchpad_place(layout.scratchpad_mask, layout.commits_at > 0)
     # A separator commits, so nothing of an earlier document is found.
     found = (newest >= 0) & ~layout.documents.is_padding
     batch, length = found.shape
@@ -303,24 +303,24 @@ def newest_drafts(layout: PatchLayout) -> tuple[ByteInts, ByteInts]:
     return torch.where(found, positions - newest, -1), torch.where(found, newest + rows, 0)
 
 
-def newest_draft_place(is_draft: ByteMask, has_commit: ByteMask) -> ByteInts:
-    """Returns the column of the newest draft up to each one, with no commit after it; -1 without one.
+def open_scratchpad_place(fires: ByteMask, has_commit: ByteMask) -> ByteInts:
+    """Returns the column of the open scratchpad at each one; -1 without one.
 
     Args:
-        is_draft: where a scratchpad fires; it comes after the commits of its byte.
+        fires: where a scratchpad fires; it comes after the commits of its byte.
         has_commit: where something is committed.
     """
-    newest = newest_place(is_draft)
+    newest = newest_place(fires)
     return torch.where(newest >= newest_place(has_commit), newest, -1)
 
 
-def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
-    """Returns the node of the bytes since the newest draft at each position; DEAD where there is none.
+def nodes_since_scratchpad(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) -> ByteInts:
+    """Returns the node of the bytes since the open scratchpad at each position; DEAD where there is none.
 
     Args:
         trie: of the source's vocabulary.
         byte_ids: of a batch.
-        lag: bytes since the draft, as `newest_drafts` returns them.
+        lag: bytes since the scratchpad, as `open_scratchpads` returns them.
     """
     node = torch.where(lag == 0, ROOT, DEAD)
     for distance in range(1, int(lag.max()) + 1):
@@ -330,7 +330,7 @@ def nodes_since_draft(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInts) ->
 
 
 def ended_share(
-    by_commit: Foretold, num_commits: Int[Tensor, " query"], draft: Int[Tensor, " query"]
+    by_commit: Foretold, num_commits: Int[Tensor, " query"], open_token: Int[Tensor, " query"]
 ) -> Float[Tensor, " query"]:
     """Returns how likely the open text is a token that has ended, in fp32, as the trigger `ending_entropy` reads it.
 
@@ -340,11 +340,11 @@ def ended_share(
     Args:
         by_commit: what the newest commit foretells of each byte.
         num_commits: tokens committed there.
-        draft: the token that the open text is, or -1.
+        open_token: the token that the open text is, or -1.
     """
     ending = by_commit.ending.detach()
     total = (by_commit.going_on.detach().sum(dim=-1) + ending).clamp_min(LEAST_MASS)
-    return torch.where((num_commits == 0) & (draft >= 0), (ending / total).float(), 0.0)
+    return torch.where((num_commits == 0) & (open_token >= 0), (ending / total).float(), 0.0)
 
 
 def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tensor, " ended"], Int[Tensor, " ended"]]:
@@ -362,32 +362,32 @@ def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tenso
     so_far = num_bytes[tokens.commit_tokens].cumsum(0)
     later = so_far[counts.cumsum(0)[at] - 1] - so_far  # bytes of what the same byte commits after it
     last = at - tokens.open_bytes.flatten()[at] - later
-    was_open = (tokens.draft.flatten()[last] == tokens.commit_tokens).nonzero()[:, 0]
+    was_open = (tokens.open_token.flatten()[last] == tokens.commit_tokens).nonzero()[:, 0]
     return last[was_open], was_open
 
 
-def with_drafts(
+def with_scratchpads(
     by_commit: Foretold,
-    draft: Float[Tensor, " drafted"],
-    by_draft: Foretold,
-    at: Int[Tensor, " drafted"],
-    since: Int[Tensor, " drafted"],
+    token_mass: Float[Tensor, " some"],
+    by_scratchpad: Foretold,
+    at: Int[Tensor, " some"],
+    since: Int[Tensor, " some"],
 ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"]]:
-    """Adds what drafts foretell: their token may have ended, and another one have begun behind it.
+    """Adds what open scratchpads foretell: their token may have ended, and another one have begun behind it.
 
     Args:
         by_commit: what each byte's newest commit foretells of the open text.
-        draft: of the bytes that have a draft: mass, by the newest commit, of the token that the draft has read.
-        by_draft: what the draft foretells of the bytes since.
+        token_mass: of the bytes with an open scratchpad: mass, by the newest commit, of the token that it has read.
+        by_scratchpad: what the scratchpad foretells of the bytes since.
         at: these bytes.
-        since: nodes of the bytes since the draft.
+        since: nodes of the bytes since the scratchpad.
 
     Returns:
         `going_on` and `ended`, as `mixed_logits` takes them.
     """
-    going_on = by_commit.going_on.index_add(0, at, draft[:, None] * by_draft.going_on)
-    # Where the draft is at the very byte, what ends there is foretold, and no longer open.
-    behind = torch.where(since == ROOT, -by_commit.ending[at], draft * by_draft.ending)
+    going_on = by_commit.going_on.index_add(0, at, token_mass[:, None] * by_scratchpad.going_on)
+    # Where the scratchpad is at the very byte, what ends there is foretold, and no longer open.
+    behind = torch.where(since == ROOT, -by_commit.ending[at], token_mass * by_scratchpad.ending)
     return going_on, by_commit.ending.index_add(0, at, behind)
 
 
@@ -429,8 +429,8 @@ __all__ = [
     "ended_share",
     "local_logits",
     "mixed_logits",
-    "newest_draft_place",
-    "newest_drafts",
-    "nodes_since_draft",
-    "with_drafts",
+    "nodes_since_scratchpad",
+    "open_scratchpad_place",
+    "open_scratchpads",
+    "with_scratchpads",
 ]

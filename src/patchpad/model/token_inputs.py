@@ -28,8 +28,10 @@ class TokenInputs(nn.Module):
         commits = tokens.commit_tokens.new_zeros(room.commits)  # places without a commit read any token
         known = tokens.commit_tokens[: room.commits]
         commits[: len(known)] = known
-        drafts = tokens.draft.flatten()[layout.slot_byte[room.commits :]].clamp_min(0)  # and so without a scratchpad
-        return self.embedding(torch.cat((commits, drafts)))
+        scratchpads = tokens.open_token.flatten()[layout.slot_byte[room.commits :]].clamp_min(
+            0
+        )  # and so without a scratchpad
+        return self.embedding(torch.cat((commits, scratchpads)))
 
 
 __all__ = ["TokenInputs"]

@@ -52,7 +52,7 @@ class Decisions:
             facts: what is known at each position.
             patch_end: where patches end.
         """
-        return ~patch_end if facts.tokens is None else facts.tokens.draft >= 0
+        return ~patch_end if facts.tokens is None else facts.tokens.open_token >= 0
 
     def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor) -> Tensor:
         """Returns where scratchpads fire: above the threshold, where they may; same shape as the facts.

@@ -84,7 +84,7 @@ class SourceTokens:
         A pure function of an open piece, an empty one or what it has returned itself, and a byte: so it does not matter
         in how many passes a text is read, nor what follows.
         """
-        self.draft = functools.lru_cache(CACHED_STEPS)(self._draft)
+        self.open_tokens = functools.lru_cache(CACHED_STEPS)(self._open_tokens)
         """Returns the tokens that the text of an open piece would be if the document ended here."""
 
     @staticmethod
@@ -172,7 +172,7 @@ class SourceTokens:
             committed, known = committed + certain, known + len(self.text_of(certain))
         return committed, OpenPiece(data, known)
 
-    def _draft(self, piece: OpenPiece) -> tuple[int, ...]:
+    def _open_tokens(self, piece: OpenPiece) -> tuple[int, ...]:
         data = piece.data
         try:
             text, used = codecs.utf_8_decode(data, "strict", False)

@@ -29,7 +29,7 @@ class TokenFacts:
     """Bytes of the open piece after these commits: those of the open text, and committed ones before them."""
     node: Tensor
     """Node of the open text in the vocabulary's trie; the root at separators, DEAD if no token begins with it."""
-    draft: Tensor
+    open_token: Tensor
     """The one token that the open text is; -1 where it is several or none."""
     commit_tokens: Int[Tensor, " commit"]
     """The committed tokens, packed in the order (row, byte, commit)."""
@@ -103,15 +103,15 @@ class _Walk:
             piece: open before the first of them.
             ids: what is read there.
         """
-        advance, draft_of, node_of = self._tokens.advance, self._tokens.draft, self._trie.node_of
+        advance, open_of, node_of = self._tokens.advance, self._tokens.open_tokens, self._trie.node_of
         note, commits = self._at.extend, self._commits
         for value in ids:
             if value < SEPARATOR:
                 committed, piece = advance(piece, value)
                 if committed:
                     commits += committed
-                draft, text = draft_of(piece), piece.text
-                token = draft[0] if len(draft) == 1 else -1
+                tokens, text = open_of(piece), piece.text
+                token = tokens[0] if len(tokens) == 1 else -1
                 note((len(committed), len(text), len(piece.data), node_of(text), token))
             elif value == SEPARATOR:
                 piece = OpenPiece()
@@ -125,13 +125,13 @@ class _Walk:
     def facts(self, shape: tuple[int, ...], device: torch.device) -> TokenFacts:
         """Returns what was noted, in the given shape."""
         columns = np.fromiter(self._at, dtype=np.int64, count=len(self._at)).reshape(-1, 5).T.copy()
-        num_commits, open_bytes, piece_bytes, node, draft = torch.from_numpy(columns).reshape(5, *shape).to(device)
+        num_commits, open_bytes, piece_bytes, node, open_token = torch.from_numpy(columns).reshape(5, *shape).to(device)
         return TokenFacts(
             num_commits=num_commits,
             open_bytes=open_bytes,
             piece_bytes=piece_bytes,
             node=node,
-            draft=draft,
+            open_token=open_token,
             commit_tokens=torch.tensor(self._commits, dtype=torch.int64).to(device),
         )
 
