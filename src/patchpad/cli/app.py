@@ -23,29 +23,29 @@ COMMANDS = {
     "quickstart": "train, evaluate and sample a small model on bundled text, in five minutes on a laptop",
     "train": "train a model on your own text, or resume a run",
     "prepare": "turn texts of any format into a corpus that opens at once and stays on the disk",
-    "study": "train and measure the arms of a comparison from several seeds, and write tables and plots",
-    "plot": "metrics of several runs over one another, finished or not, as SVG or PNG",
-    "evaluate": "bits per byte of a text, or scores of tasks, and the compute at each threshold",
-    "compare": "results of suites side by side, with paired differences and plots",
-    "lm-eval": "EleutherAI's lm_eval, its own command line, on a run",
+    "study": "train and compare several models from several seeds, and write tables and plots",
+    "plot": "draw metrics of several runs in one plot, finished or not, as SVG or PNG",
+    "evaluate": "measure bits per byte of a text, or scores of tasks, and the compute at each threshold",
+    "compare": "show results of task suites side by side, with paired differences and plots",
+    "lm-eval": "run EleutherAI's lm_eval, with its own command line, on a run",
     "calibrate": "measure the table that translates compute into a threshold",
     "generate": "continue a prompt",
-    "serve": "answer requests over HTTP as OpenAI's clients send them, with a playground in the browser",
-    "convert": "take the layers of a trained subword model as the trunk of a model of bytes",
-    "release": "write the model of any step into a folder of its own",
+    "serve": "serve a model over HTTP with OpenAI's API, and a playground in the browser",
+    "convert": "use the layers of a trained subword model as the trunk of a byte model",
+    "release": "write the model of any step into a new folder, without training state",
     "export": "write a folder that Hugging Face transformers loads",
-    "import": "make a run of an exported folder, trained on or not",
-    "inspect": "a text's bytes with their entropies, patches and scratchpads, in the terminal or as a page",
-    "configs": "the presets: configurations that --config takes by name",
-    "cost": "parameters, FLOPs per byte and cache bytes of a configuration",
+    "import": "turn an exported folder into a run, also after further training",
+    "inspect": "show a text's bytes with entropies, patches and scratchpads, in the terminal or as a page",
+    "configs": "list the presets: configurations that --config takes by name",
+    "cost": "show parameters, FLOPs per byte and cache bytes of a configuration",
 }
 
 HELP = """Byte-level language models with Scratchpad Patching.
 
 Results go to stdout, logs and progress to stderr.
 
-Every command also takes --quiet (no progress and no log lines but warnings), --debug (the traceback of an error) and
---plugin MODULE (a module that is installed or lies in the working folder, or the path of a .py file; repeatable)."""
+Every command also takes --quiet (no progress and only warnings in the log), --debug (the traceback of an error) and
+--plugin MODULE (a module that is installed or in the working folder, or the path of a .py file; may be repeated)."""
 
 HELP_FLAGS = ("--help", "-h")
 PASS_WORDS_ON = ("lm-eval",)

@@ -15,13 +15,15 @@ def calibrate(
     data: MeasuredPaths = None,
     format: TextFormat = "auto",
     text_field: TextField = "text",
-    limit_bytes: Annotated[int, Parameter(help="About how many bytes, spread over all documents; 0: all.")] = 200_000,
+    limit_bytes: Annotated[
+        int, Parameter(help="About how many bytes to measure, spread over all documents. 0: all.")
+    ] = 200_000,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Measure the calibration table on held-out text and store it with the model; then --compute works.
 
-    The table holds for text of the kind that it was measured on. Without --data that is an excerpt of a novel.
+    The table is right for text like the one that it was measured on. Without --data that is an excerpt of a novel.
     """
     from patchpad.cli.measured_text import text_to_measure
     from patchpad.cli.tables import print_calibration

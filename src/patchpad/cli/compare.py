@@ -25,15 +25,15 @@ def compare(
         ),
     ],
     metric: Annotated[
-        str | None, Parameter(help="Show this metric where a task has it, instead of each task's main one.")
+        str | None, Parameter(help="Show this metric for tasks that have it, instead of each task's main one.")
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the draws of examples.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of the random draws of examples.")] = 0,
     html: Annotated[Path | None, Parameter(help="Also write one self-contained page with the table and plots.")] = None,
     json: Json = False,
 ) -> None:
-    """Put results of one suite side by side: quality with its compute, and paired differences to the first result.
+    """Show results of one suite side by side: quality and compute, and paired differences to the first result.
 
-    Every result and every threshold is a column. Results of other data or other options are refused.
+    Every result and every threshold is a column. Results with other data or other options are refused.
     """
     if not results:
         raise ConfigError("no RESULT is given; allowed: one or more", hint="Write: patchpad compare RESULT RESULT")

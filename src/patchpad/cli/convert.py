@@ -30,10 +30,10 @@ def convert(
     out: Annotated[Path, Parameter(help="Folder to make; must be absent or empty.")],
     json: Json = False,
 ) -> None:
-    """Make a run at step 0 whose trunk is the layers of a trained subword model.
+    """Make a run at step 0 whose trunk has the layers of a trained subword model.
 
-    The other parts are drawn from train.seed and have to be trained; --init-from starts from the run. Its CARD.md says
-    where the trunk comes from and under which licence.
+    The other parts get random weights from train.seed and have to be trained: start from this run with --init-from. Its
+    CARD.md says where the trunk comes from and which licence it has.
     """
     from patchpad.conversion.card import taken_parameters
     from patchpad.conversion.convert import convert as convert_source

@@ -20,14 +20,15 @@ def cost(
     config: Annotated[str, Parameter(help="Name of a preset (see `patchpad configs`) or a YAML file.")],
     context: Annotated[int | None, Parameter(help="Bytes of context; default: the configuration's.")] = None,
     mean_patch_size: Annotated[float | None, Parameter(help="Bytes per patch; default: the target.")] = None,
-    scratchpads_per_byte: Annotated[float | None, Parameter(help="Default: what training aims at.")] = None,
-    dtype: Annotated[str, Parameter(help="Of the caches: float32, bfloat16 or float16.")] = "float32",
+    scratchpads_per_byte: Annotated[float | None, Parameter(help="Default: the rate that training aims at.")] = None,
+    dtype: Annotated[str, Parameter(help="Data type of the caches: float32, bfloat16 or float16.")] = "float32",
     devices: Annotated[int, Parameter(help="Devices to train on, one rank each.")] = 1,
     device: Annotated[
-        Literal["cuda", "cpu"] | None, Parameter(help="Default: the configuration's; cuda where that is auto.")
+        Literal["cuda", "cpu"] | None,
+        Parameter(help="Kind of device. Default: the configuration's, or cuda if that is auto."),
     ] = None,
     device_memory_gib: Annotated[
-        float | None, Parameter(help="Of each device; default: 80 on CUDA, 16 on a CPU.")
+        float | None, Parameter(help="Memory of each device. Default: 80 on CUDA, 16 on a CPU.")
     ] = None,
     parallel: Annotated[
         Parallel | None,
@@ -40,7 +41,7 @@ def cost(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Parameters, FLOPs, caches, and the memory of training on one device or many; nothing is allocated."""
+    """Show parameters, FLOPs, caches, and the memory of training on one device or many. Nothing is allocated."""
     settings = load_config(config)
     if mean_patch_size is not None and not mean_patch_size >= 1:
         raise ConfigError(f"--mean-patch-size is {mean_patch_size}; allowed: a number of at least 1")

@@ -30,52 +30,52 @@ def evaluate(
     text_field: TextField | None = None,
     scratchpad_threshold: Thresholds | None = None,
     limit_bytes: Annotated[
-        int | None, Parameter(help="About how many bytes, spread over all documents; 0: all; 1,000,000 by default.")
+        int | None, Parameter(help="About how many bytes, spread over all documents. 0: all. Default: 1,000,000.")
     ] = None,
     overlap: Annotated[
         int | None,
-        Parameter(help="Bytes of context that further windows repeat, uncounted; FLOPs per byte include them."),
+        Parameter(help="Bytes that each further window repeats as context. They count in FLOPs per byte only."),
     ] = None,
     suite: Annotated[
-        str | None, Parameter(help="Measure tasks instead: a suite by name (nlu), or a file as in configs/suites/.")
+        str | None, Parameter(help="Measure tasks instead: the name of a suite (nlu), or a file as in configs/suites/.")
     ] = None,
     task: Annotated[
         list[str] | None,
-        Parameter(negative=(), help="A task by name, or its file; may be repeated, beside --suite."),
+        Parameter(negative=(), help="Name of a task, or its file. May be repeated, and used with --suite."),
     ] = None,
     limit: Annotated[int | None, Parameter(help="About how many examples of each task, spread over all.")] = None,
     shots: Annotated[
-        int | None, Parameter(help="Worked examples before each example, where tasks have any; else as the tasks say.")
+        int | None, Parameter(help="Worked examples (shots) before each example. Default: as each task says.")
     ] = None,
     compute: Annotated[
         list[float] | None,
         Parameter(
             negative=(),
             converter=split_numbers,
-            help="For tasks: trunk calls per byte instead of thresholds, translated by the calibration.",
+            help="For tasks: trunk calls per byte instead of a threshold. The calibration translates them.",
         ),
     ] = None,
     reference: Annotated[
-        Path | None, Parameter(help="Results of another model on the same tasks, to stand in the curves.")
+        Path | None, Parameter(help="Results of another model on the same tasks, to show in the plots.")
     ] = None,
     out: Annotated[
-        Path | None, Parameter(help="Folder of the results of tasks; what it holds is not done again.")
+        Path | None, Parameter(help="Folder for results of tasks. Results that it already has are not measured again.")
     ] = None,
     unsafe_code: Annotated[
         bool | None,
         Parameter(
             negative=(),
-            help="Run programs that a model writes in plain processes, where bubblewrap is missing; they can then read "
-            "and delete your files.",
+            help="If bubblewrap is missing, run programs that a model writes without a sandbox. They can then read and "
+            "delete your files.",
         ),
     ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Measure bits per byte, compute and cache at each threshold; without one, at the stored threshold.
+    """Measure bits per byte, compute and cache at each given threshold. Without one, at the stored threshold.
 
-    Without RUN it is the small model that ships with patchpad, without --data an excerpt of a novel that this model has
-    not seen.
+    Without RUN, the small model that ships with patchpad is measured. Without --data, the text is an excerpt of a novel
+    that this model has not seen.
 
     With --suite or --task it measures tasks, such as multiple choice; --data is then the folder of their files. Run it
     again to go on. Several thresholds draw quality against compute.

@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Write a folder that Hugging Face transformers loads offline (the extra `hub`).
 
-    AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True) loads it where patchpad is installed. README.md in
-    it is a model card. As RUN, bundled is the small model that ships with patchpad.
+    AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True) loads it if patchpad is installed. Its README.md
+    is a model card. As RUN, bundled means the small model that ships with patchpad.
     """
     from patchpad.hub.exporting import export as export_run
 

@@ -33,36 +33,36 @@ def generate(
         Path | None,
         Parameter(
             allow_leading_hyphen=True,
-            help="File of prompts, one per line, or .jsonl of strings or of objects with `prompt`; - is stdin.",
+            help="File of prompts, one per line, or .jsonl of strings or of objects with `prompt`. - is stdin.",
         ),
     ] = None,
-    max_new_bytes: Annotated[int, Parameter(help="Most bytes per prompt.")] = 200,
+    max_new_bytes: Annotated[int, Parameter(help="The most bytes to write for each prompt.")] = 200,
     stop: Annotated[
         list[str] | None,
-        Parameter(
-            negative=(), allow_leading_hyphen=True, help="End where this text comes, without it; may be repeated."
-        ),
+        Parameter(negative=(), allow_leading_hyphen=True, help="Stop before this text. May be repeated."),
     ] = None,
     scratchpad_threshold: Annotated[
-        float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
+        float | None, Parameter(help="In nats, inf or -inf. Default: the stored threshold.")
     ] = None,
     compute: Annotated[
-        float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
+        float | None, Parameter(help="Trunk calls per byte instead. The calibration translates them.")
     ] = None,
     temperature: Annotated[float, Parameter(help="0 is greedy.")] = 0.8,
-    top_k: Annotated[int | None, Parameter(help="Keep the k likeliest bytes.")] = None,
-    top_p: Annotated[float | None, Parameter(help="Keep the likeliest bytes up to this probability.")] = None,
+    top_k: Annotated[int | None, Parameter(help="Draw from the k most likely bytes only.")] = None,
+    top_p: Annotated[
+        float | None, Parameter(help="Draw from the most likely bytes up to this total probability.")
+    ] = None,
     seed: Annotated[int, Parameter(help="Prompt i draws from seed + i.")] = 0,
-    batch_rows: Annotated[int, Parameter(help="Most prompts at once; others follow as those end.")] = 32,
+    batch_rows: Annotated[int, Parameter(help="The most prompts at once. Others follow when these end.")] = 32,
     compile: Annotated[
         bool,
-        Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs): worth it for long generations."),
+        Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs). Worth it for long texts."),
     ] = False,
     draft: Draft = "auto",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Continue one or several prompts. Without RUN, the small model that ships with patchpad does it.
+    """Continue one or several prompts. Without RUN, the small model that ships with patchpad is used.
 
     A file or pipe gets the exact bytes. On a terminal, control characters are shown as escapes.
     """

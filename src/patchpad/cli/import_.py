@@ -12,16 +12,18 @@ from patchpad.registry import command_line
 
 def import_(
     folder: Annotated[
-        Path, Parameter(name="DIR", help="What `patchpad export` wrote, or `save_pretrained` of that model.")
+        Path,
+        Parameter(name="DIR", help="A folder that `patchpad export`, or `save_pretrained` of such a model, wrote."),
     ],
     /,
     *,
     out: Annotated[Path, Parameter(help="Folder to make; must be absent or empty.")],
     json: Json = False,
 ) -> None:
-    """Make a run of an exported folder, also after it was trained with transformers.
+    """Turn an exported folder into a run, also after it was trained with transformers.
 
-    Files are checked, and nothing is unpickled. The run is a model for inference, which --init-from also starts from.
+    Files are checked, and nothing is unpickled. The run is a model for inference. Training can start from it with
+    --init-from.
     """
     from patchpad.hub.importing import import_folder
 

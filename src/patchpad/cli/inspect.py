@@ -27,31 +27,30 @@ def inspect(
         str | None,
         Parameter(
             allow_leading_hyphen=True,
-            help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin; without text or words, an excerpt "
-            "of a novel.",
+            help="File of any bytes (.gz, .bz2, .xz are unpacked), or - for stdin. Default: an excerpt of a novel.",
         ),
     ] = None,
     words: Annotated[
-        str | None, Parameter(allow_leading_hyphen=True, help="The text itself, in place of a file.")
+        str | None, Parameter(allow_leading_hyphen=True, help="The text itself, instead of a file.")
     ] = None,
     html: Annotated[Path | None, Parameter(help="Write a page with a threshold slider here.")] = None,
     scratchpad_threshold: Annotated[
-        float | None, Parameter(help="Nats, inf or -inf; without it, the stored threshold.")
+        float | None, Parameter(help="In nats, inf or -inf. Default: the stored threshold.")
     ] = None,
     compute: Annotated[
-        float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
+        float | None, Parameter(help="Trunk calls per byte instead. The calibration translates them.")
     ] = None,
     limit_bytes: Annotated[
         int | None,
-        Parameter(help="At most so many bytes from the start; 0: all; default: 20,000, of the excerpt 2,000."),
+        Parameter(help="Read at most this many bytes. 0: all. Default: 20,000, and 2,000 of the excerpt."),
     ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Show a text's bytes with their entropies, patch ends, scratchpads and patch lags.
 
-    Without RUN, the small model that ships with patchpad reads it. Without --text and --words, the text is the start of
-    an excerpt that this model has not seen, on which scratchpads help it as much as they do on other books.
+    Without RUN, the small model that ships with patchpad is used. Without --text and --words, the text is the start of
+    an excerpt that this model has not seen. Scratchpads help it there as much as they do on other books.
     """
     from patchpad.inference.generator import threshold_from_dials
     from patchpad.inspection.inspection import inspect as inspect_text

@@ -13,7 +13,7 @@ OptionalRunPath = Annotated[
     Path | None,
     Parameter(
         name="RUN",
-        help="A run, or one of its step folders; without it (or as bundled) the small model that ships with patchpad.",
+        help="A run, or one of its step folders. Default (or bundled): the small model that ships with patchpad.",
     ),
 ]
 MeasuredPaths = Annotated[
@@ -22,13 +22,13 @@ MeasuredPaths = Annotated[
         name="--data",
         negative=(),
         allow_leading_hyphen=True,
-        help="File, glob or directory; may be repeated; - is stdin; without it, the excerpt that ships with patchpad.",
+        help="File, glob or directory. May be repeated. - is stdin. Default: the excerpt that ships with patchpad.",
     ),
 ]
 TextFormat = Annotated[
-    Literal["auto", "raw"], Parameter(name="--format", help="With raw the bytes of every file are one document.")
+    Literal["auto", "raw"], Parameter(name="--format", help="With raw, the bytes of every file are one document.")
 ]
-TextField = Annotated[str, Parameter(name="--text-field", help="Field or column that is the document.")]
+TextField = Annotated[str, Parameter(name="--text-field", help="Field or column that holds the text.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 Draft = Annotated[
     str,
@@ -69,7 +69,7 @@ Thresholds = Annotated[
         negative=(),
         allow_leading_hyphen=True,
         converter=split_numbers,
-        help="Nats, inf (no scratchpads) or -inf (at every byte); several: 1,2,inf, or the flag again.",
+        help="In nats, inf (no scratchpads) or -inf (at every byte). For several: 1,2,inf, or repeat the flag.",
     ),
 ]
 

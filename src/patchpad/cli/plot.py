@@ -22,16 +22,16 @@ def plot(
         list[str] | None,
         Parameter(
             negative=(),
-            help="Key of metrics.jsonl, such as train/bpb; several of one unit: the flag again. Default: val/bpb, or "
+            help="Key of metrics.jsonl, such as train/bpb. Repeat it for several of one unit. Default: val/bpb, or "
             "train/bpb where no run has been validated yet.",
         ),
     ] = None,
     x: Annotated[XKey, Parameter(help="Horizontal axis.")] = "bytes_seen",
-    smooth: Annotated[int, Parameter(help="Draw means of so many neighbouring lines of metrics.")] = 1,
+    smooth: Annotated[int, Parameter(help="Draw means over this many neighbouring lines of metrics.")] = 1,
     log_x: Annotated[bool, Parameter(negative=(), help="Logarithmic horizontal axis.")] = False,
     json: Json = False,
 ) -> None:
-    """Draw metrics of several runs over one another, as SVG or PNG; runs that still go on too.
+    """Draw metrics of several runs in one plot, as SVG or PNG, also while they train.
 
     PNG needs the extra: pip install "patchpad[plot]"
     """

@@ -15,25 +15,27 @@ USAGE = "Write: patchpad prepare TEXT... --out CORPUS"
 
 def prepare(
     *inputs: Annotated[str, Parameter(name="TEXT", help="Files, globs, directories or URLs.")],
-    out: Annotated[Path | None, Parameter(help="Folder of the corpus to make; absent or empty.")] = None,
+    out: Annotated[Path | None, Parameter(help="Folder of the corpus to make. It must be absent or empty.")] = None,
     validation_data: Annotated[
-        list[str] | None, Parameter(negative=(), help="Text to hold out; may be repeated. Default: a part of TEXT.")
+        list[str] | None, Parameter(negative=(), help="Text to hold out. May be repeated. Default: a part of TEXT.")
     ] = None,
-    validation_fraction: Annotated[float, Parameter(help="Share of the bytes that is held out; 0: none.")] = 0.1,
+    validation_fraction: Annotated[float, Parameter(help="Share of the bytes to hold out. 0: none.")] = 0.1,
     format: TextFormat = "auto",
     text_field: TextField = "text",
-    most_bad_records: Annotated[int, Parameter(help="Records without text that are left out; more are an error.")] = 0,
+    most_bad_records: Annotated[int, Parameter(help="How many records without text may be skipped.")] = 0,
     remove_duplicates: Annotated[
-        bool, Parameter(negative=(), help="Leave documents out that equal an earlier one, byte for byte.")
+        bool, Parameter(negative=(), help="Skip documents that equal an earlier one byte for byte.")
     ] = False,
-    shard_bytes: Annotated[int, Parameter(help="Most bytes of a shard that holds several documents.")] = 1 << 30,
-    processes: Annotated[int, Parameter(help="Processes that read files at once.")] = 1,
-    verify: Annotated[Path | None, Parameter(help="A prepared corpus: read all of it, compare checksums.")] = None,
+    shard_bytes: Annotated[int, Parameter(help="The most bytes of a shard with several documents.")] = 1 << 30,
+    processes: Annotated[int, Parameter(help="How many processes read files at once.")] = 1,
+    verify: Annotated[
+        Path | None, Parameter(help="Check a prepared corpus: read all of it and compare checksums.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn texts of any format into a corpus that training opens at once and does not hold in memory.
 
-    Stopped, it goes on when the same command is given again.
+    If it is stopped, give the same command again: it continues.
     """
     from patchpad.data import prepared
     from patchpad.data.items import absolute_paths

@@ -14,11 +14,12 @@ from patchpad.errors import quoted
 def quickstart(
     *,
     out: Annotated[
-        Path | None, Parameter(help="Run directory to make; default: runs/quickstart, or the next free.")
+        Path | None, Parameter(help="Run directory to make. Default: runs/quickstart, or the next free name.")
     ] = None,
-    minutes: Annotated[float | None, Parameter(help="Time for everything, also on a busy machine; default: 5.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Time for everything, also on a busy machine. Default: 5.")] = None,
     steps: Annotated[
-        int | None, Parameter(help="Training steps, instead of minutes: the same numbers each time on one machine.")
+        int | None,
+        Parameter(help="Training steps instead of minutes. Gives the same numbers each time on one machine."),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -28,11 +29,11 @@ def quickstart(
             help="Your own file, glob or directory instead of the bundled text.",
         ),
     ] = None,
-    seed: Annotated[int, Parameter(help="Of weights, data order and sample.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of weights, data order and sample.")] = 0,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Train a small model on real text, measure it along the threshold, write a sample and report.html."""
+    """Train a small model on real text, measure it at several thresholds, write a sample and report.html."""
     began = time.perf_counter()  # loading torch counts too
 
     from patchpad.cli.tables import print_points

@@ -16,14 +16,14 @@ def release(
     *,
     out: Annotated[Path, Parameter(help="Folder to make; must be absent or empty.")],
     averaged: Annotated[
-        bool, Parameter(negative=(), help="Take the averaged weights (train.averaged_decay), of a run's newest step.")
+        bool, Parameter(negative=(), help="Take the averaged weights (train.averaged_decay) of the run's newest step.")
     ] = False,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], Parameter(help="Type of the weights on disk.")
     ] = "float32",
     json: Json = False,
 ) -> None:
-    """Write the model of any step into a folder of its own, without paths, optimizer and metrics."""
+    """Write the model of any step into a new folder, without paths, optimizer and metrics."""
     import torch
 
     from patchpad.training import release as released

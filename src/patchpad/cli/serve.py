@@ -26,56 +26,59 @@ def serve(
     run: OptionalRunPath = None,
     /,
     *,
-    host: Annotated[str, Parameter(help="Address to listen on; the default reaches this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Port to listen on; 0 is any free one.")] = 8000,
+    host: Annotated[
+        str, Parameter(help="Address to listen on. The default can be reached from this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on. 0: any free port.")] = 8000,
     api_key_file: Annotated[
         Path | None,
-        Parameter(help="File of keys, one a line, of which requests need one; or set PATCHPAD_API_KEY."),
+        Parameter(help="File of API keys, one per line. Requests need one of them. Or set PATCHPAD_API_KEY."),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        Parameter(negative=(), help="Further name under which requests may ask for the server; may be repeated."),
+        Parameter(negative=(), help="Another host name that requests may use for this server. May be repeated."),
     ] = None,
     model_name: Annotated[
-        str | None, Parameter(help="Name of the model in the API; default: the folder's, or patchpad-bundled.")
+        str | None, Parameter(help="Name of the model in the API. Default: the folder's name, or patchpad-bundled.")
     ] = None,
     scratchpad_threshold: Annotated[
         float | None,
         Parameter(
             allow_leading_hyphen=True,
-            help="Nats, inf or -inf, of requests that do not say; without it, the stored threshold.",
+            help="For requests without one: in nats, inf or -inf. Default: the stored threshold.",
         ),
     ] = None,
     compute: Annotated[
-        float | None, Parameter(help="Trunk calls per byte instead, translated by the calibration.")
+        float | None, Parameter(help="Trunk calls per byte instead. The calibration translates them.")
     ] = None,
-    batch_rows: Annotated[int, Parameter(help="Most rows that the engine runs at once.")] = 64,
-    max_waiting_rows: Annotated[int, Parameter(help="Most rows that wait; further requests get 429.")] = 256,
-    max_request_rows: Annotated[int, Parameter(help="Most rows of one request: its prompts times n.")] = 64,
-    max_prompt_bytes: Annotated[int, Parameter(help="Longest prompt.")] = 16_384,
+    batch_rows: Annotated[int, Parameter(help="The most rows that run at once.")] = 64,
+    max_waiting_rows: Annotated[int, Parameter(help="The most rows that wait. Further requests get 429.")] = 256,
+    max_request_rows: Annotated[int, Parameter(help="The most rows of one request: its prompts times n.")] = 64,
+    max_prompt_bytes: Annotated[int, Parameter(help="Bytes of the longest prompt.")] = 16_384,
     max_new_bytes: Annotated[int, Parameter(help="Largest max_tokens of a request.")] = 16_384,
-    max_body_bytes: Annotated[int, Parameter(help="Longest body of a request.")] = 1_048_576,
-    max_header_bytes: Annotated[int, Parameter(help="Longest headers of a request.")] = 16_384,
-    max_connections: Annotated[int, Parameter(help="Most open connections.")] = 512,
+    max_body_bytes: Annotated[int, Parameter(help="Bytes of the longest request body.")] = 1_048_576,
+    max_header_bytes: Annotated[int, Parameter(help="Bytes of the longest request headers.")] = 16_384,
+    max_connections: Annotated[int, Parameter(help="The most open connections.")] = 512,
     arrival_seconds: Annotated[float, Parameter(help="Time for a request to arrive.")] = 10.0,
-    request_seconds: Annotated[float, Parameter(help="Time for it to be answered.")] = 600.0,
+    request_seconds: Annotated[float, Parameter(help="Time for a request to be answered.")] = 600.0,
     drain_seconds: Annotated[float, Parameter(help="Time that running requests get after Ctrl-C or SIGTERM.")] = 30.0,
     prefix_mib: Annotated[
-        int, Parameter(help="MiB for states of prompts, so that prompts that come again are not read again; 0: none.")
+        int, Parameter(help="MiB for states of earlier prompts, so that they need not be read again. 0: none.")
     ] = 64,
     log_requests: Annotated[
         bool, Parameter(negative=(), help="Log route, status, bytes and seconds of each request.")
     ] = False,
     compile: Annotated[
-        bool, Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs); the first requests wait.")
+        bool,
+        Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs). The first requests wait for it."),
     ] = False,
     draft: Draft = "auto",
     device: Device = "cpu",
 ) -> None:
-    """Serve a model over HTTP, as OpenAI's clients ask for it; the playground is at /.
+    """Serve a model over HTTP with OpenAI's API. A playground is at /.
 
-    Without RUN, it is the small model that ships with patchpad. Ctrl-C and SIGTERM stop it: requests that run may end
-    first, unless the signal comes twice. The exit code is then 0, or 130 if requests were cut short.
+    Without RUN, the small model that ships with patchpad is served. Ctrl-C and SIGTERM stop the server: running
+    requests may finish first, unless the signal comes twice. The exit code is 0, or 130 if requests were cut short.
     """
     from patchpad.serving.scheduler import Scheduler
     from patchpad.serving.security import is_loopback, others_can_read, read_keys

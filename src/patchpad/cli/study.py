@@ -13,23 +13,25 @@ study = App(name="study")
 
 @study.default
 def run(
-    file: Annotated[Path, Parameter(name="FILE", help="The study, a YAML file as those in configs/studies/.")],
+    file: Annotated[Path, Parameter(name="FILE", help="The study: a YAML file like those in configs/studies/.")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="The study's folder; what it holds of this study is not done again.")],
-    arms: Annotated[list[str] | None, Parameter(negative=(), help="Only this arm; may be repeated.")] = None,
-    seeds: Annotated[list[int] | None, Parameter(negative=(), help="Only this seed; may be repeated.")] = None,
+    out: Annotated[Path, Parameter(help="Folder of the study. What is already done there is not done again.")],
+    arms: Annotated[list[str] | None, Parameter(negative=(), help="Only this arm. May be repeated.")] = None,
+    seeds: Annotated[list[int] | None, Parameter(negative=(), help="Only this seed. May be repeated.")] = None,
     data: Annotated[
         list[str] | None,
         Parameter(negative=(), help="Files to train on: PATH for the first text, NAME=PATH for another."),
     ] = None,
-    validation_data: Annotated[list[str] | None, Parameter(negative=(), help="Held-out files, likewise.")] = None,
-    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps; for every arm.")] = None,
+    validation_data: Annotated[
+        list[str] | None, Parameter(negative=(), help="Held-out files, in the same form.")
+    ] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps, for every arm.")] = None,
     json: Json = False,
 ) -> None:
     """Train and measure every arm of FILE from every seed, then write DIR/report.md and its plots.
 
-    Run it again to go on: arms that are done are skipped, and a stopped one is resumed. Ctrl-C saves.
+    Run it again to continue: finished arms are skipped, and a stopped one is resumed. Ctrl-C saves.
     """
     from patchpad.study.definition import choose_runs, load_study
 
@@ -74,7 +76,7 @@ def report(
     *,
     json: Json = False,
 ) -> None:
-    """Write DIR/report.md and its plots anew from DIR/results alone, without training."""
+    """Write DIR/report.md and its plots again from DIR/results alone, without training."""
     from patchpad.study.report import write_study_report
 
     written = write_study_report(folder)

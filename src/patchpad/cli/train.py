@@ -28,19 +28,19 @@ def train(
     *fields: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[
         str | None,
-        Parameter(help="Name of a preset (see `patchpad configs`) or a YAML file. Default: the defaults."),
+        Parameter(help="Name of a preset (see `patchpad configs`) or a YAML file. Default: default values only."),
     ] = None,
     data: Annotated[
         list[str] | None,
         Parameter(
             negative=(),
             allow_leading_hyphen=True,
-            help="File, glob or directory to train on; may be repeated. Default: the configuration's paths.",
+            help="File, glob or directory to train on. May be repeated. Default: the configuration's paths.",
         ),
     ] = None,
     format: TextFormat | None = None,
     text_field: TextField | None = None,
-    out: Annotated[Path | None, Parameter(help="Run directory to make; must be absent or empty.")] = None,
+    out: Annotated[Path | None, Parameter(help="Run directory to make. It must be absent or empty.")] = None,
     init_from: Annotated[
         str | None,
         Parameter(
@@ -48,7 +48,7 @@ def train(
             "Keys of the model that are not set are that run's."
         ),
     ] = None,
-    resume: Annotated[Path | None, Parameter(help="Run to go on with; needs nothing else.")] = None,
+    resume: Annotated[Path | None, Parameter(help="Run to continue. Needs no other options.")] = None,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def train(
 
     Any key of the configuration can be set: --train.steps 2000 --model.patchifier.kind spacebyte. All keys are below.
 
-    Ctrl-C saves and says how to go on. Several ranks: torchrun --nproc-per-node N -m patchpad train ...
+    Ctrl-C saves and says how to continue. Several ranks: torchrun --nproc-per-node N -m patchpad train ...
     """
     place = launched_place()
     settings = source = None
