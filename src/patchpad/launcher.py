@@ -74,7 +74,7 @@ def require_one_process() -> None:
     if size > 1:
         raise ConfigError(
             f"a launcher such as torchrun or srun started {size} processes; allowed: one",
-            hint="Start this command without it: `patchpad train` alone shares its work.",
+            hint="Start this command without it: only `patchpad train` can share its work.",
         )
 
 

@@ -289,7 +289,7 @@ def load_installed() -> None:
         except (Exception, SystemExit) as error:
             reason = " ".join(str(error).split()) or "it has no message"
             logger.warning(
-                "the plug-in %s of the installed package %s cannot be loaded (%s: %s); go on without it",
+                "the plug-in %s of the installed package %s cannot be loaded (%s: %s); continuing without it",
                 *(module, package, type(error).__name__, reason),
             )
 

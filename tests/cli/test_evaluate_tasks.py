@@ -79,7 +79,7 @@ def test_ctrl_c_says_the_command_to_go_on_with(fails, finished, toys, monkeypatc
     command = f"evaluate {finished} --task ./toy.yaml --data {toys} --shots 1 --out evaluations/finished-toy-shots1"
     assert error.splitlines() == [
         "patchpad: stopped at toy; 0 of 1 results were made and are kept",
-        f"Go on with: patchpad {command}",
+        f"Continue with: patchpad {command}",
     ]
 
 

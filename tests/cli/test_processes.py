@@ -99,7 +99,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(command, tmp_path, config, text):
     first, second = errors.splitlines()[-2:]
     assert first.startswith("patchpad: stopped at step ")
     assert first.endswith("of 100000; everything is saved")
-    assert second == f"Go on with: patchpad train --resume {out}"
+    assert second == f"Continue with: patchpad train --resume {out}"
     assert "Traceback" not in errors
     (step,) = (out / "checkpoints").iterdir()
     number = json.loads((step / "trainer.json").read_text())["step"]

@@ -134,9 +134,9 @@ def from_yaml(folder: Path, text: str) -> Config:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train: {steps: 5, steps: 6}", "the key `steps` stands twice"),
-        ("train: {steps: 5, 'steps': 6}", "the key `steps` stands twice"),
-        ("train: {steps: 5}\ntrain: {seed: 6}", "line 2: the key `train` stands twice"),
+        ("train: {steps: 5, steps: 6}", "the key `steps` appears twice"),
+        ("train: {steps: 5, 'steps': 6}", "the key `steps` appears twice"),
+        ("train: {steps: 5}\ntrain: {seed: 6}", "line 2: the key `train` appears twice"),
         ("train: {steps: 1_000}", "`train.steps` is '1_000'; allowed: an integer"),
         ("train: {steps: 0o17}", "`train.steps` is '0o17'"),
         ("train: {steps: 017}", "`train.steps` is '017'"),
@@ -177,7 +177,7 @@ def from_yaml(folder: Path, text: str) -> Config:
         ("model: &m {trigger: *m}", "is not valid YAML"),
         ("? [a, b]\n: 1", "is not valid YAML"),
         ("train: {? [a] : 1}", "is not valid YAML"),
-        ("train: {<<: {steps: 5}, <<: {seed: 1}}", "the key `<<` stands twice"),
+        ("train: {<<: {steps: 5}, <<: {seed: 1}}", "the key `<<` appears twice"),
     ],
 )
 def test_yaml_that_would_be_dropped_or_read_as_another_value_is_an_error(tmp_path, text, expected):
@@ -230,7 +230,7 @@ def test_aliases_that_double_again_and_again_make_a_short_message(tmp_path):
         ({"train.patch_threshold_nats": " "}, "--train.patch_threshold_nats has an empty value"),
         ({"model.patchifier": "{kind: hnet}"}, "--model.patchifier is a section"),
         ({"train": "{steps: 5}"}, "--train is a section"),
-        ({"train.steps": "{a: 1, a: 2}"}, "the key `a` stands twice"),
+        ({"train.steps": "{a: 1, a: 2}"}, "the key `a` appears twice"),
         ({"train.steps": "5\n---\n6"}, "is not a YAML value"),
         ({"train.steps": 5}, "the value of train.steps is 5; allowed: YAML text"),
         ({"train.steps.more": "5"}, "`train.steps` is {'more': 5}; allowed: an integer"),
@@ -251,7 +251,7 @@ def test_quotes_keep_what_yaml_would_take_for_a_comment():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"train": {"steps": 5, "steps": 6}}', "the key `steps` stands twice"),
+        ('{"train": {"steps": 5, "steps": 6}}', "the key `steps` appears twice"),
         ('{"a": NaN}', "NaN is not JSON"),
         ('{"a": -Infinity}', "-Infinity is not JSON"),
         ('{"a": 1e400}', "1e400 is too large"),
@@ -272,7 +272,7 @@ def test_a_key_twice_in_the_configuration_of_a_run_is_found_at_load(tmp_path):
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["files"]["config.json"] = sha256_of(written)
     (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="the key `byte_dim` stands twice"):
+    with pytest.raises(CheckpointError, match="the key `byte_dim` appears twice"):
         patchpad.load(run)
 
 

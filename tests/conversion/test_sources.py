@@ -68,7 +68,7 @@ def test_the_rotary_base_is_read_where_old_and_new_versions_of_transformers_put_
         ),
         (
             lambda found: found.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(48)}),
-            " has `model.layers.0.self_attn.q_proj.bias`; allowed: the tensors of the llama architecture alone",
+            " has `model.layers.0.self_attn.q_proj.bias`; allowed: only the tensors of the llama architecture",
         ),
         (
             lambda found: found.update({"model.norm.weight": torch.zeros(48, dtype=torch.int8)}),

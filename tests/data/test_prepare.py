@@ -138,7 +138,7 @@ def test_process_that_is_killed_is_an_error_that_says_how_to_go_on(tmp_path):
     groups = [prepare.Group(number=number, items=(EndsItsReader(),), **options) for number in range(2)]
     with pytest.raises(DataError, match="ended from outside") as caught:
         list(prepare._run(groups, 2))
-    assert "it goes on" in caught.value.hint
+    assert "it continues" in caught.value.hint
 
 
 def test_bad_records_of_all_files_count_together(tmp_path, texts):

@@ -56,7 +56,7 @@ def test_where_blocks_cannot_be_compiled_a_warning_says_so_and_plain_ones_go_on(
     assert torch.equal(model(ids).logits, expected)
     stacks = 4  # encoder, entropy head, trunk, decoder
     assert len(warnings_of(caplog)) == 2 * stacks
-    assert all("training goes on without" in line for line in warnings_of(caplog))
+    assert all("training continues without" in line for line in warnings_of(caplog))
     assert Block.project.__name__ in caplog.text
 
 

@@ -108,7 +108,7 @@ def test_a_stopped_arm_ends_as_if_it_had_never_stopped(finished, write_study, tm
     with pytest.raises(error) as raised:
         run_study(study, **options, progress=Stopping(study.runs, 6, stop))
     if error is TrainingInterrupted:
-        assert raised.value.hint == f"Go on with: patchpad study {study.path} --out {out}"
+        assert raised.value.hint == f"Continue with: patchpad study {study.path} --out {out}"
     assert not list((out / "results").glob("*-seed*"))
     seen = []
     progress = LogStudyProgress(study.runs)
@@ -361,7 +361,7 @@ def test_the_command_ends_with_130_when_interrupted_and_goes_on_when_called_agai
         assert main(command) == 130
     said = capsys.readouterr()
     assert said.out == ""
-    assert f"Go on with: patchpad {' '.join(command)}" in said.err
+    assert f"Continue with: patchpad {' '.join(command)}" in said.err
     assert main([*command, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"results": [str(out / "results" / "plain-seed1.json")], "report": str(out / "report.md")}

@@ -25,7 +25,7 @@ WRONG = {
     "choices": ({"q": "x", "choices": ["a", "b"], "gold": 2}, "line 2: `gold` is 2; allowed: 0 to 1"),
     "continuation": ({"q": "x", "a": ""}, "line 2: the continuation is empty"),
     "generation": ({"q": "x", "a": " "}, "line 2 has an empty answer"),
-    "code": ({"q": "def f(", "a": ""}, "line 2: the reference program is no Python"),
+    "code": ({"q": "def f(", "a": ""}, "line 2: the reference program is not Python"),
     "parallel": ({"language": "de", "sentences": [b"", b" "]}, "no line says something in every language"),
 }
 

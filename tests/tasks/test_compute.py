@@ -57,7 +57,7 @@ def test_compute_survives_json(model):
 
 
 def test_nothing_scored_has_no_compute():
-    with pytest.raises(InputError, match="nothing was scored yet"):
+    with pytest.raises(InputError, match="nothing has been scored yet"):
         Scorer(sharp_model(tiny_model_config())).compute()
 
 

@@ -41,10 +41,10 @@ def test_a_task_is_one_file_of_yaml(file):
         (TASK + "golf: x\n", "unknown key `golf`\nDid you mean `gold`"),
         (TASK.replace("data: a.jsonl\n", ""), "the key `data` is missing"),
         (TASK.replace("a.jsonl", "[]"), "`data` is empty; allowed: at least one file"),
-        (TASK.replace("{question}", "{question"), "`context`: `{` in '{question' is no field"),
+        (TASK.replace("{question}", "{question"), "`context`: `{` in '{question' is not a field"),
         (TASK + "shots: -1\n", "shots is -1; allowed: an integer of at least 0"),
         (TASK + "normalisation: tokens\n", "`normalisation` is 'tokens'; allowed: sum, per_byte"),
-        (TASK + "replacements: [{pattern: '('}]\n", "`replacements[0]` is no regular expression"),
+        (TASK + "replacements: [{pattern: '('}]\n", "`replacements[0]` is not a regular expression"),
         (TASK.replace('"{choices}"', "[]"), "`choices` is empty; allowed: at least one template"),
         (TASK + "normalisation: unconditional\nunconditional_context: ''\n", "`unconditional_context` is empty"),
         (TASK.replace("{question}", "{question}{choice}"), "`unconditional_context` is 'Answer:'; allowed: an empty"),
@@ -74,7 +74,9 @@ def test_a_name_that_ends_like_a_file_is_a_file_beside_the_suite(file):
 
 
 def test_a_file_of_data_that_is_not_there_is_named(file, tmp_path):
-    with pytest.raises(DataError, match=r"the task `mine` needs a\.jsonl, and .*a\.jsonl is no file\nGive the folder"):
+    with pytest.raises(
+        DataError, match=r"the task `mine` needs a\.jsonl, and .*a\.jsonl is not a file\nGive the folder"
+    ):
         load_task(file(TASK)).rows(tmp_path)
 
 

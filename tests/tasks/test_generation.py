@@ -172,7 +172,7 @@ def test_noise_is_in_the_prompt_and_not_in_the_answer(model, folder):
         ({"temperature": -1.0}, "temperature is -1.0; allowed: a number of at least 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"chance": 2.0}, "`chance` is 2.0"),
-        ({"answer": "{label"}, "`answer`: `{` in '{label' is no field"),
+        ({"answer": "{label"}, "`answer`: `{` in '{label' is not a field"),
     ],
 )
 def test_a_file_that_cannot_work_is_refused(further, message):

@@ -336,7 +336,7 @@ def test_models_of_lm_eval_stay_beside_ours(harness):
         (
             {"pretrained": "runs/mine"},
             ConfigError,
-            "`pretrained` is no argument of the model `patchpad`\nAllowed: batch",
+            "`pretrained` is not an argument of the model `patchpad`\nAllowed: batch",
         ),
         ({"scratchpad_threshold": 1.0, "compute": 0.5}, GenerationError, "both compute and scratchpad_threshold"),
         ({"batch_size": 0}, ConfigError, "batch_size is 0; allowed: auto, or an integer of at least 1"),

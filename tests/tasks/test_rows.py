@@ -67,7 +67,7 @@ def test_a_row_with_further_values_stays_at_its_place(tmp_path):
         ("a.tsv", b"a\ta\n1\t2\n", "a.tsv, line 1 names the field `a` twice"),
         ("a.tsv", b"a\n1\n\xff\n", "a.tsv, line 3 is not UTF-8"),
         ("a.csv", b'a,b\n1,"x"y\n', "a.csv, line 2 is not comma-separated"),
-        ("a.txt", b"a", "a.txt is none of the files that tasks read; allowed: .jsonl"),
+        ("a.txt", b"a", "a.txt is not a kind of file that tasks read; allowed: .jsonl"),
         ("a.jsonl.gz", b"a", "cannot read"),
     ],
 )

@@ -110,7 +110,7 @@ def test_an_interrupted_suite_keeps_what_is_done_and_says_how_to_go_on(run, tmp_
     with pytest.raises(EvaluationInterrupted) as found:
         run(command=["evaluate", "--suite", "toys.yaml"])
     assert str(found.value) == (
-        "stopped at two; 1 of 2 results were made and are kept\nGo on with: patchpad evaluate --suite toys.yaml"
+        "stopped at two; 1 of 2 results were made and are kept\nContinue with: patchpad evaluate --suite toys.yaml"
     )
     assert found.value.exit_code == 130
     assert [one.task for one in read_evaluation(tmp_path / "out").results] == ["one"]
@@ -173,7 +173,7 @@ def test_nothing_is_run_where_rows_options_or_thresholds_are_wrong(run, suite, t
         run(suite=with_changes(suite, shots=9))
     with pytest.raises(InputError, match="threshold"):
         run(scratchpad_threshold_nats=[math.nan])
-    with pytest.raises(ConfigError, match="--data is nowhere, which is no folder"):
+    with pytest.raises(ConfigError, match="--data is nowhere, which is not a folder"):
         run(data="nowhere")
     assert not (tmp_path / "out").exists()
 

@@ -68,7 +68,7 @@ def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
         ("tasks: []", "`tasks` is empty"),
         ("name: x", "the key `tasks` is missing"),
         ("tasks: [piqqa]", "tasks[0]: 'piqqa' is neither a task nor a file\nDid you mean `piqa`"),
-        ("tasks: [piqa, piqa]", "tasks[1]: the name `piqa` stands there twice"),
+        ("tasks: [piqa, piqa]", "tasks[1]: the name `piqa` is used twice"),
         ("tasks: [{task: piqa, name: ../x}]", "tasks[0]: the name '../x' cannot name a file"),
         ("tasks: [{task: piqa, shot: 1}]", "unknown key `tasks[0].shot`\nDid you mean `shots`"),
         ("tasks: [{task: piqa, limit: 0}]", "tasks[0].limit is 0; allowed: an integer of at least 1"),
@@ -84,7 +84,7 @@ def test_a_task_of_a_suite_may_be_a_file_beside_it(file, tmp_path):
         ("tasks: [{task: cute_spell, samples: 2}]", "`samples` is 2 at the temperature 0"),
         (
             "tasks: [{task: mbpp, noise: {kind: typo, where: both}}]",
-            "`mbpp` of kind `code` takes noise in contexts alone",
+            "`mbpp` of kind `code` takes noise in contexts only",
         ),
         ("{seed: -1, tasks: [ntrex]}", "seed is -1; allowed: an integer of at least 0"),
         ("{name: ../../x, tasks: [piqa]}", "the name '../../x' cannot name a file"),
@@ -127,7 +127,7 @@ def test_the_command_line_adds_tasks_and_sets_limit_and_shots(file):
     assert {entry.fields.shots for entry in changed.entries} == {2}
     assert with_tasks(None, ["piqa", "boolq"]).name == "piqa-boolq"
     assert with_tasks(None, ["piqa", "boolq", "mmlu", "lambada"]).name == "piqa-and-3-more"
-    with pytest.raises(ConfigError, match="--task piqa: the name `piqa` stands there twice"):
+    with pytest.raises(ConfigError, match="--task piqa: the name `piqa` is used twice"):
         with_tasks(suite, ["piqa"])
     mixed = with_changes(with_tasks(None, ["piqa", "ntrex", "valid_utf8", "last_line"]), shots=2)
     assert [entry.fields.shots for entry in mixed.entries] == [2, None, None, None]

@@ -32,15 +32,15 @@ def test_a_template_puts_fields_and_their_formats_in_place(text, expected):
 
 def test_a_template_is_no_code():
     for text in ("{a.upper()}", "{__import__('os')}", "{a!r}", "{a + b}", "{}", "{0}", "{a[b]}", "{a[-1]}"):
-        with pytest.raises(ConfigError, match=r"task\.yaml: `context`: .* is no field; allowed"):
+        with pytest.raises(ConfigError, match=r"task\.yaml: `context`: .* is not a field; allowed"):
             Template(text, "task.yaml: `context`")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{a", "`{` in '{a' is no field"),
-        ("a}", "`}` in 'a}' is no field"),
+        ("{a", "`{` in '{a' is not a field"),
+        ("a}", "`}` in 'a}' is not a field"),
         ("{a:upper}", r"unknown format `upper`, in `{a:upper}`"),
         ("{a:strippd}", "Did you mean `stripped`?"),
         ("{a:before}", "format `before` needs a mark"),

@@ -50,7 +50,7 @@ def test_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path, text, 
     assert stop.steps == [1, 2, 3, 4]
     assert error.exit_code == 130
     assert error.message == "stopped at step 4 of 10; everything is saved"
-    assert error.hint == f"Go on with: patchpad train --resume {tmp_path / 'stopped'}"
+    assert error.hint == f"Continue with: patchpad train --resume {tmp_path / 'stopped'}"
     assert signal.getsignal(number) == handler
 
     torch.manual_seed(99)  # neither the global generator nor anything else outside the run may matter
@@ -84,7 +84,7 @@ def test_damaged_newest_step_names_the_way_back_to_the_one_before(tmp_path, text
     with pytest.raises(CheckpointError, match=rf"optimizer/{FIRST_SHARD} was altered") as caught:
         trainer.resume(run)
     assert caught.value.hint == (
-        f"Move {newest} to another place; then this goes on from step-2: patchpad train --resume {run}"
+        f"Move {newest} to another place; then this continues from step-2: patchpad train --resume {run}"
     )
     newest.rename(tmp_path / "step-4")
     trainer.resume(run, progress=tools.Hook())
@@ -252,6 +252,6 @@ def test_only_a_run_with_checkpoints_can_be_resumed(tmp_path, finished):
     with pytest.raises(CheckpointError, match=r"it has no manifest\.json"):
         trainer.resume(tmp_path / "empty")
     step = list_steps(finished)[0]
-    with pytest.raises(CheckpointError, match="has no checkpoints to go on from"):
+    with pytest.raises(CheckpointError, match="has no checkpoints to continue from"):
         trainer.resume(step)
     assert not (step / "checkpoints").exists()

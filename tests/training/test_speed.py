@@ -42,9 +42,9 @@ def test_slow_training_beside_others_says_once_how_to_go_on(caplog):
     assert caplog.messages == []
     run(watch, (1.0, 600))
     assert caplog.messages == [
-        "training fell from 10.0 to 1.0 kB/s while other processes use 1.5 processors. Threads that sleep while they "
-        "wait help: stop with Ctrl-C, which saves, and go on with: OMP_WAIT_POLICY=PASSIVE patchpad train --resume "
-        "'my run'"
+        "training fell from 10.0 to 1.0 kB/s while other processes use 1.5 processors. It is faster if threads sleep "
+        "while they wait: stop with Ctrl-C, which saves, and continue with: OMP_WAIT_POLICY=PASSIVE patchpad train "
+        "--resume 'my run'"
     ]
 
 

@@ -77,8 +77,8 @@ def evaluate(
     Without RUN, the small model that ships with patchpad is measured. Without --data, the text is an excerpt of a novel
     that this model has not seen.
 
-    With --suite or --task it measures tasks, such as multiple choice; --data is then the folder of their files. Run it
-    again to go on. Several thresholds draw quality against compute.
+    With --suite or --task, tasks are measured, such as multiple choice. --data is then the folder of their files. If it
+    is stopped, run it again to continue. Several thresholds plot quality against compute.
     """
     of_text = {"--format": format, "--text-field": text_field, "--limit-bytes": limit_bytes, "--overlap": overlap}
     of_tasks = {"--limit": limit, "--shots": shots, "--compute": compute, "--reference": reference, "--out": out}

@@ -34,8 +34,8 @@ Draft = Annotated[
     str,
     Parameter(
         name="--draft",
-        help="Bytes that are guessed at once, for one call of the trunk to check; off for none; auto to guess where it "
-        "is measured to be faster. The text stays the same.",
+        help="How many bytes to guess at once, which one call of the trunk then checks. off: none. auto: guess where "
+        "it is measured to be faster. The text stays the same.",
     ),
 ]
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N or mps.")]

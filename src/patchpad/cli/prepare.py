@@ -43,7 +43,7 @@ def prepare(
 
     if verify is not None:
         if inputs or out is not None:
-            raise ConfigError("--verify was given with texts or --out; allowed: alone", hint="Leave them out.")
+            raise ConfigError("--verify was given with texts or --out; allowed: --verify alone", hint="Leave them out.")
         manifest = prepared.verify(verify)
     else:
         missing = " and ".join(name for name, given in (("TEXT", inputs), ("--out", out)) if not given)

@@ -174,6 +174,6 @@ def refuse_stdin(data: list[str] | None) -> None:
     """
     if data and "-" in data:
         raise ConfigError(
-            "--data is -; allowed: files, globs and directories, since training opens them again to go on",
+            "--data is -; allowed: files, globs and directories, since training opens them again to continue",
             hint="Save the text to a file first; a file of that name is ./-",
         )

@@ -1,7 +1,7 @@
 """Text to plain values, by rules under which nothing is dropped or read as another value.
 
 YAML is read by the core rules of YAML 1.2, not by those of 1.1: `no` and `12:30` are text, `1_000` and `017` are not
-numbers. A key that stands twice in a section is an error, and so is a number that a float cannot hold.
+numbers. A key that appears twice in a section is an error, and so is a number that a float cannot hold.
 """
 
 import json
@@ -38,7 +38,7 @@ class StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise ComposerError(None, None, f"the key `{key.value}` stands twice in a section", key.start_mark)
+                    raise ComposerError(None, None, f"the key `{key.value}` appears twice in a section", key.start_mark)
                 seen.add(key.value)
         return node
 
@@ -127,7 +127,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
-        raise ValueError(f"the key `{twice}` stands twice in a section")
+        raise ValueError(f"the key `{twice}` appears twice in a section")
     return dict(pairs)
 
 

@@ -108,7 +108,7 @@ def config_for(source: LlamaSource, values: dict[str, Any], origin: str, tokens:
     if settings.train.init_from is not None:
         raise ConfigError(
             f"{origin}: train.init_from is {settings.train.init_from}; allowed: null, since the other parts are drawn",
-            hint="Leave it out: `patchpad train --init-from` goes on from the folder that this command writes.",
+            hint="Leave it out: `patchpad train --init-from` starts from the folder that this command writes.",
         )
     if settings.model.source_head == "tied" and not source.config.tie_word_embeddings:
         raise ConfigError(

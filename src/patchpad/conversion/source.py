@@ -112,7 +112,7 @@ class LlamaSource:
         others = sorted(there.keys() - wanted.keys() - {LM_HEAD})
         if others:
             raise ConversionError(
-                f"{self.place} has {_listed(others)}; allowed: the tensors of the llama architecture alone",
+                f"{self.place} has {_listed(others)}; allowed: only the tensors of the llama architecture",
                 hint=ONLY_LLAMA,
             )
 

@@ -62,7 +62,7 @@ def part_of(folder: Path, part: Part) -> Path | None:
     if (folder / UNFINISHED).is_file():
         raise DataError(
             f"{folder} is not whole: its preparation was stopped",
-            hint="Give the same command again, `patchpad prepare`: it goes on where it was.",
+            hint="Give the same command again, `patchpad prepare`: it continues where it stopped.",
         )
     if is_prepared(folder):
         return folder / part if (folder / part).is_dir() else None

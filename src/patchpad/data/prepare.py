@@ -147,7 +147,7 @@ def _begin(out: Path, plan: str) -> None:
     except OSError:
         is_same = False
     if inside and not is_same:
-        logger.warning("%s is begun anew: other texts or options were being prepared there", out)
+        logger.warning("%s is started again from the beginning: other texts or options were being prepared there", out)
         for name in inside & {WORK, SHARDS, TRAINING, VALIDATION, MANIFEST}:
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
     work.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def _run(groups: list[Group], num_processes: int) -> Iterator[Group]:
     except BrokenProcessPool as error:
         raise DataError(
             "a process that reads texts was ended from outside, as a system does that runs out of memory",
-            hint="Give the same command again: it goes on. Fewer --processes need less memory.",
+            hint="Give the same command again: it continues. Fewer --processes need less memory.",
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -33,7 +33,7 @@ def compiled_kernels(backend: str = "inductor") -> Kernels:
     Args:
         backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
     """
-    effect = "generation goes on without, at about half the speed for small models"
+    effect = "generation continues without it, at about half the speed for small models"
     return Kernels(
         **{
             field.name: compiled_function(

@@ -141,8 +141,8 @@ class CapturedSteps:
             if FAILURES_ARE_ERRORS or isinstance(error, torch.OutOfMemoryError):
                 raise
             logger.warning(
-                "cannot capture a CUDA graph (%s); generation goes on without, slower for small models; weights stay "
-                "in bf16",
+                "cannot capture a CUDA graph (%s); generation continues without it, slower for small models; weights "
+                "stay in bf16",
                 first_words(error),
             )
             self.captures = False

@@ -154,7 +154,7 @@ def compile_blocks(model: nn.Module) -> None:
     Attention stays as it is: its masks change with every batch. Where nothing can be compiled, one warning is logged
     for each part and the plain blocks go on.
     """
-    effect = "training goes on without, some percent slower"
+    effect = "training continues without it, a few percent slower"
     for stack in [module for module in model.modules() if isinstance(module, Stack)]:
         parts = BlockParts(*(Compiled(part, effect=effect, dynamic=True) for part in (Block.project, Block.finish)))
         for block in stack.modules():

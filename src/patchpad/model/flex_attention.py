@@ -296,7 +296,7 @@ def _give_up(error: Exception) -> None:
     global _has_given_up
     if not _has_given_up:
         logger.warning(
-            "FlexAttention does not run here (%s); attention goes on without, slower and with more memory",
+            "FlexAttention does not run here (%s); attention continues without it, slower and with more memory",
             first_words(error),
         )
     _has_given_up = True

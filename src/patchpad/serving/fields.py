@@ -47,7 +47,7 @@ def read_prompts(value: Any) -> tuple[Prompt, ...]:
         return tuple(_text_prompt(one) for one in value)
     if all(isinstance(one, list) for one in value):
         return tuple(read_ids(one) for one in value)
-    raise ValueError("a list of several kinds; allowed: strings alone, ids alone, or lists of ids alone")
+    raise ValueError("a list of several kinds; allowed: only strings, only ids, or only lists of ids")
 
 
 def read_ids(value: list[Any]) -> Prompt:

@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
         counts = self.scheduler.counts()
         num_rows = counts.rows_running + counts.rows_waiting
         if num_rows:
-            logger.info("stopping: %d rows may go on for %g seconds", num_rows, self.settings.drain_seconds)
+            logger.info("stopping: %d running rows have %g seconds to finish", num_rows, self.settings.drain_seconds)
         closing = asyncio.create_task(
             asyncio.to_thread(self.scheduler.close, drain_seconds=self.settings.drain_seconds)
         )

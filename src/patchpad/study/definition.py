@@ -179,7 +179,7 @@ def _check_names(fields: StudyFields, source: str) -> None:
                 f"{where} cannot name a folder; allowed: small letters, digits, dots, dashes", hint="Rename it."
             )
         if names.count(arm.name) > 1:
-            raise ConfigError(f"{where} stands there twice; allowed: each name once", hint="Rename one of them.")
+            raise ConfigError(f"{where} is used twice; allowed: each name once", hint="Rename one of them.")
         if arm.text and arm.text not in fields.data:
             raise ConfigError(f"{where}: unknown text `{arm.text}`", hint=near_matches(arm.text, fields.data))
         seeds = arm.seeds or fields.seeds

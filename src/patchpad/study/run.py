@@ -206,9 +206,9 @@ def run_study(
             try:
                 job.finish(run)
             except TrainingInterrupted as error:
-                raise TrainingInterrupted(error.message, hint=f"Go on with: {job.again}") from error
+                raise TrainingInterrupted(error.message, hint=f"Continue with: {job.again}") from error
             except KeyboardInterrupt as error:
-                raise TrainingInterrupted(f"stopped at {run.name}", hint=f"Go on with: {job.again}") from error
+                raise TrainingInterrupted(f"stopped at {run.name}", hint=f"Continue with: {job.again}") from error
             except PatchpadError as error:
                 logger.warning("%s failed: %s", run.name, error.message)
                 failures[run.name] = error

@@ -316,7 +316,7 @@ def _parsed(code: str, row: Row, what: str) -> ast.Module:
             warnings.simplefilter("ignore", DeprecationWarning)  # invalid escapes, before Python 3.12
             return ast.parse(code)
     except (SyntaxError, ValueError) as error:
-        raise DataError(f"{row.place}: {what} is no Python: {error}", hint="Fix the row or the template.") from error
+        raise DataError(f"{row.place}: {what} is not Python: {error}", hint="Fix the row or the template.") from error
 
 
 def _defined(module: ast.Module) -> set[str]:

@@ -136,7 +136,9 @@ class ComputeTally:
             InputError: nothing was counted.
         """
         if self.num_positions == 0:
-            raise InputError("nothing was scored yet, so there is no compute; allowed: after the first request")
+            raise InputError(
+                "nothing has been scored yet, so there is no compute to report; allowed: after the first request"
+            )
         num_bytes = max(1, self.bytes_in_requests)  # an empty prompt whose completion is empty reads a separator
         patches, scratchpads = self.num_commits / num_bytes, self.num_scratchpads / num_bytes
         pairs, pooled = self._per_slot()

@@ -110,7 +110,7 @@ class Task:
                 re.sub(replacement.pattern, replacement.by, "")
             except re.error as error:
                 key = f"replacements[{number}]"
-                raise ConfigError(f"{source}: `{key}` is no regular expression: {error}", hint="Fix it.") from error
+                raise ConfigError(f"{source}: `{key}` is not a regular expression: {error}", hint="Fix it.") from error
 
     def check_data(self, source: str) -> None:
         """Checks that there are examples; `check` says how."""
@@ -153,7 +153,7 @@ class Task:
         path = folder / name
         if not path.is_file():
             raise DataError(
-                f"the task `{self.name}` needs {name}, and {path} is no file",
+                f"the task `{self.name}` needs {name}, and {path} is not a file",
                 hint=f"Give the folder that holds {quoted(name)} with --data, or change `data` in the task's file.",
             )
         return path

@@ -99,7 +99,7 @@ class PatchpadLM(LM):
         require_one_process()
         if unknown:
             name = min(unknown)
-            raise ConfigError(f"`{name}` is no argument of the model `{NAME}`", hint=near_matches(name, ARGUMENTS))
+            raise ConfigError(f"`{name}` is not an argument of the model `{NAME}`", hint=near_matches(name, ARGUMENTS))
         if model is not None and run is not None:
             raise ConfigError("both a model and a run were given; allowed: one of the two", hint="Leave one out.")
         self.run = None if run is None else str(run)

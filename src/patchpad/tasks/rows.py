@@ -53,7 +53,7 @@ def read_rows(path: str | Path, fields: Iterable[str] = ()) -> Iterator[Row]:
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix in PACKED else suffix
     if inner not in FORMATS:
-        raise DataError(f"{path} is none of the files that tasks read; allowed: {READ}", hint="Convert it first.")
+        raise DataError(f"{path} is not a kind of file that tasks read; allowed: {READ}", hint="Convert it first.")
     read = {".json": _entries, ".tsv": _tab_separated, ".csv": _comma_separated}.get(inner, _json_lines)
     is_empty = True
     try:

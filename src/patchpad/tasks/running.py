@@ -153,7 +153,7 @@ def _run_all(
         except KeyboardInterrupt as error:
             raise EvaluationInterrupted(
                 f"stopped at {job.name}; {number} of {len(waiting)} results were made and are kept",
-                hint=f"Go on with: {again}",
+                hint=f"Continue with: {again}",
             ) from error
         except PatchpadError as error:
             logger.warning("%s failed: %s", job.name, error.message)
@@ -201,7 +201,9 @@ def _prepare(
 ) -> tuple[dict[str, Any], list[_Job]]:
     """Reads all data, and returns what `suite.json` says and what is to be done."""
     if not data.is_dir():
-        raise ConfigError(f"--data is {data}, which is no folder", hint="Give the folder that holds the tasks' files.")
+        raise ConfigError(
+            f"--data is {data}, which is not a folder", hint="Give the folder that holds the tasks' files."
+        )
     facts = model_facts(model)
     checksums: dict[Path, str] = {}
     jobs, tasks = [], []

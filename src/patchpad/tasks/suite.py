@@ -206,7 +206,7 @@ def _with_options(task: Task, entry: EntryFields) -> Task:
             )
     if entry.noise is not None and entry.noise.where == "both" and task.kind not in NOISY_AFTER_CONTEXT:
         raise ConfigError(
-            f"noise.where is both, and the task `{task.name}` of kind `{task.kind}` takes noise in contexts alone",
+            f"noise.where is both, and the task `{task.name}` of kind `{task.kind}` takes noise in contexts only",
             hint="Leave out `where`.",
         )
     sampling = {key: getattr(entry, key) for key in ("samples", "temperature") if getattr(entry, key) is not None}
@@ -259,4 +259,4 @@ def _check_name(name: str, where: str) -> None:
 def _check_label(label: str, others: Sequence[str], where: str) -> None:
     _check_name(label, where)
     if label.lower() in (other.lower() for other in others):
-        raise ConfigError(f"{where}: the name `{label}` stands there twice; allowed: each once", hint="Set `name`.")
+        raise ConfigError(f"{where}: the name `{label}` is used twice; allowed: each once", hint="Set `name`.")

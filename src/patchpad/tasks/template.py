@@ -159,7 +159,7 @@ class Template:
         parsed = _FIELD.fullmatch(found[1] or "")
         if parsed is None:
             raise ConfigError(
-                f"{self.source}: `{found[0]}` in {self.text!r} is no field; allowed: {{field}}, {{field[0]}}, "
+                f"{self.source}: `{found[0]}` in {self.text!r} is not a field; allowed: {{field}}, {{field[0]}}, "
                 "{field:format}, and {{ and }} for braces",
                 hint="Fix the template.",
             )

@@ -14,7 +14,7 @@ from patchpad.patching.patchifiers import FixedPatchifier, bytes_since_end
 from patchpad.testing.stepping import batch_of, ragged_packed_rows
 
 STEP_FACTS = "previous_byte_ids, previous_entropy_nats and document_offset"
-ONE_RULE = f"Decide each position from its own facts alone, with {STEP_FACTS} for what came before"
+ONE_RULE = f"Decide each position from its own facts only, with {STEP_FACTS} for what came before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ def check_compiled(subject: Rule, seed: int) -> None:
         reason = " ".join(str(error).split())[:300]
         raise AssertionError(
             f"{subject.who}.{subject.method} cannot be compiled as one graph, which training on CUDA does: {reason}. "
-            "Use tensor operations alone: no `if` on a tensor's values, no .item(), no .tolist()."
+            "Use only tensor operations: no `if` on a tensor's values, no .item(), no .tolist()."
         ) from error
     if bool(_differs(found, subject.call(facts, open_bytes)).any()):
         raise AssertionError(f"{subject.who}.{subject.method} gives another answer when it is compiled.")

@@ -185,7 +185,7 @@ def newest_step(run: Path, *, for_resume: bool = True) -> Found:
     if not steps:
         read_manifest(run, "")  # or it is not ours at all
         raise CheckpointError(
-            f"{run} has no checkpoints to go on from; allowed: a run with its folder `{CHECKPOINTS}`",
+            f"{run} has no checkpoints to continue from; allowed: a run with its folder `{CHECKPOINTS}`",
             hint="Give the folder that `patchpad train --out` wrote, not one of its steps.",
         )
     if not for_resume:
@@ -194,7 +194,7 @@ def newest_step(run: Path, *, for_resume: bool = True) -> Found:
         return Found(steps[-1], "Train again into a new folder: there is no earlier checkpoint.")
     return Found(
         steps[-1],
-        f"Move {quoted(steps[-1])} to another place; then this goes on from {steps[-2].name}: "
+        f"Move {quoted(steps[-1])} to another place; then this continues from {steps[-2].name}: "
         f"{command_line(['train', '--resume', str(run)])}",
     )
 

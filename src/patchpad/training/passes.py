@@ -210,7 +210,7 @@ def compiled_pass(**options: Any) -> Callable[..., PassResult]:
     Args:
         options: of `torch.compile`, beside those that are set here.
     """
-    effect = "training goes on uncompiled, which takes up to twice the time and more memory"
+    effect = "training continues uncompiled, which takes up to twice the time and more memory"
     forward = Compiled(training_pass, effect=effect, dynamic=False, **options)
 
     def run(*arguments: Any) -> PassResult:

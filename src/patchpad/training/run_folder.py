@@ -39,7 +39,7 @@ def require_new(folder: Path) -> None:
     message = f"{folder} exists and is not empty; a run needs a new folder"
     hint = "Choose another --out."
     if list_steps(folder):
-        hint = f"Choose another --out, or go on with: {command_line(['train', '--resume', str(folder)])}"
+        hint = f"Choose another --out, or continue with: {command_line(['train', '--resume', str(folder)])}"
     elif (folder / CHECKPOINTS).is_dir() and not (folder / MANIFEST).exists():
         message = f"{folder} holds a run that stopped before its first checkpoint; a run needs a new folder"
         hint = "Choose another --out, or move that folder away."

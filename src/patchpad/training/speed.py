@@ -44,7 +44,8 @@ class SpeedWatch:
         if self.slow_seconds >= SLOW_SECONDS and busy is not None and busy >= BUSY:
             self.is_over = True
             logger.warning(
-                "training fell from %.1f to %.1f kB/s while other processes use %.1f processors. Threads that sleep "
-                "while they wait help: stop with Ctrl-C, which saves, and go on with: OMP_WAIT_POLICY=PASSIVE %s",
+                "training fell from %.1f to %.1f kB/s while other processes use %.1f processors. It is faster if "
+                "threads sleep while they wait: stop with Ctrl-C, which saves, and continue with: "
+                "OMP_WAIT_POLICY=PASSIVE %s",
                 *(self.best / 1e3, speed / 1e3, busy, self.resume_command),
             )

@@ -316,7 +316,7 @@ class Trainer(TrainingSteps):
                     self.saver.wait()
                     raise TrainingInterrupted(
                         f"stopped at step {self.step} of {round(self.planned_steps)}; everything is saved",
-                        hint=f"Go on with: {self.resume_command}",
+                        hint=f"Continue with: {self.resume_command}",
                     )
             self.was_signalled = stop.is_set()
         self.finish()
