@@ -16,7 +16,9 @@ from patchpad.model.visibility import LARGEST_BLOCK, SMALLEST_BLOCK
 BLOCK_STEP = 8
 """Queries of a block of a window are a multiple of it."""
 QUERY_BLOCK = 256
-"""Slots of a row whose trunk attention is computed at once."""
+"""Slots of a row whose trunk attention is computed at once, at most."""
+MOST_SCORES = 1 << 20
+"""Pairs of queries and places, of one head, that are held at once: 4 MiB in fp32."""
 
 
 def in_order(
@@ -115,7 +117,9 @@ def _block_size(window: int) -> int:
 class TrunkSpanAttention:
     """Trunk attention of new slots of each row: a slot sees the row's commits before it, and itself.
 
-    Commits are stored in the cache behind the row's patches; scratchpads never are.
+    Commits are stored in the cache behind the row's patches; scratchpads never are. Queries are taken in blocks, and on
+    a CPU nothing is held for each pair of a query and a place that it sees, so what is held at once does not grow with
+    the cache.
 
     Args:
         cache: has room for the new commits.
@@ -141,6 +145,23 @@ class TrunkSpanAttention:
         self.width = int(counts.max())
         self.at = (rows, torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows])
         self.place = self._padded(place)
+        self.is_fused = place.device.type == "cpu"
+        share = MOST_SCORES // max(1, len(self.place) * num_places)
+        self.block = QUERY_BLOCK if self.is_fused else max(BLOCK_STEP, min(QUERY_BLOCK, share))
+        self.seen = self._seen_ranges() if self.is_fused else []
+
+    def _seen_ranges(self) -> list[list[tuple[int, int, bool]]]:
+        """Returns the ranges of places that the queries of each block see, and whether some of them do not see all."""
+        found = []
+        is_slot = self._padded(torch.ones_like(self.at[0], dtype=torch.bool))
+        ends = torch.stack((torch.where(is_slot, self.place, self.num_places), torch.where(is_slot, self.place, 0)))
+        for first in range(0, self.width, self.block):
+            of_block = ends[:, :, first : first + self.block]
+            seen_by_all, seen_by_any = int(of_block[0].min()), int(of_block[1].max())
+            step = max(BLOCK_STEP, MOST_SCORES // of_block[0].numel())
+            masked = [(low, min(low + step, seen_by_any), True) for low in range(seen_by_all, seen_by_any, step)]
+            found.append([(0, seen_by_all, False), *masked] if seen_by_all else masked)
+        return found
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores keys and values of commits, then attends; all are [slot, head, head_dim]."""
@@ -151,12 +172,41 @@ class TrunkSpanAttention:
         )
         keys, values = keys[:, :, : self.num_places], values[:, :, : self.num_places]
         attend = self._to_stored if self.all_are_stored else self._to_stored_and_itself
+        attend = self._fused if self.is_fused else attend
         padded = [self._padded(part).transpose(1, 2) for part in (query, key, value)]
         mixed = [
-            attend(keys, values, slice(first, first + QUERY_BLOCK), *padded)
-            for first in range(0, self.width, QUERY_BLOCK)
+            attend(keys, values, slice(first, first + self.block), *padded)
+            for first in range(0, self.width, self.block)
         ]
         return torch.cat(mixed, dim=2).transpose(1, 2)[self.at]
+
+    def _fused(
+        self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
+    ) -> Float[Tensor, "batch head block head_dim"]:
+        """Attends by the fused kernel of CPUs to one range of earlier commits after the other, and to the slot itself.
+
+        Ranges are merged through the logs of the sums of their exponentiated scores. Where a query sees nothing of a
+        range, that sum vanishes beside the score of the slot itself.
+        """
+        scale = query.shape[-1] ** -0.5
+        groups = query[:, :, block].unflatten(1, (keys.shape[1], -1))  # [batch, kv_head, group, block, head_dim]
+        own = (groups * own_key[:, :, None, block]).sum(-1).to(torch.promote_types(groups.dtype, torch.float32)) * scale
+        mixed, log_sum = own_value[:, :, None, block].to(own.dtype).expand(groups.shape), own
+        for low, high, is_masked in self.seen[block.start // self.block]:
+            bias = None
+            if is_masked:
+                hidden = torch.arange(low, high, device=own.device) >= self.place[:, block, None]
+                bias = torch.zeros(hidden.shape, dtype=groups.dtype, device=own.device)
+                bias.masked_fill_(hidden, torch.finfo(groups.dtype).min / 2)  # finite, so that no sum is 0
+                bias = bias.repeat(1, groups.shape[2], 1)[:, None]
+            more, more_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                groups.flatten(2, 3), keys[:, :, low:high], values[:, :, low:high], attn_mask=bias, scale=scale
+            )
+            more, more_sum = more.view(groups.shape), more_sum.view(own.shape)
+            total = torch.logaddexp(log_sum, more_sum)
+            mixed = (log_sum - total).exp()[..., None] * mixed + (more_sum - total).exp()[..., None] * more
+            log_sum = total
+        return mixed.to(own_value.dtype).flatten(1, 2)
 
     def _to_stored(
         self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
