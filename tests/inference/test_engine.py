@@ -230,14 +230,20 @@ def test_the_batch_never_has_more_rows_than_allowed(model):
 
 
 def test_long_prompts_are_read_alone(model, monkeypatch):
-    monkeypatch.setattr("patchpad.inference.joining.PREFILL_POSITIONS", 20)
+    monkeypatch.setattr("patchpad.inference.blocks.CPU_BLOCK_POSITIONS", 20)
     engine = Engine(model, batch_rows=4)
-    seen, prefill = [], engine.stepper.prefill
-    engine.stepper.prefill = lambda prompts, thresholds: seen.append(prompts) or prefill(prompts, thresholds)
-    engine.submit([request(b"x" * length, model=model, max_new_bytes=3) for length in (30, 8, 8, 8)])
+    seen, prefill, extend = [], engine.stepper.prefill, engine.stepper.extend
+    engine.stepper.prefill = lambda prompts, threshold: (
+        seen.append(list(map(len, prompts))) or prefill(prompts, threshold)
+    )
+    engine.stepper.extend = lambda state, ids, threshold: (
+        seen.append(list(map(len, ids))) or extend(state, ids, threshold)
+    )
+    engine.submit([request(b"x" * length, model=model, max_new_bytes=3) for length in (50, 8, 8, 8)])
     run(engine)
-    assert [len(prompt) for prompts in seen for prompt in prompts] == [30, 8, 8, 8]
-    assert [len(prompts) for prompts in seen[:2]] == [1, 2]  # two of nine positions each, not three
+    # The separator, then blocks; of the others two at once, nine positions each, and not three.
+    assert seen[:4] == [[0], [20], [20], [10]]
+    assert sorted(seen[4:], reverse=True) == [[8, 8], [8]]
 
 
 def test_rows_whose_prefill_fails_go_on_waiting(model):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
+from patchpad.inference.blocks import read_prompts, read_with_logits
 from patchpad.inference.row_state import RowState
 from patchpad.inference.stepper import Stepper
 from patchpad.inference.transfers import on_device
@@ -44,7 +45,7 @@ class RowCache:
     def state(self) -> RowState:
         """The state of all rows, as `patchpad.step` and `patchpad.extend` take it."""
         if self._state is None:
-            logits, self._state = self._stepper.prefill(self._documents(), self._threshold)
+            logits, self._state = read_prompts(self._stepper, self._documents(), self._threshold)
             self._newest = logits.clone()  # out of inference mode
         return self._state
 
@@ -95,14 +96,15 @@ class RowCache:
     def _extend(
         self, new_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch width vocab"]:
-        """Reads bytes of all rows in one pass."""
-        extension = self._stepper.extend(self.state, new_ids, threshold)
-        with torch.inference_mode():
-            newest = extension.span.last(extension.logits, self.newest_logits)
-            entries = extension.span.padded(extension.logits)
-        self.state.become(extension.advance())
-        self._newest = newest.clone()
-        return entries.clone()
+        """Reads bytes of all rows at once, very many in blocks."""
+        before, state = self.newest_logits, self.state
+        entries, after = read_with_logits(self._stepper, state, new_ids, threshold)
+        entries = entries.clone()  # out of inference mode
+        last = on_device([len(ids) - 1 for ids in new_ids], entries.device, torch.int64)
+        newest = entries[torch.arange(len(entries), device=entries.device), last.clamp_min(0)]
+        state.become(after)
+        self._newest = torch.where(last[:, None] >= 0, newest, before)
+        return entries
 
     def _step(
         self, new_ids: Sequence[Sequence[int]], threshold: Float[Tensor, " batch"]

@@ -41,8 +41,12 @@ class Reading:
     """At which it is read."""
     state: RowState
     """Of one row."""
-    left: bytes
-    """The rest of the prompt."""
+    ids: Sequence[int]
+    """What the prompt has behind the state that its reading began with."""
+    num_read: int = 0
+    """How many of them were read."""
+    num_patches: int = 0
+    """Entries that these made in the trunk's cache, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,8 @@ class Engine:
         trunk_group_share: share of the batch's rows that must need the trunk before it is called, as long as other
             rows can go on without it; 0 is lockstep, 1 waits for all.
         compile: run the steps compiled, or on CUDA as captured graphs; see `patchpad.inference.steppers`.
-        piece_bytes: bytes of prompts that are read between two steps as long as other rows run; None for no limit.
+        piece_bytes: bytes of prompts that are read between two steps as long as other rows run; None for a whole block,
+            see `patchpad.inference.blocks`.
         prefixes: states of prompts that were read before.
         draft: `off`; or the most bytes that a row drafts at once, see `patchpad.inference.drafting`; or `auto` for
             drafts where they are measured to be faster.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchpad.config import VOCAB_SIZE
 from patchpad.errors import InputError
+from patchpad.inference.blocks import read_with_logits
 from patchpad.inference.row_state import RowState
 from patchpad.inference.steppers import stepper_for
 from patchpad.inference.stepping import row_thresholds
@@ -25,7 +26,7 @@ def extend(
     *,
     scratchpad_threshold_nats: ThresholdLike = None,
 ) -> tuple[Float[Tensor, "batch width vocab"], RowState]:
-    """Reads many bytes per row in one pass: the logits, decisions and state of so many calls of `step`.
+    """Reads many bytes per row at once, very many in blocks: logits, decisions and state of so many calls of `step`.
 
     Args:
         model: used in eval mode.
@@ -55,9 +56,8 @@ def extend(
     if not any(next_ids):
         num_outcomes = model.config.bpe_vocab_size if model.config.kind == "bpe" else VOCAB_SIZE
         return torch.zeros(batch, 0, num_outcomes, device=model.device), state
-    extension = stepper.extend(state, next_ids, threshold)
-    logits = extension.span.padded(extension.logits)
-    state.become(extension.advance())
+    logits, after = read_with_logits(stepper, state, next_ids, threshold)
+    state.become(after)
     return logits.clone(), state  # out of inference mode, as in `prefill`
 
 

@@ -1,4 +1,4 @@
-"""How prompts come into the batch: together in one pass, or in pieces; what was read before is not read again."""
+"""How prompts come into the batch: together in one pass, or in blocks; what was read before is not read again."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.inference.batch import Batch, Reading
+from patchpad.inference.blocks import block_positions, with_foretold_room
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import Row
 from patchpad.inference.stepper import Stepper
 from patchpad.inference.transfers import on_device
 
-PREFILL_POSITIONS = 16_384
-"""Positions, padding included, of one prefill; a longer prompt is read alone."""
 IDLE_PIECES = 8
 """Pieces that are read at once where no row waits for it."""
 
@@ -77,20 +76,20 @@ class PromptReader:
 
     Args:
         stepper: of the model.
-        piece_bytes: bytes that are read between two steps as long as other rows run; None for no limit. Tokens are
-            never read in pieces: they would not be those of the whole prompt.
+        piece_bytes: bytes that are read between two steps as long as other rows run; None for a whole block, see
+            `patchpad.inference.blocks`. A prompt is encoded before it is cut, so tokens are those of the whole prompt.
         prefixes: states of prompts that were read before; None to read each prompt for itself.
     """
 
     def __init__(self, stepper: Stepper, *, piece_bytes: int | None = None, prefixes: Prefixes | None = None) -> None:
         self.stepper = stepper
         self.reads_bytes = stepper.model.config.kind != "bpe"
-        self.piece_bytes = piece_bytes if self.reads_bytes else None
+        self.piece_bytes = piece_bytes
         self.prefixes = prefixes
 
     @torch.inference_mode()
     def with_joined(self, batch: Batch, room: int) -> Batch:
-        """Returns the batch with waiting rows that have joined, or with a piece of a long prompt that was read.
+        """Returns the batch with waiting rows that have joined, or with a block of a long prompt that was read.
 
         Args:
             batch: where the engine stands.
@@ -102,7 +101,7 @@ class PromptReader:
         if not plans:
             return batch
         batch = replace(batch, pending=batch.pending[len(plans) :])
-        if self.piece_bytes is not None and len(plans[0].left) > self._most_bytes(batch):
+        if len(plans[0].left) >= self._most_bytes(batch):
             if plans[0].known is not None and self.prefixes is not None:
                 self.prefixes.note_hits(1)
             return self._with_piece(batch, self._begun(plans[0]))
@@ -114,7 +113,7 @@ class PromptReader:
     def _most_bytes(self, batch: Batch) -> int:
         """Returns how many bytes may be read now."""
         if self.piece_bytes is None:
-            return PREFILL_POSITIONS
+            return block_positions(self.stepper.model.device)
         return self.piece_bytes if batch.num_running else IDLE_PIECES * self.piece_bytes
 
     def _next(self, batch: Batch, room: int) -> list[_Plan]:
@@ -153,16 +152,20 @@ class PromptReader:
             _, state = self.stepper.prefill([b""], self._thresholds([row.threshold]))
         else:
             state = plan.known.state.clone()
-        return Reading(row=row, threshold=row.threshold, state=state, left=plan.left)
+        return Reading(row=row, threshold=row.threshold, state=state, ids=self.stepper.encode(plan.left))
 
     def _with_piece(self, batch: Batch, reading: Reading) -> Batch:
-        """Reads a piece; the row joins after the last one."""
-        most = self._most_bytes(batch)
-        piece, left = reading.left[:most], reading.left[most:]
-        extension = self.stepper.extend(reading.state, [list(piece)], self._thresholds([reading.threshold]))
+        """Reads a block; the row joins after the last one."""
+        begin, num_left = reading.num_read, len(reading.ids) - reading.num_read
+        size = min(self._most_bytes(batch), num_left)
+        before = with_foretold_room(reading.state, begin, reading.num_patches, size, num_left)
+        ids = reading.ids[begin : begin + size]
+        extension = self.stepper.extend(before, [ids], self._thresholds([reading.threshold]))
         state, logits = extension.advance(), extension.logits[-1:]
-        if left:
-            return replace(batch, reading=replace(reading, state=state, left=left))
+        if size < num_left:
+            num_patches = reading.num_patches + state.most_patches - before.most_patches
+            read_on = replace(reading, state=state, num_read=begin + size, num_patches=num_patches)
+            return replace(batch, reading=read_on)
         if self.prefixes is not None:
             self._store([(reading.row.request.prompt, reading.threshold)], state, logits)
         return replace(batch, reading=None).with_rows([reading.row], state, logits)
@@ -210,4 +213,4 @@ class PromptReader:
             self.prefixes.store(threshold, prefix)
 
 
-__all__ = ["IDLE_PIECES", "PREFILL_POSITIONS", "Prefix", "Prefixes", "PromptReader"]
+__all__ = ["IDLE_PIECES", "Prefix", "Prefixes", "PromptReader"]

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpad.errors import InputError
+from patchpad.inference.blocks import read_prompts
 from patchpad.inference.prompts import Prompts, encode_prompts
 from patchpad.inference.row_state import RowState, integers
 from patchpad.inference.stepper import step_all
@@ -18,7 +19,7 @@ from patchpad.patching import ThresholdLike
 def prefill(
     model: LanguageModel, prompts: Prompts, *, scratchpad_threshold_nats: ThresholdLike = None
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
-    """Reads ragged prompts in one pass.
+    """Reads ragged prompts, long ones in blocks.
 
     Args:
         model: used in eval mode.
@@ -34,7 +35,7 @@ def prefill(
     model = unwrapped(model)
     encoded = encode_prompts(prompts)
     threshold = row_thresholds(model, scratchpad_threshold_nats, len(encoded))
-    logits, state = stepper_for(model).prefill(encoded, threshold)
+    logits, state = read_prompts(stepper_for(model), encoded, threshold)
     return logits.clone(), state  # out of inference mode, so that the caller may write into them
 
 

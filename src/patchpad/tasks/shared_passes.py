@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchpad.evaluation.bits_per_byte import not_finite
+from patchpad.inference.blocks import read_in_blocks
 from patchpad.inference.row_state import RowState
 from patchpad.inference.span import Extension
 from patchpad.inference.stepper import Stepper
@@ -169,17 +170,24 @@ class SharedPasses:
 
     def _extended(
         self, readings: Readings, rows: Sequence[int], next_ids: Sequence[Ids], *, keeps_state: bool = True
-    ) -> tuple[Readings, Extension]:
-        """Reads ids after copies of rows; without `keeps_state`, only the counts of the result are of use."""
+    ) -> tuple[Readings, Extension | None]:
+        """Reads ids after copies of rows, also returns the last block of them.
+
+        Without `keeps_state` they are read at once, and of what is returned only the counts and the block are of use.
+        """
         state = readings.state.narrowed(self._patches_of(max(map(len, next_ids)))).select(rows)
-        extension = self.stepper.extend(state, next_ids, self.threshold.expand(len(rows)))
-        places = torch.tensor(rows, device=extension.logits.device)
-        added = torch.stack([getattr(extension, name) for name in COUNTS], dim=1)
-        logits = readings.logits[places]
-        if keeps_state:
-            logits, state = extension.span.last(extension.logits, logits), extension.advance()
+        threshold = self.threshold.expand(len(rows))
+        places = torch.tensor(rows, device=readings.logits.device)
+        counts, logits, extension = readings.counts[places], readings.logits[places], None
+        if not keeps_state:
+            extension = self.stepper.extend(state, next_ids, threshold)
+            counts = counts + _counts_of(extension)
+        else:
+            for block in read_in_blocks(self.stepper, state, next_ids, threshold):
+                extension, state = block
+                logits, counts = extension.span.last(extension.logits, logits), counts + _counts_of(extension)
         self.tally.bytes_read += sum(map(self._num_bytes, next_ids))
-        return Readings(state, logits, readings.counts[places] + added), extension
+        return Readings(state, logits, counts), extension
 
     def _patches_of(self, width: int) -> int:
         """Returns how many patches so many ids hardly exceed; where they do, the trunk's cache grows."""
@@ -195,6 +203,10 @@ class SharedPasses:
     def _count(self, counts: Int[Tensor, " count"], windows: Sequence[Window]) -> None:
         self.tally.add_counts(dict(zip(COUNTS, counts.tolist(), strict=True)))
         self.tally.count_windows([(window.num_bytes, len(window.continuation)) for window in windows])
+
+
+def _counts_of(extension: Extension) -> Int[Tensor, "row count"]:
+    return torch.stack([getattr(extension, name) for name in COUNTS], dim=1)
 
 
 def grouped(model: LanguageModel, windows: Sequence[Window], shared: Sequence[int]) -> tuple[list[Shared], list[int]]:
