@@ -98,16 +98,21 @@ def test_an_extension_in_blocks_has_the_logits_of_one(name, monkeypatch):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the largest tensor that is made, copies of a trunk's cache left out."""
+    """Notes the largest tensor that is made; views, and wider copies of a trunk's cache, are left out."""
 
     num_bytes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         if "constant_pad_nd" not in str(func):
-            tensors = [part for part in tree_leaves(made) if isinstance(part, torch.Tensor)]
-            self.num_bytes = max([self.num_bytes, *(part.nbytes for part in tensors)])
+            given = {part.untyped_storage().data_ptr() for part in tensors_in((args, kwargs))}
+            new = [part for part in tensors_in(made) if part.untyped_storage().data_ptr() not in given]
+            self.num_bytes = max([self.num_bytes, *(part.nbytes for part in new)])
         return made
+
+
+def tensors_in(tree) -> list[torch.Tensor]:
+    return [part for part in tree_leaves(tree) if isinstance(part, torch.Tensor)]
 
 
 @pytest.mark.unchecked
