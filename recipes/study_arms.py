@@ -26,6 +26,7 @@ ARMS = {  # role -> its arm in configs/studies/laptop.yaml
     "entropy": "entropy-entropy",
     "plain hnet": "hnet-never",
     "hnet": "hnet-entropy",
+    "bpe": "bpe",
     "code byte model": "code-fixed1-never",
     "code plain 4": "code-fixed4-never",
     "code plain 16": "code-fixed16-never",

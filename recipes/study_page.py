@@ -1,8 +1,11 @@
-"""Writes what is measured in docs/study.md and the README, and docs/figures/study-*.svg, from docs/results/laptop.
+"""Writes what is measured in docs/study.md, its appendix and the README, and docs/figures/study-*.svg.
 
-Usage: python recipes/study_page.py
+Reads docs/results/laptop alone. With --pdf, each figure is also written into DIR as PDF.
+
+Usage: python recipes/study_page.py [--pdf DIR]
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -21,13 +24,18 @@ from study_claims import (
     equal_flops_rows,
     share_rows,
 )
+from study_figures import claim_figures
 
 from patchpad.errors import DataError, PatchpadError
 from patchpad.files import write_atomically
+from patchpad.pages.line_plot import line_plot_svg
 from patchpad.pages.markdown import markdown_table
 from patchpad.pages.numbers import compact_number
+from patchpad.pages.pdf import pdf_of, require_pdf
+from patchpad.pages.plot_data import LinePlot
 from patchpad.study.plots import MOST_ARMS, study_plots
-from patchpad.study.report import PLOT_TEXTS, all_differences, missing_line, provenance_line, text_line
+from patchpad.study.report import all_differences
+from patchpad.study.report_texts import PLOT_TEXTS, missing_line, provenance_line, text_line
 from patchpad.study.results import STUDY, read_result_files
 from patchpad.study.summary import Arm, Comparison, of_shared_seeds
 from patchpad.study.tables import (
@@ -56,6 +64,7 @@ README_COSTS = (
 )
 LEFT_OUT = ("scratchpads per byte", "mean patch lag", "bytes per second in training")
 SAME_PATCHES = "fixed16-"  # how arms begin whose patches are those of the study's main arm
+README_FIGURE = "![bits per byte against FLOPs per byte](docs/figures/study-finding.svg)"
 FIGURES_SHOWN = {  # of all arms, and of parts of them: equal patches have equal caches, and some plots hold six arms
     "": ("flops", "cache", "threshold", "positions", "letters", "classes"),
     "16-byte patches": ("flops", "threshold", "positions", "letters", "classes"),
@@ -66,9 +75,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "laptop"
 FIGURES = ROOT / "docs" / "figures"
 PAGE, README = ROOT / "docs" / "study.md", ROOT / "README.md"
+APPENDIX = ROOT / "docs" / "study_appendix.md"
 WRITTEN = "(written by recipes/study_page.py) -->"
 NO_RESULTS = "No results yet."
-BLOCKS = {PAGE: ("runs", "claims", *PARTS), README: ("study",)}
+BLOCKS = {PAGE: ("finding",), APPENDIX: ("runs", "claims", *PARTS), README: ("study",)}
 
 
 def claims_table(findings: Findings) -> str:
@@ -100,8 +110,8 @@ def part(findings: Findings, name: str) -> str:
     for comparison in comparisons_of(findings, name):
         seen = compact_number(comparison.bytes_seen, digits=3)
         parts.append(f"**{comparison.text}, {seen} bytes seen by each arm.** {text_line(comparison)}")
-        parts += [arms_table(comparison, columns(findings, comparison.text)), *all_differences(comparison)]
-        curves = threshold_table(comparison)
+        parts += [arms_table(comparison, columns(findings, comparison.text)).markdown(), *all_differences(comparison)]
+        curves = threshold_table(comparison).markdown()
         if curves:
             summary = "Along the threshold, each arm's own weights; means over seeds"
             parts += [f"<details><summary>{summary}</summary>", curves, "</details>"]
@@ -179,10 +189,9 @@ def short_table(findings: Findings) -> str:
         f"Text: {comparison.text}, {seen} bytes seen by each model, {evaluated:,} held-out bytes; ± is the standard "
         "deviation over seeds, percentages compare equal seeds. FLOPs are analytic, of the forward pass."
     )
-    figure = f"![{PLOT_TEXTS['flops']}](docs/figures/{figure_name(comparison, 'flops')})"
     headings = ("model", BITS, "against the byte model", *README_COSTS)
     missing = missing_line(planned(findings, [ARMS[role] for role in README_ROWS]), findings.comparisons)
-    return "\n\n".join(one for one in (markdown_table(headings, rows), line, missing, figure) if one)
+    return "\n\n".join(one for one in (markdown_table(headings, rows), line, missing) if one)
 
 
 def planned(findings: Findings, names: Collection[str]) -> list[dict[str, Any]]:
@@ -201,13 +210,13 @@ def plotted(findings: Findings, comparison: Comparison) -> dict[str, Comparison]
     same = [arm for arm in comparison.arms if arm.name.startswith(SAME_PATCHES)]
     others = [arm for arm in comparison.arms if arm not in same or arm in anchors]
     return {
-        words: replace(comparison, arms=tuple(replace(arm, look=number) for number, arm in enumerate(arms)))
+        words: replace(comparison, arms=tuple(arms))
         for words, arms in (("16-byte patches", same), ("patchifiers", others))
         if len(arms) > 1
     }
 
 
-def plots_of(comparison: Comparison, words: str) -> dict[str, str]:
+def plots_of(comparison: Comparison, words: str) -> dict[str, LinePlot]:
     """Returns the plots that the page shows of a comparison, or of a part of its arms."""
     return {key: plot for key, plot in study_plots(comparison).items() if key in FIGURES_SHOWN[words]}
 
@@ -241,21 +250,28 @@ def contents(findings: Findings | None) -> dict[Path, dict[str, str]]:
         return {page: dict.fromkeys(names, NO_RESULTS) for page, names in BLOCKS.items()}
     parts = {name: part(findings, name) for name in PARTS}
     return {
-        PAGE: {"runs": runs(findings), "claims": claims_table(findings), **parts},
-        README: {"study": short_table(findings)},
+        PAGE: {"finding": short_table(findings)},
+        APPENDIX: {"runs": runs(findings), "claims": claims_table(findings), **parts},
+        README: {"study": f"{short_table(findings)}\n\n{README_FIGURE}"},
     }
 
 
-def figures(findings: Findings | None) -> dict[Path, str]:
+def figures(findings: Findings | None) -> dict[Path, LinePlot]:
     """Returns the files of the plots."""
     if findings is None:
         return {}
-    return {
+    claims = {FIGURES / f"study-{name}.svg": plot for name, plot in claim_figures(findings).items()}
+    return claims | {
         FIGURES / figure_name(shown, key, words): plot
         for comparison in findings.comparisons
         for words, shown in plotted(findings, comparison).items()
         for key, plot in plots_of(shown, words).items()
     }
+
+
+def drawn(path: Path, plot: LinePlot) -> str:
+    """Returns a plot as the file that the page shows."""
+    return line_plot_svg(plot, element_id=f"plot-{path.stem}", standalone=True) + "\n"
 
 
 def filled(page: str, blocks: Mapping[str, str]) -> str:
@@ -272,11 +288,21 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
     return page
 
 
-def write(findings: Findings) -> None:
-    """Makes all pages and plots, then writes them, and removes plots of earlier results."""
+def write(findings: Findings, pdf: Path | None = None) -> None:
+    """Makes all pages and plots, then writes them, and removes plots of earlier results.
+
+    Args:
+        findings: the study's.
+        pdf: a folder for the plots as PDF; none: there are no PDFs.
+    """
     pages = {page: filled(page.read_text(encoding="utf-8"), blocks) for page, blocks in contents(findings).items()}
     plots = figures(findings)
-    for path, text in (plots | pages).items():
+    for path, plot in plots.items():
+        write_atomically(path, drawn(path, plot))
+        if pdf is not None:
+            pdf.mkdir(parents=True, exist_ok=True)
+            write_atomically(pdf / f"{path.stem}.pdf", pdf_of(plot))
+    for path, text in pages.items():
         write_atomically(path, text)
     for path in FIGURES.glob("study-*.svg"):
         if path not in plots:
@@ -285,10 +311,13 @@ def write(findings: Findings) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Writes all, or says what is missing."""
-    if arguments:
-        sys.exit((__doc__ or "").strip())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pdf", metavar="DIR", type=Path, help="write each figure as PDF too")
+    pdf = parser.parse_args(arguments).pdf
     try:
-        write(read())
+        if pdf is not None:
+            require_pdf()
+        write(read(), pdf)
     except PatchpadError as error:
         sys.exit(f"{error.message}\n{error.hint or ''}".strip())
 

@@ -186,3 +186,85 @@ def test_deviations_are_bars_inside_the_plot_with_the_marker_in_their_middle():
     assert "± 0.5" in markers(root)[0][0].text
     with pytest.raises(ValueError, match="3 points but 1 deviations"):
         Series("a", points, deviations=[0.1])
+
+
+def named(root: ET.Element, group: str) -> list[ET.Element]:
+    return [child for part in root.iter(f"{SVG}g") if part.get("data-group") == group for child in part]
+
+
+def test_open_marks_have_the_colour_of_their_series_as_their_edge():
+    hollow, full = markers(parsed([Series("a", [(1, 2)], look=3, hollow=True), Series("b", [(2, 3)], look=3)]))[-2:]
+    assert hollow.get("style") == "fill:var(--plot-paper);stroke:var(--plot-4);stroke-width:2"
+    assert full.get("style") == "fill:var(--plot-4)"
+
+
+def test_an_arrow_points_at_its_last_point_and_stops_before_the_mark():
+    pair = [(0.0, 0.0), (1.0, 1.0)]
+    root = parsed([Series("", pair, arrow=True, group="arrow"), Series("", pair, line=False, look=0, group="marks")])
+    (arrow,) = named(root, "arrow")
+    start, tip, left, again, right = re.findall(r"(-?[\d.]+),(-?[\d.]+)", arrow.get("d"))
+    assert tip == again
+    ends = [tuple(map(float, mark.get("d").split("a")[0][1:].split(","))) for mark in named(root, "marks")]
+    (x, y), target = map(float, tip), ends[1]
+    target = (target[0] + MARKER_RADIUS, target[1])
+    assert 6 < ((x - target[0]) ** 2 + (y - target[1]) ** 2) ** 0.5 < 10
+    assert float(start[0]) < float(left[0]) < x
+    assert float(right[0]) < x
+    near = parsed([Series("", [(0.0, 0.0), (1e-3, 0.0), (1.0, 1.0)][:2], arrow=True, group="a"), Series("b", pair)])
+    assert named(near, "a") == []
+
+
+def test_series_are_named_at_their_marks_and_at_the_ends_of_their_lines():
+    series = [Series("line", [(0, 1), (1, 2)]), Series("short", [(0, 2), (0.4, 3)]), Series("point", [(0.5, 1)])]
+    root = parsed(series, direct_labels=True, x_ends=(0, 1))
+    places = {one.text: (float(one.get("x")), one.get("text-anchor")) for one in root.iter(f"{SVG}text")}
+    ends = [float(mark.get("d")[1:].split("a")[0].split(",")[0]) + MARKER_RADIUS for mark in markers(root)[:2]]
+    assert places["line"][0] == pytest.approx(ends[1] + 16, abs=0.2)
+    assert {"short", "point"} <= set(places)
+    assert places["short"][0] < ends[1]
+    legend = parsed(series)
+    first = next(one for one in legend.iter(f"{SVG}text") if one.text == "line")
+    assert float(first.get("y")) < 50  # above the plot
+
+
+def test_names_without_a_place_are_in_a_legend():
+    crowd = [Series(f"a long name, number {number}", [(number / 1000, 1)], line=False) for number in range(30)]
+    root = parsed([*crowd, Series("", [(1, 2)])], direct_labels=True)
+    assert {one.label for one in crowd} <= set(texts(root))
+
+
+def test_an_axis_ends_where_it_is_told_to():
+    root = parsed([Series("a", [(1, 2), (16, 3)])], x_ends=(1, 16), x_ticks=[1, 4, 8, 16])
+    assert [text for text in texts(root) if text.isdigit()] == ["1", "4", "8", "16"]
+    calls = parsed([Series("a", [(0.06, 2), (1, 3)])], x_ends=(0, 1))
+    assert "1.0" in texts(calls)
+    assert "1.2" not in texts(calls)
+
+
+def test_points_above_the_plot_are_left_out_and_said():
+    series = [Series("a", [(0, 1), (1, 1.5), (2, 9), (3, 1)]), Series("b", [(1, 2)])]
+    root = parsed(series, highest_y=2.0, direct_labels=True)
+    assert len(markers(root)) == 4
+    note = "Above this range and not shown: a 9.0000 at 2."
+    assert note in texts(root)
+    assert note in root.find(f"{SVG}desc").text
+    lines = [line.get("points").split() for line in root.iter(f"{SVG}polyline")]
+    assert [len(points) for points in lines] == [3, 2]  # the line leaves the plot and comes back
+    cuts = [float(points[end].split(",")[1]) for points, end in zip(lines, (-1, 0), strict=True)]
+    assert cuts[0] == cuts[1] == min(float(point.split(",")[1]) for points in lines for point in points)
+
+
+def test_rows_go_down_in_their_order_and_name_their_marks():
+    root = parsed([Series("", [(1.0, 0)]), Series("", [(2.0, 1)])], row_names=["first", "second"], y_label="")
+    heights = {one.text: float(one.get("y")) for one in root.iter(f"{SVG}text")}
+    assert heights["first"] < heights["second"]
+    assert [mark.find(f"{SVG}title").text for mark in markers(root)] == [
+        "first, trunk calls per byte: 1",
+        "second, trunk calls per byte: 2",
+    ]
+
+
+def test_the_key_says_what_open_and_filled_marks_mean():
+    root = parsed([Series("a", [(1, 2)], hollow=True)], marks_key=("without", "with"))
+    assert {"without", "with"} <= set(texts(root))
+    assert len(markers(root)) == 3

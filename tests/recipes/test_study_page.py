@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from patchpad.config import Config, TrainConfig
 from patchpad.errors import DataError
+from patchpad.pages.plot_layout import Layout
+from patchpad.pages.point_labels import distance
+from patchpad.pages.svg import STANDALONE_PADDING
 from patchpad.study.definition import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +43,7 @@ def recipe(tmp_path, monkeypatch):
         copy.write_text(module.filled(page.read_text(encoding="utf-8"), empty[page]), encoding="utf-8")
     places = {"ROOT": tmp_path, "RESULTS": tmp_path / "docs" / "results" / "laptop"}
     places |= {"FIGURES": tmp_path / "docs" / "figures", "PAGE": paths[module.PAGE], "README": paths[module.README]}
+    places["APPENDIX"] = paths[module.APPENDIX]
     places["BLOCKS"] = {paths[page]: names for page, names in module.BLOCKS.items()}
     for name, value in places.items():
         monkeypatch.setattr(module, name, value)
@@ -135,7 +140,48 @@ def test_pages_and_figures_are_made_from_the_committed_results():
     plots = recipe.figures(findings)
     assert sorted(recipe.FIGURES.glob("study-*.svg")) == sorted(plots)
     for path, plot in plots.items():
-        assert path.read_text(encoding="utf-8") == plot, "run python recipes/study_page.py"
+        assert path.read_text(encoding="utf-8") == recipe.drawn(path, plot), "run python recipes/study_page.py"
+
+
+def test_no_label_of_a_committed_figure_is_nearer_to_another_mark_than_to_its_own():
+    recipe = loaded()
+    for path, plot in recipe.figures(recipe.read()).items():
+        layout = Layout.of(plot, STANDALONE_PADDING)
+        marks = [layout.frame.at(point) for one in layout.shown if one.has_markers for point in one.points]
+        shown = {one.series.label for one, _ in layout.labels} | {one.series.label for one, _, _ in layout.legend}
+        if plot.direct_labels:
+            assert {one.series.label for one in layout.shown if one.points} <= shown | {""}, path.name
+        for one, label in layout.labels:
+            if label.box[0] < layout.frame.x.end:  # the others are names at the ends of lines, joined to them
+                others = [mark for mark in marks if mark != label.mark]
+                own = distance(label.box, label.mark)
+                assert all(own < distance(label.box, mark) for mark in others), (path.name, label.text)
+                assert label.mark in [layout.frame.at(point) for point in one.points]
+
+
+def test_arms_without_and_with_scratchpads_share_a_colour_and_numbers_stand_at_their_arms():
+    recipe = loaded()
+    plots = recipe.figures(recipe.read())
+    plot = plots[recipe.FIGURES / "study-books-8M-patchifiers-cache.svg"]
+    series = {one.group: one for one in plot.series if one.label}
+    plain, having = series["spacebyte-never"], series["spacebyte-entropy"]
+    assert (plain.look, plain.hollow, having.look, having.hollow) == (having.look, True, plain.look, False)
+    labels = {label.text: label for _, label in Layout.of(plot, STANDALONE_PADDING).labels}
+    heights = [labels[f"spacebyte-{name}"].mark[1] for name in ("never 0.18", "entropy 0.32")]
+    assert heights[0] < heights[1]  # 1.8405 is above 1.8361
+    (arrow,) = [one for one in plot.series if one.arrow and one.look == plain.look]
+    assert list(arrow.points) == [plain.points[0], having.points[0]]
+    families = [one.look for one in plot.series if one.label and one.hollow]
+    assert len(set(families)) == 7  # 4, 8 and 16 bytes, SpaceByte, entropy, H-Net, BPE
+
+
+def test_figures_are_written_as_pdf_too(recipe, tmp_path):
+    pytest.importorskip("matplotlib")
+    write(recipe.RESULTS, tier_1())
+    recipe.main(["--pdf", str(tmp_path / "pdf")])
+    names = {path.stem for path in recipe.FIGURES.iterdir()}
+    assert {path.stem for path in (tmp_path / "pdf").iterdir()} == names
+    assert (tmp_path / "pdf" / "study-finding.pdf").read_bytes().startswith(b"%PDF-")
 
 
 def test_roles_name_arms_of_the_study_and_pairs_see_the_same_bytes():
@@ -170,16 +216,20 @@ def test_pages_hold_tables_and_plots_and_are_the_same_when_written_again(recipe)
     stale = recipe.FIGURES / "study-old.svg"
     stale.write_text("")
     recipe.main([])
-    page, readme = recipe.PAGE.read_text(), recipe.README.read_text()
+    page, readme = recipe.APPENDIX.read_text(), recipe.README.read_text()
     recipe.main([])
-    assert (page, readme) == (recipe.PAGE.read_text(), recipe.README.read_text())
+    assert (page, readme) == (recipe.APPENDIX.read_text(), recipe.README.read_text())
+    assert recipe.short_table(recipe.read()) in recipe.PAGE.read_text()
     assert page.count("No results yet.") == 2  # tier 2 and code
     assert not stale.exists()
     names = {path.name for path in recipe.FIGURES.iterdir()}
     kinds = ("flops", "cache", "threshold", "positions", "classes")
-    assert names == {f"study-books-16M-{kind}.svg" for kind in kinds}
-    assert all(f"](figures/{name})" in page for name in names)
-    assert "](docs/figures/study-books-16M-flops.svg)" in readme
+    of_arms = {f"study-books-16M-{kind}.svg" for kind in kinds}
+    of_claims = {f"study-{name}.svg" for name in ("finding", "claim-1", "claim-2", "claim-3", "claim-4")}
+    assert names == of_arms | of_claims
+    assert all(f"](figures/{name})" in page for name in of_arms)
+    assert all(f"](figures/{name})" in recipe.PAGE.read_text() for name in of_claims)
+    assert "](docs/figures/study-finding.svg)" in readme
     for path in recipe.FIGURES.iterdir():
         ElementTree.fromstring(path.read_text())
     assert "Differences from fixed1-never, seed by seed:" in page
@@ -325,12 +375,12 @@ def test_many_arms_are_plotted_in_two_parts(recipe):
     assert {path.name for path in recipe.figures(recipe.read()) if "flops" in path.name} == {"study-books-8M-flops.svg"}
     write(recipe.RESULTS, results)
     recipe.main([])
-    page = recipe.PAGE.read_text()
+    page = recipe.APPENDIX.read_text()
     assert "-patches-cache.svg" not in page  # equal patches have equal caches
     assert "-patches-positions.svg" in page
     for words, shown in (("16-byte-patches", same), ("patchifiers", [*same[:2], *others])):
         plot = (recipe.FIGURES / f"study-books-8M-{words}-flops.svg").read_text()
-        assert {name for name in same + others if f">{name}<" in plot} == set(shown)
+        assert {name for name in same + others if re.search(rf">{name}( [0-9.]+)?<", plot)} == set(shown)
         assert f"](figures/study-books-8M-{words}-flops.svg)" in page
 
 
@@ -339,7 +389,7 @@ def test_arms_that_saw_other_bytes_are_not_compared(recipe):
     for one in results[:2]:
         one["training"]["bytes_seen"] *= 2
     write(recipe.RESULTS, results)
-    with pytest.raises(SystemExit, match="fixed16-never and fixed1-never have not seen the same bytes"):
+    with pytest.raises(SystemExit, match="fixed4-never and fixed1-never have not seen the same bytes"):
         recipe.main([])
 
 

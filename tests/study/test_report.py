@@ -147,7 +147,7 @@ def test_letters_are_compared_over_the_seeds_that_both_arms_have(results):
     (comparison,) = summarize(read_results(results))
     drawn = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(study_plots, "line_plot", lambda series, **_: drawn.extend(series) or "")
+        patched.setattr(study_plots, "LinePlot", lambda series, **_: drawn.extend(series))
         study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
     assert [one.points for one in drawn] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
 

@@ -111,11 +111,11 @@ def test_parts_share_a_title_and_several_keys_of_several_runs_are_told_apart(tmp
     assert {"bits per byte on training text", "bits per byte on held-out text, books"} <= set(texts)
 
 
-def test_more_than_six_lines_are_dashed_and_more_than_twelve_refused(tmp_path):
-    runs = [write_run(tmp_path / f"{number}") for number in range(13)]
-    _, lines, _ = drawn(run_plot(runs[:12]))
-    assert [line[1] for line in lines] == [False] * 6 + [True] * 6
-    with pytest.raises(ConfigError, match="13 runs with 1 keys each make 13 lines; allowed: 12"):
+def test_more_than_eight_lines_are_dashed_and_more_than_sixteen_refused(tmp_path):
+    runs = [write_run(tmp_path / f"{number}") for number in range(17)]
+    _, lines, _ = drawn(run_plot(runs[:16]))
+    assert [line[1] for line in lines] == [False] * 8 + [True] * 8
+    with pytest.raises(ConfigError, match="17 runs with 1 keys each make 17 lines; allowed: 16"):
         run_plot(runs)
 
 
@@ -222,7 +222,7 @@ def test_the_command_writes_an_svg_and_says_where(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--out", "plot.svg"], "no RUN is given"),
-        (["run", "--out", "plot.pdf"], "--out is plot.pdf; allowed: a name that ends in .svg or .png"),
+        (["run", "--out", "plot.gif"], "--out is plot.gif; allowed: a name that ends in .svg or .png or .pdf"),
         (["run", "--out", "plot.svg", "--x", "hours"], "hours"),
         (["run", "--out", "plot.svg"], "cannot read run/metrics.jsonl: No such file or directory"),
     ],
@@ -240,6 +240,17 @@ def test_a_png_without_its_library_names_the_pip_line_before_anything_is_read(tm
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     assert main(["plot", str(tmp_path / "none"), "--out", str(tmp_path / "plot.png")]) == 1
     assert 'pip install "patchpad[plot]"' in capsys.readouterr().err
+
+
+def test_a_pdf_needs_its_library_too_and_is_written_with_it(tmp_path, monkeypatch, capsys):
+    run, out = write_run(tmp_path / "run"), tmp_path / "plot.pdf"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        assert main(["plot", str(tmp_path / "none"), "--out", str(out)]) == 1
+    assert 'pip install "patchpad[plot]"' in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert main(["plot", str(run), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"%PDF-")
 
 
 def test_a_png_has_the_light_colours_text_and_two_pixels_to_a_unit(tmp_path):

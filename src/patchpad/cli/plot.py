@@ -9,15 +9,17 @@ from patchpad.cli.options import Json
 from patchpad.cli.streams import print_json, print_text
 from patchpad.errors import ConfigError
 from patchpad.files import write_atomically
+from patchpad.pages.line_plot import line_plot_svg
+from patchpad.pages.pdf import pdf_of, require_pdf
 from patchpad.pages.png import png_of, require_png
-from patchpad.training.run_plot import XKey, run_plot
+from patchpad.training.run_plot import XKey, plot_of_runs
 
-ENDINGS = (".svg", ".png")
+ENDINGS = (".svg", ".png", ".pdf")
 
 
 def plot(
     *runs: Annotated[Path, Parameter(name="RUN", help="Run, finished or not; one of its steps; or a file of metrics.")],
-    out: Annotated[Path, Parameter(help="File to write; it ends in .svg or .png.")],
+    out: Annotated[Path, Parameter(help="File to write; it ends in .svg, .png or .pdf.")],
     key: Annotated[
         list[str] | None,
         Parameter(
@@ -31,19 +33,24 @@ def plot(
     log_x: Annotated[bool, Parameter(negative=(), help="Logarithmic horizontal axis.")] = False,
     json: Json = False,
 ) -> None:
-    """Draw metrics of several runs in one plot, as SVG or PNG, also while they train.
+    """Draw metrics of several runs in one plot, as SVG, PNG or PDF, also while they train.
 
-    PNG needs the extra: pip install "patchpad[plot]"
+    PNG and PDF need the extra: pip install "patchpad[plot]"
     """
     if not runs:
         raise ConfigError("no RUN is given; allowed: one or more", hint="Write: patchpad plot RUN --out FILE.svg")
     ending = out.suffix.lower()
     if ending not in ENDINGS:
         raise ConfigError(f"--out is {out}; allowed: a name that ends in {' or '.join(ENDINGS)}")
-    if ending == ".png":
-        require_png()
-    drawn = run_plot(runs, key or (), x=x, smooth=smooth, log_x=log_x)
-    write_atomically(out, png_of(drawn) if ending == ".png" else drawn + "\n")
+    require = {".png": require_png, ".pdf": require_pdf}.get(ending)
+    if require:
+        require()
+    plotted = plot_of_runs(runs, key or (), x=x, smooth=smooth, log_x=log_x)
+    if ending == ".pdf":
+        write_atomically(out, pdf_of(plotted))
+    else:
+        drawn = line_plot_svg(plotted, element_id="plot-metrics", standalone=True)
+        write_atomically(out, png_of(drawn) if ending == ".png" else drawn + "\n")
     if json:
         print_json({"out": str(out)})
     else:

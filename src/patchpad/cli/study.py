@@ -29,7 +29,7 @@ def run(
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N or mps, for every arm.")] = None,
     json: Json = False,
 ) -> None:
-    """Train and measure every arm of FILE from every seed, then write DIR/report.md and its plots.
+    """Train and measure every arm of FILE from every seed, then write DIR/report.md, DIR/report.html and plots.
 
     Run it again to continue: finished arms are skipped, and a stopped one is resumed. Ctrl-C saves.
     """
@@ -74,12 +74,16 @@ def report(
     folder: Annotated[Path, Parameter(name="DIR", help="The folder of `patchpad study FILE --out DIR`.")],
     /,
     *,
+    pdf: Annotated[bool, Parameter(negative=(), help="Write each plot as PDF too.")] = False,
     json: Json = False,
 ) -> None:
-    """Write DIR/report.md and its plots again from DIR/results alone, without training."""
+    """Write DIR/report.md, DIR/report.html and the plots again from DIR/results alone, without training.
+
+    PDF needs the extra: pip install "patchpad[plot]"
+    """
     from patchpad.study.report import write_study_report
 
-    written = write_study_report(folder)
+    written = write_study_report(folder, pdf=pdf)
     if json:
         print_json({"report": str(written)})
     else:

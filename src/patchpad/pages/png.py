@@ -1,7 +1,7 @@
 """Plots as PNG, by `vl-convert-python`, the library of the extra `plot`.
 
 It was chosen because its wheels need no package of the system: they bring their own fonts, so text is drawn in a bare
-container too. CairoSVG needs libcairo, bindings of resvg alone need fonts, and matplotlib would draw another picture.
+container too. CairoSVG needs libcairo, and bindings of resvg alone need fonts. PDF is drawn by matplotlib.
 """
 
 import re

@@ -1,7 +1,8 @@
 """What plots are made of, as SVG text: colours, style, markers, text, and the element around them.
 
-Colours are those of Okabe and Ito, told apart by every common kind of colour vision, and each series has its own marker
-too. They are CSS variables with a light and a dark value, so a plot follows the reader's `prefers-color-scheme`.
+The first six colours are those of Okabe and Ito, told apart by every common kind of colour vision, and each series has
+its own marker too. They are CSS variables with a light and a dark value, so a plot follows the reader's
+`prefers-color-scheme`.
 """
 
 import html
@@ -16,13 +17,15 @@ STANDALONE_PADDING = 14  # a page brings its own
 
 _LIGHT = (
     "--plot-paper:#fff;--plot-ink:#1c2024;--plot-muted:#5a636d;--plot-grid:#e6e8eb;--plot-axis:#a8b0b8;"
-    "--plot-1:#0072b2;--plot-2:#d55e00;--plot-3:#009e73;--plot-4:#cc79a7;--plot-5:#e69f00;--plot-6:#56b4e9"
+    "--plot-1:#0072b2;--plot-2:#d55e00;--plot-3:#009e73;--plot-4:#cc79a7;--plot-5:#e69f00;--plot-6:#56b4e9;"
+    "--plot-7:#7a4fbf;--plot-8:#7d6608"
 )
 _DARK = (
     "--plot-paper:#16181b;--plot-ink:#e8eaed;--plot-muted:#a3abb4;--plot-grid:#2b2f34;--plot-axis:#5d666f;"
-    "--plot-1:#56b4e9;--plot-2:#e69f00;--plot-3:#009e73;--plot-4:#cc79a7;--plot-5:#f0e442;--plot-6:#d55e00"
+    "--plot-1:#56b4e9;--plot-2:#e69f00;--plot-3:#009e73;--plot-4:#cc79a7;--plot-5:#f0e442;--plot-6:#d55e00;"
+    "--plot-7:#b79cf2;--plot-8:#c8b560"
 )
-NUM_COLOURS = 6
+NUM_COLOURS = 8
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0), 0xFFFE, 0xFFFF)}
 
@@ -78,7 +81,7 @@ def colour_of(look: int) -> str:
     return f"var(--plot-{look % NUM_COLOURS + 1})"
 
 
-def marker_element(x: Number, y: Number, shape: int, colour: str, tip: str = "") -> str:
+def marker_element(x: Number, y: Number, shape: int, colour: str, tip: str = "", *, hollow: bool = False) -> str:
     """Returns a point's marker, its centre at (x, y); `shape` is the number of a series, `tip` its tooltip if any."""
     r = MARKER_RADIUS
     paths = (
@@ -89,7 +92,8 @@ def marker_element(x: Number, y: Number, shape: int, colour: str, tip: str = "")
         f"M{x:.1f},{y + 1.3 * r:.1f}l{1.3 * r},{-2.3 * r}h{-2.6 * r}z",
     )
     content = f"<title>{escape_text(tip)}</title>" if tip else ""
-    return f'<path class="plot-marker" style="fill:{colour}" d="{paths[shape % len(paths)]}">{content}</path>'
+    style = f"fill:var(--plot-paper);stroke:{colour};stroke-width:2" if hollow else f"fill:{colour}"
+    return f'<path class="plot-marker" style="{style}" d="{paths[shape % len(paths)]}">{content}</path>'
 
 
 def text_element(x: Number, y: Number, text: str, *, anchor: str = "start", css: str = "") -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from patchpad.pages.numbers import Number, compact_number
+from patchpad.study.families import family_numbers, family_of
 from patchpad.study.results import Results, point_at
 
 SAME_BYTES = 0.02
@@ -45,7 +46,7 @@ class Arm:
     tier: int
     exploratory: bool
     look: int
-    """Number of its colour in the plots of its comparison."""
+    """Number of its family, and so of its colour in every plot of the study."""
     results: tuple[dict[str, Any], ...]
 
     @property
@@ -61,6 +62,17 @@ class Arm:
     def of_seeds(self, seeds: Container[int]) -> "Arm":
         """Returns the arm with the results of these seeds alone."""
         return replace(self, results=tuple(result for result in self.results if result["seed"] in seeds))
+
+    @property
+    def family(self) -> str:
+        """How it cuts text, in words."""
+        return family_of(self.first)
+
+    @property
+    def has_scratchpads(self) -> bool:
+        """Whether it makes scratchpads at its stored threshold."""
+        rate = self.at("scratchpads_per_byte")
+        return rate is not None and rate.mean > 0
 
     @property
     def label(self) -> str:
@@ -182,11 +194,15 @@ class Comparison:
 
 def summarize(results: Results) -> list[Comparison]:
     """Returns the arms that have results: text by text, and on each text those with the most bytes first."""
-    arms = []
-    for arm in results.study["arms"]:
-        runs = tuple(run for run in results.runs if run["arm"] == arm["name"])
-        if runs:
-            arms.append(Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], 0, runs))
+    runs = {
+        arm["name"]: tuple(run for run in results.runs if run["arm"] == arm["name"]) for arm in results.study["arms"]
+    }
+    looks = family_numbers(runs[name][0] for name in runs if runs[name])
+    arms = [
+        Arm(arm["name"], arm["text"], arm["tier"], arm["exploratory"], looks[family_of(made[0])], made)
+        for arm in results.study["arms"]
+        if (made := runs[arm["name"]])
+    ]
     found = []
     for text, references in results.study["references"].items():
         groups: dict[int, list[Arm]] = {}
@@ -196,8 +212,7 @@ def summarize(results: Results) -> list[Comparison]:
             groups[most] = [arm for arm in left if _bytes_seen(arm) > most * (1 - SAME_BYTES)]
             left = [arm for arm in left if arm not in groups[most]]
         for (most, same), number in zip(groups.items(), _different_numbers(list(groups)), strict=True):
-            coloured = tuple(replace(arm, look=look) for look, arm in enumerate(same))
-            found.append(Comparison(text, most, f"{text}-{number}", tuple(references), coloured))
+            found.append(Comparison(text, most, f"{text}-{number}", tuple(references), tuple(same)))
     return found
 
 

@@ -1,6 +1,7 @@
-"""The tables of a study as Markdown. Torch-free."""
+"""The tables of a study. Torch-free."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from patchpad.pages.markdown import markdown_table
 from patchpad.study.plots import CLASS_NAMES
@@ -49,19 +50,31 @@ ARM_COLUMNS: dict[str, Cell] = {
 """Heading -> what an arm's cell holds: quality and cost at its stored threshold."""
 
 
-def arms_table(comparison: Comparison, columns: Mapping[str, Cell] = ARM_COLUMNS) -> str:
+@dataclass(frozen=True)
+class Table:
+    """Cells in plain text; each row begins with an arm's label."""
+
+    headings: tuple[str, ...]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """Returns it as Markdown, or "" if it has no rows."""
+        return markdown_table(self.headings, self.rows) if self.rows else ""
+
+
+def arms_table(comparison: Comparison, columns: Mapping[str, Cell] = ARM_COLUMNS) -> Table:
     """Returns a row for each arm and each compressor; of the latter, bits per byte alone are known."""
     rows = [[arm.label, *(cell(arm) for cell in columns.values())] for arm in comparison.arms]
     for name, bits in comparison.arms[0].first["compressors"].items():
         known = (f"{bits:.4f}" if heading == BITS else NOTHING for heading in columns)
         rows.append([f"{name} (compressor)", *known])
-    return markdown_table(("arm", *columns), rows)
+    return Table(("arm", *columns), rows)
 
 
-def differences_table(comparison: Comparison, reference: Arm) -> str:
-    """Returns bits per byte less those of the reference arm, per equal seed; "" if nothing can be compared."""
+def differences_table(comparison: Comparison, reference: Arm) -> Table:
+    """Returns bits per byte less those of the reference arm, per equal seed; no rows if nothing can be compared."""
     rows = [[arm.label, *difference_cells(found, base)] for arm, found, base in comparison.differences(reference)]
-    return markdown_table(("arm", *DIFFERENCE_HEADINGS), rows) if rows else ""
+    return Table(("arm", *DIFFERENCE_HEADINGS), rows)
 
 
 DIFFERENCE_HEADINGS = ("bits per byte, difference", "of the reference", "seeds in common", "each seed")
@@ -73,8 +86,8 @@ def difference_cells(found: Spread, base: float) -> list[str]:
     return [with_spread(found, sign="+"), percent(found.mean, base), str(len(found.values)), each]
 
 
-def threshold_table(comparison: Comparison) -> str:
-    """Returns the points of all arms that have more than one; "" if none has."""
+def threshold_table(comparison: Comparison) -> Table:
+    """Returns the points of all arms that have more than one; no rows if none has."""
     rows = []
     for arm in comparison.arms:
         points = arm.points()
@@ -83,18 +96,18 @@ def threshold_table(comparison: Comparison) -> str:
             cells = [number(arm.at(key, at), digits) for key, digits in keys]
             rows.append([arm.label, at, *cells, with_spread(arm.at("bits_per_byte", at))])
     headings = ("arm", "at", "scratchpads per byte", "trunk calls per byte", "FLOPs per byte", BITS)
-    return markdown_table(headings, rows) if rows else ""
+    return Table(headings, rows)
 
 
-def classes_table(comparison: Comparison) -> str:
-    """Returns scratchpads per byte of each class; "" if no arm has any."""
+def classes_table(comparison: Comparison) -> Table:
+    """Returns scratchpads per byte of each class; no rows if no arm has any."""
     rates = {arm: arm.class_rates() for arm in comparison.arms}
     shown = [arm for arm in comparison.arms if any(rates[arm].values())]
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     rows = [
         [arm.label, *(f"{rates[arm][name]:.3f}" if name in rates[arm] else NOTHING for name in names)] for arm in shown
     ]
-    return markdown_table(("arm", *(CLASS_NAMES[name] for name in names)), rows) if rows else ""
+    return Table(("arm", *(CLASS_NAMES[name] for name in names)), rows)
 
 
 TRAINING_COLUMNS: dict[str, Cell] = {
@@ -107,10 +120,10 @@ TRAINING_COLUMNS: dict[str, Cell] = {
 }
 
 
-def training_table(comparison: Comparison) -> str:
+def training_table(comparison: Comparison) -> Table:
     """Returns bytes seen, times and learning rate of each arm."""
     rows = [[arm.label, *(cell(arm) for cell in TRAINING_COLUMNS.values())] for arm in comparison.arms]
-    return markdown_table(("arm", *TRAINING_COLUMNS), rows)
+    return Table(("arm", *TRAINING_COLUMNS), rows)
 
 
 def number(spread: Spread | None, digits: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from patchpad.errors import CheckpointError, ConfigError, near_matches
 from patchpad.pages.curves import smoothed, thinned
-from patchpad.pages.line_plot import Series, legend_lines, line_plot
+from patchpad.pages.line_plot import LinePlot, Series, legend_lines, line_plot_svg
 from patchpad.pages.svg import NUM_COLOURS
 from patchpad.training.metrics import METRICS, read_metrics
 
@@ -62,7 +62,20 @@ def run_plot(
     smooth: int = 1,
     log_x: bool = False,
 ) -> str:
-    """Returns a standalone SVG of metrics over the course of training.
+    """Returns a standalone SVG of what `plot_of_runs` plots, which says what the arguments are."""
+    plot = plot_of_runs(runs, keys, x=x, smooth=smooth, log_x=log_x)
+    return line_plot_svg(plot, element_id="plot-metrics", standalone=True)
+
+
+def plot_of_runs(
+    runs: Sequence[str | Path],
+    keys: Sequence[str] = (),
+    *,
+    x: XKey = "bytes_seen",
+    smooth: int = 1,
+    log_x: bool = False,
+) -> LinePlot:
+    """Returns a plot of metrics over the course of training.
 
     Args:
         runs: folders of runs or of their steps, or files of metrics.
@@ -182,7 +195,7 @@ def _with_state(name: str, run: Path, lines: Sequence[dict[str, Any]]) -> str:
     return f"{name} (step {lines[-1]['step']:,} so far)" if goes_on else name
 
 
-def _draw(curves: Sequence[Curve], keys: Sequence[str], x: XKey, smooth: int, log_x: bool) -> str:
+def _draw(curves: Sequence[Curve], keys: Sequence[str], x: XKey, smooth: int, log_x: bool) -> LinePlot:
     scale, x_label = _x_axis(x, max((at for curve in curves for at, _ in curve.points), default=0.0))
     several_runs = len(curves) > len(keys)
     title, called = _titles(keys)
@@ -199,16 +212,14 @@ def _draw(curves: Sequence[Curve], keys: Sequence[str], x: XKey, smooth: int, lo
     whose = "" if several_runs else f", run {curves[0].run}"
     mean = f"; means of {smooth} lines" if smooth > 1 else ""
     labels = [one.label for one in front]
-    return line_plot(
-        [*behind, *front],
+    return LinePlot(
+        series=[*behind, *front],
         title=f"{title[0].upper()}{title[1:]}{whose}{mean}",
         x_label=x_label,
         y_label=_unit(keys[0]),
         log_x=log_x,
         width=WIDTH,
         height=HEIGHT + 20 * (legend_lines(labels, WIDTH) - 1),
-        element_id="plot-metrics",
-        standalone=True,
     )
 
 
