@@ -9,7 +9,8 @@ from study_claims import Findings
 from patchpad.pages.plot_data import LinePlot, Series
 from patchpad.study.summary import Arm, difference
 
-WIDTH, HEIGHT, ROW_STEP = 720, 340, 34
+WIDTH, HEIGHT, ROW_STEP = 600, 340, 34
+"""Narrower than the plots of the appendix, so that their text is larger on a telephone."""
 BITS, CALLS = "bits_per_byte", "trunk_calls_per_byte"
 WITHOUT_AND_WITH = ("without scratchpads", "with scratchpads; an arrow joins the same patches")
 FINDING = {  # role -> its name beside its mark
@@ -32,7 +33,7 @@ GOAL_OF_C2 = 2.0
 ROWS_OF_C3 = {
     "books, 16 MB": ("16", "plain 4"),
     "books, 8 MB": ("short 16", "short plain 4"),
-    "books, 8 MB, 8 pooling heads": ("8 heads", "plain 4, 8 heads"),
+    "books, 8 MB, 8 heads": ("8 heads", "plain 4, 8 heads"),
     "code, 8 MB": ("code 16", "code plain 4"),
 }
 CURVES_OF_C4 = {  # role -> the plain arm that it is set against, its name, and what its line looks like
@@ -84,7 +85,7 @@ def finding(findings: Findings) -> LinePlot | None:
     arms = {role: arm for role in FINDING if (arm := findings.arm(role)) is not None}
     if len(arms) < len(FINDING):
         return None
-    title = "Bits per byte against compute: books, 16 MB seen; three seeds, bars are ± over them"
+    title = "Bits per byte against compute: books, 16 MB; three seeds, bars are ±"
     return _against_flops({FINDING[role]: arm for role, arm in arms.items()}, title, arms["plain 16"], arms["16"])
 
 
@@ -130,13 +131,13 @@ def equal_compute(findings: Findings) -> LinePlot | None:
             continue
         arm, base = pair
         at_flops = difference(arm.bits_at_flops(base.by_seed("flops_per_byte")), base.by_seed(BITS))
-        for words, found in (("equal trunk calls", arm.less(base, EQUAL_RATE)), ("equal FLOPs", at_flops)):
+        for words, found in (("trunk calls", arm.less(base, EQUAL_RATE)), ("FLOPs", at_flops)):
             if found is not None:
                 marks = [(100 * value / found[1], False, "") for value in found[0].values]
-                rows.append(Row(f"{name}, {words}", marks, arm.look))
-    title = "16-byte patches with scratchpads less plain 4-byte patches; each mark is a seed"
+                rows.append(Row(f"{name}: equal {words}", marks, arm.look))
+    title = "Scratchpads against 4-byte patches, each seed; below 0 they are better"
     lines = {"plain 4-byte patches": 0.0}
-    return _rows(rows, title, "difference in bits per byte (%); left: scratchpads need fewer", upright_lines=lines)
+    return _rows(rows, title, "difference in bits per byte (%)", upright_lines=lines)
 
 
 def along_the_threshold(findings: Findings) -> LinePlot | None:
@@ -156,7 +157,7 @@ def along_the_threshold(findings: Findings) -> LinePlot | None:
         return None
     return LinePlot(
         series=series,
-        title="Along the threshold after training; lines are named by the rates trained with",
+        title="Along the threshold; lines are named by the rates of training",
         x_label="trunk calls per byte",
         y_label="bits per byte above those of plain 16-byte patches (%)",
         x_ends=(0, 1),
@@ -180,7 +181,7 @@ def patchifiers(findings: Findings) -> LinePlot | None:
     bpe = findings.arm("bpe")
     if bpe is not None:
         names["BPE tokens"] = bpe
-    title = "Bits per byte against compute: books, 8 MB seen, one seed; + is with scratchpads"
+    title = "Bits per byte against compute: books, 8 MB, one seed; +: with scratchpads"
     return _against_flops(names, title)
 
 

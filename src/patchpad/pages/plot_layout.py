@@ -343,9 +343,10 @@ def upright_texts(layout: Layout) -> list[tuple[float, Text]]:
     found, last = [], -math.inf
     for name, value in sorted(layout.plot.upright_lines.items(), key=lambda item: item[1]):
         x = layout.frame.x.at(value)
-        row = 1 if x - last < width_of(name) else 0
+        half = width_of(name) / 2
+        row = 1 if x - half < last + 8 else 0  # a name that would run into the one before it stands above it
         found.append((x, Text(x, layout.frame.y.end - 5 - 15 * row, name, "middle")))
-        last = x + width_of(name)
+        last = x + half
     return found
 
 
