@@ -7,29 +7,34 @@ reads; and, as a matrix, which slots each slot sees. A file of its own, for ligh
 from dataclasses import dataclass
 
 from patchpad.inspection.inspection import NULL_CONTEXT, SEPARATOR_SLOT, Inspection
+from patchpad.pages.palette import palette_variables
 from patchpad.pages.svg import escape_text
 
 CELL, LEFT, MATRIX_CELL, LEAST_WIDTH = 17, 148, 15, 880
-CSS = """\
-.slots{--paper:#fff;--ink:#1c2024;--muted:#5a636d;--line:#c9ced4;--commit:#0072b2;--pad:#d55e00;--shade:230,159,0}
-@media (prefers-color-scheme:dark){.slots{--paper:#16181b;--ink:#e8eaed;--muted:#a3abb4;--line:#4a525a;
---commit:#56b4e9;--pad:#e69f00;--shade:240,228,66}}
+CSS = (
+    f"""\
+.slots{{--paper:#fff;--ink:#1c2024;--muted:#5a636d;--line:#c9ced4;{palette_variables()}}}
+@media (prefers-color-scheme:dark){{.slots{{--paper:#16181b;--ink:#e8eaed;--muted:#a3abb4;--line:#4a525a;
+{palette_variables(dark=True)}}}}}
+"""
+    + """\
 .slots text{font:13px/1 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--muted)}
 .slots .byte{font:14px/1 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;fill:var(--ink);text-anchor:middle}
 .slots .number{font-size:10px;text-anchor:middle}
 .slots .end{text-anchor:end}
 .slots .paper{fill:var(--paper)}
-.slots .bar{fill:rgb(var(--shade))}
+.slots .bar{fill:var(--entropy)}
 .slots .edge{stroke:var(--line);fill:none}
 .slots .commit{fill:var(--commit);stroke:var(--commit)}
-.slots .pad{fill:var(--paper);stroke:var(--pad);stroke-width:2}
+.slots .pad{fill:var(--paper);stroke:var(--scratchpad);stroke-width:2}
 .slots .pools-commit{stroke:var(--commit);stroke-width:2}
-.slots .pools-pad{stroke:var(--pad);stroke-width:2}
+.slots .pools-pad{stroke:var(--scratchpad);stroke-width:2}
 .slots .reads-commit{fill:var(--commit);opacity:.85}
-.slots .reads-pad{fill:var(--pad);opacity:.85}
+.slots .reads-pad{fill:var(--scratchpad);opacity:.85}
 .slots .reads-none{fill:var(--line)}
 .slots .on-colour{fill:var(--paper);font-size:10px;text-anchor:middle;font-weight:600}
 """
+)
 
 
 @dataclass(frozen=True)

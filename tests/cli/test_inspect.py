@@ -5,12 +5,14 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import sys
 
 import pytest
 
 import patchpad as package
+from patchpad.cli.reading_progress import ReadingProgress
 from patchpad.data.bundled_text import bundled_excerpt
 
 
@@ -64,8 +66,6 @@ def test_colour_follows_the_environment_and_the_text_is_the_same_without(command
     coloured = run_alone(command, arguments, FORCE_COLOR="1", PYTHONIOENCODING="utf-8").decode()
     assert "\x1b" not in plain
     assert "\x1b[" in coloured
-    import re
-
     without = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()]
     assert without == [line.rstrip() for line in plain.splitlines()]
 
@@ -93,6 +93,29 @@ def test_html_leaves_the_summary_and_its_path_and_goes_with_json(patchpad, finis
     assert page.read_text(encoding="utf-8") == source
     assert f'id="pads">{found["num_scratchpads"]}<' in source
     assert f'id="bpb">{found["bits_per_byte"]:.4f}<' in source
+
+
+def test_long_texts_say_how_far_they_are_read_and_quiet_ones_do_not(
+    patchpad, finished, text, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("patchpad.cli.reading_progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("patchpad.inspection.along_threshold.PASS_BYTES", 64)
+    options = ("inspect", finished, "--text", text, "--limit-bytes", "250", "--html", tmp_path / "page.html")
+    assert patchpad(*options).code == 0
+    found = [record.message for record in caplog.records if "is read" in record.message]
+    assert len(found) == 3
+    assert re.fullmatch(r"26 % is read, \d+ (s|min) left", found[0])
+    assert found[-1].startswith("77 % is read")
+    caplog.clear()
+    assert patchpad(*options, "--quiet").code == 0
+    assert "is read" not in caplog.text
+
+
+def test_a_bar_on_a_terminal_goes_to_the_end():
+    with ReadingProgress(shows_bar=True) as progress:
+        progress(3, 10)
+        progress(10, 10)
+        assert progress.bar.tasks[0].completed == progress.bar.tasks[0].total == 10
 
 
 def test_longer_text_is_cut_and_that_is_said(patchpad, finished, text, tmp_path, caplog):

@@ -39,7 +39,12 @@ def test_counts_and_rates_equal_those_of_evaluate(patchifier, trigger):
         assert found.num_scratchpads == int(found.scratchpad.sum()) + at_separators
         assert found.num_scratchpads == round(point.scratchpads_per_byte * len(TEXT))
         assert found.trunk_calls == round(point.trunk_calls_per_byte * len(TEXT))
-        assert found.trunk_cache_bytes == pytest.approx(point.trunk_cache_bytes_per_byte * len(TEXT))
+        in_windows = np.add.reduceat(found.patch_end, found.windows.first_byte, dtype=int)
+        assert found.trunk_cache_entries == in_windows.max() < found.num_patches
+        assert found.num_patches * found.trunk_cache_bytes_per_entry == pytest.approx(
+            point.trunk_cache_bytes_per_byte * len(TEXT)
+        )
+        assert found.trunk_cache_bytes == found.trunk_cache_entries * found.trunk_cache_bytes_per_entry
         assert at_separators == (len(windows) if threshold == -math.inf else at_separators)
         assert float(found.nats.astype(float).sum()) / math.log(2) / len(TEXT) == pytest.approx(point.bits_per_byte)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from patchpad.cli.options import Device, Json, OptionalRunPath, argument_bytes
+from patchpad.cli.reading_progress import ReadingProgress
 from patchpad.cli.streams import print_json, print_text, read_stdin
 from patchpad.errors import ConfigError, DataError, quoted
 
@@ -56,6 +57,7 @@ def inspect(
     from patchpad.inspection.inspection import inspect as inspect_text
     from patchpad.inspection.terminal import summary_lines
     from patchpad.training.checkpoint import load
+    from patchpad.training.progress import shows_bar
 
     if limit_bytes is not None and limit_bytes < 0:
         raise ConfigError(f"limit_bytes is {limit_bytes}; allowed: 0 for all, or a number of bytes")
@@ -74,7 +76,10 @@ def inspect(
     threshold = threshold_from_dials(model, scratchpad_threshold, compute)
     if html is not None:
         logger.info("measuring bits per byte along the threshold")
-    inspection = inspect_text(model, data, scratchpad_threshold_nats=threshold, with_grid=html is not None)
+    with ReadingProgress(shows_bar=shows_bar()) as progress:
+        inspection = inspect_text(
+            model, data, scratchpad_threshold_nats=threshold, with_grid=html is not None, on_progress=progress
+        )
     if html is not None:
         from patchpad.inspection.page import write_page
 

@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, Int
 
 from patchpad.config import ModelConfig
 from patchpad.cost import cost
-from patchpad.data import Corpus, Windows, cut_windows
+from patchpad.data import Batch, Corpus, Windows, cut_windows
 from patchpad.errors import InputError
-from patchpad.evaluation.bits_per_byte import Point, Tally, evaluate, predictions
-from patchpad.evaluation.calibrate import score_quantiles
+from patchpad.evaluation.bits_per_byte import Point, Tally, predictions
+from patchpad.inspection.along_threshold import AlongThreshold, OnProgress, measure, thresholds_of
+from patchpad.model.byte_lm import ByteLM
 from patchpad.model.language_model import LanguageModel
-from patchpad.model.outputs import ByteLMOutput
+from patchpad.model.outputs import ByteLMOutput, Predicted
 from patchpad.model.wrapped import unwrapped
 from patchpad.text import encode_text
 
@@ -36,6 +37,8 @@ class WindowStarts:
     """The trigger's score at the separator."""
     scratchpad: Bool[np.ndarray, " window"]
     """Whether a scratchpad was issued at the separator."""
+    may_fire: Bool[np.ndarray, " window"]
+    """Whether a low enough threshold would issue one."""
 
     def __len__(self) -> int:
         return len(self.first_byte)
@@ -58,10 +61,14 @@ class Inspection:
     """-ln p of this byte given those before it in its window."""
     patch_end: Bool[np.ndarray, " byte"]
     scratchpad: Bool[np.ndarray, " byte"]
+    may_fire: Bool[np.ndarray, " byte"]
+    """Whether a low enough threshold would issue a scratchpad here."""
     patch_index: Int[np.ndarray, " byte"]
     """Patches closed in the window before this byte; -1 where the byte is not read."""
     patch_lag: Int[np.ndarray, " byte"]
     """Bytes since the newest trunk output that this byte reads; -1 where the byte is not read."""
+    open_bytes: Int[np.ndarray, " byte"]
+    """Bytes up to this one that no commit at or before it covers; 0 where the byte is not read."""
     slot_byte: Int[np.ndarray, " byte"]
     """Newest byte of the slot that this byte reads, or NULL_CONTEXT, SEPARATOR_SLOT or NOT_READ."""
     windows: WindowStarts
@@ -69,13 +76,20 @@ class Inspection:
     point: Point
     """Rates, bits per byte and cost, as `evaluate` gives them for this text and threshold."""
     num_patches: int
+    most_patches: int
+    """Patches of the window that has most of them."""
     num_scratchpads: int
     """Scratchpads, those at separators included."""
-    grid: tuple[Point, ...] | None
-    """Points from +inf to -inf; None when they were not asked for, or the trigger has no threshold in nats."""
+    along: AlongThreshold | None
+    """What bytes cost at several thresholds, and what is likeliest next; None when it was not asked for."""
     stored_threshold_nats: float
     """What the model uses when no threshold is given."""
     config: ModelConfig
+
+    @property
+    def grid(self) -> tuple[Point, ...] | None:
+        """Points from +inf to -inf; None when they were not asked for, or the trigger has no threshold in nats."""
+        return self.along.points if self.along is not None and self.has_threshold_in_nats else None
 
     @property
     def num_bytes(self) -> int:
@@ -129,9 +143,14 @@ class Inspection:
         )
 
     @property
+    def trunk_cache_entries(self) -> int:
+        """Committed patches of the window that has most of them: each window starts with an empty cache."""
+        return self.most_patches
+
+    @property
     def trunk_cache_bytes(self) -> int:
-        """Persistent trunk keys and values of all windows; scratchpads leave nothing there."""
-        return self.num_patches * self.trunk_cache_bytes_per_entry
+        """Persistent trunk keys and values of that window; scratchpads leave nothing there."""
+        return self.trunk_cache_entries * self.trunk_cache_bytes_per_entry
 
     @property
     def has_threshold_in_nats(self) -> bool:
@@ -164,7 +183,7 @@ class Inspection:
             "flops_per_byte": self.point.flops_per_byte,
             "mean_patch_size": self.mean_patch_size,
             "mean_patch_lag": self.mean_patch_lag,
-            "trunk_cache_entries": self.num_patches,
+            "trunk_cache_entries": self.trunk_cache_entries,
             "trunk_cache_bytes": self.trunk_cache_bytes,
             "bytes": {
                 "value": list(self.text),
@@ -194,6 +213,7 @@ def inspect(
     *,
     scratchpad_threshold_nats: int | float | None = None,
     with_grid: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Inspection:
     """Shows what a model decides at each byte of a text.
 
@@ -201,8 +221,9 @@ def inspect(
         model: in any mode; restored after.
         text: at least one byte; a string is taken as UTF-8.
         scratchpad_threshold_nats: None for the stored threshold.
-        with_grid: also measure bits per byte at no scratchpads, at quantiles of the scores, at the stored and the
-            chosen threshold, and at a scratchpad per byte: about a dozen further passes.
+        with_grid: also measure what bytes cost at no scratchpads, at quantiles of the scores, at the stored and the
+            chosen threshold, and at a scratchpad per byte, and what is likeliest next there.
+        on_progress: is told how many bytes have been read, and of how many.
 
     Raises:
         InputError: no text, something else than text or bytes, or a threshold that is not a number or that the model's
@@ -216,28 +237,58 @@ def inspect(
     if not data:
         raise InputError("the text is empty; allowed: at least one byte", hint="Give some text to inspect.")
     threshold = None if scratchpad_threshold_nats is None else _number(scratchpad_threshold_nats)
+    model.decisions(threshold, batch=1)  # which checks it
     stored = float(model.scratchpad_threshold_nats)
     used = stored if threshold is None else threshold
     windows = cut_windows(Corpus((np.frombuffer(data, dtype=np.uint8),), ("text",)), model.config.context_bytes)
-    tally, pieces, nats = Tally(), [], []
-    for batch, predicted in predictions(model, windows, threshold):
-        assert predicted.output is not None
-        tally.add(batch, predicted)
-        pieces.append(_position_values(model, predicted.output))
-        nats.append(predicted.nats[batch.is_byte].cpu().numpy())
-    positions = _join(pieces)
-    grid = _grid(model, windows, used, stored) if with_grid and model.takes_threshold_in_nats else None
+    taken = _Taken(model)
+    along = None
+    if with_grid:
+        assert isinstance(model, ByteLM)
+        along = measure(
+            model,
+            windows,
+            thresholds_of(model, windows, used, stored),
+            used,
+            is_stored=threshold is None,
+            take_output=lambda batch, output: taken.add(batch, output.predicted(batch.targets)),
+            on_progress=on_progress,
+        )
+    else:
+        for batch, predicted in predictions(model, windows, threshold):
+            taken.add(batch, predicted)
+            if on_progress is not None:
+                on_progress(taken.tally.num_bytes, len(data))
+    positions = _join(taken.pieces)
+    commits = positions["commits"]
     return Inspection(
         text=data,
-        nats=np.concatenate(nats),
+        nats=np.concatenate(taken.nats),
         **_per_byte(positions, windows),
-        point=tally.point(model, used, windows),
-        num_patches=tally.num_commits,
-        num_scratchpads=tally.num_scratchpads,
-        grid=grid,
+        point=taken.tally.point(model, used, windows),
+        num_patches=taken.tally.num_commits,
+        most_patches=int(np.add.reduceat(commits, np.flatnonzero(positions["offset"] == 0)).max()),
+        num_scratchpads=taken.tally.num_scratchpads,
+        along=along,
         stored_threshold_nats=stored,
         config=model.config,
     )
+
+
+class _Taken:
+    """What is gathered from the passes at the chosen threshold."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.tally = model, Tally()
+        self.pieces: list[dict[str, np.ndarray]] = []
+        self.nats: list[np.ndarray] = []
+
+    def add(self, batch: Batch, predicted: Predicted) -> None:
+        """Adds a batch."""
+        assert predicted.output is not None
+        self.tally.add(batch, predicted)
+        self.pieces.append(_position_values(self.model, predicted.output))
+        self.nats.append(predicted.nats[batch.is_byte].cpu().numpy())
 
 
 def _position_values(model: LanguageModel, output: ByteLMOutput) -> dict[str, np.ndarray]:
@@ -246,13 +297,17 @@ def _position_values(model: LanguageModel, output: ByteLMOutput) -> dict[str, np
     kept = ~documents.is_padding
     place = kept.flatten().cumsum(0) - 1
     slot_place = torch.cat([place.new_full((1,), -1), place[layout.slot_byte]])
+    covers_itself = not model.config.patchifier.commits_tokens
     values = {
         "offset": documents.offset,
         "score": model.trigger_scores(output).float(),
         "patch_end": layout.patch_end_mask,
         "scratchpad": layout.scratchpad_mask,
+        "may_fire": layout.may_fire,
         "patch_index": layout.patch_index,
         "patch_lag": layout.patch_lag,
+        "commits": layout.commits_at,
+        "open_bytes": torch.where(layout.patch_end_mask & covers_itself, 0, layout.open_bytes),
         "slot": slot_place[layout.newest_slot],
     }
     if output.entropy_nats is not None:
@@ -289,8 +344,10 @@ def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, A
         "score": spread(positions["score"], math.nan),
         "patch_end": spread(positions["patch_end"], False),
         "scratchpad": spread(positions["scratchpad"], False),
+        "may_fire": spread(positions["may_fire"], False),
         "patch_index": spread(positions["patch_index"], -1),
         "patch_lag": spread(positions["patch_lag"], -1),
+        "open_bytes": spread(positions["open_bytes"], 0),
         "slot_byte": spread(slots, NOT_READ),
         "windows": WindowStarts(
             first_byte=windows.bounds.begin,
@@ -298,6 +355,7 @@ def _per_byte(positions: dict[str, np.ndarray], windows: Windows) -> dict[str, A
             entropy_nats=None if entropies is None else entropies[is_separator],
             score=positions["score"][is_separator],
             scratchpad=positions["scratchpad"][is_separator],
+            may_fire=positions["may_fire"][is_separator],
         ),
     }
 
@@ -308,11 +366,6 @@ def _number(threshold: int | float) -> float:
     except (TypeError, ValueError, OverflowError) as error:
         found = f"scratchpad_threshold_nats is {threshold!r}"
         raise InputError(f"{found}; allowed: None, a number of nats, inf or -inf") from error
-
-
-def _grid(model: LanguageModel, windows: Windows, used: float, stored: float) -> tuple[Point, ...]:
-    thresholds = {math.inf, -math.inf, used, stored, *score_quantiles(model, windows)}
-    return tuple(evaluate(model, windows, scratchpad_threshold_nats=sorted(thresholds, reverse=True), limit_bytes=0))
 
 
 def _numbers(values: np.ndarray | None) -> list[float | None] | None:

@@ -2,64 +2,22 @@
 
 import base64
 import hashlib
-import html
-import math
-import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from patchpad.files import strict_json, write_atomically
-from patchpad.inspection.columns import DOTTED_CIRCLE, NEWLINE
-from patchpad.inspection.inspection import NOT_READ, Inspection
-from patchpad.inspection.terminal import full_shade_nats, size_text
+from patchpad.inspection.columns import NEWLINE
+from patchpad.inspection.inspection import Inspection
+from patchpad.inspection.page_data import page_data
+from patchpad.inspection.terminal import size_text
 from patchpad.pages.interactive_style import INTERACTIVE_CSS
 from patchpad.pages.line_plot import Series, line_plot
-from patchpad.pages.marked_text import NUM_SHADES, Unit, visible_units
 from patchpad.pages.page_style import PAGE_CSS
 from patchpad.pages.svg import escape_text
 
-FOLDER = Path(__file__).parent
-PATCH_END, SEPARATOR, UNREAD = 1, 2, 4
-"""Bits of a cell's flags, as `page.js` reads them."""
+FOLDER = Path(__file__).parent / "web"
+SCRIPTS = ("data.js", "slots.js", "text.js", "reading.js", "page.js")
+"""Parts of the page's script, in order: each uses what stands before it."""
 PLOT_WIDTH, PLOT_HEIGHT = 400, 290
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Bytes and separators in the order in which the page shows them, one separator before each window."""
-
-    byte: np.ndarray
-    """Index in the text, -1 for a separator."""
-    flags: np.ndarray
-    score: np.ndarray
-    entropy_nats: np.ndarray
-    """NaN where there is none, as in `nats`."""
-    nats: np.ndarray
-    scratchpad: np.ndarray
-
-    @staticmethod
-    def of(inspection: Inspection) -> "Cells":
-        """Puts the separators among the bytes."""
-        one, starts = inspection, inspection.windows
-        before = starts.first_byte
-        at_bytes = np.full(one.num_bytes, math.nan, dtype=np.float32)
-        at_starts = np.full(len(starts), math.nan, dtype=np.float32)
-        unread = (one.slot_byte == NOT_READ) * UNREAD
-        return Cells(
-            byte=np.insert(np.arange(one.num_bytes), before, -1),
-            flags=np.insert((one.patch_end * PATCH_END + unread).astype(np.uint8), before, SEPARATOR),
-            score=np.insert(one.score, before, starts.score),
-            entropy_nats=np.insert(
-                at_bytes if one.entropy_nats is None else one.entropy_nats,
-                before,
-                at_starts if starts.entropy_nats is None else starts.entropy_nats,
-            ),
-            nats=np.insert(one.nats, before, at_starts),
-            scratchpad=np.insert(one.scratchpad, before, starts.scratchpad),
-        )
 
 
 def write_page(path: Path, inspection: Inspection, *, name: str, model_name: str = "", note: str = "") -> None:
@@ -80,8 +38,8 @@ def write_page(path: Path, inspection: Inspection, *, name: str, model_name: str
 
 def render_page(inspection: Inspection, *, name: str, model_name: str = "", note: str = "") -> str:
     """Returns the page as HTML; `write_page` says what the arguments are."""
-    cells = Cells.of(inspection)
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    numbers, arrays = page_data(inspection)
+    script = _script()
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -101,7 +59,7 @@ def render_page(inspection: Inspection, *, name: str, model_name: str = "", note
 <header>
 <h1>{escape_text(name)}</h1>
 <p class="lead">What a byte-level model does with each of {inspection.num_bytes:,} bytes: how unsure it is of the next
-one, where patches end, and where scratchpads refresh what the bytes are predicted from.</p>
+one, where patches end, where scratchpads refresh what the bytes are predicted from, and what that saves.</p>
 <p class="note">{escape_text(_about(inspection, model_name, note))}</p>
 </header>
 {_dial(inspection)}
@@ -113,20 +71,29 @@ one, where patches end, and where scratchpads refresh what the bytes are predict
 <h2 id="bytes-heading">The bytes</h2>
 {_legend(inspection)}
 {_shade_choice(inspection)}
-<p class="note" id="keys">Point at a byte, or move with the arrow keys: the slot that it reads, and all that this slot
-pools, turn blue. <kbd>Enter</kbd> goes to that slot. Bytes count from 0.</p>
-<div class="bytes marked panel" id="bytes" dir="ltr" tabindex="0" role="application" aria-describedby="keys readout"
- aria-label="The bytes of the text">{_text_html(inspection, cells)}</div>
+<p class="note" id="keys">Point at a byte, or move with the arrow keys: a frame shows what the slot that it reads pools,
+and dots the bytes that have come since. The right arrow goes to the next byte, in right-to-left text too;
+<kbd>Enter</kbd> to the slot that is read, <kbd>Page Down</kbd> to the next window. Bytes count from 0.</p>
+<div class="bytes panel" id="bytes" data-shade="gain" tabindex="0" role="application" aria-describedby="keys"
+ aria-label="The bytes of the text"><noscript><p>The text is drawn by a script.</p></noscript><div id="lines"></div>
+<div id="over" aria-hidden="true"></div></div>
 </section>
-<div class="readout" id="readout" role="status"><span class="note">Point at a byte, or move to the text and press an
-arrow key.</span></div>
+<section class="readout" id="readout" aria-label="The byte in view"><span class="note">Point at a byte, or move to the
+text and press an arrow key.</span></section>
 </main>
 <p class="unseen" id="announce" aria-live="polite"></p>
-<script type="application/json" id="data">{_data_json(inspection, cells)}</script>
+<script type="application/json" id="data">{strict_json(numbers)}</script>
+<script type="text/plain" id="arrays">{arrays}</script>
 <script>{script}</script>
 </body>
 </html>
 """
+
+
+def _script() -> str:
+    """Returns the page's script; all its names are its own."""
+    parts = ((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return '"use strict";\n(async () => {\n' + "".join(parts) + "})();\n"
 
 
 def _about(inspection: Inspection, model_name: str, note: str) -> str:
@@ -164,7 +131,8 @@ def _dial(inspection: Inspection) -> str:
 <span class="presets"><button type="button" id="none">∞ none</button><button type="button" id="stored">stored
 </button><button type="button" id="every">−∞ every byte</button></span>
 </div>
-<input type="range" id="slider">
+<input type="range" id="slider" list="measured">
+<datalist id="measured"></datalist>
 <p class="dial-ends" aria-hidden="true"><span>−∞, trunk at every byte</span><span id="status"></span>
 <span>no scratchpads, ∞</span></p>
 </form>"""  # noqa: RUF001
@@ -186,9 +154,10 @@ def _tiles(inspection: Inspection) -> str:
             "Trunk cache",
             "cache",
             size_text(one.trunk_cache_bytes),
-            f"{one.num_patches:,} entries of {one.trunk_cache_bytes_per_entry:,} bytes, whatever the threshold",
+            f"{one.trunk_cache_entries:,} entries of {one.trunk_cache_bytes_per_entry:,} bytes, whatever the threshold"
+            + ("; of one window, all start empty" if len(one.windows) > 1 else ""),
         ),
-        ("Bits per byte", "bpb", f"{one.bits_per_byte:.4f}", "of this text"),
+        ("Bits per byte", "bpb", f"{one.bits_per_byte:.4f}", "8 = no model; of this text"),
         ("Mean patch lag", "lag", f"{one.mean_patch_lag:.2f}", f"bytes, {int(one.patch_lag.max())} at most"),
     ]
     rows = "".join(
@@ -217,15 +186,14 @@ def _curve(inspection: Inspection) -> str:
 
 
 def _legend(inspection: Inspection) -> str:
-    shades = "".join(f'<i class="e{level}"> </i>' for level in (1, 3, 5, 7, 9))
+    lost = "".join(f'<i class="lost e{level}"> </i>' for level in (9, 6, 3))
+    deeper = "".join(f'<i class="e{level}"> </i>' for level in (3, 6, 9))
+    ends = "tokens end before it" if inspection.config.patchifier.commits_tokens else "it ends a patch"
     rows = [
-        (shades, '<span id="shade-text"></span>'),
+        (f'<span id="shade-key">{lost}<i> </i>{deeper}</span>', '<span id="shade-text"></span>'),
         ('<i class="pad">a</i>', "A bar below a byte is a scratchpad: the trunk ran there, and kept nothing."),
-        ('<i class="end">a</i>', "A line after a byte ends a patch: the trunk ran there, and one cache entry stays."),
-        (
-            '<span class="u u3"><b>字</b><i></i><i></i><i></i></span>',
-            "A character of several bytes has a cell for each.",
-        ),
+        ('<i class="end">a</i>', f"A line after a byte: {ends}. The trunk ran there, and one cache entry stays."),
+        ("é", "A character of several bytes is marked part by part; its bytes are named when it is chosen."),
         (
             '<i class="x">1F</i><i class="x">' + NEWLINE + "</i>",
             "A byte that is not a printable character, by its hexadecimal value; and a newline.",
@@ -242,88 +210,13 @@ def _legend(inspection: Inspection) -> str:
 
 
 def _shade_choice(inspection: Inspection) -> str:
-    choices = [("nats", "what each byte cost"), ("lag", "patch lag")]
+    choices = [("cost", "what each byte cost"), ("lag", "patch lag")]
     if inspection.entropy_nats is not None:
         choices.insert(0, ("entropy", "entropy of the next byte"))
+    if inspection.along is not None and len(inspection.along.points) > 1:
+        choices.insert(0, ("gain", "gain: bits saved by scratchpads"))
     radios = "".join(
         f'<label><input type="radio" name="shade" value="{value}"{" checked" if place == 0 else ""}>{label}</label>'
         for place, (value, label) in enumerate(choices)
     )
     return f'<fieldset class="shade"><legend>Shade by</legend>{radios}</fieldset>'
-
-
-def _text_html(inspection: Inspection, cells: Cells) -> str:
-    """Returns one `<i>` for each cell, in order; lines and windows are blocks of their own."""
-    full = full_shade_nats(inspection)
-    levels = np.rint(NUM_SHADES * np.clip(np.nan_to_num(cells.entropy_nats) / full, 0, 1)).astype(int).tolist()
-    place_of_byte = np.flatnonzero(cells.byte >= 0).tolist()
-    pads, flags = cells.scratchpad.tolist(), cells.flags.tolist()
-
-    def cell(place: int, content: str, css: str = "") -> str:
-        shade, pad, end = levels[place], pads[place], flags[place] & PATCH_END
-        names = " ".join(filter(None, (css, f"e{shade}" if shade else "", "pad" if pad else "", "end" if end else "")))
-        return f"<i{_class(names)}>{content}</i>"
-
-    starts = {byte: window for window, byte in enumerate(inspection.windows.first_byte.tolist())}
-    parts: list[str] = []
-    line_is_open = False
-    for unit in visible_units(inspection.text):
-        places = [place_of_byte[byte] for byte in range(unit.start, unit.stop)]
-        is_cut = any(byte in starts for byte in range(unit.start + 1, unit.stop))
-        shown = _escaped_bytes(inspection.text, unit) if unit.is_escape or is_cut else None
-        pieces = [cell(place, text, "x") for place, text in zip(places, shown, strict=True)] if shown else None
-        for offset in range(unit.stop - unit.start if pieces else 1):
-            window = starts.get(unit.start + offset)
-            if window is not None:
-                label = f' data-window="window {window + 1}, from byte {unit.start + offset:,}"' if window else ""
-                parts.append(("</div>" if line_is_open else "") + f"<div{label}>{cell(places[offset] - 1, '»', 'sep')}")
-                line_is_open = True
-            elif not line_is_open:
-                parts.append("<div>")
-                line_is_open = True
-            parts.append(pieces[offset] if pieces else _character(unit, places, cell))
-        if unit.breaks_line:
-            parts.append("</div>")
-            line_is_open = False
-    return "".join(parts) + ("</div>" if line_is_open else "")
-
-
-def _class(names: str) -> str:
-    return "" if not names else f' class="{names}"' if " " in names else f" class={names}"
-
-
-def _character(unit: Unit, places: list[int], cell: Any) -> str:
-    is_mark = unicodedata.category(unit.text).startswith("M")
-    text = html.escape(DOTTED_CIRCLE + unit.text if is_mark else unit.text)
-    if len(places) == 1:
-        return cell(places[0], text)
-    return f'<span class="u u{len(places)}"><b>{text}</b>{"".join(cell(place, "") for place in places)}</span>'
-
-
-def _escaped_bytes(text: bytes, unit: Unit) -> list[str]:
-    return [NEWLINE] if unit.breaks_line else [f"{byte:02X}" for byte in text[unit.start : unit.stop]]
-
-
-def _data_json(inspection: Inspection, cells: Cells) -> str:
-    """Returns what the script needs; floats are exact, as little-endian float32."""
-    grid = inspection.grid or (inspection.point,)
-    values = {
-        "threshold": inspection.scratchpad_threshold_nats,
-        "stored": inspection.stored_threshold_nats,
-        "numBytes": inspection.num_bytes,
-        "fullNats": full_shade_nats(inspection),
-        "score": _base64(cells.score, "<f4"),
-        "entropy": None if inspection.entropy_nats is None else _base64(cells.entropy_nats, "<f4"),
-        "nats": _base64(cells.nats, "<f4"),
-        "flags": _base64(cells.flags, "u1"),
-        "value": _base64(np.frombuffer(inspection.text, dtype=np.uint8), "u1"),
-        "grid": [
-            {"calls": round(point.trunk_calls_per_byte * inspection.num_bytes), "bpb": point.bits_per_byte}
-            for point in grid
-        ],
-    }
-    return strict_json(values)  # numbers and base64 alone, so nothing in it can end the element
-
-
-def _base64(values: np.ndarray, dtype: str) -> str:
-    return base64.b64encode(values.astype(dtype).tobytes()).decode("ascii")

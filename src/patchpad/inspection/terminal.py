@@ -10,6 +10,7 @@ import numpy as np
 from patchpad.inspection.columns import Column, Glyphs, glyphs_for, text_columns
 from patchpad.inspection.inspection import NOT_READ, Inspection
 from patchpad.pages.numbers import compact_number
+from patchpad.pages.palette import PALETTE
 
 Styled = list[tuple[str, str]]
 """A line as pieces of text, each with a style of rich."""
@@ -18,6 +19,8 @@ LEFT_TO_RIGHT, POP_DIRECTION = "\u202d", "\u202c"
 MIN_COLUMNS = 16
 SHADES = ("", "#a39b8b", "#b09a6c", "#bd994a", "#cb9a26", "#e69f00", "#de7f00", "#d55e00")
 """Backgrounds under black letters that stand out on dark and on light terminals alike; none where entropy is low."""
+COMMIT = "#2b8ccb"
+"""Between the palette's two colours of a commit, for dark and light terminals alike."""
 LAG_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -84,12 +87,13 @@ def summary_lines(inspection: Inspection, name: str = "the text") -> list[str]:
         ("patches", f"{one.num_patches:,}{size}"),
         ("scratchpads", f"{one.num_scratchpads:,} ({one.point.scratchpads_per_byte:.4f} per byte)"),
         ("trunk calls", f"{one.trunk_calls:,} ({one.point.trunk_calls_per_byte:.4f} per byte)"),
-        ("bits per byte", f"{one.bits_per_byte:.4f}"),
+        ("bits per byte", f"{one.bits_per_byte:.4f} (8 = no model)"),
         ("patch lag", f"{one.mean_patch_lag:.2f} bytes on average"),
         (
             "trunk KV",
-            f"{size_text(one.trunk_cache_bytes)}: {one.num_patches:,} entries of "
-            f"{one.trunk_cache_bytes_per_entry:,} bytes",
+            f"{size_text(one.trunk_cache_bytes)}: {one.trunk_cache_entries:,} entries of "
+            f"{one.trunk_cache_bytes_per_entry:,} bytes"
+            + (", at most, in each window" if len(one.windows) > 1 else ""),
         ),
     ]
     return [f"{name}: {one.num_bytes:,} bytes{windows}", *(f"{label:<15}{value}" for label, value in rows)]
@@ -170,8 +174,8 @@ def _slot(view: _View, column: Column, window: int) -> tuple[str, str]:
     place = column.byte
     commits = one.config.patchifier.commits_tokens if place is None else one.patch_end[place]
     if one.windows.scratchpad[window] if place is None else one.scratchpad[place]:
-        return glyphs.both if commits else glyphs.scratchpad, "bright_blue"
-    return (glyphs.commit, "bold") if commits else (" ", "")
+        return glyphs.both if commits else glyphs.scratchpad, f"bold {PALETTE['scratchpad'].light}"
+    return (glyphs.commit, f"bold {COMMIT}") if commits else (" ", "")
 
 
 def _lag(one: Inspection, column: Column) -> str:

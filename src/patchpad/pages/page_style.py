@@ -1,15 +1,16 @@
 """The style of a report's page: light and dark, wide and narrow, with nothing to download."""
 
 from patchpad.pages.marked_text import MARKED_TEXT_CSS
+from patchpad.pages.palette import palette_variables
 from patchpad.pages.svg import PLOT_CSS
 
 _LIGHT = (
     "--paper:#fff;--ink:#1c2024;--muted:#5a636d;--rule:#e1e4e8;--soft:#f6f7f9;--accent:#0072b2;--chosen:#eaf4fb;"
-    "--shade:230 159 0;--pad:#0072b2;--end:#1c2024"
+    + palette_variables()
 )
 _DARK = (
     "--paper:#16181b;--ink:#e8eaed;--muted:#a3abb4;--rule:#2f343a;--soft:#1d2024;--accent:#56b4e9;--chosen:#182c3a;"
-    "--shade:230 159 0;--pad:#56b4e9;--end:#e8eaed"
+    + palette_variables(dark=True)
 )
 
 PAGE_CSS = f"""\
