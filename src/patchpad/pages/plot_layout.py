@@ -120,8 +120,8 @@ class Shown:
 class Text:
     """A text with its baseline; `anchor` is start, middle or end."""
 
-    x: float
-    y: float
+    x: Number
+    y: Number
     text: str
     anchor: str = "start"
 
