@@ -28,6 +28,7 @@ SIZES = {
     "several windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 129, "decoder_window_bytes": 1},
     "grouped queries": {"trunk_heads": 6, "trunk_kv_heads": 2},
     "one key head": {"trunk_heads": 3, "trunk_kv_heads": 1},
+    "window of the trunk": {"trunk_window_patches": 3},
 }
 
 
@@ -82,8 +83,9 @@ def test_options_give_the_logits_of_the_reference(unfused, sizes):
         assert_equal_outputs(*both(model, ids, threshold))
 
 
-def test_more_than_one_block_of_commits_is_seen(unfused):
-    model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=1))
+@pytest.mark.parametrize("window", [None, 20, 150])
+def test_more_than_one_block_of_commits_is_seen(unfused, window):
+    model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=1, trunk_window_patches=window))
     found, expected = both(model, batch_of(as_row(*random_documents(2, [40, 300]))), -math.inf)
     assert int(found.layout.slot_patch_index.max()) > 2 * BLOCK
     assert_equal_outputs(found, expected)

@@ -64,10 +64,20 @@ def test_grouped_queries_share_keys_and_values():
     assert_equals_reference(layout, heads_of(layout, heads=6, kv_heads=2))
 
 
-def test_rows_of_several_blocks():
+@given(seed=st.integers(0, 999), lengths=st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_values_and_gradients_equal_those_of_the_reference_in_a_window_of_the_trunk(seed, lengths):
+    rows = [as_row(*random_documents(seed + number, [length, 30])) for number, length in enumerate(lengths)]
+    layout = layout_of(rows, trunk_window_patches=2)
+    assert int((layout.visible_to - layout.visible_from).max()) == 2
+    assert_equals_reference(layout, heads_of(layout, seed=seed))
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_rows_of_several_blocks(window):
     long = as_row(*random_documents(5, [TRUNK_BLOCK + 300]))
     unbroken = as_row(b"a" * 900)  # 900 scratchpads before the first commits of the row's second document
-    layout = layout_of([long, unbroken[:700] + as_row(b"and words after it")], max_patch_size=2000)
+    rows = [long, unbroken[:700] + as_row(b"and words after it")]
+    layout = layout_of(rows, max_patch_size=2000, trunk_window_patches=window)
     assert len(layout.rows.block_commits) > 1
     assert_equals_reference(layout, heads_of(layout))
 

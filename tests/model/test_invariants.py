@@ -40,8 +40,11 @@ WITH_SOURCE_HEAD = [
     pytest.param("tokens", trigger, {"source_head": kind}, id=f"tokens-{trigger}, source head {kind}")
     for trigger, kind in (("entropy", "tied"), ("entropy", "own"), ("ending_entropy", "tied"))
 ]
+WITH_WINDOW = [
+    pytest.param("tokens", "entropy", {"source_head": "tied", "trunk_window_patches": 3}, id="tokens-trunk window")
+]
 WITH_ALL_OPTIONS = [pytest.param(kind, "entropy", ALL_OPTIONS, id=f"{kind}-all options") for kind in ("fixed", "hnet")]
-COMBINATIONS = PLAIN + WITH_SOURCE_HEAD + WITH_AN_OPTION + WITH_ALL_OPTIONS
+COMBINATIONS = PLAIN + WITH_SOURCE_HEAD + WITH_WINDOW + WITH_AN_OPTION + WITH_ALL_OPTIONS
 every_combination = pytest.mark.parametrize(("patchifier", "trigger", "options"), COMBINATIONS)
 document_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=3)
 seeds = st.integers(0, 10_000)
@@ -207,9 +210,10 @@ def test_trunk_attention_computes_slots_times_commits_only(patchifier, trigger, 
         layout = model(ids, -math.inf).layout
     most_commits = layout.room.slots / (2 if patchifier == "tokens" else 3)
     assert layout.rows.commits.shape[1] == layout.room.commits < most_commits
-    assert torch.equal(layout.visible_to - layout.visible_from, layout.slot_patch_index)
+    num_seen = layout.slot_patch_index.clamp_max(options.get("trunk_window_patches", layout.room.commits))
+    assert torch.equal(layout.visible_to - layout.visible_from, num_seen)
     visible = layout.rows.visible_to - layout.rows.visible_from
-    assert torch.equal(visible.flatten()[layout.rows.place], layout.slot_patch_index)
+    assert torch.equal(visible.flatten()[layout.rows.place], num_seen)
 
 
 def test_no_byte_by_byte_tensor_is_built_for_long_rows():

@@ -27,6 +27,7 @@ TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "ent
 COMBINATIONS = (
     [(patchifier, trigger, {}) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
     + [("tokens", trigger, {"source_head": "own"}) for trigger in ("entropy", "ending_entropy")]
+    + [("tokens", "entropy", {"source_head": "own", "trunk_window_patches": 2})]
     + [(patchifier, "entropy", ALL_OPTIONS) for patchifier in ("fixed", "hnet")]
 )
 

@@ -58,6 +58,7 @@ PARTS = (
 """Parts of the patch model in the order in which data passes; also the names of `ByteLM`'s submodules."""
 PATCH_MODEL_OPTIONS = (
     "trunk_kv_heads",
+    "trunk_window_patches",
     "ngram_vocab_size",
     "encoder_window_bytes",
     "entropy_head_window_bytes",
@@ -227,6 +228,9 @@ class ModelConfig(Section):
     query heads. None: `trunk_heads`."""
     trunk_layers: Positive = 4
     """Layers of the trunk."""
+    trunk_window_patches: Positive | None = None
+    """Newest commits of its document that a slot of the trunk sees, besides itself; None for all. With it, the cost per
+    byte and the trunk's cache stop growing with the document."""
     trunk_ffn_dim: Positive | None = None
     """Hidden width of SwiGLU in the trunk. None: computed from `ffn_ratio`."""
     trunk_rotary_base: AboveOne | None = None

@@ -29,13 +29,18 @@ def mean_pairs(pairs_of: Callable[[int], int], document_positions: Iterable[int]
     return num_pairs / sum(count * length for length, count in lengths.items())
 
 
-def mean_earlier_patches(num_patches: float) -> float:
+def mean_earlier_patches(num_patches: float, window: int | None = None) -> float:
     """Mean commits that an evenly placed slot sees, when a document holds `num_patches` patches of equal size.
 
     A slot in patch k sees k commits. The last patch may be a fraction, so with K = floor(num_patches) the mean is
-    (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches.
+    (0 + 1 + ... + K - 1 + (num_patches - K) K) / num_patches, which is (K - 1) / 2 for whole patches. With a window of
+    W commits, slots in patch W and behind it see W.
+
+    Args:
+        num_patches: of the document.
+        window: newest commits that a slot sees; None for all.
     """
-    whole = math.floor(num_patches)
+    whole = math.floor(num_patches) if window is None else min(math.floor(num_patches), window)
     return whole * (num_patches - (whole + 1) / 2) / num_patches if whole else 0.0
 
 

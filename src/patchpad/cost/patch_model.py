@@ -35,6 +35,7 @@ def patch_costs(
     config: ModelConfig,
     *,
     patches: float,
+    cached_patches: float,
     scratchpads: float,
     positions: float,
     trunk_pairs: float,
@@ -47,6 +48,7 @@ def patch_costs(
     Args:
         config: sizes of the model.
         patches: per byte.
+        cached_patches: those of them that the trunk's cache keeps, per byte.
         scratchpads: per byte.
         positions: per byte, separators included.
         trunk_pairs: slots that a slot sees, itself included.
@@ -88,7 +90,7 @@ def patch_costs(
     # The masses of tokens by the newest commit and by the newest scratchpad.
     local_cache["source_head"] = 2 * (_num_source_ids(config) + 1) * MASS_BYTES if config.has_source_head else 0
     slot_cache = config.trunk_layers * 2 * config.trunk_kv_dim * item_bytes
-    trunk_cache = {"trunk": patches * slot_cache}
+    trunk_cache = {"trunk": cached_patches * slot_cache}
 
     weights, num_params = _matrix_weights(config), patch_parameters(config)
     if config.has_source_head:

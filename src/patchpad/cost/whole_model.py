@@ -7,6 +7,7 @@ softmax cost nothing here. What an implementation computes beyond that, such as 
 counted.
 """
 
+import math
 from collections.abc import Sequence
 
 from patchpad.config import Config, ModelConfig
@@ -63,7 +64,7 @@ def cost(
     is_measured = trunk_pairs_per_slot is not None and pooled_bytes_per_slot is not None
     check_rates(config, context_bytes, patches_per_byte, scratchpads_per_byte, positions_per_byte, dtype, is_measured)
     if trunk_pairs_per_slot is None:
-        trunk_pairs_per_slot = 1 + mean_earlier_patches(patches_per_byte * context_bytes)
+        trunk_pairs_per_slot = 1 + mean_earlier_patches(patches_per_byte * context_bytes, config.trunk_window_patches)
     documents = (context_bytes,) if document_positions is None else document_positions
     if not len(documents) or min(documents) < 1:
         raise ConfigError(
@@ -80,6 +81,7 @@ def cost(
         parts = patch_costs(
             config,
             patches=patches_per_byte,
+            cached_patches=min(patches_per_byte, (config.trunk_window_patches or math.inf) / context_bytes),
             scratchpads=scratchpads_per_byte,
             positions=positions_per_byte,
             trunk_pairs=trunk_pairs_per_slot,

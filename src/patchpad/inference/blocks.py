@@ -128,7 +128,7 @@ def with_foretold_room(state: RowState, num_read: int, num_patches: int, num_nex
         num_next: ids of the next block.
         num_left: ids that are left, the next block's among them.
     """
-    if num_read == 0:
+    if num_read == 0 or state.drops_patches:
         return state
 
     def foretold(num_ids: int) -> int:

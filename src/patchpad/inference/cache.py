@@ -163,7 +163,7 @@ class TrunkCache:
     ) -> "TrunkCache":
         """Takes the commits from a full pass, whose slots are packed: keys and values are [slot, head, head_dim]."""
         batch, places = padded_commits.shape
-        spare = _capacity(places) - places
+        spare = capacity_for(places) - places
         keys, values = (
             [F.pad(pair[part][padded_commits].transpose(1, 2), (0, 0, 0, spare)) for pair in kept]
             if places
@@ -186,11 +186,28 @@ class TrunkCache:
 
     def with_room(self, num_patches: int) -> "TrunkCache":
         """Returns a cache with the same entries that holds so many patches and one more slot in every row."""
-        return self.widened(_capacity(num_patches))
+        return self.widened(capacity_for(num_patches))
 
     def widened(self, capacity: int) -> "TrunkCache":
         """Returns a cache with the same entries and at least so many places in every row."""
         return TrunkCache(*(_with_capacity(part, capacity) for part in (self.keys, self.values)))
+
+    def without_first(self, num_dropped: Int[Tensor, " batch"], kept: int, capacity: int) -> "TrunkCache":
+        """Returns a cache without the first entries of each row; the others move to its first places.
+
+        Args:
+            num_dropped: entries of each row that are left out.
+            kept: entries that a row has left, at most.
+            capacity: places of a row, at least `kept`.
+        """
+        places = num_dropped[:, None] + torch.arange(min(kept, self.capacity), device=num_dropped.device)
+        places = places.clamp_max(self.capacity - 1)[:, None, :, None]
+
+        def moved(part: Tensor) -> Tensor:
+            found = part.gather(2, places.expand(-1, part.shape[1], -1, part.shape[3]))
+            return F.pad(found, (0, 0, 0, capacity - found.shape[2]))
+
+        return self.map(moved)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "TrunkCache":
         """Returns a cache of what `change` makes of each layer's keys and values."""
@@ -221,7 +238,7 @@ def _with_capacity(layers: Layers, capacity: int) -> Layers:
     return [F.pad(part, (0, 0, 0, spare)) for part in layers] if spare > 0 else layers
 
 
-def _capacity(num_patches: int) -> int:
+def capacity_for(num_patches: int) -> int:
     """Places of a cache that holds so many patches and the slot that is being computed, in whole blocks."""
     return -(-(num_patches + 1) // GROWTH) * GROWTH
 
@@ -230,18 +247,33 @@ class TrunkCacheAttention:
     """Trunk attention of one new slot in some rows, in ascending order.
 
     It sees earlier commits of its document, and itself. Keys and values of the slot are stored behind the row's
-    patches.
+    entries.
+
+    Args:
+        cache: with room for one more slot.
+        rows: of the slots.
+        num_places: entries of each row, which lie before its slot.
+        window: newest ones of them that it sees; None for all.
     """
 
-    def __init__(self, cache: TrunkCache, rows: Int[Tensor, " row"], num_patches: Int[Tensor, " row"]) -> None:
+    def __init__(
+        self,
+        cache: TrunkCache,
+        rows: Int[Tensor, " row"],
+        num_places: Int[Tensor, " row"],
+        window: int | None = None,
+    ) -> None:
         self.cache = cache
         self.rows = rows
         batch, places = cache.keys[0].shape[0], cache.capacity
         self.batch = batch
-        self.place = num_patches
+        self.place = num_places
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
         self.takes_all = GATHER_SHARE * len(rows) > batch
-        is_visible = torch.arange(places, device=rows.device) <= self.place[:, None]
+        place = torch.arange(places, device=rows.device)
+        is_visible = place <= self.place[:, None]
+        if window is not None:
+            is_visible = is_visible & (place >= self.place[:, None] - window)
         self.bias = self._to_batch(bias_of(is_visible, cache.keys[0].dtype))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -205,9 +205,9 @@ class PromptReader:
     def _store(self, keys: Sequence[tuple[bytes, float]], state: RowState, logits: Float[Tensor, "row vocab"]) -> None:
         """Keeps copies of rows, no larger than what is in them."""
         assert self.prefixes is not None
-        for place, ((prompt, threshold), num_patches) in enumerate(zip(keys, state.num_patches.tolist(), strict=True)):
+        for place, ((prompt, threshold), num_places) in enumerate(zip(keys, state.num_places.tolist(), strict=True)):
             view = state.working_copy()
-            view.most_patches = num_patches
+            view.most_patches = num_places
             own = view.narrowed(0).select([place])
             prefix = Prefix(prompt=prompt, state=own, logits=logits[place : place + 1].clone())
             self.prefixes.store(threshold, prefix)

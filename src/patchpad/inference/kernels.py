@@ -135,7 +135,8 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
         distance = torch.arange(places - 1, device=rows.device)
         newest_first = state.byte_states[rows[:, None], (counts.position[:, None] - distance) % places]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < counts.open_length[:, None])
-        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        num_places, window = counts.num_patches - counts.num_dropped, model.config.trunk_window_patches
+        attend = TrunkCacheAttention(state.trunk, rows, num_places, window)
         slot_outputs = model.trunk(slot_inputs, counts.num_patches, attend)
         if state.smoothed is not None:
             probability = state.floats[rows, -1]

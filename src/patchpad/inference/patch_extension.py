@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.inference.patch_span import ReadBytes, SpanSlots, decide_slots, read_bytes
@@ -61,7 +61,7 @@ def extend_patches(
         logits=logits.float(),
         num_commits=slots.commits.sum(dim=1),
         num_scratchpads=slots.scratchpads.sum(dim=1),
-        trunk_pairs=none.index_add(0, slots.rows, slots.patch_index + 1),
+        trunk_pairs=none.index_add(0, slots.rows, working.num_seen(slots.patch_index) + 1),
         pooled_positions=none.index_add(0, slots.rows, slots.num_pooled),
         advance=advance,
         trunk_passes=_num_passes(slots, first),
@@ -86,9 +86,9 @@ def _run_trunk(
         smoothed = _Smoothed(state.smoothed[all_rows, state.num_patches % 2], all_rows)
     if len(slots.rows) == 0:
         return read.byte_states.new_zeros(0, model.config.trunk_dim), smoothed
-    state.has_at_most(slots.most_patches)
+    state.make_room_for(slots.most_places, slots.most_new)
     stored = slots.is_commit if slots.has_scratchpads else None
-    attend = TrunkSpanAttention(state.trunk, slots.rows, slots.patch_index, stored, slots.most_patches)
+    attend = _trunk_sees(state, slots.rows, slots.patch_index, stored)
     slot_outputs = model.trunk(_slot_inputs(model, read, slots), slots.patch_index, attend)
     if smoothed is not None:
         assert read.boundary_probability is not None
@@ -96,6 +96,16 @@ def _run_trunk(
         share = smoothing_share(probability, slots.patch_index == 0)
         slot_outputs, smoothed = _smooth(slot_outputs, share, slots.rows, slots.is_commit, smoothed.results)
     return slot_outputs, smoothed
+
+
+def _trunk_sees(
+    state: DecodingState,
+    rows: Int[Tensor, " slot"],
+    patch_index: Int[Tensor, " slot"],
+    is_commit: Bool[Tensor, " slot"] | None,
+) -> TrunkSpanAttention:
+    place = patch_index - state.patch_counts.num_dropped[rows]
+    return TrunkSpanAttention(state.trunk, rows, place, is_commit, state.most_patches, state.trunk_window)
 
 
 class _Smoothed(NamedTuple):
@@ -147,11 +157,13 @@ def _run_scratchpads(
     assert slots.tokens is not None
     assert isinstance(model.patch_pooling, TokenInputs)
     some = (~slots.is_commit).nonzero()[:, 0]
-    rows, place, none = slots.rows[some], slots.patch_index[some], torch.zeros_like(slots.is_commit[some])
-    attend = TrunkSpanAttention(state.trunk, rows, place, none, slots.most_patches)
+    rows, patch_index, none = slots.rows[some], slots.patch_index[some], torch.zeros_like(slots.is_commit[some])
+    attend = _trunk_sees(state, rows, patch_index, none)
     outputs = commit_outputs.new_empty(len(slots.rows), commit_outputs.shape[1])
     outputs[slots.is_commit] = commit_outputs
-    outputs[some] = model.trunk(model.patch_pooling.embedding(slots.tokens[some]), place, attend).to(outputs.dtype)
+    outputs[some] = model.trunk(model.patch_pooling.embedding(slots.tokens[some]), patch_index, attend).to(
+        outputs.dtype
+    )
     return outputs
 
 
@@ -261,6 +273,7 @@ def _state_after(
         slot_position=last(slots.position, old.slot_position),
         num_refreshes=old.num_refreshes + span.counted((slots.commits > 0) | slots.scratchpads),
         scratchpad_bytes=last(slots.scratchpad_bytes, old.scratchpad_bytes),
+        num_dropped=old.num_dropped,
     )
     ints = torch.stack(counts, dim=1)
     if read.recent is not None:
@@ -272,7 +285,7 @@ def _state_after(
     return DecodingState(
         ints=ints,
         floats=floats,
-        most_patches=max(state.most_patches, slots.most_patches),
+        most_patches=state.most_patches,
         trunk=state.trunk if state.lease is None else state.trunk.clone(),
         encoder=read.encoder.cache_after(span),
         entropy_head=None if read.entropy_head is None else read.entropy_head.cache_after(span),
@@ -281,4 +294,5 @@ def _state_after(
         contexts=torch.stack((context, context), dim=1),
         smoothed=None if smoothed is None else smoothed.after(num_commits),
         masses=masses,
+        trunk_window=state.trunk_window,
     )

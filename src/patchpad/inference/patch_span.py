@@ -75,8 +75,10 @@ class SpanSlots:
     """As in `PatchCounts`, at each byte."""
     longest: int
     """Most positions that a slot pools; 0 without slots."""
-    most_patches: int
-    """Most patches of a row, the new ones included."""
+    most_places: int
+    """Most places of a row in the trunk's cache, those of its new commits included."""
+    most_new: int
+    """Most commits of a row in the span."""
     has_scratchpads: bool
 
 
@@ -177,8 +179,9 @@ def decide_slots(
     open_scratchpad, scratchpad_bytes = none, none
     if tokens is not None:
         open_scratchpad, scratchpad_bytes = _open_scratchpads(tokens, scratchpads, number, counts.scratchpad_bytes)
-    most_patches = (counts.num_patches + commits.sum(dim=1)).max()
-    longest, most_patches, has_scratchpads = torch.stack((pooled.max(), most_patches, scratchpads.any())).tolist()
+    new = commits.sum(dim=1)
+    most = (pooled.max(), (state.num_places + new).max(), new.max(), scratchpads.any())
+    longest, most_places, most_new, has_scratchpads = torch.stack(most).tolist()
     return SpanSlots(
         commits=commits,
         scratchpads=scratchpads,
@@ -197,7 +200,8 @@ def decide_slots(
         open_scratchpad=open_scratchpad,
         scratchpad_bytes=scratchpad_bytes,
         longest=longest,
-        most_patches=most_patches,
+        most_places=most_places,
+        most_new=most_new,
         has_scratchpads=bool(has_scratchpads),
     )
 

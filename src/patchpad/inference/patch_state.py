@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchpad.inference.cache import LocalCache, TrunkCache, ring_of
+from patchpad.inference.cache import LocalCache, TrunkCache, capacity_for, ring_of
 from patchpad.inference.row_state import RowState
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.source_head import open_scratchpads
 from patchpad.shapes import ByteIds
+
+SPARE_PLACES = 32
+"""Places at least that a trunk's cache has beyond its window, so that unseen entries are dropped once for many."""
 
 
 class PatchCounts(NamedTuple):
@@ -42,6 +45,8 @@ class PatchCounts(NamedTuple):
     """Positions that had slots since the prefill began."""
     scratchpad_bytes: Int[Tensor, " row"]
     """With `tokens` patches: bytes that the open scratchpad has read, see `open_scratchpads`; 0 without one."""
+    num_dropped: Int[Tensor, " row"]
+    """With a window of the trunk: the oldest of the row's patches, which the trunk's cache has dropped; 0 without."""
 
 
 NUM_COUNTS = len(PatchCounts._fields)
@@ -69,6 +74,65 @@ class DecodingState(RowState):
     masses: Float[Tensor, "batch turn 2 mass"] | None
     """With a source head: `SourceHead.cumulative` of the newest commit and of the open scratchpad; that of refresh r at
     r % 2."""
+    trunk_window: int | None = None
+    """Newest patches that a slot sees; None for all."""
+
+    @property
+    def num_places(self) -> Int[Tensor, " batch"]:
+        """Places of the trunk's cache that each row takes."""
+        counts = self.patch_counts
+        return counts.num_patches - counts.num_dropped
+
+    @property
+    def drops_patches(self) -> bool:
+        """Whether the trunk has a window."""
+        return self.trunk_window is not None
+
+    def num_seen(self, patch_index: Int[Tensor, "*where"]) -> Int[Tensor, "*where"]:
+        """Returns how many patches slots see, those themselves left out."""
+        return patch_index if self.trunk_window is None else patch_index.clamp_max(self.trunk_window)
+
+    def has_at_most(self, most_patches: int) -> None:
+        """Notes that no row has more patches; where patches are dropped, that says nothing of places."""
+        if not self.drops_patches:
+            super().has_at_most(most_patches)
+
+    def make_room(self) -> None:
+        """Sees to it that every row has a place for one more slot."""
+        if self.drops_patches and self.most_patches >= self.trunk.capacity:
+            self.most_patches = int(self.num_places.max())  # as in every state, an upper bound until now
+            if self.most_patches >= self.trunk.capacity:
+                self.drop_unseen(1)
+        super().make_room()
+
+    def make_room_for(self, most_places: int, most_new: int) -> None:
+        """Sees to it that every row has places for its new commits, and one more.
+
+        Args:
+            most_places: that a row takes, its new commits included.
+            most_new: new commits of a row.
+        """
+        if self.trunk_window is not None and most_places >= self.trunk.capacity:
+            self.drop_unseen(most_new)
+            most_places = min(most_places, self.trunk_window + most_new)
+        super().has_at_most(most_places)
+
+    def drop_unseen(self, most_new: int) -> None:
+        """Drops patches that no further slot sees. Caches are copied: those of other states stay as they are.
+
+        Args:
+            most_new: commits that are to follow at once.
+        """
+        window = self.trunk_window
+        assert window is not None
+        counts = self.patch_counts
+        num_dropped = (counts.num_patches - window).clamp_min(0)
+        num_dropped = torch.maximum(num_dropped, counts.num_dropped)
+        capacity = capacity_for(window + max(most_new, SPARE_PLACES, window // 4))
+        self.trunk = self.trunk.without_first(num_dropped - counts.num_dropped, window, capacity)
+        counts = counts._replace(num_dropped=num_dropped)
+        self.ints = torch.cat((torch.stack(counts, dim=1), self.recent_ids), dim=1)
+        self.most_patches = min(self.most_patches, window)
 
     @property
     def patch_counts(self) -> PatchCounts:
@@ -147,6 +211,7 @@ def state_of_prefill(
         slot_position=last_position - patch_lag,
         num_refreshes=(layout.patch_end_mask | layout.scratchpad_mask).sum(dim=1),
         scratchpad_bytes=torch.where(scratchpad_lag >= 0, open_bytes - scratchpad_lag, 0),
+        num_dropped=torch.zeros_like(open_bytes),
     )
     ints = [torch.stack(counts, dim=1)]
     if num_recent(model) > 0:
@@ -166,7 +231,7 @@ def state_of_prefill(
         outputs = kept.slot_outputs[newest - 1]
         masses = model.source_head.cumulative(outputs, model.source_head_weight).unflatten(0, (2, -1)).transpose(0, 1)
         masses = torch.stack((masses, masses), dim=1)
-    return DecodingState(
+    state = DecodingState(
         ints=torch.cat(ints, dim=1),
         floats=torch.stack([number[rows, last_position].float() for number in numbers], dim=1)
         if numbers
@@ -182,7 +247,11 @@ def state_of_prefill(
         contexts=torch.stack((context, context), dim=1),
         smoothed=smoothed,
         masses=masses,
+        trunk_window=config.trunk_window_patches,
     )
+    if state.trunk_window is not None and state.most_patches > state.trunk_window + SPARE_PLACES:
+        state.drop_unseen(1)
+    return state
 
 
 def longest_slot(model: ByteLM) -> int:

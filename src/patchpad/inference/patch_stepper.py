@@ -58,6 +58,7 @@ class PatchStepper:
         dropped = counts._replace(
             num_patches=counts.num_patches.index_put((rows,), zero),
             slot_position=counts.slot_position.index_put((rows,), zero),
+            num_dropped=counts.num_dropped.index_put((rows,), zero),
         )
         state.ints = torch.cat((torch.stack(dropped, dim=1), state.recent_ids), dim=1)
 

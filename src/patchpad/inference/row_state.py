@@ -13,7 +13,7 @@ from patchpad.device import moved
 from patchpad.errors import InputError
 from patchpad.inference.cache import TrunkCache
 
-NOT_CACHES = ("ints", "floats", "most_patches", "lease")
+NOT_CACHES = ("ints", "floats", "most_patches", "trunk_window", "lease")
 """Parts of a state that are not its caches."""
 
 
@@ -54,7 +54,7 @@ class RowState:
     """First those of `Counts`."""
     floats: Float[Tensor, "batch number"]
     most_patches: int
-    """No row has more; known without asking the device."""
+    """No row has more entries in the trunk's cache; known without asking the device."""
     trunk: TrunkCache
     lease: Lease | None = field(default=None, init=False, repr=False, compare=False)
     """Of the buffers that the caches are views of; see `patchpad.inference.buffers`. Copies have none."""
@@ -73,6 +73,16 @@ class RowState:
     def num_patches(self) -> Int[Tensor, " batch"]:
         """Entries of each row's document in the trunk's cache."""
         return self.counts.num_patches
+
+    @property
+    def num_places(self) -> Int[Tensor, " batch"]:
+        """Places that these take there: fewer where the trunk has a window, and the oldest entries are dropped."""
+        return self.num_patches
+
+    @property
+    def drops_patches(self) -> bool:
+        """Whether entries are dropped that no slot sees any more."""
+        return False
 
     @property
     def trunk_calls(self) -> Int[Tensor, " batch"]:
@@ -114,7 +124,7 @@ class RowState:
     def make_room(self) -> None:
         """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
         if self.most_patches >= self.trunk.capacity:
-            self.most_patches = int(self.num_patches.max())  # an upper bound until now: documents may have ended
+            self.most_patches = int(self.num_places.max())  # an upper bound until now: documents may have ended
             self.trunk = self.trunk.with_room(self.most_patches)
         self.most_patches += 1
 

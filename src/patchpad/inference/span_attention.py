@@ -127,6 +127,7 @@ class TrunkSpanAttention:
         place: commits of the row before each slot.
         is_commit: which slots are stored; None for all.
         num_places: one more than the largest place of a commit.
+        window: newest commits that a slot sees; None for all.
     """
 
     def __init__(
@@ -136,8 +137,9 @@ class TrunkSpanAttention:
         place: Int[Tensor, " slot"],
         is_commit: Bool[Tensor, " slot"] | None,
         num_places: int,
+        window: int | None = None,
     ) -> None:
-        self.cache, self.num_places = cache, num_places
+        self.cache, self.num_places, self.window = cache, num_places, window
         self.stored = slice(None) if is_commit is None else is_commit.nonzero()[:, 0]
         self.stored_at = (rows[self.stored], slice(None), place[self.stored])
         self.all_are_stored = is_commit is None
@@ -154,14 +156,29 @@ class TrunkSpanAttention:
         """Returns the ranges of places that the queries of each block see, and whether some of them do not see all."""
         found = []
         is_slot = self._padded(torch.ones_like(self.at[0], dtype=torch.bool))
-        ends = torch.stack((torch.where(is_slot, self.place, self.num_places), torch.where(is_slot, self.place, 0)))
+        begin = self._first_seen()
         for first in range(0, self.width, self.block):
-            of_block = ends[:, :, first : first + self.block]
-            seen_by_all, seen_by_any = int(of_block[0].min()), int(of_block[1].max())
-            step = max(BLOCK_STEP, MOST_SCORES // of_block[0].numel())
-            masked = [(low, min(low + step, seen_by_any), True) for low in range(seen_by_all, seen_by_any, step)]
-            found.append([(0, seen_by_all, False), *masked] if seen_by_all else masked)
+            block = slice(first, first + self.block)
+            places, begins = self.place[:, block][is_slot[:, block]], begin[:, block][is_slot[:, block]]
+            ends = torch.stack((begins.min(), begins.max(), places.min(), places.max())).tolist()
+            step = max(BLOCK_STEP, MOST_SCORES // is_slot[:, block].numel())
+            low, all_from, all_to, high = ends
+            if all_from >= all_to:
+                parts = [(low, high, True)]
+            else:
+                parts = [(low, all_from, True), (all_from, all_to, False), (all_to, high, True)]
+            found.append(
+                [
+                    (one, min(one + step, last) if is_masked else last, is_masked)
+                    for begins_at, last, is_masked in parts
+                    for one in range(begins_at, last, step if is_masked else max(1, last - begins_at))
+                ]
+            )
         return found
+
+    def _first_seen(self) -> Int[Tensor, "batch slot"]:
+        """Returns the first place that each slot sees."""
+        return torch.zeros_like(self.place) if self.window is None else (self.place - self.window).clamp_min(0)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores keys and values of commits, then attends; all are [slot, head, head_dim]."""
@@ -195,7 +212,7 @@ class TrunkSpanAttention:
         for low, high, is_masked in self.seen[block.start // self.block]:
             bias = None
             if is_masked:
-                hidden = torch.arange(low, high, device=own.device) >= self.place[:, block, None]
+                hidden = ~self._visible(block, low, high)
                 bias = torch.zeros(hidden.shape, dtype=groups.dtype, device=own.device)
                 bias.masked_fill_(hidden, torch.finfo(groups.dtype).min / 2)  # finite, so that no sum is 0
                 bias = bias.repeat(1, groups.shape[2], 1)[:, None]
@@ -212,7 +229,7 @@ class TrunkSpanAttention:
         self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
     ) -> Float[Tensor, "batch head block head_dim"]:
         """Attends where each slot itself is in the cache."""
-        visible = self._places() <= self.place[:, block, None]
+        visible = self._visible(block, 0, self.num_places, and_itself=True)
         groups = query[:, :, block].unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
         visible = visible.repeat(1, groups.shape[2] // visible.shape[1], 1)
         mixed = F.scaled_dot_product_attention(groups, keys, values, attn_mask=visible[:, None])
@@ -222,7 +239,7 @@ class TrunkSpanAttention:
         self, keys: Tensor, values: Tensor, block: slice, query: Tensor, own_key: Tensor, own_value: Tensor
     ) -> Float[Tensor, "batch head block head_dim"]:
         """Attends to earlier commits in the cache, and to the slot itself as one more column of the softmax."""
-        visible = self._places() < self.place[:, block, None]
+        visible = self._visible(block, 0, self.num_places)
         kv_heads, scale = keys.shape[1], query.shape[-1] ** -0.5
         groups = (query[:, :, block] * scale).unflatten(1, (kv_heads, -1))  # [batch, kv_head, group, block, head_dim]
         own = (groups * own_key[:, :, None, block]).sum(-1, keepdim=True)
@@ -232,8 +249,13 @@ class TrunkSpanAttention:
         mixed = (weights[..., :-1].flatten(2, 3) @ values).view_as(groups)
         return (mixed + weights[..., -1:] * own_value[:, :, None, block]).flatten(1, 2)
 
-    def _places(self) -> Int[Tensor, " place"]:
-        return torch.arange(self.num_places, device=self.place.device)
+    def _visible(
+        self, block: slice, low: int, high: int, *, and_itself: bool = False
+    ) -> Bool[Tensor, "batch block_slot place"]:
+        """Returns which places of a range the slots of a block see."""
+        places, own = torch.arange(low, high, device=self.place.device), self.place[:, block, None]
+        visible = places <= own if and_itself else places < own
+        return visible if self.window is None else visible & (places >= own - self.window)
 
     def _padded(self, packed: Tensor) -> Tensor:
         padded = packed.new_zeros(len(self.cache.keys[0]), self.width, *packed.shape[1:])

@@ -51,18 +51,21 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
     Returns:
         The new `ints` of the state.
     """
+    facts = _tokens_at_newest(model, state.ints[rows])
+    num_places = state.num_places[rows] + facts.num_commits
+    most_places, most_new = torch.stack((num_places, facts.num_commits)).amax(1).tolist()
+    state.make_room_for(max(state.most_patches, most_places), most_new)
     old = state.ints[rows]
     counts = PatchCounts(*old[:, :NUM_COUNTS].unbind(1))
-    facts = _tokens_at_newest(model, old)
     at, nth, is_commit = slots_of(facts.num_commits, counts.has_scratchpad == 1)
-    place = counts.num_patches[at] + nth
-    most_patches = int((counts.num_patches + facts.num_commits).max())
-    state.has_at_most(max(state.most_patches, most_patches))
+    patch_index = counts.num_patches[at] + nth
+    place = patch_index - counts.num_dropped[at]
 
     with autocast(model.device):
         inputs = cast(TokenInputs, model.patch_pooling).embedding(slot_tokens(facts, at, is_commit))
         stored = None if bool(is_commit.all()) else is_commit
-        outputs = model.trunk(inputs, place, TrunkSpanAttention(state.trunk, rows[at], place, stored, most_patches))
+        attend = TrunkSpanAttention(state.trunk, rows[at], place, stored, state.most_patches, state.trunk_window)
+        outputs = model.trunk(inputs, patch_index, attend)
         num_slots = facts.num_commits + counts.has_scratchpad
         context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
     fires = counts.has_scratchpad == 1

@@ -188,7 +188,7 @@ class ByteLM(LanguageModel):
             first, by_commits = self._commits_first(documents, tokens, room)
             ended = by_commits.ended_share
         facts = ByteFacts.gather(byte_ids, documents, entropies, boundaries, tokens, ended)
-        layout = decisions.layout(facts, documents, room)
+        layout = decisions.layout(facts, documents, room, config.trunk_window_patches)
 
         # Trunk.
         trunk_sees = slot_attention(layout, keep=keep_activations)
@@ -235,7 +235,8 @@ class ByteLM(LanguageModel):
         assert self.source_head is not None
         assert isinstance(self.patch_pooling, TokenInputs)
         assert tokens is not None
-        first = CommitsFirst.run(self.trunk, self.patch_pooling, documents, tokens, room)
+        window = self.config.trunk_window_patches
+        first = CommitsFirst.run(self.trunk, self.patch_pooling, documents, tokens, room, window)
         newest, weight = first.layout.newest_slot, self.source_head_weight
         return first, self.source_head.of_commits(first.outputs, weight, newest, tokens, teaches=self.training)
 

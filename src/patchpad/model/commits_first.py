@@ -70,6 +70,7 @@ class CommitsFirst:
         documents: Documents,
         tokens: TokenFacts,
         room: SlotRoom | None,
+        trunk_window: int | None,
     ) -> "CommitsFirst":
         """Runs the commits.
 
@@ -79,6 +80,7 @@ class CommitsFirst:
             documents: of the batch.
             tokens: that are committed.
             room: of the whole pass.
+            trunk_window: newest commits that each one sees; None for all.
         """
         nowhere = torch.zeros_like(documents.is_byte)
         layout = PatchLayout.build(
@@ -89,6 +91,7 @@ class CommitsFirst:
             uncovered_bytes=tokens.open_bytes,
             room=None if room is None else SlotRoom(commits=room.commits, scratchpads=0),
             longest_slot=None if room is None else 0,
+            trunk_window=trunk_window,
         )
         noted = NotedAttention(slot_attention(layout))
         outputs = trunk(slot_inputs(layout, tokens), layout.slot_patch_index, noted)

@@ -1,7 +1,8 @@
 """Who may see whom: the two mask rules of the model, stated once.
 
 Local layers: byte n sees byte j iff  start(n) <= j <= n  and  n - j < window_bytes.
-Trunk: slot r sees slot c iff  they share a document and ((c is a commit and k_c < k_r) or c is r).
+Trunk: slot r sees slot c iff  they share a document and ((c is a commit and k_r - w <= k_c < k_r) or c is r),
+with w = `trunk_window_patches`, or no lower end without it.
 """
 
 from dataclasses import dataclass

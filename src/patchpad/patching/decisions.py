@@ -67,13 +67,20 @@ class Decisions:
         threshold = threshold.reshape(threshold.shape + (1,) * (scores.dim() - threshold.dim()))
         return (scores > threshold) & self.may_fire(facts, patch_end)
 
-    def layout(self, facts: ByteFacts, documents: Documents, room: SlotRoom | None = None) -> PatchLayout:
+    def layout(
+        self,
+        facts: ByteFacts,
+        documents: Documents,
+        room: SlotRoom | None = None,
+        trunk_window: int | None = None,
+    ) -> PatchLayout:
         """Decides patch ends and scratchpads, each from positions <= n, and lays the slots of whole rows out.
 
         Args:
             facts: what is known at each position.
             documents: of the batch.
             room: places for slots; None to count them, see `PatchLayout.build`.
+            trunk_window: newest commits of its document that a slot sees; None for all.
         """
         patch_end, tokens = self.patch_ends(facts, documents), facts.tokens
         open_bytes = bytes_since_end(patch_end, documents) if tokens is None else tokens.open_bytes
@@ -86,6 +93,7 @@ class Decisions:
             uncovered_bytes=None if tokens is None else tokens.open_bytes,
             room=room,
             longest_slot=None if room is None else self.patchifier.longest_patch + 1,
+            trunk_window=trunk_window,
         )
 
 

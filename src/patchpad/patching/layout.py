@@ -120,6 +120,7 @@ class PatchLayout:
         uncovered_bytes: ByteInts | None = None,
         room: SlotRoom | None = None,
         longest_slot: int | None = None,
+        trunk_window: int | None = None,
     ) -> "PatchLayout":
         """Lays out the slots for decided patch ends and scratchpads.
 
@@ -132,6 +133,7 @@ class PatchLayout:
                 covers all that is open.
             room: places for slots; None for as many as there are slots, which are counted: one read from the device.
             longest_slot: most positions that a slot can pool. Needed with a room, else found.
+            trunk_window: newest commits of its document that a slot sees; None for all.
         """
         has_commit = commits_at > 0
         slot_mask = has_commit | scratchpad_mask
@@ -172,7 +174,8 @@ class PatchLayout:
         place = torch.where(place <= last_place, place, room.slots)
         uncovered = None if uncovered_bytes is None else torch.where(scratchpad_mask, 0, uncovered_bytes)
         newest_slot, patch_lag = _newest_slots(documents, slot_mask, place, uncovered)
-        visible_from = commits_before_document[slot_byte]
+        before_document = commits_before_document[slot_byte]
+        unseen = 0 if trunk_window is None else (slot_patch_index - trunk_window).clamp_min(0)
         return PatchLayout(
             documents=documents,
             commits_at=commits_at,
@@ -191,8 +194,8 @@ class PatchLayout:
             slot_num_bytes=num_pooled.flatten()[slot_byte],
             slot_patch_index=slot_patch_index,
             slot_is_used=slot_is_used,
-            visible_from=visible_from.clamp_max(room.commits),
-            visible_to=(visible_from + slot_patch_index).clamp_max(room.commits),
+            visible_from=(before_document + unseen).clamp_max(room.commits),
+            visible_to=(before_document + slot_patch_index).clamp_max(room.commits),
             longest_slot=longest_slot,
         )
 

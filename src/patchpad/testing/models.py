@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "head without layers": {"entropy_head_layers": 0},
     "one context for every lag": {"context_lags": 1},
     "a context for few lags": {"context_lags": 3},
+    "a window of the trunk": {"trunk_window_patches": 3},
     "windows": {"encoder_window_bytes": 3, "entropy_head_window_bytes": 8, "decoder_window_bytes": 5},
 }
 """Other choices than those of `tiny_model_config`, as further sizes for it."""
@@ -178,6 +179,7 @@ def blank_state(model: ByteLM, rows: int, capacity: int) -> DecodingState:
         contexts=zeros(2, model.context_to_bytes.num_additions, config.byte_dim),
         smoothed=None if model.routing is None else zeros(2, config.trunk_dim, dtype=torch.float32),
         masses=None if head is None else zeros(2, 2, head.num_masses, dtype=torch.float64),
+        trunk_window=config.trunk_window_patches,
     )
 
 
