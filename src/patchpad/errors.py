@@ -142,7 +142,7 @@ class OtherRankError(PatchpadError):
 
 
 def number_or_nan(value: Any) -> float:
-    """Returns what a caller gave as a number; nan, which no range holds, for what is none."""
+    """Returns a caller's value as a number, or nan if it is not one. nan is outside every range."""
     try:
         return math.nan if isinstance(value, str | bytes | bytearray) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -150,7 +150,7 @@ def number_or_nan(value: Any) -> float:
 
 
 def integer_or_none(value: Any) -> int | None:
-    """Returns an integer of any kind as Python's own; None for what is none."""
+    """Returns an integer of any type as an int, or None if it is not an integer."""
     try:
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError):

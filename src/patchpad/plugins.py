@@ -1,4 +1,4 @@
-"""Plug-ins: patchifiers, triggers, tasks and trackers from modules of one's own. Torch-free by itself.
+"""Plug-ins: patchifiers, triggers, tasks and trackers from your own modules. Does not import torch.
 
     from patchpad.patching import Patchifier
     from patchpad.plugins import register_patchifier
@@ -8,7 +8,7 @@
         ...
 
 Such a module is loaded by `--plugin MODULE`, by `patchpad.plugins.load("MODULE")`, by a plain import, or as an entry
-point of an installed package. A checkpoint knows the names alone, and never causes an import.
+point of an installed package. A checkpoint has only the names, and never imports anything.
 """
 
 import dataclasses

@@ -77,10 +77,10 @@ class Registry:
         return name in self
 
     def get(self, name: str) -> Any:
-        """Returns what a name stands for: of a task the path of its file.
+        """Returns what a name stands for. For a task, that is the path of its file.
 
         Raises:
-            ConfigError: nothing is called so.
+            ConfigError: the name is unknown.
         """
         if not self.knows(name):
             raise ConfigError(f"there is no {self.what} `{name}`", hint=near_matches(name, self))

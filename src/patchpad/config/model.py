@@ -338,7 +338,7 @@ class ModelConfig(Section):
 
     @property
     def has_source_head(self) -> bool:
-        """Whether the source's output head foretells bytes too."""
+        """Whether the source's output head predicts bytes too."""
         return self.source_head != "none"
 
     @property

@@ -31,15 +31,15 @@ ROW_BATCH_BYTES = 16_384
 class Point:
     """Quality and compute of a model at one threshold.
 
-    Bits and FLOPs are per byte that counts, the other rates per byte that is read. The two differ only where windows
-    overlap: bytes that are read again as context cost FLOPs and count for nothing, while compute as the dial has it,
-    patches plus scratchpads, stays what the model does at a byte.
+    Bits and FLOPs are per counted byte. The other rates are per byte that is read. The two differ only if windows
+    overlap: bytes that are read again as context cost FLOPs, but are not counted. Compute (patches plus scratchpads per
+    byte) does not depend on the overlap.
     """
 
     scratchpad_threshold_nats: float
     bits_per_byte: float
     num_bytes: int
-    """Bytes that count, each once."""
+    """Counted bytes. Each counts once."""
     scratchpads_per_byte: float
     """Per byte read."""
     patches_per_byte: float

@@ -162,7 +162,7 @@ class ByteLM(LanguageModel):
         keep_activations: bool = False,
         null_context: bool = False,
     ) -> ByteLMOutput:
-        """Does what `forward` does, for ids and decisions that are known to be right: nothing is checked.
+        """Does what `forward` does, without checks of the ids and decisions.
 
         With a room, nothing is read from the device. Then look at `layout.overflows` before the outputs are used.
         """

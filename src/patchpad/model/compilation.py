@@ -18,11 +18,11 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Compiled:
-    """A function that `torch.compile` compiles when it is first called, and that goes on without if it cannot.
+    """A function that `torch.compile` compiles at its first call. If that fails, the plain function is used.
 
     Args:
         plain: the function; it changes nothing before all of it has been compiled.
-        effect: what the warning says that comes of going on without.
+        effect: what the warning says about running without compilation.
         options: of `torch.compile`.
     """
 

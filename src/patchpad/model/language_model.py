@@ -82,10 +82,10 @@ class LanguageModel(PreciseBuffers, ABC):
     def predict_targets_without_trunk(
         self, byte_ids: ByteIds, targets: ByteIds, decisions: Decisions | None = None
     ) -> Predicted:
-        """The same where every byte reads the null context, as before a document's first slot; see `ByteLM.forward`.
+        """Does the same without the trunk: every byte reads the null context. See `ByteLM.forward`.
 
         Raises:
-            GenerationError: the model has no scratchpads, and so no local parts that work alone.
+            GenerationError: the model has no scratchpads, so its local parts do not work without the trunk.
         """
         self.require_scratchpads("no part of it predicts without the trunk")
         raise NotImplementedError
@@ -115,7 +115,7 @@ class LanguageModel(PreciseBuffers, ABC):
         return self.decisions_at(threshold.to(self.device))
 
     def decisions_at(self, scratchpad_threshold: Float[Tensor, "..."]) -> Decisions:
-        """Returns the model's own decisions at a threshold that is known to be right, on the model's device."""
+        """Returns the model's own decisions at a threshold on the model's device. The threshold is not checked."""
         return Decisions(
             patchifier=self.patchifier,
             trigger=self.trigger,
@@ -125,7 +125,7 @@ class LanguageModel(PreciseBuffers, ABC):
 
     @property
     def takes_threshold_in_nats(self) -> bool:
-        """Whether its trigger compares nats; other models take inf and -inf alone."""
+        """Whether the threshold of its trigger is in nats. Other models accept only inf and -inf."""
         return self.config.trigger.threshold_in_nats
 
     @property

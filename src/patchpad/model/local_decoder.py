@@ -14,7 +14,7 @@ class ContextToBytes(nn.Module, DrawsWeights):
     """Projects a slot's trunk output once for each addition that bytes may read.
 
     A byte's patch lag says how many bytes ago its slot was. The first decoder layer has a projection of its own for
-    each lag up to `num_lags` - 1, further lags share the last: one trunk output foretells several bytes, and without it
+    each lag up to `num_lags` - 1, further lags share the last: one trunk output predicts several bytes, and without it
     a byte could not tell which of them it is. The other layers' additions do not depend on the lag.
     """
 

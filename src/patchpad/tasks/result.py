@@ -18,9 +18,9 @@ class Metric:
 
     value: float
     standard_error: float | None = None
-    """Of the mean over examples; None where the metric is no mean, or of a single example."""
+    """Of the mean over examples. None if the metric is not a mean, or for a single example."""
     chance: float | None = None
-    """What guessing gives; None where guessing gives nothing."""
+    """The value of guessing. None if guessing gives nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the values by name."""

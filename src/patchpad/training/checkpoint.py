@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def is_step(self) -> bool:
-        """Whether it is a step folder, from which training can go on."""
+        """Whether it is a step folder, from which training can continue."""
         return (self.path / TRAINER).is_file()
 
     def model(self, *, averaged: bool = False) -> LanguageModel:
@@ -132,7 +132,7 @@ def require_finite(model: LanguageModel, place: Path) -> None:
 
 
 def is_bundled(path: str | Path) -> bool:
-    """Whether a path is the name of the model that ships with the package, and no folder of one's own."""
+    """Whether a path is the name of the model that ships with the package, and no folder has that name."""
     return str(path) == BUNDLED and not Path(path).exists()
 
 
@@ -171,10 +171,10 @@ def newest_step(run: Path, *, for_resume: bool = True) -> Found:
 
     Args:
         run: the folder of the run.
-        for_resume: whether the hint is about going on.
+        for_resume: whether the hint is about resuming.
 
     Raises:
-        CheckpointError: the run has none yet, or is none.
+        CheckpointError: the run has no step folder yet, or the folder is not a run.
     """
     steps = list_steps(run)
     if not steps and (run / CHECKPOINTS).is_dir():
@@ -229,7 +229,7 @@ def require_run(folder: Path) -> None:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a folder holds a run that was trained to its last step; a step folder is none."""
+    """Whether a folder holds a run that was trained to its last step. False for a step folder."""
     return (run / MANIFEST).is_file() and (run / METRICS).is_file() and not (run / TRAINER).exists()
 
 

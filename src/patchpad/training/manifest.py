@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the object of a JSON file of a checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read, or is none.
+        CheckpointError: it cannot be read, or is not a JSON object.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ class Progress(Protocol):
 
 
 class TimeLeft:
-    """Expects the time that a run still takes by how fast it was of late, with all that goes on between steps."""
+    """Estimates the remaining time of a run from its recent speed, including everything between steps."""
 
     def __init__(self) -> None:
         self.earlier: deque[tuple[float, int]] = deque(maxlen=6)

@@ -58,7 +58,7 @@ def first_failure(own: Failure) -> Failure:
 
 
 def known_failure() -> Failure | None:
-    """Returns the first failure that a rank has told of; None as long as there is none."""
+    """Returns the first failure that a rank has reported, or None."""
     try:
         store = _store()
         return Failure(**json.loads(store.get(FAILURE))) if store.check([FAILURE]) else None

@@ -102,7 +102,7 @@ def write_run_files(run: Path, step: Checkpoint) -> None:
 
 
 def store_calibration(folder: Path, calibration: Calibration) -> None:
-    """Writes a checked checkpoint's calibration table, and its manifest anew; stopped anywhere, it can be loaded."""
+    """Writes a checkpoint's calibration table and a new manifest. If stopped in between, it can still be loaded."""
     digests = read_manifest(folder, "Use another checkpoint of the run.")
     digests.pop(CALIBRATION, None)
     write_manifest(folder, digests)

@@ -28,9 +28,9 @@ class Samples:
         self.path = run / SAMPLES
 
     def add(self, model: LanguageModel, config: Config, *, step: int, bytes_seen: int) -> str:
-        """Lets the model go on with `train.sample_prompt`, adds that to the file and returns both.
+        """Lets the model continue `train.sample_prompt`, adds both to the file and returns them.
 
-        The seed is that of the run, so that samples differ by what was learned alone. The model is left in eval mode.
+        The seed is the run's, so samples differ only by what the model has learned. The model stays in eval mode.
         """
         train, prompt = config.train, config.train.sample_prompt or ""
         model.eval()

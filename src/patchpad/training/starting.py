@@ -116,7 +116,7 @@ def ranks_of_copy(train: TrainConfig, place: Place) -> int:
     """Returns how many ranks hold one copy of the weights together, where there are several copies.
 
     Raises:
-        ConfigError: the number of ranks is no multiple of it.
+        ConfigError: the number of ranks is not a multiple of it.
     """
     size = train.shard_ranks or place.num_local_ranks
     if place.num_ranks % size:

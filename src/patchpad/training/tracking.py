@@ -169,7 +169,7 @@ class WandbTracker:
         return _library("wandb")
 
     def start(self, config: Config, run: Path, step: int) -> None:
-        """Begins a run there, or goes on with it."""
+        """Starts a run there, or continues it."""
         wandb = self.library()
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -203,7 +203,7 @@ class TrackioTracker:
         return _library("trackio")
 
     def start(self, config: Config, run: Path, step: int) -> None:
-        """Begins a run there, or goes on with it."""
+        """Starts a run there, or continues it."""
         self.run = self.library().init(
             project=os.environ.get("TRACKIO_PROJECT", PROJECT),
             name=f"{run.absolute().name}-{service_id(run)}",

@@ -148,7 +148,7 @@ def lock_of_ranks(out: Path, doing: str, parallel: Parallel) -> Iterator[None]:
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
-    """Goes on from a run's newest checkpoint, to the same losses as an uninterrupted run.
+    """Continues a run from its newest checkpoint, with the same losses as an uninterrupted run.
 
     A run that has finished is left as it is, and needs no text.
 

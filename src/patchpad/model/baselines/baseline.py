@@ -124,7 +124,7 @@ class Baseline(LanguageModel):
 
     @abstractmethod
     def run(self, ids: Int[Tensor, "batch position"], *, keep_activations: bool = False) -> BaselineOutput:
-        """Does what `forward` does, for ids that are known to be right: nothing is checked."""
+        """Does what `forward` does, without checks of the ids."""
 
     @abstractmethod
     def count(self, output: BaselineOutput, targets: Int[Tensor, "batch position"], nats: ByteFloats) -> Predicted:
