@@ -78,7 +78,7 @@ def test_links_lead_to_files(page):
             path = (page.parent / target).resolve()
             assert path.exists(), target
             assert page.parent == ROOT or path.is_relative_to(ROOT / "docs"), (
-                f"{target} is no page that `make docs` builds"
+                f"{target} is not a page that `make docs` builds"
             )
 
 

@@ -42,7 +42,7 @@ Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:N
 
 
 def draft_option(given: str) -> int | Literal["auto", "off"]:
-    """Returns a number where one was given; what is neither that nor a word that is allowed is refused later."""
+    """Returns a number where one was given; other values are refused later."""
     return int(given) if given.isascii() and given.isdigit() else cast(Literal["auto", "off"], given)
 
 

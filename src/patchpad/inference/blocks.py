@@ -23,7 +23,7 @@ BLOCK_POSITIONS = 16_384
 SMALLEST_BLOCK = 16
 """Ids of each row that are read at once, however many rows there are."""
 MARGIN = 1 / 16
-"""Places that are kept ready beyond those that the text so far foretells, as a share."""
+"""Places that are kept ready beyond those expected from the text so far, as a share."""
 
 
 class Block(NamedTuple):
@@ -109,14 +109,14 @@ def read_in_blocks(
     while begin < longest:
         size = max(SMALLEST_BLOCK, most // sum(len(ids) > begin for ids in next_ids))
         end = min(begin + size, longest)
-        state = with_foretold_room(state, begin, state.most_patches - patches_before, end - begin, longest - begin)
+        state = with_expected_room(state, begin, state.most_patches - patches_before, end - begin, longest - begin)
         extension = stepper.extend(state, [ids[begin:end] for ids in next_ids], threshold)
         state = extension.advance()
         yield Block(extension, state)
         begin = end
 
 
-def with_foretold_room(state: RowState, num_read: int, num_patches: int, num_next: int, num_left: int) -> RowState:
+def with_expected_room(state: RowState, num_read: int, num_patches: int, num_next: int, num_left: int) -> RowState:
     """Returns a state whose trunk cache has room for all that is left to read, if the next block may not fit.
 
     Room that is made block by block would copy the whole cache each time.
@@ -131,13 +131,13 @@ def with_foretold_room(state: RowState, num_read: int, num_patches: int, num_nex
     if num_read == 0 or state.drops_patches:
         return state
 
-    def foretold(num_ids: int) -> int:
+    def expected(num_ids: int) -> int:
         return state.most_patches + -(-int(num_ids * num_patches * (1 + MARGIN)) // num_read) + 1
 
-    if state.trunk.capacity > foretold(num_next):
+    if state.trunk.capacity > expected(num_next):
         return state
     wider = state.working_copy()
-    wider.trunk = state.trunk.with_room(foretold(num_left))
+    wider.trunk = state.trunk.with_room(expected(num_left))
     return wider
 
 
@@ -148,5 +148,5 @@ __all__ = [
     "read_on",
     "read_prompts",
     "read_with_logits",
-    "with_foretold_room",
+    "with_expected_room",
 ]

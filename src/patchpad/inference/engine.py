@@ -47,8 +47,8 @@ TRUNK_GROUP_SHARE = 0.75
 class Engine:
     """Runs requests in one batch; `advance` moves every row that can by one byte.
 
-    Nothing runs between calls of `advance`: to drop the engine is to stop it. A step happens or does not: `batch` is
-    replaced at its end. Where an exception breaks a step off, the next call makes the same step again.
+    Nothing runs between calls of `advance`: to drop the engine is to stop it. A step is all or nothing: `batch` is
+    replaced at its end. If an exception interrupts a step, the next call makes the same step again.
 
     Args:
         model: used in eval mode.
@@ -165,7 +165,7 @@ class Engine:
         return list(self.batch.released)
 
     def drop_running(self) -> None:
-        """Drops all rows of the batch as they are, without a look at their state; those that wait stay."""
+        """Drops all rows of the batch as they are, without reading their state; those that wait stay."""
         self.batch = Batch(
             number=self.batch.number + 1,
             num_submitted=self.batch.num_submitted,
@@ -176,12 +176,12 @@ class Engine:
         )
 
     def refresh_counts(self) -> None:
-        """Brings what running rows tell of themselves up to date."""
+        """Updates the counts that running rows report."""
         self.settle()
         self._note_counts(self.batch, self.batch.places)
 
     def settle(self) -> None:
-        """Tells the rows how far the last step brought them; again, if an exception came in between."""
+        """Records the result of the last step in its rows; once more, if an exception came in between."""
         for row, progress in self.batch.progress:
             row.progress = progress
 
@@ -191,7 +191,7 @@ class Engine:
         return self.prompts.with_joined(batch, room if most is None else min(most, room))
 
     def _with_read(self, batch: Batch) -> Batch:
-        """Chooses an id for each ready row and reads it. Rows that end with their id leave: to have read it harms none.
+        """Chooses an id for each ready row and reads it. Rows that end with their id leave: reading it does no harm.
 
         Returns:
             The batch without logits; rows that need the trunk are among those that wait.

@@ -36,8 +36,8 @@ def extend(
 
     Returns:
         Logits, of which entry n of a row predicts what follows its byte n (token n of a bpe model), 0 behind a row's
-        last one; and the state to go on from. Like a step, it happens or does not: after an exception the state is what
-        it was.
+        last one; and the state to go on from. Like a step, it is all or nothing: after an exception the state
+        is unchanged.
 
     Raises:
         InputError: something else than a model, than text or bytes, another number of rows than the state's, a state

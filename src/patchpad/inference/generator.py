@@ -115,7 +115,7 @@ class Generation(Iterator[NewBytes]):
     """A running generation: iterate over it for each row's bytes as they are released.
 
     Rows do not wait for each other, so their bytes come interleaved. Work is done only inside `next`. After an
-    exception there, Ctrl-C included, `next` goes on as if nothing had been.
+    exception there, Ctrl-C included, `next` continues where it was.
 
     Args:
         model: a loaded or trained model.

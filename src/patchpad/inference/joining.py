@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.inference.batch import Batch, Reading
-from patchpad.inference.blocks import block_positions, with_foretold_room
+from patchpad.inference.blocks import block_positions, with_expected_room
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import Row
 from patchpad.inference.stepper import Stepper
@@ -22,7 +22,7 @@ IDLE_PIECES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """A prompt that was read: the state after it, of one row, which nobody may write into, and its logits."""
+    """A prompt that was read: the state after it, of one row, read-only, and its logits."""
 
     prompt: bytes
     state: RowState
@@ -158,7 +158,7 @@ class PromptReader:
         """Reads a block; the row joins after the last one."""
         begin, num_left = reading.num_read, len(reading.ids) - reading.num_read
         size = min(self._most_bytes(batch), num_left)
-        before = with_foretold_room(reading.state, begin, reading.num_patches, size, num_left)
+        before = with_expected_room(reading.state, begin, reading.num_patches, size, num_left)
         ids = reading.ids[begin : begin + size]
         extension = self.stepper.extend(before, [ids], self._thresholds([reading.threshold]))
         state, logits = extension.advance(), extension.logits[-1:]

@@ -21,7 +21,7 @@ from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAtte
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
-from patchpad.model.source_head import Foretold, ended_share
+from patchpad.model.source_head import Predicted, ended_share
 from patchpad.model.token_inputs import TokenInputs
 
 
@@ -47,7 +47,7 @@ def extend_patches(
         sources = None
         if first is not None:
             sources, texts = SpanSources.of(span, slots), _texts_of_span(model, read, slots)
-            logits = mixed_span(model, working, span, sources, first.foretold, texts, slot_outputs, logits)
+            logits = mixed_span(model, working, span, sources, first.predicted, texts, slot_outputs, logits)
 
     @torch.inference_mode()
     def advance(lengths: Sequence[int] | None = None) -> DecodingState:
@@ -126,8 +126,8 @@ class _CommitsFirst(NamedTuple):
     """The commits of a span once they have been through the trunk, see `patchpad.model.commits_first`."""
 
     outputs: Float[Tensor, "commit trunk_dim"]
-    foretold: Foretold
-    """What the newest commits foretell of the new bytes."""
+    predicted: Predicted
+    """What the newest commits predict of the new bytes."""
 
 
 def _commits_first(
@@ -140,8 +140,8 @@ def _commits_first(
     slots = decide_slots(model, state, read, never, torch.zeros_like(tokens.node, dtype=torch.float32))
     outputs, _ = _run_trunk(model, state, read, slots)
     node, num_commits, open_token = map(span.packed, (tokens.node, tokens.num_commits, tokens.open_token))
-    foretold = by_newest_commits(model, state, span, slots, outputs, node)
-    return _CommitsFirst(outputs, foretold), span.padded(ended_share(foretold, num_commits, open_token))
+    predicted = by_newest_commits(model, state, span, slots, outputs, node)
+    return _CommitsFirst(outputs, predicted), span.padded(ended_share(predicted, num_commits, open_token))
 
 
 def _run_scratchpads(

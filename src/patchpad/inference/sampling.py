@@ -89,7 +89,7 @@ class Chosen(NamedTuple):
 
 
 class Draws:
-    """The random numbers of a row, uniform in [0, 1), by their index: asked again, the same one comes.
+    """The random numbers of a row, uniform in [0, 1), by their index: the same index always gives the same number.
 
     Args:
         seed: from 0 to below 2^63.

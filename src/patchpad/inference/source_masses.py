@@ -1,4 +1,4 @@
-"""Steps with a source head: the masses of tokens that a row's newest commit and scratchpad foretell."""
+"""Steps with a source head: the masses of tokens that a row's newest commit and scratchpad predict."""
 
 from dataclasses import dataclass
 
@@ -66,8 +66,8 @@ def ended_share_of_step(
     """
     assert model.source_head is not None
     held = Held.of(state)
-    foretold = model.source_head.read(held.masses, held.commit[rows], tokens.node)
-    return ended_share(foretold, tokens.num_commits, tokens.open_token)
+    predicted = model.source_head.read(held.masses, held.commit[rows], tokens.node)
+    return ended_share(predicted, tokens.num_commits, tokens.open_token)
 
 
 def keep_masses(

@@ -1,4 +1,4 @@
-"""Spans with a source head: what the newest commits and scratchpads foretell of many new bytes of each row."""
+"""Spans with a source head: what the newest commits and scratchpads predict of many new bytes of each row."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from patchpad.inference.patch_state import DecodingState
 from patchpad.inference.source_masses import Held, OpenTexts
 from patchpad.inference.span import Span
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.source_head import Foretold, mixed_logits, with_scratchpads
+from patchpad.model.source_head import Predicted, mixed_logits, with_scratchpads
 from patchpad.patching.layout import newest_place
 
 
@@ -50,8 +50,8 @@ def by_newest_commits(
     slots: SpanSlots,
     outputs: Float[Tensor, "commit trunk_dim"],
     node: Int[Tensor, " new"],
-) -> Foretold:
-    """Returns what the newest commits foretell of new bytes.
+) -> Predicted:
+    """Returns what the newest commits predict of new bytes.
 
     Args:
         model: with a source head.
@@ -70,7 +70,7 @@ def mixed_span(
     state: DecodingState,
     span: Span,
     sources: SpanSources,
-    by_commit: Foretold,
+    by_commit: Predicted,
     texts: OpenTexts,
     outputs: Float[Tensor, "slot trunk_dim"],
     own: Float[Tensor, "new own"],
@@ -82,7 +82,7 @@ def mixed_span(
         state: before the span.
         span: new ids.
         sources: of their masses.
-        by_commit: what the newest commits foretell of them.
+        by_commit: what the newest commits predict of them.
         texts: open at them.
         outputs: of the trunk for the slots of the span.
         own: what the local decoder says.
@@ -105,8 +105,8 @@ def _asked(
     held: Float[Tensor, "held mass"],
     held_slot: Int[Tensor, " query"],
     node: Int[Tensor, " query"],
-) -> Foretold:
-    """Returns what slots foretell, be they in a span or before it; see `SourceHead.read`.
+) -> Predicted:
+    """Returns what slots predict, both in a span and before it; see `SourceHead.read`.
 
     Args:
         model: with a source head.
@@ -121,7 +121,7 @@ def _asked(
     by_new = model.source_head.ask(outputs, model.source_head_weight, source[new] - 1, node[new])
     by_old = model.source_head.read(held, held_slot[old], node[old])
     order = torch.cat((new, old)).argsort()
-    return Foretold(*(torch.cat(pair)[order] for pair in zip(by_new, by_old, strict=True)))
+    return Predicted(*(torch.cat(pair)[order] for pair in zip(by_new, by_old, strict=True)))
 
 
 def masses_after(

@@ -48,7 +48,7 @@ def step(
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
     """Reads one more id per row. Only rows whose byte ends a patch or fires a scratchpad run the trunk.
 
-    A step happens or does not: after an exception, Ctrl-C included, the state is what it was, and any step can follow.
+    A step is all or nothing: after an exception, Ctrl-C included, the state is unchanged, and any step can follow.
 
     Args:
         model: used in eval mode.

@@ -29,7 +29,7 @@ class SentLists:
         self._sent: OrderedDict[tuple[torch.device, torch.dtype, tuple[int | float, ...]], Tensor] = OrderedDict()
 
     def __call__(self, values: Sequence[int | float], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
-        """Returns the list as a tensor, which nobody may write into."""
+        """Returns the list as a read-only tensor."""
         key = (device, dtype, tuple(values))
         found = self._sent.pop(key, None)
         if found is None:

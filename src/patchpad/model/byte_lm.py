@@ -231,7 +231,7 @@ class ByteLM(LanguageModel):
     def _commits_first(
         self, documents: Documents, tokens: TokenFacts | None, room: SlotRoom | None
     ) -> tuple[CommitsFirst, ByCommits]:
-        """Runs the commits through the trunk, and asks the source's output head what they foretell."""
+        """Runs the commits through the trunk, and asks the source's output head what they predict."""
         assert self.source_head is not None
         assert isinstance(self.patch_pooling, TokenInputs)
         assert tokens is not None
@@ -276,8 +276,8 @@ class ByteLM(LanguageModel):
             nats = by_commits.lesson.nats(own.flatten(0, 1)).view_as(facts.byte_ids)
         if null_context:
             return local_logits(own), nats
-        weight, foretold = self.source_head_weight, by_commits.foretold
-        logits = self.source_head.of_pass(own, foretold, slot_outputs, weight, layout, facts.tokens, facts.byte_ids)
+        weight, predicted = self.source_head_weight, by_commits.predicted
+        logits = self.source_head.of_pass(own, predicted, slot_outputs, weight, layout, facts.tokens, facts.byte_ids)
         return logits, nats
 
     def with_open_tokens(

@@ -1,4 +1,4 @@
-"""The trunk in two passes: commits first, and then scratchpads, which are decided from what the commits foretell."""
+"""The trunk in two passes: commits first, and then scratchpads, which are decided from the commits' predictions."""
 
 from dataclasses import dataclass
 

@@ -2,7 +2,7 @@
 
 A subword model says how likely each token comes next. How likely each *byte* comes next follows by adding tokens up:
 of those that begin with the open text, the share that goes on with that byte. Tokens that are exactly the open text say
-nothing of the byte behind them. That byte is foretold by a scratchpad, which is the trunk's reading of that very token,
+nothing of the byte behind them. That byte is predicted by a scratchpad, which is the trunk's reading of that very token,
 or else by the local decoder alone.
 """
 
@@ -27,13 +27,13 @@ from patchpad.shapes import ByteFloats, ByteIds, ByteInts, ByteMask, Logits
 SLOTS_AT_ONCE = 128
 """Slots whose masses over the whole vocabulary are held at once in a full pass."""
 LEAST_ENDED_SHARE = 1e-3
-"""Part of all mass that the local decoder speaks for at least, so that no byte is impossible."""
+"""Least share of the probability that is left to the local decoder, so that no byte is impossible."""
 LEAST_MASS = 1e-12
-"""Below it in sum, tokens say nothing: no token begins with the open text."""
+"""Where the masses add up to less, tokens say nothing: no token begins with the open text."""
 
 
-class Foretold(NamedTuple):
-    """Masses that slots foretell, one for each query."""
+class Predicted(NamedTuple):
+    """Probabilities, called masses, that slots give to what comes next: one row for each query."""
 
     going_on: Float[Tensor, "query vocab"]
     """Of the tokens that begin with the open text and go on with each byte."""
@@ -42,9 +42,9 @@ class Foretold(NamedTuple):
 
 
 class ByCommits(NamedTuple):
-    """What the newest commits foretell of the bytes of a batch, row after row."""
+    """What the newest commits predict of the bytes of a batch, row after row."""
 
-    foretold: Foretold
+    predicted: Predicted
     ended_share: ByteFloats
     """See `ended_share`."""
     lesson: "Lesson | None"
@@ -120,10 +120,10 @@ class SourceHead(PreciseBuffers):
         *,
         teaches: bool,
     ) -> ByCommits:
-        """Returns what the commits of a batch foretell, and, if it is asked for, what they teach the local decoder.
+        """Returns what the commits of a batch predict, and, if it is asked for, what they teach the local decoder.
 
         That a token has ended is known once its commit has come, and then the source says, too, what it had expected
-        behind it. Without a scratchpad, that is what the local decoder has to foretell. From all that the source
+        behind it. Without a scratchpad, that is what the local decoder has to predict. From all that the source
         expects it learns more than from the one byte that came.
 
         Args:
@@ -142,16 +142,16 @@ class SourceHead(PreciseBuffers):
             told = self.ask(outputs, weight, torch.cat((commit, ended)), torch.cat((node, at_root)))
             expected = told.going_on[len(commit) :].detach()
             lesson = Lesson(last_byte, expected / expected.sum(dim=-1, keepdim=True))
-            foretold = Foretold(*(part[: len(commit)] for part in told))
+            predicted = Predicted(*(part[: len(commit)] for part in told))
         else:
-            foretold = self.ask(outputs, weight, commit, node)
-        share = ended_share(foretold, tokens.num_commits.flatten(), tokens.open_token.flatten())
-        return ByCommits(foretold, share.view_as(newest_commit), lesson)
+            predicted = self.ask(outputs, weight, commit, node)
+        share = ended_share(predicted, tokens.num_commits.flatten(), tokens.open_token.flatten())
+        return ByCommits(predicted, share.view_as(newest_commit), lesson)
 
     def of_pass(
         self,
         own: Float[Tensor, "batch byte own"],
-        by_commit: Foretold,
+        by_commit: Predicted,
         slot_outputs: Float[Tensor, "slot trunk_dim"],
         weight: Float[Tensor, "id trunk_dim"],
         layout: PatchLayout,
@@ -230,8 +230,8 @@ class SourceHead(PreciseBuffers):
         weight: Float[Tensor, "id trunk_dim"],
         slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-    ) -> Foretold:
-        """Returns what slots foretell, see `read`.
+    ) -> Predicted:
+        """Returns what slots predict, see `read`.
 
         Slots are taken some at a time, so that the masses over the vocabulary of all of them are never there at once.
 
@@ -258,10 +258,10 @@ class SourceHead(PreciseBuffers):
         inverse = by_slot.argsort()
         if not parts:  # no queries; or no slots, as in a batch of padding alone
             nothing = slot_outputs.new_zeros(len(slot), dtype=wide_dtype(slot.device))
-            return Foretold(nothing.new_zeros(len(slot), VOCAB_SIZE), nothing)
-        return Foretold(*(torch.cat(part)[inverse] for part in zip(*parts, strict=True)))
+            return Predicted(nothing.new_zeros(len(slot), VOCAB_SIZE), nothing)
+        return Predicted(*(torch.cat(part)[inverse] for part in zip(*parts, strict=True)))
 
-    def _ask_some(self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor) -> Foretold:
+    def _ask_some(self, slot_outputs: Tensor, weight: Tensor, slot: Tensor, node: Tensor) -> Predicted:
         return self.read(self.cumulative(slot_outputs, weight), slot, node)
 
     def read(
@@ -269,15 +269,15 @@ class SourceHead(PreciseBuffers):
         cumulative: Float[Tensor, "slot cumulative"],
         slot: Int[Tensor, " query"],
         node: Int[Tensor, " query"],
-    ) -> Foretold:
-        """Returns what slots foretell whose masses are known.
+    ) -> Predicted:
+        """Returns the predictions of slots whose masses are known.
 
         Args:
             cumulative: masses of slots.
             slot: that each query asks.
             node: of the open text.
         """
-        return Foretold(self.going_on(cumulative, slot, node), self.ending(cumulative, slot, node))
+        return Predicted(self.going_on(cumulative, slot, node), self.ending(cumulative, slot, node))
 
 
 def _masses_before(
@@ -330,7 +330,7 @@ def nodes_since_scratchpad(trie: VocabularyTrie, byte_ids: ByteIds, lag: ByteInt
 
 
 def ended_share(
-    by_commit: Foretold, num_commits: Int[Tensor, " query"], open_token: Int[Tensor, " query"]
+    by_commit: Predicted, num_commits: Int[Tensor, " query"], open_token: Int[Tensor, " query"]
 ) -> Float[Tensor, " query"]:
     """Returns how likely the open text is a token that has ended, in fp32, as the trigger `ending_entropy` reads it.
 
@@ -338,7 +338,7 @@ def ended_share(
     commit, and where the open text is not one token.
 
     Args:
-        by_commit: what the newest commit foretells of each byte.
+        by_commit: what the newest commit predicts of each byte.
         num_commits: tokens committed there.
         open_token: the token that the open text is, or -1.
     """
@@ -367,18 +367,18 @@ def _ended(tokens: TokenFacts, num_bytes: Int[Tensor, " id"]) -> tuple[Int[Tenso
 
 
 def with_scratchpads(
-    by_commit: Foretold,
+    by_commit: Predicted,
     token_mass: Float[Tensor, " some"],
-    by_scratchpad: Foretold,
+    by_scratchpad: Predicted,
     at: Int[Tensor, " some"],
     since: Int[Tensor, " some"],
 ) -> tuple[Float[Tensor, "query vocab"], Float[Tensor, " query"]]:
-    """Adds what open scratchpads foretell: their token may have ended, and another one have begun behind it.
+    """Adds what open scratchpads predict: their token may have ended, and another token may have begun.
 
     Args:
-        by_commit: what each byte's newest commit foretells of the open text.
+        by_commit: what each byte's newest commit predicts of the open text.
         token_mass: of the bytes with an open scratchpad: mass, by the newest commit, of the token that it has read.
-        by_scratchpad: what the scratchpad foretells of the bytes since.
+        by_scratchpad: what the scratchpad predicts of the bytes since.
         at: these bytes.
         since: nodes of the bytes since the scratchpad.
 
@@ -386,7 +386,7 @@ def with_scratchpads(
         `going_on` and `ended`, as `mixed_logits` takes them.
     """
     going_on = by_commit.going_on.index_add(0, at, token_mass[:, None] * by_scratchpad.going_on)
-    # Where the scratchpad is at the very byte, what ends there is foretold, and no longer open.
+    # If the scratchpad is at this very byte, the token is taken to have ended there: it is no longer open.
     behind = torch.where(since == ROOT, -by_commit.ending[at], token_mass * by_scratchpad.ending)
     return going_on, by_commit.ending.index_add(0, at, behind)
 
@@ -423,7 +423,7 @@ def mixed_logits(
 
 __all__ = [
     "ByCommits",
-    "Foretold",
+    "Predicted",
     "Lesson",
     "SourceHead",
     "ended_share",

@@ -29,7 +29,7 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 
 class Parallel:
-    """The only process of a run: what it has is what all have, and nobody is waited for."""
+    """The only process of a run. It has everything, and waits for no other process."""
 
     is_sharded = False
     """Whether each rank holds a part of each weight, so that every pass of the model takes all ranks."""
