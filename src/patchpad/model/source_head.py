@@ -2,8 +2,8 @@
 
 A subword model says how likely each token comes next. How likely each *byte* comes next follows by adding tokens up:
 of those that begin with the open text, the share that goes on with that byte. Tokens that are exactly the open text say
-nothing of the byte behind them. That byte is predicted by a scratchpad, which is the trunk's reading of that very token,
-or else by the local decoder alone.
+nothing about the byte after them. A scratchpad, which is the trunk's reading of that very token, predicts that byte; without
+one, the local decoder does so alone.
 """
 
 import itertools
@@ -423,8 +423,8 @@ def mixed_logits(
 
 __all__ = [
     "ByCommits",
-    "Predicted",
     "Lesson",
+    "Predicted",
     "SourceHead",
     "ended_share",
     "local_logits",
