@@ -2,8 +2,8 @@
 
 A subword model says how likely each token comes next. How likely each *byte* comes next follows by adding tokens up:
 of those that begin with the open text, the share that goes on with that byte. Tokens that are exactly the open text say
-nothing about the byte after them. A scratchpad, which is the trunk's reading of that very token, predicts that byte; without
-one, the local decoder does so alone.
+nothing about the byte after them. A scratchpad, which is the trunk's reading of that very token, predicts that byte.
+Without one, the local decoder does so alone.
 """
 
 import itertools
