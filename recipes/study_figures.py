@@ -9,10 +9,10 @@ from study_claims import Findings
 from patchpad.pages.plot_data import LinePlot, Series
 from patchpad.study.summary import Arm, difference
 
-WIDTH, HEIGHT, ROW_STEP = 600, 340, 34
+WIDTH, HEIGHT, ROW_STEP = 480, 320, 34
 """Narrower than the plots of the appendix, so that their text is larger on a telephone."""
 BITS, CALLS = "bits_per_byte", "trunk_calls_per_byte"
-WITHOUT_AND_WITH = ("without scratchpads", "with scratchpads; an arrow joins the same patches")
+WITHOUT_AND_WITH = ("without scratchpads", "with them; an arrow joins the same patches")
 FINDING = {  # role -> its name beside its mark
     "byte model": "byte model",
     "plain 4": "4-byte patches",
@@ -33,7 +33,7 @@ GOAL_OF_C2 = 2.0
 ROWS_OF_C3 = {
     "books, 16 MB": ("16", "plain 4"),
     "books, 8 MB": ("short 16", "short plain 4"),
-    "books, 8 MB, 8 heads": ("8 heads", "plain 4, 8 heads"),
+    "the same, 8 heads": ("8 heads", "plain 4, 8 heads"),
     "code, 8 MB": ("code 16", "code plain 4"),
 }
 CURVES_OF_C4 = {  # role -> the plain arm that it is set against, its name, and what its line looks like
@@ -51,7 +51,7 @@ ROWS_OF_C6 = {  # role -> its row, and where along the threshold
     "entropy jump": ("where the entropy rises", EQUAL_RATE),
     "short 16": ("entropy", EQUAL_RATE),
     "whitespace": ("whitespace", "stored"),
-    "at the rate of whitespace": ("entropy, as often as whitespace", "stored"),
+    "at the rate of whitespace": ("entropy, as whitespace", "stored"),
     "always": ("every byte", "stored"),
 }
 
@@ -134,8 +134,10 @@ def equal_compute(findings: Findings) -> LinePlot | None:
         for words, found in (("trunk calls", arm.less(base, EQUAL_RATE)), ("FLOPs", at_flops)):
             if found is not None:
                 marks = [(100 * value / found[1], False, "") for value in found[0].values]
-                rows.append(Row(f"{name}: equal {words}", marks, arm.look))
-    title = "Scratchpads against 4-byte patches, each seed; below 0 they are better"
+                rows.append(Row(f"{name}: {words}", marks, arm.look))
+    title = (
+        "Scratchpads against 4-byte patches at equal trunk calls and at equal FLOPs, each seed; below 0 they are better"
+    )
     lines = {"plain 4-byte patches": 0.0}
     return _rows(rows, title, "difference in bits per byte (%)", upright_lines=lines)
 
@@ -159,7 +161,7 @@ def along_the_threshold(findings: Findings) -> LinePlot | None:
         series=series,
         title="Along the threshold; lines are named by the rates of training",
         x_label="trunk calls per byte",
-        y_label="bits per byte above those of plain 16-byte patches (%)",
+        y_label="bits per byte against 16-byte patches (%)",
         x_ends=(0, 1),
         highest_y=HIGHEST_OF_C4,
         reference_lines={"plain 16-byte patches": 0.0},
@@ -271,7 +273,7 @@ def _rows(rows: Sequence[Row], title: str, x_label: str, **options: object) -> L
         row_names=[row.name for row in rows],
         direct_labels=True,
         width=WIDTH,
-        height=150 + ROW_STEP * len(rows),
+        height=170 + ROW_STEP * len(rows),
         **options,  # pyrefly: ignore
     )
 

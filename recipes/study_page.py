@@ -57,7 +57,6 @@ README_ROWS = {
 }
 README_COSTS = (
     "trunk calls per byte",
-    "FLOPs per byte",
     "FLOPs over the byte model's",
     "trunk KV bytes per byte",
     "seeds",

@@ -21,6 +21,7 @@ from patchpad.study.definition import load_study
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "study_page.py"
 CALLS = {"never": 0.0625, "0.1875": 0.25, "stored": 0.24, "always": 1.0}
+CLAIMS = ("C1", "C2", "C3", "C4")
 TIER_1 = ["fixed1-never", "fixed4-never", "fixed16-never", "fixed16-entropy"]
 
 
@@ -173,6 +174,29 @@ def test_arms_without_and_with_scratchpads_share_a_colour_and_numbers_stand_at_t
     assert list(arrow.points) == [plain.points[0], having.points[0]]
     families = [one.look for one in plot.series if one.label and one.hollow]
     assert len(set(families)) == 7  # 4, 8 and 16 bytes, SpaceByte, entropy, H-Net, BPE
+
+
+def test_figures_of_claims_show_the_numbers_of_the_table():
+    recipe = loaded()
+    findings = recipe.read()
+    rows = {claim: [row for row in rows_of(recipe.claims_table(findings)) if row["claim"] == claim] for claim in CLAIMS}
+    percents = {claim: [row["of the reference"].removesuffix(" %") for row in rows[claim]] for claim in CLAIMS}
+    plots = recipe.claim_figures(findings)
+    labels = {
+        name: [text for one in plot.series for text in one.point_labels or () if text] for name, plot in plots.items()
+    }
+    assert labels["claim-1"] == [f"{float(percent):+.1f} %" for percent in percents["C1"]]
+    assert labels["claim-2"] == [f"{float(percent):+.1f} %" for percent in percents["C2"][:4]]
+    marks = {}
+    for one in plots["claim-3"].series:
+        ((value, row),) = one.points
+        marks.setdefault(plots["claim-3"].row_names[int(row)], []).append(value)
+    assert [len(values) for values in marks.values()] == [3, 3, 1, 1, 1, 1, 1, 1]
+    means = [sum(values) / len(values) for values in marks.values()]
+    assert all(min(abs(mean - float(percent)) for percent in percents["C3"]) < 0.006 for mean in means)
+    curve = next(one for one in plots["claim-4"].series if one.label == "one rate, 16 MB")
+    assert curve.points[0][1] == pytest.approx(float(percents["C4"][0]), abs=0.006)
+    assert labels["claim-6"][:2] == ["1.9019", "1.9014"]
 
 
 def test_figures_are_written_as_pdf_too(recipe, tmp_path):

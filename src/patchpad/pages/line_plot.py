@@ -6,18 +6,8 @@ from typing import Any
 
 from patchpad.pages.numbers import compact_number
 from patchpad.pages.plot_data import LinePlot, Series
-from patchpad.pages.plot_layout import (
-    LEGEND_GAP,
-    Frame,
-    Layout,
-    Shown,
-    Text,
-    described,
-    legend_room,
-    reference_texts,
-    upright_texts,
-    x_numbers,
-)
+from patchpad.pages.plot_layout import LEGEND_GAP, Layout, legend_room
+from patchpad.pages.plot_parts import Frame, Shown, Text, described, reference_texts, upright_texts, x_numbers
 from patchpad.pages.point_labels import Placed
 from patchpad.pages.svg import (
     CHARACTER_WIDTH,
@@ -227,7 +217,7 @@ def _grid(layout: Layout) -> list[str]:
         y = frame.y.at(tick)
         elements.append(f'<path class="plot-grid" d="M{left:.1f},{y:.1f}H{right:.1f}"/>')
         elements.append(text_element(left - 8, y + 4.5, text, anchor="end"))
-    numbers = {one.x: one for one in x_numbers(layout)}
+    numbers = {one.x: one for one in x_numbers(layout.frame, layout.x_ticks)}
     for tick, _ in layout.x_ticks:
         x = frame.x.at(tick)
         elements.append(f'<path class="plot-grid" d="M{x:.1f},{top:.1f}V{bottom:.1f}"/>')
@@ -239,10 +229,10 @@ def _grid(layout: Layout) -> list[str]:
 
 def _references(layout: Layout) -> list[str]:
     frame, lines, texts = layout.frame, [], []
-    for y, text in reference_texts(layout):
+    for y, text in reference_texts(layout.plot, layout.frame):
         lines.append(f'<path class="plot-reference" d="M{frame.x.start:.1f},{y:.1f}H{frame.x.end:.1f}"/>')
         texts.append(_text(text, css="plot-halo"))
-    for x, text in upright_texts(layout):
+    for x, text in upright_texts(layout.plot, layout.frame):
         lines.append(f'<path class="plot-reference" d="M{x:.1f},{frame.y.start:.1f}V{frame.y.end:.1f}"/>')
         texts.append(_text(text, css="plot-halo"))
     return lines + texts

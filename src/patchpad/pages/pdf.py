@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from patchpad.errors import MissingExtraError
 from patchpad.pages.line_plot import FAINT, arrow_ends
 from patchpad.pages.plot_data import LinePlot
-from patchpad.pages.plot_layout import Layout, Shown, Text, reference_texts, upright_texts, x_numbers
+from patchpad.pages.plot_layout import Layout
+from patchpad.pages.plot_parts import Shown, Text, reference_texts, upright_texts, x_numbers
 from patchpad.pages.svg import CHARACTER_WIDTH, FONT_SIZE, NUM_COLOURS, light_colours
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def _draw_grid(axes: Any, layout: Layout) -> None:
     for tick, _ in layout.x_ticks:
         x = frame.x.at(tick)
         axes.plot([x, x], [top, bottom], color=_colour("grid"), linewidth=width, zorder=0)
-    for text in x_numbers(layout):
+    for text in x_numbers(layout.frame, layout.x_ticks):
         _write(axes, text)
     axes.plot([left, right], [bottom, bottom], color=_colour("axis"), linewidth=width, zorder=1)
     dotted = {"color": _colour("muted"), "linewidth": width, "linestyle": ":", "zorder": 1}
-    for y, text in reference_texts(layout):
+    for y, text in reference_texts(layout.plot, layout.frame):
         axes.plot([left, right], [y, y], **dotted)
         _write(axes, text)
-    for x, text in upright_texts(layout):
+    for x, text in upright_texts(layout.plot, layout.frame):
         axes.plot([x, x], [top, bottom], **dotted)
         _write(axes, text)
 

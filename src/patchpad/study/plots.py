@@ -145,8 +145,8 @@ def highest_of(values: Sequence[float]) -> float | None:
     """Returns a height that leaves out a few values far above all others; None where there are none of these."""
     ordered = sorted(values)
     for cut in range(max(1, int(len(ordered) * MOST_CUT_OFF)), 0, -1):
-        rest, beyond = ordered[:-cut], ordered[-cut]
-        if len(rest) > 2 and beyond - rest[-1] > FAR_OUT * (rest[-1] - rest[0]) > 0:
+        rest = ordered[:-cut]
+        if len(rest) > 2 and ordered[-cut] - rest[-1] > FAR_OUT * (rest[-1] - rest[0]) > 0:
             return rest[-1] + 0.05 * (rest[-1] - rest[0])
     return None
 
