@@ -185,8 +185,8 @@ def short_table(findings: Findings) -> str:
     evaluated = any_arm.first["data"]["evaluated"]["num_bytes"]
     seen = compact_number(comparison.bytes_seen, digits=2)
     line = (
-        f"Text: {comparison.text}, {seen} bytes seen by each model, {evaluated:,} held-out bytes; ± is the standard "
-        "deviation over seeds, percentages compare equal seeds. FLOPs are analytic, of the forward pass."
+        f"Text: {comparison.text}, {seen} bytes seen by each model, measured on {evaluated:,} held-out bytes. ± is the "
+        "standard deviation over seeds. Percentages compare equal seeds. FLOPs are calculated, for the forward pass."
     )
     headings = ("model", BITS, "against the byte model", *README_COSTS)
     missing = missing_line(planned(findings, [ARMS[role] for role in README_ROWS]), findings.comparisons)

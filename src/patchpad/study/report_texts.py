@@ -60,8 +60,8 @@ def text_line(comparison: Comparison) -> str:
     line = (
         f"{data['training']['num_bytes']:,} bytes of {data['training']['num_documents']:,} documents to train on; "
         f"measured on {data['evaluated']['num_bytes']:,} of {data['validation']['num_bytes']:,} held-out bytes. "
-        "Numbers are those at the stored threshold. FLOPs are analytic, of the forward pass. Compressors read the "
-        "measured windows, joined to one file. In plots, * marks exploratory arms."
+        "Numbers are at the stored threshold. FLOPs are calculated, for the forward pass. The compressors read the "
+        "measured windows as one file. In plots, * marks exploratory arms."
     )
     windows = {run["data"]["evaluated"]["sha256"] for run in runs}
     return line + (
