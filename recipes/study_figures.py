@@ -238,7 +238,7 @@ def _against_flops(
         direct_labels=True,
         marks_key=WITHOUT_AND_WITH,
         width=WIDTH,
-        height=HEIGHT + 40,
+        height=HEIGHT + 60,
     )
 
 
@@ -273,7 +273,7 @@ def _rows(rows: Sequence[Row], title: str, x_label: str, **options: object) -> L
         row_names=[row.name for row in rows],
         direct_labels=True,
         width=WIDTH,
-        height=170 + ROW_STEP * len(rows),
+        height=190 + ROW_STEP * len(rows),
         **options,  # pyrefly: ignore
     )
 

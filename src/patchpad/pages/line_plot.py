@@ -10,7 +10,6 @@ from patchpad.pages.plot_layout import LEGEND_GAP, Layout, legend_room
 from patchpad.pages.plot_parts import Frame, Shown, Text, described, reference_texts, upright_texts, x_numbers
 from patchpad.pages.point_labels import Placed
 from patchpad.pages.svg import (
-    CHARACTER_WIDTH,
     STANDALONE_PADDING,
     colour_of,
     escape_text,
@@ -200,13 +199,10 @@ def _legend_entry(one: Shown, x: float, y: float) -> list[str]:
 
 def _marks_key(layout: Layout) -> list[str]:
     """Says what open and filled marks mean."""
-    if layout.key is None or layout.plot.marks_key is None:
-        return []
-    elements, x = [], 2.0
-    for words, hollow in zip(layout.plot.marks_key, (True, False), strict=True):
-        elements.append(marker_element(x + 6, layout.key - 4.5, 0, "var(--plot-muted)", hollow=hollow))
-        elements.append(text_element(x + 16, layout.key, words))
-        x += 16 + CHARACTER_WIDTH * len(words) + 20
+    elements = []
+    for words, hollow in layout.key:
+        elements.append(marker_element(words.x - 10, words.y - 4.5, 0, "var(--plot-muted)", hollow=hollow))
+        elements.append(_text(words))
     return elements
 
 

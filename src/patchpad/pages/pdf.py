@@ -12,7 +12,7 @@ from patchpad.pages.line_plot import FAINT, arrow_ends
 from patchpad.pages.plot_data import LinePlot
 from patchpad.pages.plot_layout import Layout
 from patchpad.pages.plot_parts import Shown, Text, reference_texts, upright_texts, x_numbers
-from patchpad.pages.svg import CHARACTER_WIDTH, FONT_SIZE, NUM_COLOURS, light_colours
+from patchpad.pages.svg import FONT_SIZE, NUM_COLOURS, light_colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,14 +159,11 @@ def _draw_names(axes: Any, layout: Layout) -> None:
         if one.has_markers:
             _draw_marks(axes, one, [(x + 11, y - 4.5)])
         _write(axes, Text(x + 29, y, one.series.label))
-    if layout.key is not None and layout.plot.marks_key is not None:
-        x = 2.0
-        for words, hollow in zip(layout.plot.marks_key, (True, False), strict=True):
-            face = _colour("paper") if hollow else _colour("muted")
-            edge = {"markeredgecolor": _colour("muted"), "markeredgewidth": 1.5}
-            axes.plot([x + 6], [layout.key - 4.5], marker="o", markersize=6, markerfacecolor=face, **edge)
-            _write(axes, Text(x + 16, layout.key, words))
-            x += 16 + CHARACTER_WIDTH * len(words) + 20
+    for words, hollow in layout.key:
+        face = _colour("paper") if hollow else _colour("muted")
+        edge = {"markeredgecolor": _colour("muted"), "markeredgewidth": 1.5}
+        axes.plot([words.x - 10], [words.y - 4.5], marker="o", markersize=6, markerfacecolor=face, **edge)
+        _write(axes, words)
 
 
 def _write(axes: Any, text: Text, *, ink: bool = False, weight: str = "normal") -> None:

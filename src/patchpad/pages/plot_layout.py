@@ -15,6 +15,9 @@ from patchpad.pages.svg import CHARACTER_WIDTH
 from patchpad.pages.ticks import nice_log_ticks, nice_ticks, tick_texts
 
 LEGEND_GAP = 12
+KEY_GAP = 20
+WIDE_FONT = 1.15
+"""How much wider than expected a reader's font may be."""
 FOOT = 46.0
 """Below the plot area: numbers and the name of the horizontal axis."""
 NOTE_STEP = 17.0
@@ -33,8 +36,8 @@ class Layout:
     titles: list[Text]
     legend: list[tuple[Shown, float, float]]
     """Entries: a series, and where its name's baseline begins."""
-    key: float | None
-    """Baseline of the line that says what open and filled marks mean."""
+    key: list[tuple[Text, bool]]
+    """What open and filled marks mean: a text, and whether its mark, which stands before it, is open."""
     y_name: Text
     x_name: Text
     x_ticks: list[tuple[float, str]]
@@ -153,9 +156,10 @@ def _y_ends(plot: LinePlot, ticks: Sequence[float]) -> tuple[float, float]:
 
 def _heading(
     plot: LinePlot, listed: Sequence[Shown], width: int
-) -> tuple[list[Text], list[tuple[Shown, float, float]], float | None, float]:
+) -> tuple[list[Text], list[tuple[Shown, float, float]], list[tuple[Text, bool]], float]:
     """Returns titles, legend, the key of the marks, and where the plot area's name may stand."""
-    titles, legend, key, y = [], [], None, 4.0
+    titles, legend, y = [], [], 4.0
+    key: list[tuple[Text, bool]] = []
     for line in textwrap.wrap(plot.title, max(10, int((width - 8) / (CHARACTER_WIDTH * 1.12)))):
         y += 18
         titles.append(Text(2, y - 4, line))
@@ -167,9 +171,11 @@ def _heading(
                 x, y = 2.0, y + 20
             legend.append((one, x, y))
             x += room + LEGEND_GAP
-    if plot.marks_key:
-        y += 22
-        key = y
+    for number, words in enumerate(plot.marks_key or ()):
+        beside = 18 + KEY_GAP + width_of(key[0][0].text) if number else 2.0
+        on = number and beside + 16 + WIDE_FONT * width_of(words) < width
+        y += 0 if on else 20 if number else 22
+        key.append((Text((beside if on else 2.0) + 16, y, words), number == 0))
     return titles, legend, key, y + (26 if plot.y_label else 8)
 
 
