@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from patchpad.pages.point_labels import Placed, Wish, distance, end_labels, overlap, place_labels
 
-SPOTS = st.tuples(st.integers(30, 570), st.integers(30, 270))
+SPOTS = st.tuples(st.integers(30, 570).map(float), st.integers(30, 270).map(float))
 ROOM = (0.0, 0.0, 700.0, 300.0)
 
 

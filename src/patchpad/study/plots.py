@@ -6,6 +6,7 @@ An arm's colour is that of its family. Its marks are open where it makes no scra
 import math
 from collections.abc import Sequence
 
+from patchpad.pages.numbers import Number
 from patchpad.pages.plot_data import LinePlot, Series
 from patchpad.study.summary import Arm, Comparison
 
@@ -245,7 +246,7 @@ def _label(arm: Arm, arms: Sequence[Arm]) -> str:
     return f"{arm.name} *" if marked else arm.name
 
 
-def _whole_ticks(first: int, end: float) -> list[int]:
+def _whole_ticks(first: int, end: Number) -> list[int]:
     """Returns both ends, which are whole numbers, and round ones between them."""
     last = round(end)
     step = max(1, math.ceil((last - first) / 8))
