@@ -49,9 +49,11 @@ format: $(VENV)/installed          ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/docs-installed       ## build the documentation as pages, in build/docs
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -q tests/test_docs.py -k "links or menu"
+docs: $(VENV)/docs-installed       ## build the documentation site in build/docs; a dead link or an orphan is an error
+	$(BIN)/python recipes/site_pages.py
 	$(BIN)/zensical build --clean --strict
+	$(BIN)/python recipes/check_site.py
+	$(BIN)/python recipes/look_at_site.py
 
 CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable
