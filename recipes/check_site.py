@@ -3,8 +3,8 @@
 Usage: python recipes/check_site.py [FOLDER]
 
 FOLDER is build/docs if none is given. This reads the HTML as it was built, so it also finds what the builder does not
-know: anchors in pages that are not Markdown, names in docstrings that lead nowhere, and resources of the style. Exit code 1
-with one line for each fault.
+know: anchors in pages that are not Markdown, names in docstrings that lead nowhere, and resources of the style. With a
+fault it ends with exit code 1 and one line for each.
 """
 
 import re
@@ -16,7 +16,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SITE = Path(__file__).resolve().parent.parent / "build" / "docs"
-LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src"}
+LOADS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+}
 """Elements that load something -> the attribute that says from where. Of `link` elements, some `rel` do."""
 LOADING_RELS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "modulepreload", "manifest"}
 FROM_CSS = re.compile(r"""(?:@import\s+|url\()\s*["']?([^"')\s;]+)""")
@@ -125,15 +133,19 @@ def reachable(folder: Path, pages: dict[Path, BuiltPage]) -> set[Path]:
     return reached
 
 
-def main(folder: Path) -> int:
-    """Prints the faults of a site; returns the exit code."""
+def main(folder: Path) -> None:
+    """Checks a site.
+
+    Raises:
+        SystemExit: it has faults, or is not there.
+    """
     if not (folder / "index.html").is_file():
-        print(f"there is no built site in {folder}: run make docs")
-        return 1
+        raise SystemExit(f"there is no built site in {folder}: run make docs")
     faults = list(dict.fromkeys(faults_of_site(folder)))
-    print("\n".join(faults) if faults else f"{len(list(folder.rglob('*.html')))} pages: no dead link, no orphan")
-    return 1 if faults else 0
+    if faults:
+        raise SystemExit("\n".join(faults))
+    sys.stdout.write(f"{len(list(folder.rglob('*.html')))} pages: no dead link, no orphan, nothing from the web\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else SITE))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else SITE)

@@ -1,10 +1,11 @@
-"""Opens every built page in headless Chromium as a phone shows it, in the dark: no fault in the console, no request to the web,
-nothing wider than the window, and a name for all that can be pressed.
+"""Opens every built page in headless Chromium as a phone shows it in the dark.
+
+Nothing may be in the console, come from the web or be wider than the window, and what can be pressed must have a name.
 
 Usage: python recipes/look_at_site.py [FOLDER]
 
-FOLDER is build/docs if none is given. Without Chromium nothing is looked at, and it says so. Exit code 1 with one line for
-each fault.
+FOLDER is build/docs if none is given. Without Chromium nothing is looked at, and it says so. With a fault it ends with
+exit code 1 and one line for each.
 """
 
 import sys
@@ -62,15 +63,17 @@ def faults_of_pages(folder: Path) -> Iterator[str]:
                 page.close()
 
 
-def main(folder: Path) -> int:
-    """Prints the faults of a site; returns the exit code."""
-    if CHROMIUM is None:
-        print("no Chromium: the pages were not looked at")
-        return 0
-    faults = list(faults_of_pages(folder))
-    print("\n".join(faults) if faults else f"looked at each page at {WIDTH} px, in the dark")
-    return 1 if faults else 0
+def main(folder: Path) -> None:
+    """Looks at the pages of a site.
+
+    Raises:
+        SystemExit: they have faults.
+    """
+    faults = list(faults_of_pages(folder)) if CHROMIUM else []
+    if faults:
+        raise SystemExit("\n".join(faults))
+    sys.stdout.write(f"every page: fits {WIDTH} px\n" if CHROMIUM else "no Chromium: the pages were not looked at\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else SITE))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else SITE)

@@ -2,9 +2,9 @@
 
 Usage: python recipes/site_pages.py
 
-The pages are the files of docs/. Added to them are the pages of the root folder that the site shows (contributing, changes,
-security), the notebook as a page, and the options of every command, from the command line's own help. So none of these has
-a copy that can be out of date.
+The pages are the files of docs/. Added to them are the pages of the root folder that the site shows (contributing,
+changes, security), the notebook as a page, and the options of every command, from the command line's own help. So none
+of these has a copy that can be out of date.
 """
 
 import json

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from patchpad.training.checkpoint import BUNDLED_MODEL
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+ON_THE_SITE = runpy.run_path(str(ROOT / "recipes" / "site_pages.py"))["OF_THE_ROOT"]
 
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -73,18 +75,45 @@ def test_the_commands_of_the_readme_run_in_an_empty_folder(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    for target in LINK.findall(page.read_text(encoding="utf-8")):
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
-            path = (page.parent / target).resolve()
+            path = (page.parent / target).resolve() if target else page
             assert path.exists(), target
-            assert page.parent == ROOT or path.is_relative_to(ROOT / "docs"), (
-                f"{target} is not a page that `make docs` builds"
-            )
+            is_built = path.is_relative_to(ROOT / "docs") or path.name in ON_THE_SITE
+            assert is_built or page.parent == ROOT, f"{target} is not a page that `make docs` builds"
+            if anchor and path.suffix == ".md":
+                assert anchor[1:] in anchors(path), f"{target}{anchor}: the page has {sorted(anchors(path))}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the headings of a page by the names that GitHub gives them and the built pages as well."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip()
+        on_github = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
+        on_the_site = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", ascii_only).strip().lower())
+        found |= {on_github} & {on_the_site}
+    return found
+
+
+def test_anchors_are_names_on_github_and_on_the_site_alike(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A `key`: of (two)\n\n## One - two\n\n```\n# no heading\n```\n")
+    assert anchors(page) == {"a-key-of-two"}  # GitHub says one---two, the site one-two
 
 
 def test_every_page_is_in_the_menu_of_the_built_pages_once():
     menu = re.findall(r"([a-z_]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert sorted(menu) == sorted(page.name for page in PAGES if page.parent != ROOT)
+    pages = [page.name for page in PAGES if page.parent != ROOT]
+    assert sorted(menu) == sorted([*pages, "from_scratch.md", *ON_THE_SITE.values()])
+
+
+def test_the_reference_has_every_public_name_once():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: patchpad\.(\w+)$", page, flags=re.MULTILINE)
+    assert sorted(named) == sorted({*patchpad.__all__, "errors", "shapes"} - {"plugins"})
 
 
 def test_the_study_of_the_studies_page_is_read(workplace):

@@ -1,19 +1,17 @@
 """Words for tensor axes, and the aliases that the code is annotated with.
 
-======== =====================================================================
-axis     meaning
-======== =====================================================================
-batch    rows of a batch
-byte     positions of a row: separators, bytes and trailing padding
-slot     trunk positions of the whole batch, packed: commits and scratchpads
-commit   the slots that end a patch, packed in the same order
-head     attention heads
-head_dim features of one head
-byte_dim features of a byte state
-trunk_dim features of a slot
-layer    local decoder layers
-vocab    257 outcomes: 256 bytes and the end of the document
-======== =====================================================================
+| axis | meaning |
+|---|---|
+| `batch` | rows of a batch |
+| `byte` | positions of a row: separators, bytes and trailing padding |
+| `slot` | trunk positions of the whole batch, packed: commits and scratchpads |
+| `commit` | the slots that end a patch, packed in the same order |
+| `head` | attention heads |
+| `head_dim` | features of one head |
+| `byte_dim` | features of a byte state |
+| `trunk_dim` | features of a slot |
+| `layer` | local decoder layers |
+| `vocab` | 257 outcomes: 256 bytes and the end of the document |
 """
 
 from jaxtyping import Bool, Float, Int
