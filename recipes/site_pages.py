@@ -54,6 +54,7 @@ def command_text(name: str) -> str:
     text = re.sub(r"^## Table of Contents\n\n(- .*\n)+", "", NO_DEFAULT.sub("", text), flags=re.MULTILINE)
     text = re.sub(r"^(#+ )", r"#\1patchpad ", text, flags=re.MULTILINE)
     text = re.sub(r"^```console\n", "```\npatchpad ", text, flags=re.MULTILINE)
+    text = re.sub(r"^(patchpad .*?) -m \S+", r"\1", text, flags=re.MULTILINE)  # as `python -m` runs it
     text = re.sub(r"^(\*\*\w+\*\*):$", r"\1", text, flags=re.MULTILINE)
     return text.replace("](#", "](#patchpad-").strip() + "\n"
 
