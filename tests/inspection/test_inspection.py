@@ -116,6 +116,11 @@ def test_several_batches_give_what_one_gives(monkeypatch):
     np.testing.assert_array_equal(apart.windows.scratchpad, together.windows.scratchpad)
 
 
+def test_the_cache_of_a_trunk_with_a_window_has_no_more_entries_than_that():
+    found = inspect(sharp_model(tiny_model_config(context_bytes=CONTEXT_BYTES, trunk_window_patches=4)), TEXT)
+    assert found.most_patches > found.trunk_cache_entries == 4
+
+
 @pytest.mark.parametrize("threshold", [None, math.inf, -math.inf])
 def test_one_byte_of_text_is_enough(threshold):
     found = inspect(sharp_model(tiny_model_config()), b"a", scratchpad_threshold_nats=threshold, with_grid=True)

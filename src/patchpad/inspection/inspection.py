@@ -144,8 +144,11 @@ class Inspection:
 
     @property
     def trunk_cache_entries(self) -> int:
-        """Committed patches of the window that has most of them: each window starts with an empty cache."""
-        return self.most_patches
+        """Committed patches of the window that has most of them: each window starts with an empty cache.
+
+        Where the trunk sees the newest ones alone, no more than these.
+        """
+        return min(self.most_patches, self.config.trunk_window_patches or self.most_patches)
 
     @property
     def trunk_cache_bytes(self) -> int:
