@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from patchpad.cli.options import (
     Device,
     Json,
+    KeptWeights,
     MeasuredPaths,
     OptionalRunPath,
     TextField,
@@ -69,6 +70,7 @@ def evaluate(
             "delete your files.",
         ),
     ] = None,
+    weights: KeptWeights = "fp32",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -99,6 +101,7 @@ def evaluate(
             reference=reference,
             out=out,
             unsafe_code=bool(unsafe_code),
+            weights=weights,
             device=device,
             json=json,
         )
@@ -110,7 +113,7 @@ def evaluate(
     from patchpad.evaluation import bits_per_byte
     from patchpad.training.checkpoint import load
 
-    model = load(run, device=device)
+    model = load(run, device=device, weights=weights)
     windows = bits_per_byte.choose_windows(
         model,
         text_to_measure(data, format or "auto", "text" if text_field is None else text_field),

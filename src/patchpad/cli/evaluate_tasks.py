@@ -7,6 +7,7 @@ from patchpad.cli.streams import print_json, print_text
 from patchpad.cli.tables import print_task_results
 from patchpad.errors import ConfigError
 from patchpad.inference.generator import threshold_from_dials
+from patchpad.model.int8 import Weights
 from patchpad.model.language_model import LanguageModel
 from patchpad.tasks.folder import RESULT, SUITE, read_json
 from patchpad.tasks.progress import suite_progress_for_stderr
@@ -28,6 +29,7 @@ def evaluate_tasks(
     reference: Path | None,
     out: Path | None,
     unsafe_code: bool,
+    weights: Weights,
     device: str,
     json: bool,
 ) -> None:
@@ -43,7 +45,7 @@ def evaluate_tasks(
         )
     if thresholds and compute:
         raise ConfigError("both --scratchpad-threshold and --compute were given", hint="Leave one out.")
-    folder = out or default_folder(run, asked, limit, shots)
+    folder = out or default_folder(run, asked, limit, shots, weights)
     command = ["evaluate", *([str(run)] if run else []), *(["--suite", suite] if suite else [])]
     for option, values in (("--task", tasks), ("--data", data), ("--compute", compute)):
         command += [word for value in values for word in (option, str(value))]
@@ -51,7 +53,9 @@ def evaluate_tasks(
     for option, value in (("--limit", limit), ("--shots", shots), ("--reference", reference), ("--out", folder)):
         command += [] if value is None else [option, str(value)]
     command += ["--unsafe-code"] if unsafe_code else []
-    model = load(run, device=device)
+    command += ["--weights", weights] if weights != "fp32" else []
+    command += ["--device", device] if device != "cpu" else []
+    model = load(run, device=device, weights=weights)
     evaluation = run_suite(
         model,
         asked,
@@ -59,7 +63,7 @@ def evaluate_tasks(
         out=folder,
         scratchpad_threshold_nats=thresholds or _thresholds_of(model, compute),
         run=run_name(run),
-        command=[*command, *(["--device", device] if device != "cpu" else [])],
+        command=command,
         reference=reference,
         progress=suite_progress_for_stderr,
     )
@@ -83,8 +87,11 @@ def run_name(run: Path | None) -> str:
     return f"{place.parent.parent.name}-{place.name}" if place.parent.name == "checkpoints" else place.name
 
 
-def default_folder(run: Path | None, suite: Suite, limit: int | None, shots: int | None) -> Path:
+def default_folder(
+    run: Path | None, suite: Suite, limit: int | None, shots: int | None, weights: Weights = "fp32"
+) -> Path:
     """Returns the folder of results where none is given; another one for other options."""
     parts = [run_name(run), suite.name]
     parts += [f"{name}{value}" for name, value in (("limit", limit), ("shots", shots)) if value is not None]
+    parts += [weights] if weights != "fp32" else []
     return Path("evaluations") / "-".join(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Draft, Json, OptionalRunPath, argument_bytes, draft_option
+from patchpad.cli.options import Device, Draft, Json, KeptWeights, OptionalRunPath, argument_bytes, draft_option
 from patchpad.cli.streams import BytesPrinter, print_json, read_stdin
 from patchpad.errors import ConfigError
 
@@ -59,6 +59,7 @@ def generate(
         Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs). Worth it for long texts."),
     ] = False,
     draft: Draft = "auto",
+    weights: KeptWeights = "fp32",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -80,7 +81,7 @@ def generate(
     else:
         given = read_prompts(prompts or "")
     generation = Generation(
-        load(run, device=device),
+        load(run, device=device, weights=weights),
         given,
         max_new_bytes=max_new_bytes,
         stop=[argument_bytes(text) for text in stop or ()],

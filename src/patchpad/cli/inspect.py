@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Json, OptionalRunPath, argument_bytes
+from patchpad.cli.options import Device, Json, KeptWeights, OptionalRunPath, argument_bytes
 from patchpad.cli.reading_progress import ReadingProgress
 from patchpad.cli.streams import print_json, print_text, read_stdin
 from patchpad.errors import ConfigError, DataError, quoted
@@ -45,6 +45,7 @@ def inspect(
         int | None,
         Parameter(help="Read at most this many bytes. 0: all. Default: 20,000, and 2,000 of the excerpt."),
     ] = None,
+    weights: KeptWeights = "fp32",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -72,7 +73,7 @@ def inspect(
         data = data[:limit]
     if shown.note and run is None and limit == shown.limit_bytes and scratchpad_threshold is compute is None:
         notes.append(shown.note)
-    model = load(run, device=device)
+    model = load(run, device=device, weights=weights)
     threshold = threshold_from_dials(model, scratchpad_threshold, compute)
     if html is not None:
         logger.info("measuring bits per byte along the threshold")

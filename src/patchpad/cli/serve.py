@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from patchpad.cli.options import Device, Draft, OptionalRunPath, draft_option
+from patchpad.cli.options import Device, Draft, KeptWeights, OptionalRunPath, draft_option
 from patchpad.cli.streams import print_text
 from patchpad.errors import ServingInterrupted
 
@@ -73,6 +73,7 @@ def serve(
         Parameter(negative=(), help="Compile the steps first (CUDA: capture graphs). The first requests wait for it."),
     ] = False,
     draft: Draft = "auto",
+    weights: KeptWeights = "fp32",
     device: Device = "cpu",
 ) -> None:
     """Serve a model over HTTP with OpenAI's API. A playground is at /.
@@ -111,7 +112,7 @@ def serve(
     opened = open_socket(host, port)
     try:
         scheduler = Scheduler(
-            load(run, device=device),
+            load(run, device=device, weights=weights),
             batch_rows=batch_rows,
             max_waiting=max_waiting_rows,
             prefix_bytes=prefix_mib * 2**20,

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from patchpad.errors import GenerationError, integer_or_none
 from patchpad.inference.drafting import DraftLimits
 from patchpad.model.byte_lm import ByteLM
+from patchpad.model.int8 import num_parameters
 from patchpad.model.language_model import LanguageModel
 
 DraftOption = int | Literal["auto", "off"]
@@ -199,7 +200,7 @@ def draft_rule_for(model: LanguageModel, draft: DraftOption, *, compile: bool = 
 
 def has_large_trunk(model: ByteLM) -> bool:
     """Whether drafts are worth a try."""
-    return sum(parameter.numel() for parameter in model.trunk.parameters()) >= LEAST_TRUNK_PARAMETERS
+    return num_parameters(model.trunk) >= LEAST_TRUNK_PARAMETERS
 
 
 __all__ = ["DraftOption", "FixedDrafts", "MeasuredDrafts", "Tally", "choose_arm", "draft_rule_for"]

@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patchpad.calibration_table import Calibration
 from patchpad.config import PADDING, SEPARATOR, ModelConfig
-from patchpad.errors import CheckpointError, InputError
+from patchpad.errors import CheckpointError, ConfigError, InputError
 from patchpad.model.outputs import ByteLMOutput, Predicted
 from patchpad.model.precision import PreciseBuffers
 from patchpad.patching import (
@@ -51,6 +51,8 @@ class LanguageModel(PreciseBuffers, ABC):
         self.config = config
         self.trigger: Trigger = build_trigger(config.trigger)
         self.patchifier: Patchifier = build_patchifier(config.patchifier)
+        self.weights = "fp32"
+        """How its linear layers are kept; see `patchpad.model.int8`."""
         self.calibration: Calibration | None = None
         """Translates compute into a threshold; set by `patchpad.load` and `patchpad calibrate`."""
         threshold, cuts_by_entropy = initial_threshold(config.trigger, config.patchifier), config.cuts_by_entropy
@@ -175,6 +177,41 @@ class LanguageModel(PreciseBuffers, ABC):
         Raises:
             GenerationError: the model has none.
         """
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "LanguageModel":
+        if self.weights != "fp32" and (device := fn(torch.empty(0)).device).type != "cpu":
+            raise ConfigError(
+                f"a model with {self.weights} weights cannot be moved to {device}; allowed: cpu",
+                hint="Load the run again with fp32 weights: patchpad.load(RUN, device=...).",
+            )
+        super()._apply(fn, recurse)
+        return self
+
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """Sets the mode.
+
+        Raises:
+            ConfigError: it is training, and the weights are for inference only.
+        """
+        if mode and self.weights != "fp32":
+            raise ConfigError(
+                f"a model with {self.weights} weights cannot be trained; allowed: inference",
+                hint="Load the run again with fp32 weights: patchpad.load(RUN).",
+            )
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Takes other weights.
+
+        Raises:
+            ConfigError: the weights are for inference only.
+        """
+        if self.weights != "fp32":
+            raise ConfigError(
+                f"a model with {self.weights} weights cannot take other weights; allowed: a model with fp32 weights",
+                hint="Load the run again with fp32 weights: patchpad.load(RUN).",
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,7 @@ from typing import Any
 from patchpad.cost import cost
 from patchpad.files import without_infinities
 from patchpad.inference.generator import threshold_from_dials
+from patchpad.model.int8 import num_parameters
 from patchpad.model.language_model import LanguageModel
 from patchpad.serving.settings import Settings
 from patchpad.serving.token_text import TokenNames
@@ -34,7 +35,7 @@ class ModelCard:
         self.stored_threshold = float(model.scratchpad_threshold_nats)
         self.token_names = TokenNames(model)
         self.cache_bytes_per_patch = _cache_bytes_per_patch(model)
-        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_parameters = num_parameters(model)
         self.default_threshold = self.stored_threshold
         self.default_threshold = self.threshold(settings.scratchpad_threshold_nats, settings.compute)
 

@@ -22,6 +22,7 @@ from patchpad.inference.engine import BATCH_ROWS
 from patchpad.inference.generator import Completion, Generation, threshold_from_dials
 from patchpad.inference.sampling import checked_integer
 from patchpad.launcher import require_one_process
+from patchpad.model.int8 import num_parameters
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.tasks.compute import Compute
@@ -195,7 +196,7 @@ class PatchpadLM(LM):
         """Returns what lm_eval adds to its results: the model, and the compute of all that was asked so far."""
         compute = {name: without_infinities(part.to_dict()) for name, part in self.compute().items()}
         return {
-            "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "model_num_parameters": num_parameters(self.model),
             NAME: {
                 "version": __version__,
                 "run": self.run,

@@ -15,6 +15,7 @@ import torch
 from patchpad.config.plugged import plain_section
 from patchpad.errors import ConfigError, EvaluationError, EvaluationInterrupted, PatchpadError
 from patchpad.files import sha256_of, strict_json, write_atomically
+from patchpad.model.int8 import num_parameters
 from patchpad.model.language_model import LanguageModel
 from patchpad.model.wrapped import unwrapped
 from patchpad.provenance import provenance
@@ -251,7 +252,7 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
     """Returns what results say of a model: its configuration, its size, and a checksum of its weights."""
     return {
         "config": plain_section(model.config, with_plugins=False),
-        "num_params": sum(parameter.numel() for parameter in model.parameters()),
+        "num_params": num_parameters(model),
         "weights_sha256": weights_sha256(model),
     }
 

@@ -21,6 +21,7 @@ from patchpad.config import Config
 from patchpad.device import select_device
 from patchpad.errors import CheckpointError, ConfigError, MissingPluginError, quoted
 from patchpad.model.build import build_model
+from patchpad.model.int8 import Weights, check_weights, use_int8
 from patchpad.model.language_model import LanguageModel
 from patchpad.registry import command_line
 from patchpad.training.manifest import (
@@ -245,20 +246,26 @@ def step_number(folder: Path) -> int:
     return int(folder.name[5:])
 
 
-def load(path: str | Path | None = None, *, device: str | torch.device = "cpu") -> LanguageModel:
+def load(
+    path: str | Path | None = None, *, device: str | torch.device = "cpu", weights: Weights = "fp32"
+) -> LanguageModel:
     """Loads a model from a run or a step folder, in eval mode.
 
     Args:
         path: RUN or RUN/checkpoints/step-N; None or `bundled` for the small model that ships with the package.
         device: where to put it; names as those of `--device`.
+        weights: how the trunk's linear layers keep their weights. `int8` takes a quarter of the memory and is faster
+            for large trunks; `int8-all` does so in the local parts too. They are for inference on the CPU.
 
     Raises:
         CheckpointError: nothing there, not one of ours, incomplete, altered or of another format.
         MissingPluginError: it was trained with a plug-in that is not loaded; loading a model never imports one.
-        ConfigError: an unknown device, or one that this machine lacks.
+        ConfigError: an unknown device, or one that this machine lacks; or weights that cannot be there.
     """
     place = select_device(device) if isinstance(device, str) else device
-    return open_checkpoint(BUNDLED_MODEL if path is None else path).model().to(place)
+    check_weights(weights, place)
+    model = open_checkpoint(BUNDLED_MODEL if path is None else path).model()
+    return use_int8(model, weights) if weights != "fp32" else model.to(place)
 
 
 def _load_file(path: Path) -> dict[str, Tensor]:
