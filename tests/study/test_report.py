@@ -145,11 +145,8 @@ def test_letters_are_compared_over_the_seeds_that_both_arms_have(results):
         with_letters(name, bits)
     (results / "results" / "plain-seed1.json").unlink()
     (comparison,) = summarize(read_results(results))
-    drawn = []
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(study_plots, "LinePlot", lambda series, **_: drawn.extend(series))
-        study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
-    assert [one.points for one in drawn] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
+    plot = study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
+    assert [one.points for one in plot.series] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
 
 
 def test_a_plot_says_how_many_arms_it_leaves_out(results, monkeypatch):
