@@ -309,7 +309,7 @@ def test_prefill_and_steps_keep_the_open_piece_also_where_some_of_it_is_committe
         _, stepped = patchpad.step(model, [value], stepped)
         _, whole = patchpad.prefill(model, [document[:end]])
         found, expected = stepped.patch_counts, whole.patch_counts
-        for name in ("open_length", "open_bytes", "piece_length", "piece_bytes", "num_patches", "draft_bytes"):
+        for name in ("open_length", "open_bytes", "piece_length", "piece_bytes", "num_patches", "scratchpad_bytes"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), (end, name)
         assert int(found.piece_bytes) == int(facts.piece_bytes[0, end])
 

@@ -179,8 +179,8 @@ def test_checks_get_only_names_that_the_reference_defines(data):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("code", "def f(:", "line 2: the reference program is no Python"),
-        ("test_list", ["assert ("], "line 2: the code of the checks is no Python"),
+        ("code", "def f(:", "line 2: the reference program is not Python"),
+        ("test_list", ["assert ("], "line 2: the code of the checks is not Python"),
         ("test_list", ["assert 1"], "line 2: the checks use nothing that the reference"),
     ],
 )
