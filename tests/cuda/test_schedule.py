@@ -31,7 +31,7 @@ def test_thresholds_are_used_and_moved_without_a_wait(record, patchifier, trigge
         for step in (0, 1, STEPS - 1):
             decisions = schedule.decisions(model, step)
             patch_end = decisions.patch_ends(output.facts, output.layout.documents)
-            decisions.scratchpads(output.facts, output.facts.document_offset, patch_end)
+            decisions.scratchpads(output.facts, output.facts.document_offset, ~patch_end)
             ratio_loss = StepRatioLoss.of_step(model, [ids, ids], 796)
             if ratio_loss is not None:
                 ratio_loss.of_pass(output)

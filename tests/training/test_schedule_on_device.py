@@ -135,7 +135,7 @@ def test_decisions_of_20_steps_are_inputs_of_one_graph(tools, patchifier, trigge
         documents = Documents.locate(byte_ids)
         facts = ByteFacts.gather(byte_ids, documents, entropies, entropies / 6)
         patch_end = decisions.patch_ends(facts, documents)
-        return patch_end, decisions.scratchpads(facts, bytes_since_end(patch_end, documents), patch_end)
+        return patch_end, decisions.scratchpads(facts, bytes_since_end(patch_end, documents), ~patch_end)
 
     torch._dynamo.reset()
     compiled = torch.compile(decide, backend=backend, fullgraph=True, dynamic=False)

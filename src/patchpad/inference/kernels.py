@@ -103,7 +103,7 @@ def read(
     )
     decisions = model.decisions_at(threshold)
     ends_patch = decisions.step_ends(facts, open_bytes)
-    fires = decisions.scratchpads(facts, open_bytes, ends_patch)
+    fires = decisions.scratchpads(facts, open_bytes, decisions.may_fire(facts, ends_patch))
     state.byte_states[rows, position % places] = byte_states.to(state.byte_states.dtype)
     new = counts._replace(
         position=position,

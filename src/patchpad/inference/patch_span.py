@@ -155,7 +155,7 @@ def decide_slots(
         commits, open_bytes = ends.long(), bytes_since_end(ends, documents)
     else:
         commits, open_bytes = tokens.num_commits, tokens.open_bytes
-    scratchpads = decisions.scratchpads(facts, open_bytes, ends) & is_new
+    scratchpads = decisions.scratchpads(facts, open_bytes, decisions.may_fire(facts, ends) & is_new)
     patch_index = counts.num_patches[:, None] + commits.cumsum(dim=1) - commits
     slot_mask = ends | scratchpads
     none = torch.zeros_like(open_bytes)

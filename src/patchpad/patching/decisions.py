@@ -54,18 +54,18 @@ class Decisions:
         """
         return ~patch_end if facts.tokens is None else facts.tokens.open_token >= 0
 
-    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, patch_end: Tensor) -> Tensor:
+    def scratchpads(self, facts: ByteFacts, open_bytes: Tensor, may_fire: Tensor) -> Tensor:
         """Returns where scratchpads fire: above the threshold, where they may; same shape as the facts.
 
         Args:
             facts: what is known at each position, [batch, byte] or, in a step, [batch].
             open_bytes: bytes of the open patch up to and including n, the separator not counted.
-            patch_end: where patches end.
+            may_fire: as the method of this name returns it, less what the caller leaves out.
         """
         scores = self.trigger.scores(facts, open_bytes)
         threshold = self.scratchpad_threshold
         threshold = threshold.reshape(threshold.shape + (1,) * (scores.dim() - threshold.dim()))
-        return (scores > threshold) & self.may_fire(facts, patch_end)
+        return (scores > threshold) & may_fire
 
     def layout(
         self,
@@ -84,12 +84,12 @@ class Decisions:
         """
         patch_end, tokens = self.patch_ends(facts, documents), facts.tokens
         open_bytes = bytes_since_end(patch_end, documents) if tokens is None else tokens.open_bytes
-        scratchpad = self.scratchpads(facts, open_bytes, patch_end) & ~documents.is_padding
+        may_fire = self.may_fire(facts, patch_end) & ~documents.is_padding
         return PatchLayout.build(
             documents,
             patch_end.long() if tokens is None else tokens.num_commits,
-            scratchpad,
-            may_fire=self.may_fire(facts, patch_end) & ~documents.is_padding,
+            self.scratchpads(facts, open_bytes, may_fire),
+            may_fire=may_fire,
             uncovered_bytes=None if tokens is None else tokens.open_bytes,
             room=room,
             longest_slot=None if room is None else self.patchifier.longest_patch + 1,
