@@ -102,3 +102,14 @@ def _log_level_stays_in_the_test():
     logger.setLevel(logging.NOTSET)
     yield
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, which all tests share."""
+    from chromium import CHROMIUM, Browser  # only where a browser is wanted
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser, google-chrome or chrome on the path")
+    with Browser() as found:
+        yield found

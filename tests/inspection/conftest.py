@@ -1,21 +1,10 @@
-"""A browser for the page of an inspection."""
+"""The page of an inspection in a browser."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from chromium import CHROMIUM, Browser
 
 from patchpad.inspection.page import write_page
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium, which all tests share."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser, google-chrome or chrome on the path")
-    with Browser() as found:
-        yield found
 
 
 @pytest.fixture

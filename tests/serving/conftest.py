@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, Browser
 
 from patchpad.calibration_table import Calibration
 from patchpad.model.language_model import LanguageModel
@@ -148,15 +147,6 @@ def calibrated() -> LanguageModel:
     ]
     model.calibration = Calibration(rows=tuple(rows), text_sha256="0")
     return model
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium, which all tests share."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser, google-chrome or chrome on the path")
-    with Browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

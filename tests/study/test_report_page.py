@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM, Browser
 
 from patchpad.study.report import write_study_report
 from patchpad.study.report_page import WEB
@@ -79,46 +78,43 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(page_file):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs headless Chromium")
-def test_tables_sort_and_arms_hide_by_mouse_and_by_keyboard(page_file):
-    with Browser() as browser:
-        page = browser.open(page_file.as_uri(), width=1280)
-        before = page.evaluate(FIRST_COLUMN)
-        place = page.evaluate(
-            "Array.from(document.querySelector('table.sortable').tHead.rows[0].cells)"
-            ".findIndex((one) => one.textContent === 'bits per byte')"
-        )
-        heading = f"table.sortable thead th:nth-child({place + 1})"
-        page.click(f"{heading} button")
-        column = COLUMN.replace("COLUMN", str(place))
-        rising = [float(text.split()[0]) for text in page.evaluate(column)]
-        assert rising == sorted(rising)
-        assert page.evaluate(f"document.querySelector('{heading}').getAttribute('aria-sort')") == "ascending"
-        page.press("Enter")  # the focus is still on the heading
-        falling = [float(text.split()[0]) for text in page.evaluate(column)]
-        assert falling == rising[::-1]
-        page.click("table.sortable thead th:nth-child(5) button")  # compressors have no such number
-        assert page.evaluate(COLUMN.replace("COLUMN", "4"))[-1] == "–"  # noqa: RUF001
+def test_tables_sort_and_arms_hide_by_mouse_and_by_keyboard(page_file, browser):
+    page = browser.open(page_file.as_uri(), width=1280)
+    before = page.evaluate(FIRST_COLUMN)
+    place = page.evaluate(
+        "Array.from(document.querySelector('table.sortable').tHead.rows[0].cells)"
+        ".findIndex((one) => one.textContent === 'bits per byte')"
+    )
+    heading = f"table.sortable thead th:nth-child({place + 1})"
+    page.click(f"{heading} button")
+    column = COLUMN.replace("COLUMN", str(place))
+    rising = [float(text.split()[0]) for text in page.evaluate(column)]
+    assert rising == sorted(rising)
+    assert page.evaluate(f"document.querySelector('{heading}').getAttribute('aria-sort')") == "ascending"
+    page.press("Enter")  # the focus is still on the heading
+    falling = [float(text.split()[0]) for text in page.evaluate(column)]
+    assert falling == rising[::-1]
+    page.click("table.sortable thead th:nth-child(5) button")  # compressors have no such number
+    assert page.evaluate(COLUMN.replace("COLUMN", "4"))[-1] == "–"  # noqa: RUF001
 
-        assert page.evaluate(MARKS) > 0
-        page.evaluate("document.querySelector('[data-toggles=\"fixed1-never\"]').focus()")
-        page.press(" ")
-        assert set(before) - set(page.evaluate(FIRST_COLUMN)) == {"fixed1-never"}
-        assert page.evaluate(MARKS) == 0
-        assert page.evaluate("document.querySelector('.shown').textContent") == "3 of 4 arms shown"
-        page.click("button[data-all=true]")
-        assert set(page.evaluate(FIRST_COLUMN)) == set(before)
-        assert page.evaluate(NAMELESS) == []
-        assert page.messages == []
-        assert all(address.startswith("file:") for address in page.requests)
+    assert page.evaluate(MARKS) > 0
+    page.evaluate("document.querySelector('[data-toggles=\"fixed1-never\"]').focus()")
+    page.press(" ")
+    assert set(before) - set(page.evaluate(FIRST_COLUMN)) == {"fixed1-never"}
+    assert page.evaluate(MARKS) == 0
+    assert page.evaluate("document.querySelector('.shown').textContent") == "3 of 4 arms shown"
+    page.click("button[data-all=true]")
+    assert set(page.evaluate(FIRST_COLUMN)) == set(before)
+    assert page.evaluate(NAMELESS) == []
+    assert page.messages == []
+    assert all(address.startswith("file:") for address in page.requests)
+    page.close()
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs headless Chromium")
-def test_the_page_fits_a_telephone_in_light_and_dark(page_file):
-    with Browser() as browser:
-        for dark in (False, True):
-            page = browser.open(page_file.as_uri(), width=390, height=844, dark=dark)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            assert page.messages == []
-            page.close()
+def test_the_page_fits_a_telephone_in_light_and_dark(page_file, browser):
+    for dark in (False, True):
+        page = browser.open(page_file.as_uri(), width=390, height=844, dark=dark)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.messages == []
+        page.close()
