@@ -6,11 +6,14 @@ END = "<!-- end of measured -->"
 def fill_block(page: str, begin: str, content: str) -> str:
     """Returns a page with what stands between a line and the next `END` made anew.
 
+    There are blank lines around it where the page has them.
+
     Args:
         page: holds `begin` once.
         begin: the line that opens the block, a comment that names it.
         content: Markdown.
     """
     before, rest = page.split(begin)
-    _, after = rest.split(END, 1)
-    return f"{before}{begin}\n\n{content.rstrip()}\n\n{END}{after}"
+    replaced, after = rest.split(END, 1)
+    gap = "\n\n" if replaced.startswith("\n\n") else "\n"
+    return f"{before}{begin}{gap}{content.rstrip()}{gap}{END}{after}"
