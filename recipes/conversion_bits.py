@@ -81,8 +81,17 @@ class Text:
         return {"text_sha256": self.corpus.fingerprint(), "bytes": self.num_bytes}
 
 
-def thresholds_of(pair: Pair, text: Text) -> dict[str, float]:
-    """Returns the thresholds by the names of the points, from no scratchpads to all, calibrated on other windows."""
+def thresholds_of(
+    pair: Pair, text: Text, *, name: str | None = None, inputs: dict[str, Any] | None = None
+) -> dict[str, float]:
+    """Returns the thresholds by the names of the points, from no scratchpads to all, calibrated on other windows.
+
+    Args:
+        pair: the model and the record.
+        text: what is measured.
+        name: of the cell; `calibration/` and the name of the text if left out.
+        inputs: what the cell depends on beside the length; those of the text if left out.
+    """
 
     def measure() -> dict[str, Any]:
         _, others = text.windows(pair.context_bytes)
@@ -90,8 +99,8 @@ def thresholds_of(pair: Pair, text: Text) -> dict[str, float]:
         found = thresholds_at(scores, num_bytes, RATES)
         return {"thresholds_nats": {f"{rate:g}": nats for rate, nats in found.items()}, "num_bytes": num_bytes}
 
-    inputs = {**text.inputs(), "calibration_bytes": text.calibration_bytes}
-    found = pair.record.cell(f"calibration/{text.name}", inputs, measure)["thresholds_nats"]
+    known = {**(text.inputs() if inputs is None else inputs), "calibration_bytes": text.calibration_bytes}
+    found = pair.record.cell(name or f"calibration/{text.name}", known, measure)["thresholds_nats"]
     return {PLAIN: math.inf, **found, EVERYWHERE: -math.inf}
 
 

@@ -68,6 +68,9 @@ place, and the source goes on from there. Bits are those of the rest and the end
 beyond them count. p is that of an exact sign test (McNemar's) on whether words are right, and bits have their
 difference with its standard error: first against the source as it is, then against it with the end of the prompt taken
 back. The books are held out from the converted model, but probably not from the source."""
+ARMS_TEXT = """\
+**Other ways.** The same windows of {text}, read by other models. Each was trained on so many bytes of the same texts as
+the table says. Thresholds are each model's own."""
 TASKS_TEXT = """\
 **Tasks.** Prompts, answers and metrics are the same for both (`patchpad.tasks`), without a chat template. The source's
 tokens are split between prompt and answer as lm-eval does it, and its accuracy is that of these tokens. Bits per byte
@@ -138,6 +141,31 @@ def bits_table(cells: Cells) -> str:
     headings = ["text", "model", "bits per byte", "difference", "scratchpads per byte", "trunk calls per byte"]
     text = f"{BITS_TEXT}\n{NEW_TEXT}" if NEW in cells.second("bits") else BITS_TEXT
     return _part(text, [*headings, "FLOPs per byte", "cache bytes per byte"], rows)
+
+
+def arms_table(cells: Cells) -> str:
+    """Returns the table of a row for each arm and point; empty where none was measured."""
+    rows = []
+    for arm in cells.second("arms"):
+        facts = cells.of("arms", arm, "facts")
+        assert facts is not None
+        for point in (PLAIN, MAIN):
+            values = cells.of("arms", arm, point)
+            if values is not None:
+                rows.append(
+                    [
+                        arm,
+                        f"{facts['trained_bytes'] / 1e6:.2f}",
+                        f"{per_byte(values).value:.3f}",
+                        f"{values['scratchpads_per_byte']:.3f}",
+                        f"{values['trunk_calls_per_byte']:.3f}",
+                        compact_number(values["flops_per_byte"]),
+                        compact_number(values["trunk_cache_bytes_per_byte"]),
+                    ]
+                )
+    headings = ["model", "MB trained on", "bits per byte", "scratchpads per byte", "trunk calls per byte"]
+    first = next(iter(cells.second("calibration")), "the text")
+    return _part(ARMS_TEXT.format(text=first), [*headings, "FLOPs per byte", "cache bytes per byte"], rows)
 
 
 def noise_table(cells: Cells) -> str:
@@ -263,7 +291,7 @@ def origin_lines(cells: Cells) -> str:
 
 def content(cells: Cells) -> str:
     """Returns what stands between the markers of the page."""
-    parts = [bits_table(cells), noise_table(cells), cut_table(cells), tasks_table(cells)]
+    parts = [bits_table(cells), arms_table(cells), noise_table(cells), cut_table(cells), tasks_table(cells)]
     return "\n\n".join(part for part in [*parts, origin_lines(cells)] if part)
 
 

@@ -2,6 +2,7 @@ r"""Measures a converted model (patchifier `tokens`) beside the model that it wa
 
 Usage: python recipes/measure_conversion.py OUT.json --source DIR_OR_GGUF --run RUN \
     --parts bits noise cut tasks --text books=books_en_val.jsonl.xz --text new=new_text.txt --data DATA
+    [--parts arms --arm NAME=RUN]
 
 The source is run by transformers, so nothing of it is our own model. OUT.json gets a cell for each measurement as soon
 as it is done, with its seconds; the same command goes on with what is missing. Parts may write to different files at
@@ -10,6 +11,7 @@ the same time. `recipes/conversion_tables.py` makes the tables of docs/conversio
 bits    bits per byte on every --text: the source, and the model along the threshold
 noise   the same on the first --text with seeded noise, at three points of the threshold
 cut     prompts of the first --text that end inside a word: is the rest written?
+arms    bits per byte on the first text of other trained models: each --arm
 tasks   LAMBADA, HellaSwag and CUTE: --data is their folder; thresholds are those of the first --text
 
 Thresholds are set on other windows of a text than those that `bits` measures.
@@ -17,10 +19,11 @@ Thresholds are set on other windows of a text than those that `bits` measures.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from conversion_arms import measure_arm
 from conversion_bits import Pair, Text, measure_bits, measure_noise
 from conversion_record import Record
 from conversion_source import Source
@@ -31,7 +34,8 @@ import patchpad
 from patchpad.errors import ConfigError, PatchpadError
 from patchpad.tasks.running import model_facts
 
-PARTS = ("bits", "noise", "cut", "tasks")
+PARTS = ("bits", "noise", "cut", "tasks", "arms")
+USUAL = PARTS[:4]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +44,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path)
     made.add_argument("--source", type=Path, required=True, help="folder of Hugging Face, or a .gguf file")
     made.add_argument("--run", type=Path, required=True, help="the converted and trained run")
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=USUAL)
     made.add_argument("--text", action="append", required=True, metavar="NAME=FILE", help="several times")
+    made.add_argument("--arm", action="append", default=[], metavar="NAME=RUN", help="several times, for `arms`")
     made.add_argument("--bytes", type=int, default=100_000, help="of each text, in `bits`")
     made.add_argument("--noise-bytes", type=int, default=50_000)
     made.add_argument("--calibration-bytes", type=int, default=30_000)
@@ -63,14 +68,9 @@ def main(words: Sequence[str]) -> None:
         if getattr(given, name) < 1:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {getattr(given, name)}; allowed: 1 or more", hint="Change it.")
-    files: dict[str, Path] = {}
-    for text in given.text:
-        name, _, path = text.partition("=")
-        if not name or not path:
-            raise ConfigError(f"--text is {text!r}; allowed: NAME=FILE", hint="Give each text a name.")
-        if name in files:
-            raise ConfigError(f"--text names `{name}` twice; allowed: each name once", hint="Name one of them anew.")
-        files[name] = Path(path)
+    if "arms" in given.parts and not given.arm:
+        raise ConfigError("--arm is missing, which the part `arms` needs", hint="Give --arm NAME=RUN for each model.")
+    files, arms = named_paths("text", given.text), named_paths("arm", given.arm)
     torch.set_num_threads(given.threads)
     model = patchpad.load(given.run)
     if not model.config.patchifier.commits_tokens:
@@ -81,12 +81,29 @@ def main(words: Sequence[str]) -> None:
     pair = Pair(source, model, Record(given.out, models, words), given.batch_rows)
     for number, (name, path) in enumerate(files.items()):
         if number == 0:
-            measure_parts(pair, Text.read(name, path, given.bytes, given.calibration_bytes), given)
+            measure_parts(pair, Text.read(name, path, given.bytes, given.calibration_bytes), given, arms)
         elif "bits" in given.parts:
             measure_bits(pair, Text.read(name, path, given.bytes, given.calibration_bytes))
 
 
-def measure_parts(pair: Pair, first: Text, given: argparse.Namespace) -> None:
+def named_paths(option: str, words: Sequence[str]) -> dict[str, Path]:
+    """Returns the paths of NAME=PATH by their names.
+
+    Raises:
+        ConfigError: a word of another form, or a name given twice.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not name or not path:
+            raise ConfigError(f"--{option} is {word!r}; allowed: NAME=PATH", hint=f"Give each {option} a name.")
+        if name in found:
+            raise ConfigError(f"--{option} names `{name}` twice; allowed: each name once", hint="Rename one of them.")
+        found[name] = Path(path)
+    return found
+
+
+def measure_parts(pair: Pair, first: Text, given: argparse.Namespace, arms: Mapping[str, Path]) -> None:
     """Measures all that is asked for on the first text, and the tasks."""
     if "bits" in given.parts:
         measure_bits(pair, first)
@@ -96,6 +113,9 @@ def measure_parts(pair: Pair, first: Text, given: argparse.Namespace) -> None:
         measure_words(pair, first, given.prompts)
     if "tasks" in given.parts:
         measure_tasks(pair, first, given.data, given.tasks, given.limit)
+    if "arms" in given.parts:
+        for name, run in arms.items():
+            measure_arm(pair, first, name, run)
 
 
 if __name__ == "__main__":

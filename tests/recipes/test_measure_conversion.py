@@ -276,6 +276,26 @@ def test_the_commands_of_the_page_have_options_that_there_are():
     assert conversion_tables.BEGIN in page
 
 
+def test_an_arm_is_measured_on_the_same_windows_and_its_training_is_named(folder, measured, tmp_path, monkeypatch):
+    (folder / "fixed.yaml").write_text(CONFIG.replace("tokens", "fixed"))
+    convert(folder / "llama", folder / "fixed.yaml", folder / "fixed")
+    given = words(folder, "arms.json", "--parts", "arms")
+    with pytest.raises(ConfigError, match="--arm is missing"):
+        measure_conversion.main(given)
+    given += ["--arm", f"4-byte patches={folder / 'fixed'}"]
+    with pytest.raises(DataError, match="says nothing of the training"):
+        measure_conversion.main(given)
+    (folder / "fixed" / "metrics.jsonl").write_text('{"bytes_seen": 500000}\n{"validation": 1}\n')
+    measure_conversion.main(given)
+    cells = cells_of(folder / "arms.json")
+    ours = cells["arms/4-byte patches/plain"]["values"]
+    assert ours["num_bytes"] == cells_of(measured)["bits/books/plain"]["values"]["num_bytes"]
+    table = conversion_tables.arms_table(conversion_tables.Cells([measured, folder / "arms.json"]))
+    bits = sum(ours["bits"]) / sum(ours["num_bytes"])
+    assert f"| 4-byte patches | 0.50 | {bits:.3f} | 0.000 |" in table
+    assert "windows of books," in table
+
+
 def test_noise_is_that_of_the_tasks_and_reaches_every_window(measured):
     kinds = dict(noised([b"The cat sits on the mat" * 4], "books"))
     assert set(kinds) == {"clean", "typo", "case", "repeat", "drop", "homoglyph"}
