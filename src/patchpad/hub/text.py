@@ -4,8 +4,8 @@
 def text_bytes(text: str) -> bytes:
     """Returns the bytes that a text stands for.
 
-    A surrogate U+DC80 to U+DCFF is the byte 0x80 to 0xFF. Another lone surrogate is no character and no such byte; it
-    is kept, as the three bytes that UTF-8 would give it.
+    A surrogate U+DC80 to U+DCFF is the byte 0x80 to 0xFF. Another lone surrogate is neither a character nor such a
+    byte. It is kept, as the three bytes that UTF-8 would give it.
     """
     try:
         return text.encode("utf-8", "surrogateescape")

@@ -235,7 +235,7 @@ def put(
 
 
 def integers(values: Any) -> Int[Tensor, "..."] | None:
-    """Returns integers of any kind and shape as a tensor; None for what is none, booleans included."""
+    """Returns integers of any kind and shape as a tensor; None for anything else, booleans included."""
     try:
         found = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError):

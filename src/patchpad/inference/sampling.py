@@ -46,7 +46,7 @@ def checked_integer(name: str, value: Any, *, least: int) -> int:
     """Returns an option as an integer.
 
     Raises:
-        GenerationError: it is none, or below the least that is allowed.
+        GenerationError: it is not an integer, or below the least that is allowed.
     """
     number = integer_or_none(value)
     if number is None or number < least:

@@ -40,7 +40,7 @@ OnProgress = Callable[[int, int], None]
 class NextBytes:
     """The likeliest next bytes after each of a text's first positions: separators and bytes that are read, in order.
 
-    The end of the document is no byte, and is left out.
+    The end of the document is not a byte, and is left out.
     """
 
     with_ids: UInt8[np.ndarray, "threshold position likely"]

@@ -197,7 +197,7 @@ def check_weights(weights: str, device: torch.device) -> None:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Returns how many parameters a module has; int8 weights count too, though they are no parameters of torch's."""
+    """Returns how many parameters a module has. Int8 weights count too, although torch does not count them."""
     quantised = sum(part.num_weights for part in module.modules() if isinstance(part, Int8Linear))
     return sum(parameter.numel() for parameter in module.parameters()) + quantised
 

@@ -26,7 +26,7 @@ print-color-adjust:exact;-webkit-print-color-adjust:exact}
 
 @dataclass(frozen=True)
 class Unit:
-    """Bytes shown as one thing: a character, or a byte that is none."""
+    """Bytes shown as one thing: a character, or a byte that is not part of one."""
 
     start: int
     stop: int

@@ -207,7 +207,7 @@ class RowSlots:
     slots: Int[Tensor, "batch row_slot"]
     """Index of each slot, in the order of the bytes; unused places repeat slot 0."""
     place: SlotInts
-    """Inverse of `slots`, flattened; 0 for what is no slot."""
+    """Inverse of `slots`, flattened; 0 for what is not a slot."""
     commits: Int[Tensor, "batch row_commit"]
     """Index of each row's commits; unused places repeat slot 0."""
     visible_from: Int[Tensor, "batch row_slot"]

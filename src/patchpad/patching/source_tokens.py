@@ -149,7 +149,7 @@ class SourceTokens:
         try:
             text, used = codecs.utf_8_decode(data, "strict", False)
         except UnicodeDecodeError as error:
-            # All but the newest byte is closed: whole characters, then bytes that are none.
+            # All but the newest byte is closed: whole characters, then bytes that are not part of one.
             whole = self._tokens(data[: error.start].decode())
             return self._beyond(whole, known) + self._single(data[error.start : -1]), OpenPiece(data[-1:])
         committed: tuple[int, ...] = ()

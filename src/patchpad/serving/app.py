@@ -174,7 +174,7 @@ class Service:
         await send_json(send, 200, detokenize(checked(DetokenizeBody, await self._body(scope, receive))))
 
     async def tokenizer_info(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Describes the tokenizer, which is none."""
+        """Describes the tokenizer: a token is a byte."""
         await send_json(send, 200, tokenizer_info(self._card))
 
     def probe(self, endpoint: Callable[[ProbeBody, Receive, Send], Awaitable[None]]) -> Endpoint:

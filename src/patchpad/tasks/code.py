@@ -44,7 +44,7 @@ class CodeTask(PromptedTask):
     """Template of the names, with spaces between, that the program has to define for the checks; empty: those that the
     reference solution defines and the checks use."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion; they are no part of it."""
+    """Strings that end a completion; they are not part of it."""
     max_new_bytes: Positive = 1024
     """Most bytes of a completion."""
     samples: Positive = 1

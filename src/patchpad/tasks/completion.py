@@ -129,7 +129,7 @@ def last_lines(code: str, min_lines: int) -> list[int]:
     """Returns the lines, from 0, that are the last of a function and hold one whole statement.
 
     Args:
-        code: of a file, with line feeds at the ends of lines; no line of it is returned if it is no Python.
+        code: of a file, with line feeds at the ends of lines; no line is returned if it is not Python.
         min_lines: of the function, its first line included.
     """
     try:

@@ -82,7 +82,7 @@ def read_result(path: Path) -> StoredResult:
     """Reads a result.
 
     Raises:
-        DataError: it cannot be read, is of another version, or is no result.
+        DataError: it cannot be read, is of another version, or is not a result.
     """
     content = read_json(path)
     try:
@@ -122,7 +122,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
         path: the folder, or the `result.json` in it.
 
     Raises:
-        DataError: there are no results, or a file is none.
+        DataError: there are no results, or a file is not a result.
     """
     folder = Path(path).parent if Path(path).name in (RESULT, SUITE) else Path(path)
     overview = folder / SUITE

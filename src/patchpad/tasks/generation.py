@@ -36,7 +36,7 @@ class GenerationTask(PromptedTask):
     """Template of the right answer, with which a shot ends too; empty: there is none, and `valid_utf8` is the main
     metric."""
     stop: tuple[str, ...] = ()
-    """Strings that end a text; they are no part of it."""
+    """Strings that end a text; they are not part of it."""
     max_new_bytes: Positive = 64
     """Most bytes to write."""
     ignores_case: bool = False
@@ -207,7 +207,7 @@ def is_valid_utf8(data: bytes, *, may_be_cut: bool = True) -> bool:
 
     Args:
         data: that begin with the first byte of a character.
-        may_be_cut: a character that the end cuts is no fault.
+        may_be_cut: a character that the end cuts is not an error.
     """
     try:
         codecs.getincrementaldecoder("utf-8")("strict").decode(data, final=not may_be_cut)

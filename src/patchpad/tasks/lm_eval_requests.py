@@ -69,7 +69,7 @@ def generation_options(given: Mapping[str, Any], default_max_bytes: int) -> dict
         default_max_bytes: where they do not say how long an answer may be.
 
     Raises:
-        GenerationError: stop strings that are no text, or a length that is no number.
+        GenerationError: stop strings that are not text, or a length that is not a number.
     """
     lengths = [given[name] for name in LENGTH_NAMES if given.get(name) is not None]
     until = given.get("until") or []

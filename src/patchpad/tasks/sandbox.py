@@ -284,7 +284,7 @@ class _Group:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return "time"
-                # Its end is no event, so look again soon, and later where a program takes long.
+                # No event tells of its end, so look again soon, and later where a program takes long.
                 for key, _ in selector.select(min(left, 0.002 + self.seconds() / 50)):
                     running: _Running = key.data
                     if key.fileobj is not running.stdout:

@@ -47,7 +47,7 @@ class Scored:
     """What a model says about a request."""
 
     log_likelihood_nats: float
-    """ln p of the continuation given the context; the end of the document is no part of it."""
+    """ln p of the continuation given the context; the end of the document is not part of it."""
     is_greedy: bool
     """Whether each byte (each token of a bpe model) is the most likely one, the document's end among the others."""
     num_cut_bytes: int

@@ -36,8 +36,8 @@ class ThresholdSpread:
     def row_shares(self, step: int, pass_number: int) -> list[float | None]:
         """Returns the share of each row of a pass; None for rows that train at the common rate.
 
-        The rows of a step are drawn together, from the seed and the step alone. Where the spread is no whole number of
-        rows, the odd row is drawn too, so that it holds on average.
+        The rows of a step are drawn together, from the seed and the step alone. Where the spread is not a whole number
+        of rows, the odd row is drawn too, so that it holds on average.
         """
         num_rows = self.train.batch_rows * self.train.accumulation_steps
         key = np.array([self.train.seed, FIRST_STREAM + step], dtype=np.uint64)
