@@ -177,6 +177,7 @@ def _curve(inspection: Inspection) -> str:
         title="Bits per byte against trunk calls per byte",
         x_label="trunk calls per byte",
         y_label="bits per byte",
+        x_ends=(0, max(1, points[-1][0])),  # a separator can be one call more than there are bytes
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,
         element_id="curve",
