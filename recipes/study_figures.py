@@ -85,7 +85,7 @@ def finding(findings: Findings) -> LinePlot | None:
     arms = {role: arm for role in FINDING if (arm := findings.arm(role)) is not None}
     if len(arms) < len(FINDING):
         return None
-    title = "Bits per byte against compute: books, 16 MB; three seeds, bars are ±"
+    title = "Bits per byte against compute: books, 16 MB, three seeds; bars are ±"
     return _against_flops({FINDING[role]: arm for role, arm in arms.items()}, title, arms["plain 16"], arms["16"])
 
 
@@ -135,9 +135,7 @@ def equal_compute(findings: Findings) -> LinePlot | None:
             if found is not None:
                 marks = [(100 * value / found[1], False, "") for value in found[0].values]
                 rows.append(Row(f"{name}: {words}", marks, arm.look))
-    title = (
-        "Scratchpads against 4-byte patches at equal trunk calls and at equal FLOPs, each seed; below 0 they are better"
-    )
+    title = "Scratchpads against 4-byte patches, each seed; below 0 they are better"
     lines = {"plain 4-byte patches": 0.0}
     return _rows(rows, title, "difference in bits per byte (%)", upright_lines=lines)
 
@@ -183,7 +181,7 @@ def patchifiers(findings: Findings) -> LinePlot | None:
     bpe = findings.arm("bpe")
     if bpe is not None:
         names["BPE tokens"] = bpe
-    title = "Bits per byte against compute: books, 8 MB, one seed; +: with scratchpads"
+    title = "Bits per byte against compute: books, 8 MB, one seed; + is with scratchpads"
     return _against_flops(names, title)
 
 

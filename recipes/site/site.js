@@ -3,7 +3,22 @@
 // The theme's icons stand beside words or in buttons with a name: a screen reader need not name them again.
 addEventListener("DOMContentLoaded", () => {
   for (const icon of document.querySelectorAll("svg:not([aria-label])")) icon.setAttribute("aria-hidden", "true");
+  // Short names stay in one line: a browser would break them after a hyphen, or anywhere in a narrow column.
+  for (const code of document.querySelectorAll(".md-typeset :not(pre) > code")) {
+    if (code.textContent.length <= 26) code.style.whiteSpace = "nowrap";
+  }
 });
+
+// Says which tables are wider than the page, once the theme has put them into frames that scroll.
+const markWideTables = () => {
+  for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
+    const frame = table.closest(".md-typeset__scrollwrap") ?? table;
+    table.removeAttribute("data-wide");
+    table.toggleAttribute("data-wide", frame.scrollWidth > frame.clientWidth + 1);
+  }
+};
+addEventListener("load", markWideTables);
+addEventListener("resize", markWideTables);
 
 // Search in pages that are opened as files. A browser starts no worker from a file, so a hidden frame runs its script.
 if (location.protocol === "file:") {

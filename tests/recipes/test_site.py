@@ -122,3 +122,20 @@ def test_what_a_reader_would_meet_in_a_page_is_found_in_the_browser(tmp_path):
     assert [fault for fault in faults if 'wider than 390 px: <p style="width:900px">wide</p>' in fault]
     assert [fault for fault in faults if "light for a reader who wants it dark" in fault]
     assert [fault for fault in faults if "a button without a name" in fault]
+
+
+@pytest.mark.browser
+def test_a_table_wider_than_its_page_has_columns_that_can_be_read_and_short_names_stay_whole(tmp_path, browser):
+    style, script = ((ROOT / "recipes" / "site" / name).read_text() for name in ("site.css", "site.js"))
+    words = "<td>words that would take many lines in a column as narrow as the longest of them"
+    frame = "<div class=md-typeset__scrollwrap style='overflow-x: auto; width: 300px'>"
+    tables = "".join(f"{frame}<table><tr>{words * columns}</table></div>" for columns in (6, 1))
+    body = f"<div class=md-typeset><p><code>--draft</code> <code>{'-long' * 10}</code></p>{tables}</div>"
+    path = tmp_path / "a.html"
+    path.write_text(page_of(body, f"<style>{style}</style><script>{script}</script>"))
+    page = browser.open(path.as_uri(), width=390)
+    page.wait_for("document.querySelector('[data-wide]')")
+    assert page.evaluate("[...document.querySelectorAll('table')].map((one) => 'wide' in one.dataset)") == [True, False]
+    assert page.evaluate("document.querySelector('[data-wide] td').clientWidth") > 150
+    assert page.evaluate("[...document.querySelectorAll('code')].map((one) => one.style.whiteSpace)") == ["nowrap", ""]
+    page.close()

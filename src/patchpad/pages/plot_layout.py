@@ -160,7 +160,7 @@ def _heading(
     """Returns titles, legend, the key of the marks, and where the plot area's name may stand."""
     titles, legend, y = [], [], 4.0
     key: list[tuple[Text, bool]] = []
-    for line in textwrap.wrap(plot.title, max(10, int((width - 8) / (CHARACTER_WIDTH * 1.12)))):
+    for line in textwrap.wrap(plot.title, max(10, int((width - 8) / (CHARACTER_WIDTH * WIDE_FONT * 1.12)))):
         y += 18
         titles.append(Text(2, y - 4, line))
     if listed:

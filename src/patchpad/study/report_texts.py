@@ -16,6 +16,8 @@ PLOT_TEXTS = {
     "classes": "scratchpads by class of byte",
     "training": "bits per byte while training",
 }
+COMMIT_DIGITS = 10
+"""Of a commit's name, which has 40 in the result files."""
 
 
 def missing_line(planned: Iterable[Mapping[str, Any]], comparisons: Sequence[Comparison]) -> str:
@@ -44,7 +46,7 @@ def provenance_line(results: Results) -> str:
     return (
         f"{len(results.runs)} runs, {dates[0]} to {dates[-1]}, on {each('hardware')} with {each('threads')} thread(s), "
         f"patchpad {each('package_version')}, torch {each('torch_version')}, "
-        f"commit {', '.join(sorted(map(str, commits)))}. {spread}"
+        f"commit {', '.join(sorted(str(one)[:COMMIT_DIGITS] for one in commits))}. {spread}"
     )
 
 
