@@ -52,7 +52,7 @@ of the web."""
 NEW, NEW_TEXT = (
     "new",
     """\
-It cannot have read `new`: notes on releases that are dated after its training (`recipes/new_text.py`).""",
+The source cannot have read `new`: notes on releases that are dated after its training (`recipes/new_text.py`).""",
 )
 NOISE_TEXT = """\
 **Noise.** Bits per byte of the text with noise, and how much more that is than without noise. The text is books, which
@@ -281,7 +281,7 @@ def origin_lines(cells: Cells) -> str:
     }
     return (
         f"- the source: {source['name']}, {source['num_params'] / 1e6:.1f}M parameters, licence {source['licence']}\n"
-        f"- converted: `{ours['run']}`, {ours['num_params'] / 1e6:.1f}M parameters, weights "
+        f"- converted: {ours['num_params'] / 1e6:.1f}M parameters, weights "
         f"{ours['weights_sha256'][:12]}\n"
         f"- `recipes/measure_conversion.py`, {origins[0]['hardware']}, threads {several['threads']}, torch "
         f"{several['torch_version']}, commit {several['commit']}, {several['date']}, {duration(seconds)} of a "
