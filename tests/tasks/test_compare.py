@@ -228,5 +228,8 @@ def test_results_in_languages_are_ranked_and_paired_by_language():
     assert [one["rank"] for one in ranks["news"]["languages"]] == [[2, 1], [1, 2], [2, 1]]
     page = render_comparison_page(compared)
     assert "Ranks over languages: news" in page
+    frames = page.count('<div class="scroll"')
+    assert frames > 1  # the keyboard reaches each of them, and a screen reader names it
+    assert page.count('<div class="scroll" tabindex="0" role="group" aria-label="') == frames
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))

@@ -201,7 +201,8 @@ def _table(css: str, caption: str, headings: Sequence[str], rows: str) -> str:
         cells = (f'<th scope="col">{escape_text(text)}</th>' for text in headings)
         head = f"<thead><tr>{''.join(cells)}</tr></thead>\n"
     return (
-        f'<div class="scroll" tabindex="0">\n<table class="{css}">\n<caption>{escape_text(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape_text(caption)}">\n'
+        f'<table class="{css}">\n<caption>{escape_text(caption)}</caption>\n'
         f"{head}<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )
 

@@ -48,7 +48,7 @@ differences are those to {escape_text(comparison.columns[0].label)}</p>
 </header>
 <section>
 <h2>Quality and compute</h2>
-<div class="scroll">
+<div class="scroll" tabindex="0" role="group" aria-label="Quality and compute">
 <table class="points">
 {_head(comparison)}
 <tbody>

@@ -135,12 +135,15 @@ def ranks_page(ranks: LanguageRanks) -> str:
 
 
 def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape_text(name)}</th>" for name in headings)
+    head = "".join(f'<th scope="col">{escape_text(name)}</th>' for name in headings)
     body = "\n".join(
-        f"<tr><th>{escape_text(row[0])}</th>" + "".join(f"<td>{escape_text(cell)}</td>" for cell in row[1:]) + "</tr>"
+        f'<tr><th scope="row">{escape_text(row[0])}</th>'
+        + "".join(f"<td>{escape_text(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    frame = f'<div class="scroll" tabindex="0" role="group" aria-label="{escape_text(headings[0])}: a table">'
+    return f"{frame}<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
 
 
 def _rank(rank: float) -> str:
