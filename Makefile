@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 TORCH ?=
 WORKERS ?= auto
 
-CHECKED := not unchecked
+# With the checks of shapes, and without. Properties are tried without; `make test-all` tries them with the checks too.
+CHECKED := not unchecked and not property
 UNCHECKED := property or compile or unchecked
+# Modules are compiled once, and not in each of the many processes that tests start.
+export PYTHONDONTWRITEBYTECODE :=
 
 PRETENDED := (pretended or gpu) and not slow
 FOR_GPUS = $(shell grep -rl --include='test_*.py' '^@pytest.mark.gpu' tests)
@@ -35,7 +38,7 @@ test-lm-eval: $(VENV)/lm-eval      ## the tests of lm_eval's models, which need 
 	$(BIN)/python -m pytest -n $(WORKERS) tests/tasks/test_lm_eval_adapter.py tests/tasks/test_lm_eval_prompts.py tests/cli/test_lm_eval.py tests/hub/test_lm_eval.py tests/serving/test_lm_eval_server.py -m "not slow"
 
 test-all: lint $(VENV)/all-extras  ## all tests, the slow ones too, with every extra installed
-	$(BIN)/python -m pytest -m "$(CHECKED)" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not unchecked" -n $(WORKERS) --dist loadfile
 	JAXTYPING_DISABLE=1 EXAMPLES=20 $(BIN)/python -m pytest -m "$(UNCHECKED)" -n $(WORKERS) --dist load
 	$(MAKE) --no-print-directory test-cuda PRETENDED="pretended or gpu"
 
@@ -75,3 +78,7 @@ $(VENV)/lm-eval: $(VENV)/installed
 $(VENV)/docs-installed: $(VENV)/installed
 	$(INSTALL) ".[dev,docs]"
 	touch $@
+
+$(VENV)/lm-eval-and-docs: $(VENV)/installed  # what the two above install, at once
+	$(INSTALL) ".[dev,eval,docs]" "lm-eval[api]"
+	touch $(VENV)/lm-eval $(VENV)/docs-installed $@
