@@ -132,8 +132,7 @@ class Browser:
         page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         if before:
             page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
-        page.call("Page.navigate", url=url)
-        page.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        page.go(url)
         return page
 
     def call(self, method: str, session: str | None = None, /, **params: Any) -> dict[str, Any]:
@@ -182,6 +181,14 @@ class Page:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Calls a method of the protocol for this tab."""
         return self._browser.call(method, self._session, **params)
+
+    def go(self, url: str) -> None:
+        """Opens another page in this tab, and waits until it has loaded; what was kept of the last one is dropped."""
+        for kept in (self.messages, self.requests, self.posted):
+            kept.clear()
+        self.evaluate("window.isLeft = true")
+        self.call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete' && !window.isLeft")
 
     def note(self, method: str, params: dict[str, Any]) -> None:
         """Keeps what the browser tells of the page."""
