@@ -23,7 +23,7 @@ novels = lzma.decompress((files("patchpad.data") / "bundled" / "austen_train.jso
 texts = [json.loads(line)["text"] for line in novels.splitlines()]
 *trained, held_out = [text[:400_000] for text in texts]
 parquet.write_table(arrow.table({"text": trained}), folder / "novels.parquet")
-(folder / "held_out.txt").write_text(held_out[:50_000], encoding="utf-8")
+(folder / "held_out.txt").write_text(held_out[:20_000], encoding="utf-8")
 modules = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
 with gzip.open(folder / "code.jsonl.gz", "wt", encoding="utf-8") as lines:
     for module in modules:
@@ -34,10 +34,10 @@ sources="{novels: {paths: [$folder/novels.parquet], weight: 2, validation_paths:
 
 echo "== Four processes"
 torchrun --standalone --nproc-per-node 4 -m patchpad train --config tiny-fixed16-entropy --device cpu --out "$run" \
-  --data.sources "$sources" --train.steps 300 --train.batch_rows 6 --train.checkpoint_every 50 --train.validate_every 100 \
+  --data.sources "$sources" --train.steps 150 --train.batch_rows 6 --train.checkpoint_every 25 --train.validate_every 50 \
   2> "$folder/first.log" &
 launcher=$!
-until [ -d "$run/checkpoints/step-100" ]; do
+until [ -d "$run/checkpoints/step-50" ]; do
   kill -0 $launcher || { cat "$folder/first.log"; exit 1; }
   sleep 0.2
 done

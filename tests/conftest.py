@@ -1,8 +1,9 @@
 """Two ways to run the tests, together in `make test`; `tests/cuda` is a third.
 
 Without JAXTYPING_DISABLE, shapes are checked in every call: the hook is installed before patchpad is imported, and
-stays for lazy imports. Properties are then tried on few examples, since checking takes longer than computing. With
-JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which the hook would break, is tested too.
+stays for lazy imports. Checking takes longer than computing, so `make test` leaves properties out there, and
+`make test-all` tries them on one example. With JAXTYPING_DISABLE=1 they are tried on more, and `torch.compile`, which
+the hook would break, is tested too.
 """
 
 import logging

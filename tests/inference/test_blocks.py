@@ -117,15 +117,15 @@ def tensors_in(tree) -> list[torch.Tensor]:
 @pytest.mark.unchecked
 @pytest.mark.parametrize("name", ["fixed-entropy", "hnet-stride", "source head", "byte", "megabyte"])
 def test_what_a_block_holds_does_not_grow_with_what_lies_before_it(name, monkeypatch):
-    (text,) = random_documents(1, [1200])
+    (text,) = random_documents(1, [600])
     model, dial = model_of(name, 1, [text])
     in_blocks(monkeypatch, positions=50)
     monkeypatch.setattr("patchpad.inference.span_attention.MOST_SCORES", 8)
     stepper, threshold = stepper_for(model), row_thresholds(model, dial, 1)
     largest = []
-    for length in (400, 1200):
+    for length in (200, 600):
         _, state = stepper.prefill([b""], threshold)
-        state.trunk = state.trunk.with_room(1300)
+        state.trunk = state.trunk.with_room(700)
         with LargestTensor() as seen, torch.inference_mode():
             for _ in read_in_blocks(stepper, state, [list(text[:length])], threshold):
                 pass

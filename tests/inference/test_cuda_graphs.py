@@ -228,6 +228,7 @@ def test_what_is_kept_for_a_model_goes_with_it():
     assert kept_gone() is None
 
 
+@pytest.mark.unchecked
 def test_a_graph_that_cannot_be_captured_is_an_error_in_tests_and_one_warning_otherwise(model, monkeypatch, caplog):
     def fails(*_):
         raise RuntimeError("no graphs here\nmore")

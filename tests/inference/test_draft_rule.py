@@ -80,6 +80,7 @@ def test_what_is_done_once_is_not_measured():
     assert rule.tallies[0][STEPS].pace == 0.5 / TRIAL_IDS
 
 
+@pytest.mark.unchecked
 def test_batches_of_different_sizes_are_watched_apart():
     rule = MeasuredDrafts()
     small, large = (

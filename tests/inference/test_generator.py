@@ -21,6 +21,7 @@ def model():
     return sharp_model(tiny_model_config("spacebyte", "entropy"), seed=4)
 
 
+@pytest.mark.unchecked
 def test_ten_copies_of_a_prompt_give_ten_identical_outputs(model):
     for options in ({"temperature": 0.0}, {"temperature": 1.0, "seed": [5] * 10}):
         completions = patchpad.complete(model, ["It was the"] * 10, max_new_bytes=40, **options)
@@ -137,6 +138,7 @@ def test_draws_are_those_of_one_stream_and_the_same_when_asked_again():
     assert [draws[0], Draws(5)[3 * FIRST_DRAWS - 1]] == [expected[0], expected[-1]]
 
 
+@pytest.mark.unchecked
 def test_compute_is_translated_by_the_calibration(model):
     rows = tuple(
         {"scratchpad_threshold_nats": threshold, "trunk_calls_per_byte": calls}

@@ -11,7 +11,7 @@ import torch
 
 import patchpad
 from patchpad.config import SEPARATOR
-from patchpad.testing import sharp_baseline, sharp_model, tiny_model_config
+from patchpad.testing import BASELINE_KINDS, sharp_baseline, sharp_model, tiny_model_config
 
 pytestmark = pytest.mark.unchecked  # lines are counted: those of the checks would be most of them
 
@@ -66,14 +66,21 @@ def model(request):
     return request.param()
 
 
-@pytest.mark.parametrize("draft", ["off", 4])
+@pytest.mark.parametrize(
+    ("model", "draft"),
+    [
+        pytest.param(build, draft, id=f"{name}-{draft}")
+        for name, build in MODELS.items()
+        for draft in ("off", 4)
+        if draft == "off" or name not in BASELINE_KINDS  # which have no drafts
+    ],
+    indirect=["model"],
+)
 def test_rows_that_are_interrupted_anywhere_generate_what_they_generate_otherwise(model, draft):
     options = {"max_new_bytes": 25, "temperature": 1.0, "stop": ["e ", "zz"], "batch_rows": 3, "seed": 1}
     prompts = ["It was", "x", "", "abc defg"]
     expected = patchpad.complete(model, prompts, **options)
     source, num_stops = random.Random(1), 0
-    if model.config.kind != "patch":
-        draft = "off"
     generation = patchpad.Generation(model, prompts, draft=draft, **options)
     pieces = [b""] * len(prompts)
     while True:

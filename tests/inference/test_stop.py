@@ -48,10 +48,10 @@ def test_the_longest_of_several_stop_strings_is_cut_off():
 
 @pytest.mark.unchecked
 def test_a_generation_ends_at_any_part_of_its_own_text(model):
-    options = {"temperature": 1.0, "max_new_bytes": 120, "seed": 5}
+    options = {"temperature": 1.0, "max_new_bytes": 70, "seed": 5}
     (whole,) = patchpad.complete(model, ["It was"], **options)
-    assert len(whole.data) == 120
-    for begin, size in ((0, 1), (17, 2), (40, 3), (63, 9), (118, 2)):  # across patch ends and inside characters
+    assert len(whole.data) == 70
+    for begin, size in ((0, 1), (17, 2), (30, 9), (68, 2)):  # across patch ends and inside characters
         stop = whole.data[begin : begin + size]
         (cut,) = patchpad.complete(model, ["It was"], stop=stop, **options)
         assert cut.stop_reason == "stop"
@@ -72,6 +72,7 @@ def test_a_stop_string_ends_its_own_row_only(model):
     assert cut[1].stop_reason == "stop"
 
 
+@pytest.mark.unchecked
 def test_held_back_bytes_come_when_the_generation_ends_without_a_stop(model):
     options = {"temperature": 1.0, "max_new_bytes": 50, "seed": 5}
     (whole,) = patchpad.complete(model, ["It was"], **options)

@@ -139,6 +139,7 @@ def test_int8_leaves_entropies_and_so_patches_and_scratchpads_as_they_are():
     assert not torch.equal(one.logits, other.logits)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_per_byte_stay_within_a_tenth_of_a_percent(kind):
     corpus = bundled_excerpt().corpus

@@ -24,8 +24,19 @@ from patchpad.testing import (
 )
 
 TRIGGERS = ["entropy", "never", "always", "random", "stride", "whitespace", "entropy_jump"]
+
+
+def is_default(patchifier: str, trigger: str) -> bool:
+    """Whether the default run tries a pair: it has every patchifier and every trigger."""
+    return trigger == "entropy" or patchifier == "spacebyte"
+
+
 COMBINATIONS = (
-    [(patchifier, trigger, {}) for patchifier in PATCHIFIERS for trigger in TRIGGERS]
+    [
+        pytest.param(patchifier, trigger, {}, marks=[] if is_default(patchifier, trigger) else pytest.mark.slow)
+        for patchifier in PATCHIFIERS
+        for trigger in TRIGGERS
+    ]
     + [("tokens", trigger, {"source_head": "own"}) for trigger in ("entropy", "ending_entropy")]
     + [("tokens", "entropy", {"source_head": "own", "trunk_window_patches": 2})]
     + [(patchifier, "entropy", ALL_OPTIONS) for patchifier in ("fixed", "hnet")]

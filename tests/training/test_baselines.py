@@ -54,6 +54,7 @@ def test_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path, text, 
         assert sha256_of(tmp_path / "straight" / name) == sha256_of(tmp_path / "stopped" / name), name
 
 
+@pytest.mark.unchecked
 @every_kind
 def test_training_lowers_the_loss_and_metrics_have_the_keys_of_the_patch_model(tmp_path, text, tools, kind):
     config = config_of(tools, kind, steps=60, log_every=20, learning_rate=1e-2)

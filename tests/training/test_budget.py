@@ -103,6 +103,7 @@ def test_one_step_is_made_even_when_there_is_no_time(seconds, per_step):
     assert (len(shares), took) == (1, pytest.approx(per_step))
 
 
+@pytest.mark.unchecked
 def test_a_run_by_the_clock_saves_the_steps_it_made_and_ends_with_low_rates_and_frozen_thresholds(
     tmp_path, text, tools
 ):

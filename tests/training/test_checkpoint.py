@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,10 @@ def test_full_disk_leaves_the_checkpoint_before_and_says_how_to_go_on(tmp_path, 
         def full(*_, **__):
             raise error
 
+        for _ in range(6000):
+            if (out / "checkpoints" / "step-3").exists():  # it is written while training goes on
+                break
+            time.sleep(0.01)
         monkeypatch.setattr(safetensors.torch, "save", full)
 
     caught = tools.train_until_error(config, tools.Hook(5, fill_the_disk), CheckpointError, data=text, out=out)

@@ -63,6 +63,7 @@ def test_rows_come_from_the_sources_by_weight_and_metrics_tell_each_of_them(tmp_
     assert "epoch" not in line
 
 
+@pytest.mark.unchecked
 def test_a_resumed_mixture_gives_the_losses_of_an_uninterrupted_one(tmp_path, data, tools):
     config = tools.replace(tools.config(steps=6, batch_rows=3), data=data)
     trainer.train(config, out=tmp_path / "straight", progress=tools.Hook())

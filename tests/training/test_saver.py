@@ -125,6 +125,7 @@ def test_average_follows_its_formula():
     torch.testing.assert_close(average.tensors["weight"], torch.full((1, 2), expected))
 
 
+@pytest.mark.unchecked
 def test_averaged_weights_are_saved_beside_the_weights_and_go_on_to_the_same_bits(tmp_path, text, tools):
     config = tools.config(averaged_decay=0.9, steps=6, checkpoint_every=3)
 

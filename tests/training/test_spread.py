@@ -56,6 +56,7 @@ def watch(monkeypatch):
     return seen
 
 
+@pytest.mark.unchecked
 def test_rows_follow_their_own_rates_and_the_others_the_common_one(tmp_path, graded, tools, monkeypatch):
     seen = watch(monkeypatch)
     config = tools.config(
@@ -83,6 +84,7 @@ def test_rows_follow_their_own_rates_and_the_others_the_common_one(tmp_path, gra
     assert float(load(run.path).scratchpad_threshold_nats) == thresholds[-1]
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("trigger", ["entropy", pytest.param("random", marks=pytest.mark.slow)])
 def test_interrupted_run_with_a_spread_resumes_exactly(tmp_path, text, tools, trigger):
     config = tools.config(trigger, batch_rows=3, accumulation_steps=2, learning_rate=0.02, threshold_spread=0.4)

@@ -42,6 +42,7 @@ def test_text_that_is_hard_to_cut_trains_finitely_and_every_byte_is_predicted(
     assert len(score(run.model, HARD_TEXTS[name])) == len(HARD_TEXTS[name])
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("trigger", ["never", pytest.param("entropy", marks=pytest.mark.slow)])
 def test_entropy_patches_follow_their_target_size_and_the_threshold_is_stored(tmp_path, tools, text, trigger):
     config = tools.config(trigger, "entropy", steps=80, batch_rows=4, learning_rate=0.005)
@@ -64,6 +65,7 @@ def test_a_fixed_patch_threshold_stays(tmp_path, tools, text):
     assert float(load(run.path).patch_threshold_nats) == 2.5
 
 
+@pytest.mark.unchecked
 def test_the_ratio_loss_pulls_hnet_towards_its_target(tmp_path, tools, text):
     shares = {}
     for weight in (0.0, 1.0):
