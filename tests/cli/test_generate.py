@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import signal
 import sys
 import time
@@ -104,13 +105,15 @@ def test_the_small_model_is_used_without_a_run(patchpad):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
-def test_a_pipe_gets_the_exact_bytes_whatever_its_encoding(command, finished, encoding):
+def test_a_pipe_gets_the_exact_bytes_whatever_its_encoding(command, patchpad, finished, encoding):
     prompt = "größer 日".encode() + b"\xff\x1b[2J"
     arguments = ["generate", finished, "--prompt", prompt, "--max-new-bytes", "9"]
     environment = {**command.environment, "PYTHONIOENCODING": encoding}
     done = command.run(*arguments, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
-    (one,) = json.loads(command.run(*arguments, "--json", env=environment).stdout.decode("ascii"))["completions"]
+    here = patchpad(*arguments[:3], os.fsdecode(prompt), *arguments[4:], "--json")
+    assert here.out.isascii()
+    (one,) = completions(here)
     assert done.stdout == prompt + base64.b64decode(one["bytes_base64"]) + b"\n"
 
 

@@ -86,7 +86,7 @@ def test_rows_that_are_interrupted_anywhere_generate_what_they_generate_otherwis
     while True:
         try:
             # Further each time, so that the longest step is made in the end.
-            with stopped_at(source.randrange(1, (300 if draft == "off" else 2000) + 40 * num_stops)):
+            with stopped_at(source.randrange(1, (300 if draft == "off" else 2000) + 80 * num_stops)):
                 new = next(generation, None)
         except Stop:
             num_stops += 1
