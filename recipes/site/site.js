@@ -14,7 +14,13 @@ const markWideTables = () => {
   for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
     const frame = table.closest(".md-typeset__scrollwrap") ?? table;
     table.removeAttribute("data-wide");
-    table.toggleAttribute("data-wide", frame.scrollWidth > frame.clientWidth + 1);
+    const isWide = frame.scrollWidth > frame.clientWidth + 1;
+    table.toggleAttribute("data-wide", isWide);
+    if (isWide && frame !== table) {  // arrow keys scroll what has the focus
+      frame.tabIndex = 0;
+      frame.setAttribute("role", "group");
+      frame.setAttribute("aria-label", "a table that scrolls sideways");
+    }
   }
 };
 addEventListener("load", markWideTables);

@@ -134,8 +134,11 @@ def test_a_table_wider_than_its_page_has_columns_that_can_be_read_and_short_name
     path = tmp_path / "a.html"
     path.write_text(page_of(body, f"<style>{style}</style><script>{script}</script>"))
     page = browser.open(path.as_uri(), width=390)
-    page.wait_for("document.querySelector('[data-wide]')")
+    page.wait_for("document.querySelector('[data-wide]') !== null")
     assert page.evaluate("[...document.querySelectorAll('table')].map((one) => 'wide' in one.dataset)") == [True, False]
     assert page.evaluate("document.querySelector('[data-wide] td').clientWidth") > 150
+    page.press("Tab")
+    assert page.evaluate("document.activeElement.contains(document.querySelector('[data-wide]'))")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert page.evaluate("[...document.querySelectorAll('code')].map((one) => one.style.whiteSpace)") == ["nowrap", ""]
     page.close()
