@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PRETENDED := (pretended or gpu) and not slow
 FOR_GPUS = $(shell grep -rl --include='test_*.py' '^@pytest.mark.gpu' tests)
 
-.PHONY: help setup quickstart test test-cuda test-lm-eval test-all lint format docs
+.PHONY: help setup quickstart test test-cuda test-lm-eval test-all lint format docs bench bench-record
 
 help:                              ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,12 @@ lint: $(VENV)/installed            ## style, types and the direction of imports
 format: $(VENV)/installed          ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/installed           ## the five main figures beside the last ones on record; AGAINST=<commit or folder>: beside that, in pairs
+	$(BIN)/python benchmarks/bench.py $(if $(AGAINST),--against $(AGAINST))
+
+bench-record: $(VENV)/installed    ## the same, written to the record: on a machine that does nothing else
+	$(BIN)/python benchmarks/bench.py --update
 
 docs: $(VENV)/docs-installed       ## build the documentation site in build/docs; a dead link or an orphan is an error
 	$(BIN)/python recipes/site_pages.py
