@@ -141,11 +141,9 @@ class Side:
 
     def close(self) -> None:
         """Ends the process."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()
 
     def _expect(self, start: str) -> str:
         assert self.process.stdout is not None

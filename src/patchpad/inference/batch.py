@@ -87,7 +87,8 @@ class Batch:
     @property
     def places(self) -> list[int]:
         """Places of these."""
-        return [place for place in range(len(self.rows)) if place not in self.free]
+        free = set(self.free)
+        return [place for place in range(len(self.rows)) if place not in free]
 
     @property
     def num_running(self) -> int:
@@ -103,7 +104,7 @@ class Batch:
         joined = self.state.with_rows_at(taken, state.first_rows(count)) if taken else self.state
         if count < len(rows):
             others = state.select(list(range(count, len(rows)))) if taken else state
-            joined = type(state).join([joined, others])
+            joined = type(state).join([joined, others], copies=False)
         all_rows = list(self.rows) + list(rows[count:])
         for place, row in zip(taken, rows, strict=False):
             all_rows[place] = row
@@ -136,6 +137,7 @@ class Batch:
         return replace(
             self,
             free=tuple(free),
+            state=None if self.state is None else self.state.without_rows(free),
             ready=tuple(self.ready[number] for number in kept),
             logits=self.logits[kept] if self.logits is not None and kept else None,
             waiting=tuple(place for place in self.waiting if place not in free),

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpad.inference.buckets import FREE_POSITIONS, MOST_PADDING, buckets
 from patchpad.inference.row_state import RowState
 from patchpad.inference.span import Extension
 from patchpad.inference.stepper import Stepper
+from patchpad.inference.transfers import on_device
 
 CPU_BLOCK_POSITIONS = 4096
 """Ids of all rows that are read at once on a CPU. Smaller blocks save no memory worth naming, and take longer per id;
@@ -43,8 +45,36 @@ def block_positions(device: torch.device) -> int:
 def read_prompts(
     stepper: Stepper, prompts: list[bytes], threshold: Float[Tensor, " batch"]
 ) -> tuple[Float[Tensor, "batch vocab"], RowState]:
-    """Reads prompts of any length, in one pass where they are short; see `Stepper.prefill`."""
-    if len(prompts) * (max(map(len, prompts)) + 1) <= block_positions(stepper.model.device):
+    """Reads prompts of any length; see `Stepper.prefill`.
+
+    Those of like length are read together, so that what pads them has a bound. Then the rows are put in order.
+    """
+    found = buckets([1 + len(prompt) for prompt in prompts], free=FREE_POSITIONS)
+    if len(found) == 1:
+        return _read_alike(stepper, prompts, threshold)
+    parts = [
+        _read_alike(
+            stepper,
+            [prompts[row] for row in bucket],
+            threshold[on_device(bucket, threshold.device, torch.int64)],
+        )
+        for bucket in found
+    ]
+    state = type(parts[0][1]).join([state for _, state in parts], copies=False)
+    logits = torch.cat([logits for logits, _ in parts])
+    places = {row: place for place, row in enumerate(row for bucket in found for row in bucket)}
+    order = [places[row] for row in range(len(prompts))]
+    if order == sorted(order):
+        return logits, state
+    return logits[on_device(order, logits.device, torch.int64)], state.select(order)
+
+
+def _read_alike(
+    stepper: Stepper, prompts: list[bytes], threshold: Float[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch vocab"], RowState]:
+    """Reads prompts, in one pass where they are short, else in blocks."""
+    most = (1 + MOST_PADDING) * block_positions(stepper.model.device)
+    if len(prompts) * (max(map(len, prompts)) + 1) <= most:
         return stepper.prefill(prompts, threshold)
     logits, state = stepper.prefill([b""] * len(prompts), threshold)
     return read_on(stepper, state, [stepper.encode(prompt) for prompt in prompts], threshold, logits)

@@ -230,7 +230,9 @@ class Engine:
         if ended:
             batch = batch.without(ended)
         if batch.state is not None:
-            batch.state.has_at_most(max(found.num_patches[place] for place in staying))
+            kept = staying if len(batch.rows) < len(found.num_patches) else range(len(batch.rows))
+            left = set(batch.free)
+            batch.state.has_each([None if place in left else found.num_patches[old] for place, old in enumerate(kept)])
         return batch
 
     def _read(self, batch: Batch, state: RowState) -> "tuple[RowState, _Found]":

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpad.inference.batch import Batch, Reading
-from patchpad.inference.blocks import block_positions, with_expected_room
+from patchpad.inference.blocks import block_positions, read_prompts, with_expected_room
 from patchpad.inference.row_state import RowState
 from patchpad.inference.rows import Row
 from patchpad.inference.stepper import Stepper
@@ -120,14 +120,12 @@ class PromptReader:
         """Returns how those rows that come next are read, as many as may be read at once, and at least one."""
         plans: list[_Plan] = []
         keys: set[tuple[bytes, float]] = set()
-        longest, num_whole, num_left, most = 0, 0, 0, self._most_bytes(batch)
+        num_bytes, most = 0, self._most_bytes(batch)
         for row in itertools.islice(batch.pending, room):
             plan = _Plan(row=row, known=self._known(row))
             if self.prefixes is None or plan.key not in keys:
-                num_left += 0 if plan.known is None else len(plan.left)
-                if plan.known is None:
-                    longest, num_whole = max(longest, len(plan.left) + 1), num_whole + 1
-            if plans and longest * num_whole + num_left > most:
+                num_bytes += len(plan.left) + (plan.known is None)
+            if plans and num_bytes > most:
                 break
             keys.add(plan.key)
             plans.append(plan)
@@ -140,7 +138,7 @@ class PromptReader:
 
     def _prefill(self, plans: Sequence[_Plan]) -> tuple[Float[Tensor, "row vocab"], RowState]:
         thresholds = self._thresholds([plan.row.threshold for plan in plans])
-        return self.stepper.prefill([plan.row.request.prompt for plan in plans], thresholds)
+        return read_prompts(self.stepper, [plan.row.request.prompt for plan in plans], thresholds)
 
     def _thresholds(self, values: Sequence[float]) -> Float[Tensor, " row"]:
         return on_device(values, self.stepper.model.device, torch.float32)

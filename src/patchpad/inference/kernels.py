@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
-from patchpad.inference.cache import TrunkCacheAttention
 from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCounts
 from patchpad.inference.row_state import put
+from patchpad.inference.split_attention import trunk_attention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import smoothing_share
 from patchpad.model.precision import autocast
@@ -136,7 +136,7 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
         newest_first = state.byte_states[rows[:, None], (counts.position[:, None] - distance) % places]
         slot_inputs = model.patch_pooling.pool(newest_first, distance < counts.open_length[:, None])
         num_places, window = counts.num_patches - counts.num_dropped, model.config.trunk_window_patches
-        attend = TrunkCacheAttention(state.trunk, rows, num_places, window)
+        attend = trunk_attention(state.trunk, rows, num_places, window)
         slot_outputs = model.trunk(slot_inputs, counts.num_patches, attend)
         if state.smoothed is not None:
             probability = state.floats[rows, -1]

@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import PADDING, SEPARATOR
-from patchpad.inference.cache import LocalCache, TrunkCache, TrunkCacheAttention
+from patchpad.inference.cache import LocalCache, TrunkCache
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.span import Extension, Span, unpooled
-from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention
+from patchpad.inference.span_attention import SpanWindowAttention
+from patchpad.inference.split_attention import trunk_attention, trunk_span_attention
 from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import MegaByte
 from patchpad.model.precision import autocast
@@ -105,7 +106,7 @@ class MegaByteStepper:
         state.make_room()
         old = state.ints[rows]
         counts, newest_bytes = Counts(*old[:, :NUM_COUNTS].unbind(1)), old[:, NUM_COUNTS:]
-        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        attend = trunk_attention(state.trunk, rows, counts.num_patches)
         with autocast(self.model.device):
             slices = self.model.run_trunk(newest_bytes, counts.position // self.model.patch_size, attend)
         state.slices[rows] = slices.to(state.slices.dtype)
@@ -177,7 +178,7 @@ class MegaByteStepper:
             return state.slices
         state.has_at_most(state.most_patches + span.width // self.model.patch_size + 1)
         index = position[is_slot] // self.model.patch_size
-        attend = TrunkSpanAttention(state.trunk, span.rows[is_slot], index, None, state.most_patches)
+        attend = trunk_span_attention(state.trunk, span.rows[is_slot], index, None, state.most_patches)
         slices = self.model.run_trunk(newest_bytes[is_slot], index, attend)
         return torch.cat((state.slices.to(slices.dtype), slices))
 

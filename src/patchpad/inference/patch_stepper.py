@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import PADDING
+from patchpad.inference.cache import PRODUCT_ROWS
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
@@ -15,10 +16,14 @@ from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
 from patchpad.inference.source_masses import ended_share_of_step, mixed_step
 from patchpad.inference.span import Extension
+from patchpad.inference.split_cache import SplitTrunkCache
 from patchpad.inference.token_steps import read_tokens, refresh_tokens
 from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
+
+NARROWED_FROM = 8
+"""Places at the end of the trunk's cache that no row has reached, from which on many rows read it without them."""
 
 
 class PatchStepper:
@@ -98,7 +103,12 @@ class PatchStepper:
             state.ints = refresh_tokens(self.model, state, rows)
             return
         state.make_room()
-        _, state.ints = self.kernels.refresh(self.model, state, rows)
+        kernels, view = self.kernels, state
+        if isinstance(state.trunk, SplitTrunkCache):
+            kernels = PLAIN  # how many parts there are is not what compiled code may depend on
+        elif kernels is PLAIN and len(rows) >= PRODUCT_ROWS:
+            view = state.narrowed(0) if state.trunk.capacity - state.most_patches >= NARROWED_FROM else state
+        _, state.ints = kernels.refresh(self.model, view, rows)
 
     @torch.inference_mode()
     def predict(self, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:

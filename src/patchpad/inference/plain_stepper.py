@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
-from patchpad.inference.cache import TrunkCache, TrunkCacheAttention
+from patchpad.inference.cache import TrunkCache
 from patchpad.inference.prompts import padded_prompts
 from patchpad.inference.reports import SlotFacts
 from patchpad.inference.row_state import Counts, RowState, put
 from patchpad.inference.span import Extension, Span, unpooled
-from patchpad.inference.span_attention import TrunkSpanAttention
+from patchpad.inference.split_attention import trunk_attention, trunk_span_attention
 from patchpad.inference.transfers import on_device
 from patchpad.model.baselines import BpeTransformer, ByteTransformer
 from patchpad.model.precision import autocast
@@ -91,7 +91,7 @@ class PlainStepper:
             return
         state.make_room()
         counts = Counts(*state.ints[rows].unbind(1))
-        attend = TrunkCacheAttention(state.trunk, rows, counts.num_patches)
+        attend = trunk_attention(state.trunk, rows, counts.num_patches)
         with autocast(self.model.device):
             states = self.model.trunk(self.model.embedding(counts.newest_id), counts.position, attend)
         state.trunk_states[rows] = states.to(state.trunk_states.dtype)
@@ -117,7 +117,7 @@ class PlainStepper:
         counts, working = state.counts, cast(PlainState, state.working_copy())
         working.has_at_most(state.most_patches + span.width)
         place = counts.num_patches[span.rows] + span.columns
-        attend = TrunkSpanAttention(working.trunk, span.rows, place, None, working.most_patches)
+        attend = trunk_span_attention(working.trunk, span.rows, place, None, working.most_patches)
         with autocast(self.model.device):
             position = counts.position[span.rows] + 1 + span.columns
             states = self.model.trunk(self.model.embedding(span.ids), position, attend)

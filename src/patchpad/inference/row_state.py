@@ -11,7 +11,15 @@ from torch import Tensor
 
 from patchpad.device import moved
 from patchpad.errors import InputError
-from patchpad.inference.cache import TrunkCache
+from patchpad.inference.split_cache import (
+    AnyTrunkCache,
+    SplitTrunkCache,
+    fitted,
+    joined,
+    may_split,
+    with_rows_at,
+    without_rows,
+)
 
 NOT_CACHES = ("ints", "floats", "most_patches", "trunk_window", "lease")
 """Parts of a state that are not its caches."""
@@ -55,7 +63,7 @@ class RowState:
     floats: Float[Tensor, "batch number"]
     most_patches: int
     """No row has more entries in the trunk's cache; known without asking the device."""
-    trunk: TrunkCache
+    trunk: AnyTrunkCache
     lease: Lease | None = field(default=None, init=False, repr=False, compare=False)
     """Of the buffers that the caches are views of; see `patchpad.inference.buffers`. Copies have none."""
 
@@ -93,13 +101,17 @@ class RowState:
         """Returns what a step replaces and never writes into."""
         return [self.ints, self.floats]
 
-    def cache_tensors(self) -> list[Tensor]:
-        """Returns the tensors that a step writes into."""
+    def cache_tensors(self, *, but_trunk: bool = False) -> list[Tensor]:
+        """Returns the tensors that a step writes into.
+
+        Args:
+            but_trunk: leave those of the trunk's cache out.
+        """
         found: list[Any] = []
         for name, part in vars(self).items():
-            if name in NOT_CACHES:
+            if name in NOT_CACHES or (but_trunk and name == "trunk"):
                 continue
-            for value in [part] if isinstance(part, Tensor) or part is None else vars(part).values():
+            for value in [part] if isinstance(part, Tensor) or part is None else (part.keys, part.values):
                 found += value if isinstance(value, list) else [value]
         return [value for value in found if isinstance(value, Tensor)]
 
@@ -120,6 +132,17 @@ class RowState:
         self.most_patches = most_patches
         if most_patches >= self.trunk.capacity:
             self.trunk = self.trunk.with_room(most_patches)
+
+    def has_each(self, num_patches: Sequence[int | None]) -> None:
+        """Notes how many patches rows have, and makes room for one more slot in each; see `has_at_most`.
+
+        Args:
+            num_patches: of each row; None for those that have left.
+        """
+        if self.drops_patches:
+            return
+        self.most_patches = max(count for count in num_patches if count is not None)
+        self.trunk = fitted(self.trunk, num_patches)
 
     def make_room(self) -> None:
         """Sees to it that every row has a place for one more slot. Call it once before each call of the trunk."""
@@ -161,20 +184,36 @@ class RowState:
         index = moved(index, self.position.device)
         return self._map(lambda part: part[index] if isinstance(part, Tensor) else part.select(index))
 
+    def without_rows(self, places: Sequence[int]) -> "RowState":
+        """Returns a state that need not hold the rows at the given places in its trunk's cache: they have left."""
+        trunk = without_rows(self.trunk, places)
+        if trunk is self.trunk:
+            return self
+        working = self.working_copy()
+        working.trunk = trunk
+        return working
+
     @classmethod
     @torch.inference_mode()
-    def join(cls, states: Sequence["RowState"]) -> "RowState":
-        """Returns one state with the rows of all, in order; all must be of the same model."""
-        joined: dict[str, Any] = {}
+    def join(cls, states: Sequence["RowState"], *, copies: bool = True) -> "RowState":
+        """Returns one state with the rows of all, in order.
+
+        Args:
+            states: of the same model.
+            copies: of everything; else it may share caches with the states given, which nobody goes on with.
+        """
+        found: dict[str, Any] = {}
         for name in _names(cls):
             parts = [getattr(state, name) for state in states]
             if isinstance(parts[0], Tensor):
-                joined[name] = torch.cat(parts)
+                found[name] = torch.cat(parts)
             elif isinstance(parts[0], int):
-                joined[name] = max(parts)
+                found[name] = max(parts)
+            elif name == "trunk":
+                found[name] = joined(parts, splits=not states[0].drops_patches, copies=copies)
             else:
-                joined[name] = None if parts[0] is None else type(parts[0]).join(parts)
-        return cls(**joined)
+                found[name] = None if parts[0] is None else type(parts[0]).join(parts)
+        return cls(**found)
 
     @torch.inference_mode()
     def with_rows_at(self, places: Sequence[int], other: "RowState") -> "RowState":
@@ -182,13 +221,19 @@ class RowState:
 
         Args:
             places: of rows that nobody goes on with.
-            other: has a row for each place; of the same model.
+            other: has a row for each place; of the same model. Nobody goes on with it.
         """
         working = self.working_copy()
         working.most_patches = max(self.most_patches, other.most_patches)
-        working.trunk = self.trunk.widened(other.trunk.capacity)
         index = moved(torch.tensor(list(places), device="cpu"), self.ints.device)
-        for own, new in zip(working.cache_tensors(), other.cache_tensors(), strict=True):
+        written = [(self.cache_tensors(but_trunk=True), other.cache_tensors(but_trunk=True))]
+        if self.drops_patches or not may_split(self.trunk):
+            assert not isinstance(self.trunk, SplitTrunkCache)
+            working.trunk = self.trunk.widened(other.trunk.capacity)
+            written += [(working.trunk.keys, other.trunk.keys), (working.trunk.values, other.trunk.values)]
+        else:
+            working.trunk = with_rows_at(self.trunk, places, other.trunk)
+        for own, new in ((own, new) for parts in written for own, new in zip(*parts, strict=True)):
             if own.shape[1:] == new.shape[1:]:
                 own[index] = new.to(own.dtype)
             else:
@@ -199,7 +244,9 @@ class RowState:
         return working
 
     def first_rows(self, count: int) -> "RowState":
-        """Returns a state whose tensors are views of the first rows."""
+        """Returns a state whose tensors are views of the first rows, where these lie together."""
+        if isinstance(self.trunk, SplitTrunkCache):
+            return self.select(range(count))
         return self._map(lambda part: part[:count] if isinstance(part, Tensor) else part.map(lambda one: one[:count]))
 
     def blank(self, rows: int, capacity: int) -> "RowState":

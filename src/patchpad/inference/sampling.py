@@ -205,8 +205,8 @@ def _drawn(
         return _drawn(logits.cpu(), samplings, draws).to(logits.device)
     probabilities = filtered_logits(logits, samplings).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
-    places = on_device(draws, logits.device, torch.float64) * cumulative[:, -1]
-    ids = torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
-    # A draw at the very end must not land on an id that was filtered out.
-    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(dim=-1)
-    return torch.minimum(ids, last)
+    total = cumulative[:, -1]
+    places = on_device(draws, logits.device, torch.float64) * total
+    # A draw at the very end must not land on an id that was filtered out: below the total, none can be found.
+    places = torch.minimum(places, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)

@@ -16,7 +16,7 @@ from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCount
 from patchpad.inference.row_state import put
 from patchpad.inference.source_masses import keep_masses
 from patchpad.inference.span import Span
-from patchpad.inference.span_attention import TrunkSpanAttention
+from patchpad.inference.split_attention import trunk_span_attention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
 from patchpad.model.token_inputs import TokenInputs
@@ -64,7 +64,7 @@ def refresh_tokens(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"
     with autocast(model.device):
         inputs = cast(TokenInputs, model.patch_pooling).embedding(slot_tokens(facts, at, is_commit))
         stored = None if bool(is_commit.all()) else is_commit
-        attend = TrunkSpanAttention(state.trunk, rows[at], place, stored, state.most_patches, state.trunk_window)
+        attend = trunk_span_attention(state.trunk, rows[at], place, stored, state.most_patches, state.trunk_window)
         outputs = model.trunk(inputs, patch_index, attend)
         num_slots = facts.num_commits + counts.has_scratchpad
         context = model.context_to_bytes(outputs[num_slots.cumsum(0) - 1])
