@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchpad.inference.cache import LocalCache, TrunkCache, capacity_for, ring_of
 from patchpad.inference.row_state import RowState
+from patchpad.inference.split_cache import SplitTrunkCache
 from patchpad.model.byte_lm import ByteLM, ByteLMOutput
 from patchpad.model.ngrams import recent_ids
 from patchpad.model.source_head import open_scratchpads
@@ -125,6 +126,7 @@ class DecodingState(RowState):
         """
         window = self.trunk_window
         assert window is not None
+        assert not isinstance(self.trunk, SplitTrunkCache), "with a window, no row is much longer than the others"
         counts = self.patch_counts
         num_dropped = (counts.num_patches - window).clamp_min(0)
         num_dropped = torch.maximum(num_dropped, counts.num_dropped)
