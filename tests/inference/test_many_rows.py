@@ -4,11 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from patchpad.inference import kernels
 from patchpad.inference.cache import PRODUCT_ROWS, attend_one, bias_of
-from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling, choose
-from patchpad.testing import random_documents, sharp_model, tiny_model_config
 
 
 @pytest.mark.parametrize("rows", [1, PRODUCT_ROWS - 1, PRODUCT_ROWS, 40])
@@ -25,30 +22,6 @@ def test_attention_of_many_rows_by_products_is_that_of_the_fused_kernel(rows, he
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **b: calls.append(1) or plain(*a, **b))
     torch.testing.assert_close(attend_one(query, keys, values, bias), wanted, atol=1e-6, rtol=1e-5)
     assert len(calls) == (rows < PRODUCT_ROWS)
-
-
-def test_many_rows_read_no_places_that_no_row_has_reached(monkeypatch):
-    model = sharp_model(tiny_model_config(patch_size=4), seed=3)
-    seen = []
-    plain = kernels.trunk_attention
-    monkeypatch.setattr(
-        kernels, "trunk_attention", lambda cache, *rest: seen.append((cache.capacity, cache)) or plain(cache, *rest)
-    )
-    engine = Engine(model, batch_rows=PRODUCT_ROWS, trunk_group_share=1.0)
-    prompts = random_documents(1, [40] * PRODUCT_ROWS)
-    endless = Sampling(temperature=1.0, logit_bias=((256, -100.0),))
-    rows = engine.submit(
-        [
-            Request(prompt=prompt, max_new_bytes=24, threshold=float("inf"), sampling=endless, seed=number)
-            for number, prompt in enumerate(prompts)
-        ]
-    )
-    while not engine.is_done:
-        engine.advance()
-    most = max(row.trunk_cache_entries for row in rows)
-    assert engine.batch.state is None
-    assert len(seen) > 2
-    assert max(capacity for capacity, _ in seen) <= most + 2 < 64
 
 
 def test_a_draw_at_the_very_end_takes_the_last_id_that_may_be_chosen():

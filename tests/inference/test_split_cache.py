@@ -168,7 +168,7 @@ def test_prompts_of_unlike_lengths_are_read_in_buckets_and_give_what_they_give_a
 
 def cache_of(rows: int, capacity: int, first: float) -> TrunkCache:
     """A cache whose rows hold numbers of their own."""
-    values = torch.arange(first, first + rows).view(-1, 1, 1, 1).expand(rows, 2, capacity, 3)
+    values = torch.arange(float(first), first + rows).view(-1, 1, 1, 1).expand(rows, 2, capacity, 3)
     return TrunkCache([values.clone()], [values.clone() + 0.5])
 
 

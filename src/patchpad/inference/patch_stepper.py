@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import PADDING
-from patchpad.inference.cache import PRODUCT_ROWS
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_extension import extend_patches
 from patchpad.inference.patch_state import DecodingState, state_of_prefill
@@ -21,9 +20,6 @@ from patchpad.inference.token_steps import read_tokens, refresh_tokens
 from patchpad.inference.transfers import on_device
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.precision import autocast
-
-NARROWED_FROM = 8
-"""Places at the end of the trunk's cache that no row has reached, from which on many rows read it without them."""
 
 
 class PatchStepper:
@@ -103,12 +99,9 @@ class PatchStepper:
             state.ints = refresh_tokens(self.model, state, rows)
             return
         state.make_room()
-        kernels, view = self.kernels, state
-        if isinstance(state.trunk, SplitTrunkCache):
-            kernels = PLAIN  # how many parts there are is not what compiled code may depend on
-        elif kernels is PLAIN and len(rows) >= PRODUCT_ROWS:
-            view = state.narrowed(0) if state.trunk.capacity - state.most_patches >= NARROWED_FROM else state
-        _, state.ints = kernels.refresh(self.model, view, rows)
+        # How many parts there are is not what compiled code may depend on.
+        kernels = PLAIN if isinstance(state.trunk, SplitTrunkCache) else self.kernels
+        _, state.ints = kernels.refresh(self.model, state, rows)
 
     @torch.inference_mode()
     def predict(self, state: DecodingState, rows: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:

@@ -33,8 +33,7 @@ class SplitTrunkAttention:
         for number in range(len(cache.parts)):
             own = (part_of == number).nonzero()[:, 0]
             if len(own) > 0:
-                most = int(num_places[own].max())
-                part = cache.make_room(number, most).map(lambda layer, end=most + 1: layer[:, :, :end])
+                part = cache.make_room(number, int(num_places[own].max()))
                 self.parts.append((own, TrunkCacheAttention(part, place_of[own], num_places[own], window)))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
