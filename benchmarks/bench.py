@@ -96,8 +96,8 @@ def tree_of(version: str) -> Iterator[Path]:
     if (Path(version) / "src" / "patchpad").is_dir():
         yield Path(version).resolve()
         return
-    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"])
-    if found.returncode != 0:
+    asked = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"]
+    if subprocess.run(asked, stdout=subprocess.DEVNULL).returncode != 0:
         raise SystemExit(f"--against {version}: neither a folder with src/patchpad in it nor a commit of {ROOT}")
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchpad.device import moved
 from patchpad.errors import InputError
+from patchpad.inference.cache import TrunkCache
 from patchpad.inference.split_cache import (
     AnyTrunkCache,
     SplitTrunkCache,
@@ -142,6 +143,8 @@ class RowState:
         if self.drops_patches:
             return
         self.most_patches = max(count for count in num_patches if count is not None)
+        if isinstance(self.trunk, TrunkCache) and self.most_patches < self.trunk.capacity:
+            return
         self.trunk = fitted(self.trunk, num_patches)
 
     def make_room(self) -> None:

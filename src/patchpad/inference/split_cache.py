@@ -248,13 +248,13 @@ def fitted(cache: AnyTrunkCache, num_patches: Sequence[int | None]) -> AnyTrunkC
         cache: stays as it is where all have room.
         num_patches: entries of each row; None for those that have left.
     """
-    known = {row: count for row, count in enumerate(num_patches) if count is not None}
-    most = max(known.values())
     if isinstance(cache, TrunkCache):
+        most = max(count for count in num_patches if count is not None)
         if most < cache.capacity:
             return cache
         if not may_split(cache):
             return cache.with_room(most)
+    known = {row: count for row, count in enumerate(num_patches) if count is not None}
     homes = homes_of(cache)
     if all(count < homes[row].cache.capacity for row, count in known.items()):
         return cache
