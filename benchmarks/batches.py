@@ -19,13 +19,13 @@ import torch
 from machine import forget_peak, peak_resident_bytes, resident_bytes
 from measuring import arguments, as_rows, markdown_table, median, prepare, time_interleaved, write_results
 from origin import ROOT
-from ours import NO_END, SteadyGeneration, build, config_named, ragged_lengths
+from ours import NO_END, Generation, SteadyGeneration, build, config_named, ragged_lengths
 from rows import digits, only, rate, rate_cell, rate_ratio
 
 import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.inference.draft_rule import FixedDrafts
-from patchpad.inference.engine import Engine, Request, Row
+from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 
@@ -57,8 +57,14 @@ def request(model: ByteLM, prompt: bytes, seed: int, max_new_bytes: int) -> Requ
     )
 
 
-class TextGeneration:
-    """A batch that samples without end on the library's engine; its prompts have been read already.
+def join_all(engine: Engine) -> None:
+    """Has all rows that wait join."""
+    while engine.next_to_join is not None:
+        engine.join()
+
+
+class TextGeneration(Generation):
+    """A batch that samples without end; its prompts have been read already.
 
     Args:
         model: in eval mode.
@@ -67,36 +73,8 @@ class TextGeneration:
     """
 
     def __init__(self, model: ByteLM, lengths: Sequence[int], bytes_per_row: int) -> None:
-        self.engine = Engine(model, batch_rows=len(lengths))
-        prompts = book_prompts(lengths)
-        self.rows: list[Row] = self.engine.submit(
-            [request(model, prompt, number, NO_END) for number, prompt in enumerate(prompts)]
-        )
-        while self.engine.next_to_join is not None:
-            self.engine.join()
-        self.bytes_per_run = bytes_per_row * len(lengths)
-        self.counts: list[dict[str, int]] = []
-        self._totals = self._read_totals()
-
-    def run(self) -> None:
-        """Generates the bytes of a run, and up to one more per row."""
-        done = 0
-        while done < self.bytes_per_run:
-            done += sum(len(new.data) for new in self.engine.step())
-        totals = self._read_totals()
-        self.counts.append({key: totals[key] - self._totals[key] for key in totals})
-        self._totals = totals
-
-    def _read_totals(self) -> dict[str, int]:
-        self.engine.refresh_counts()
-        return {
-            "bytes": sum(len(row.data) for row in self.rows),
-            "trunk_calls": sum(row.trunk_calls for row in self.rows),
-            "trunk_batches": self.engine.batch.num_trunk_batches,
-        }
-
-
-Generation = TextGeneration | SteadyGeneration
+        requests = [request(model, prompt, number, NO_END) for number, prompt in enumerate(book_prompts(lengths))]
+        super().__init__(Engine(model, batch_rows=len(lengths)), requests, bytes_per_row * len(lengths), join_all)
 
 
 def generation(name: str, model: ByteLM, batch_rows: int, run_bytes: int, runs: int) -> Generation:

@@ -5,7 +5,7 @@ random trigger decides, at the rate that the entropy trigger is trained to.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -206,11 +206,60 @@ class Prefill:
         return _measured_cost(self.model.config, predicted, self.num_bytes, ids.shape[1])
 
 
-class SteadyGeneration:
-    """A batch that generates greedily without end, on the library's engine; its prompts have been read already.
+class Generation:
+    """A batch that generates without end, on the library's engine; its prompts have been read already.
 
     Each run goes on where the one before stopped, so the context grows by a run's bytes.
+
+    Args:
+        engine: without rows.
+        requests: that no row ends.
+        bytes_per_run: of all rows together.
+        read_prompts: has the rows of the engine join.
     """
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        bytes_per_run: int,
+        read_prompts: Callable[[Engine], object],
+    ) -> None:
+        self.engine = engine
+        self.bytes_per_run = bytes_per_run
+        self.rows: list[Row] = engine.submit(list(requests))
+        self.counts: list[dict[str, int]] = []
+        """Bytes that each run has really generated, trunk calls of its rows, and batches of them."""
+        read_prompts(engine)
+        self._totals = self._read_totals()
+
+    def run(self) -> None:
+        """Generates the bytes of a run, and up to one more per row, since rows advance together.
+
+        Raises:
+            RuntimeError: a row has ended.
+        """
+        done = 0
+        while done < self.bytes_per_run:
+            for new in self.engine.advance():
+                done += len(new.data)
+                if new.is_last:
+                    raise RuntimeError(f"row {new.row} has ended; what was timed is not a steady generation")
+        totals = self._read_totals()
+        self.counts.append({key: totals[key] - self._totals[key] for key in totals})
+        self._totals = totals
+
+    def _read_totals(self) -> dict[str, int]:
+        self.engine.refresh_counts()
+        return {
+            "bytes": sum(len(row.data) for row in self.rows),
+            "trunk_calls": sum(row.trunk_calls for row in self.rows),
+            "trunk_batches": self.engine.batch.num_trunk_batches,
+        }
+
+
+class SteadyGeneration(Generation):
+    """A batch that generates greedily without end; its prompts have been read already."""
 
     def __init__(
         self,
@@ -234,8 +283,6 @@ class SteadyGeneration:
         firsts = [[length + 2 + run * bytes_per_row for length in prompt_lengths] for run in range(runs)]
         spans = [[range(first, first + bytes_per_row) for first in row_firsts] for row_firsts in firsts]
         force(model, forced_trigger(model.config, spans))
-        self.engine = Engine(model, batch_rows=len(prompt_lengths), compile=compile)
-        self.bytes_per_run = bytes_per_row * len(prompt_lengths)
         requests = [
             Request(
                 prompt=prompt,
@@ -246,27 +293,8 @@ class SteadyGeneration:
             )
             for prompt in prompts(prompt_lengths)
         ]
-        self.rows: list[Row] = self.engine.submit(requests)
-        self.counts: list[dict[str, int]] = []
-        """Bytes that each run has really generated, trunk calls of its rows, and batches of them."""
-        self.engine.advance()
-        self._totals = self._read_totals()
-
-    def run(self) -> None:
-        """Generates the bytes of a run, and up to one more per row, since rows advance together.
-
-        Raises:
-            RuntimeError: a row has ended.
-        """
-        done = 0
-        while done < self.bytes_per_run:
-            for new in self.engine.advance():
-                done += len(new.data)
-                if new.is_last:
-                    raise RuntimeError(f"row {new.row} has ended; what was timed is not a steady generation")
-        totals = self._read_totals()
-        self.counts.append({key: totals[key] - self._totals[key] for key in totals})
-        self._totals = totals
+        engine = Engine(model, batch_rows=len(prompt_lengths), compile=compile)
+        super().__init__(engine, requests, bytes_per_row * len(prompt_lengths), Engine.advance)
 
     @property
     def trunk_cache_bytes_per_byte(self) -> float:
@@ -277,14 +305,6 @@ class SteadyGeneration:
         config = self.engine.model.config
         entry_bytes = config.trunk_layers * 2 * config.trunk_kv_dim * state.trunk.keys[0].element_size()
         return sum(row.trunk_cache_entries for row in self.rows) * entry_bytes / int(state.position.sum())
-
-    def _read_totals(self) -> dict[str, int]:
-        self.engine.refresh_counts()
-        return {
-            "bytes": sum(len(row.data) for row in self.rows),
-            "trunk_calls": sum(row.trunk_calls for row in self.rows),
-            "trunk_batches": self.engine.batch.num_trunk_batches,
-        }
 
 
 @cache

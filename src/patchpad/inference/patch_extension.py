@@ -18,7 +18,7 @@ from patchpad.inference.source_masses import OpenTexts
 from patchpad.inference.source_span import SpanSources, by_newest_commits, masses_after, mixed_span
 from patchpad.inference.span import Extension, Span
 from patchpad.inference.span_attention import SpanWindowAttention, TrunkSpanAttention, ring_after, span_windows
-from patchpad.inference.split_attention import SplitSpanAttention, trunk_span_attention
+from patchpad.inference.split_attention import SplitAttention, trunk_span_attention
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.hnet import linear_scan, smoothing_share
 from patchpad.model.precision import autocast
@@ -104,7 +104,7 @@ def _trunk_sees(
     rows: Int[Tensor, " slot"],
     patch_index: Int[Tensor, " slot"],
     is_commit: Bool[Tensor, " slot"] | None,
-) -> TrunkSpanAttention | SplitSpanAttention:
+) -> TrunkSpanAttention | SplitAttention:
     place = patch_index - state.patch_counts.num_dropped[rows]
     return trunk_span_attention(state.trunk, rows, place, is_commit, state.most_patches, state.trunk_window)
 

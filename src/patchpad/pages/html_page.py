@@ -37,3 +37,12 @@ def html_page(title: str, main: str, *, style: str = "", script: str = "") -> st
 {element}</body>
 </html>
 """
+
+
+def scroll_attributes(name: str) -> str:
+    """Returns the attributes of an element that scrolls sideways: the keyboard reaches it, a screen reader names it.
+
+    Args:
+        name: of what is in it, as plain text.
+    """
+    return f'class="scroll" tabindex="0" role="group" aria-label="{escape_text(name)}"'

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from patchpad.pages.html_page import scroll_attributes
 from patchpad.pages.marked_text import marked_html, plain_html
 from patchpad.pages.numbers import compact_number
 from patchpad.pages.svg import escape_text
@@ -201,7 +202,7 @@ def _table(css: str, caption: str, headings: Sequence[str], rows: str) -> str:
         cells = (f'<th scope="col">{escape_text(text)}</th>' for text in headings)
         head = f"<thead><tr>{''.join(cells)}</tr></thead>\n"
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape_text(caption)}">\n'
+        f"<div {scroll_attributes(caption)}>\n"
         f'<table class="{css}">\n<caption>{escape_text(caption)}</caption>\n'
         f"{head}<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )

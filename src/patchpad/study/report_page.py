@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from patchpad.pages.html_page import html_page
+from patchpad.pages.html_page import html_page, scroll_attributes
 from patchpad.pages.line_plot import line_plot_svg
 from patchpad.pages.plot_data import LinePlot
 from patchpad.pages.svg import escape_text
@@ -56,7 +56,7 @@ def _section(number: int, comparison: Comparison, plots: Mapping[str, LinePlot])
         _folded("What training took", training_table(comparison), names),
     ]
     figures = "\n".join(
-        f'<figure class="scroll" tabindex="0" role="group" aria-label="{escape_text(PLOT_TEXTS[key])}">'
+        f"<figure {scroll_attributes(PLOT_TEXTS[key])}>"
         f"{line_plot_svg(plot, element_id=f'plot-{number}-{key}')}</figure>"
         for key, plot in plots.items()
     )
@@ -98,7 +98,7 @@ def _table(caption: str, table: Table, names: Mapping[str, str]) -> str:
         for row in table.rows
     )
     return f"""\
-<div class="scroll" tabindex="0" role="group" aria-label="{escape_text(caption)}">
+<div {scroll_attributes(caption)}>
 <table class="sortable"><caption>{escape_text(caption)}</caption>
 <thead><tr>{heads}</tr></thead>
 <tbody>

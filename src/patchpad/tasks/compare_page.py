@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from patchpad.files import write_atomically
-from patchpad.pages.html_page import html_page
+from patchpad.pages.html_page import html_page, scroll_attributes
 from patchpad.pages.line_plot import Series, line_plot
 from patchpad.pages.svg import escape_text
 from patchpad.tasks.compare import Cell, Comparison, TaskRow
@@ -48,7 +48,7 @@ differences are those to {escape_text(comparison.columns[0].label)}</p>
 </header>
 <section>
 <h2>Quality and compute</h2>
-<div class="scroll" tabindex="0" role="group" aria-label="Quality and compute">
+<div {scroll_attributes("Quality and compute")}>
 <table class="points">
 {_head(comparison)}
 <tbody>

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from patchpad.pages.heat_map import heat_map
-from patchpad.pages.html_page import html_page
+from patchpad.pages.html_page import html_page, scroll_attributes
 from patchpad.pages.markdown import markdown_table
 from patchpad.pages.svg import escape_text
 from patchpad.tasks.ranks import LanguageRanks
@@ -142,7 +142,7 @@ def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "</tr>"
         for row in rows
     )
-    frame = f'<div class="scroll" tabindex="0" role="group" aria-label="{escape_text(headings[0])}: a table">'
+    frame = f"<div {scroll_attributes(f'{headings[0]}: a table')}>"
     return f"{frame}<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
 
 
