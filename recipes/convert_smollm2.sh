@@ -5,7 +5,7 @@
 #   bash recipes/convert_smollm2.sh WORK TEXTS
 # Run from the repository root with `pip install ".[convert]"`. TEXTS: a folder with books_en_train.jsonl.xz,
 # books_en_val.jsonl.xz, code_train.jsonl.xz and code_val.jsonl.xz, as the first steps of recipes/shipped_model.sh make
-# them. It takes 3 GB of memory and about three hours of one CPU core.
+# them. It takes 3 GB of memory and about three and a half hours of one CPU core.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 work=${1:?a folder to work in} texts=${2:?a folder with texts}
