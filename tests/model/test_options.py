@@ -83,7 +83,7 @@ def test_options_have_gradients_even_without_a_scratchpad():
 def test_hashes_are_those_of_the_polynomial_over_a_documents_last_ids_and_zeros():
     ids = packed(7, [12, 3, 0, 9])
     documents = Documents.locate(ids)
-    hashes = rolling_hashes(recent_ids(ids, documents.offset, 8))
+    hashes = rolling_hashes(recent_ids(ids, documents.offset, 8)).unbind(-1)
     row, starts = ids[0].tolist(), documents.start[0].tolist()
     assert len(hashes) == 8
     for n in range(len(row)):
@@ -98,7 +98,7 @@ def test_hashes_are_those_of_the_polynomial_over_a_documents_last_ids_and_zeros(
 def test_hashes_spread_evenly_over_the_entries_of_a_table(vocab_size):
     recent = torch.randint(97, 123, (20_000, 4), generator=torch.Generator().manual_seed(0))
     for size in (3, 4):
-        counts = torch.bincount(rolling_hashes(recent)[size - 1] % vocab_size, minlength=vocab_size)
+        counts = torch.bincount(rolling_hashes(recent)[:, size - 1] % vocab_size, minlength=vocab_size)
         expected = 20_000 / vocab_size
         assert float((counts - expected).abs().max()) < 5.5 * math.sqrt(expected)
 
@@ -109,7 +109,7 @@ def test_each_ngram_size_reads_a_table_of_its_own_and_the_sum_starts_with_varian
     recent = torch.randint(0, 256, (400, 5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert float(ngrams(recent).var()) == pytest.approx(1, abs=0.1)
-        hashes = rolling_hashes(recent)
+        hashes = rolling_hashes(recent).unbind(-1)
         tables = ngrams.tables.weight.view(3, 500, 16)
         expected = sum(tables[number][hashes[size - 1] % 500] for number, size in enumerate((2, 5, 3)))
         torch.testing.assert_close(ngrams(recent), expected)

@@ -67,8 +67,9 @@ def _attend_by_products(
 
 
 def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[Tensor, "row 1 1 place"]:
-    """Returns what `attend_one` adds to the scores."""
-    return torch.where(is_visible, 0.0, -torch.inf).to(dtype)[:, None, None]
+    """Returns what `attend_one` adds to the scores: the logarithm of the mask, 0 or -inf."""
+    bias = is_visible[:, None, None].log()
+    return bias if bias.dtype == dtype else bias.to(dtype)
 
 
 def clone_layers(layers: Layers) -> Layers:
@@ -106,9 +107,27 @@ class LocalCache:
         """
         return LocalCache(*([ring_of(pair[part], last_position, window) for pair in kept] for part in (0, 1)))
 
-    def at(self, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> "RingAttention":
-        """Returns the back end for one byte in each of `rows`, at `position`; it stores keys and values as it goes."""
-        return RingAttention(self, rows, position)
+    @property
+    def window(self) -> int:
+        """Places of a row."""
+        return self.keys[0].shape[1]
+
+    def at(
+        self, rows: Int[Tensor, " row"], position: Int[Tensor, " row"], alike: "RingAttention | None" = None
+    ) -> "RingAttention":
+        """Returns the back end for one byte in each of `rows`, at `position`; it stores keys and values as it goes.
+
+        Args:
+            rows: ascending.
+            position: of their bytes.
+            alike: back end for the same bytes in another cache. One for a window of the same size finds nothing anew.
+        """
+        if alike is not None and alike.cache.window == self.window:
+            return RingAttention(self, rows, alike.place, alike.bias)
+        window = self.window
+        # A ring is filled place by place, so that only the places behind the first bytes of a document are empty.
+        is_visible = torch.arange(window, device=rows.device) <= position[:, None]
+        return RingAttention(self, rows, position % window, bias_of(is_visible, self.keys[0].dtype))
 
     @staticmethod
     def join(caches: Sequence["LocalCache"]) -> "LocalCache":
@@ -134,32 +153,34 @@ def ring_of(
     values: Float[Tensor, "batch byte ..."], last_position: Int[Tensor, " batch"], size: int
 ) -> Float[Tensor, "batch place ..."]:
     """Returns the last values of each row as a ring: that of position p lies at p % size."""
-    position = (last_position[:, None] - _ages(last_position, size)).clamp_min(0)
+    places = torch.arange(size, device=values.device)
+    age = (last_position[:, None] - places) % size
+    position = (last_position[:, None] - age).clamp_min(0)
     return values[torch.arange(len(values), device=values.device)[:, None], position]
-
-
-def _ages(position: Int[Tensor, " batch"], window: int) -> Int[Tensor, "batch window"]:
-    """How many bytes before `position` the byte at each place of the ring lies; more than `position`: none there."""
-    places = torch.arange(window, device=position.device)
-    return (position[:, None] - places) % window
 
 
 class RingAttention:
     """Sliding-window attention of one new byte in each of some rows, given in ascending order."""
 
-    def __init__(self, cache: LocalCache, rows: Int[Tensor, " row"], position: Int[Tensor, " row"]) -> None:
-        batch, window = cache.keys[0].shape[:2]
+    def __init__(
+        self,
+        cache: LocalCache,
+        rows: Int[Tensor, " row"],
+        place: Int[Tensor, " row"],
+        bias: Float[Tensor, "row 1 1 window"],
+    ) -> None:
         self.cache = cache
         self.rows = rows
-        self.takes_all = len(rows) == batch
-        self.place = position % window
-        self.bias = bias_of(_ages(position, window) <= position[:, None], cache.keys[0].dtype)
+        self.takes_all = len(rows) == len(cache.keys[0])
+        self.place = place
+        self.bias = bias
+        self.index = (rows, place)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the byte's key and value, then attends to the window; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, self.place] = key
-        values[self.rows, self.place] = value
+        keys[self.index] = key
+        values[self.index] = value
         if not self.takes_all:
             keys, values = keys.index_select(0, self.rows), values.index_select(0, self.rows)
         return attend_one(query, keys.transpose(1, 2), values.transpose(1, 2), self.bias)
@@ -288,13 +309,13 @@ class TrunkCacheAttention:
         self.rows = rows
         batch, places = cache.keys[0].shape[0], cache.capacity
         self.batch = batch
-        self.place = num_places
         # Gathering caches costs more than reading them: only few rows of a batch are worth it.
         self.takes_all = GATHER_SHARE * len(rows) > batch
+        self.place = num_places
         place = torch.arange(places, device=rows.device)
-        is_visible = place <= self.place[:, None]
+        is_visible = place <= num_places[:, None]
         if window is not None:
-            is_visible = is_visible & (place >= self.place[:, None] - window)
+            is_visible = is_visible & (place >= num_places[:, None] - window)
         self.bias = self._to_batch(bias_of(is_visible, cache.keys[0].dtype))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class ContextToBytes(nn.Module, DrawsWeights):
             newest: the entry of `contexts` that each byte reads.
             lag: bytes since that slot, or since the document's start for the null context.
         """
+        if self.num_lags == 1:
+            return contexts[newest]
         others = torch.arange(self.num_lags, self.num_additions, device=lag.device)
         first = lag.clamp(max=self.num_lags - 1)[..., None]
         return contexts[newest[..., None], torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)]
