@@ -67,6 +67,15 @@ def test_importing_the_package_imports_no_torch(python):
     assert python(code).returncode == 0
 
 
+def test_plain_generation_does_not_load_the_compiler_which_takes_a_second(python):
+    code = """
+import sys, patchpad
+patchpad.generate(patchpad.load(), "def main(", max_new_bytes=2)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert python(code).returncode == 0
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["cost", "--config", "CONFIG"], ["cost", "--config", "CONFIG", "--json"]]
 )

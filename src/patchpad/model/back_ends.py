@@ -98,9 +98,12 @@ def slot_attention(
     return FlexSlotAttention(layout, keep=keep, make_reference=reference)
 
 
-@torch.compiler.assume_constant_result
 def _choice() -> str:
     return _chosen.get()
+
+
+# What `torch.compiler.assume_constant_result` does; that would load the whole compiler, which takes over a second.
+_choice._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 
 
 def _takes_flex(device: torch.device) -> bool:
