@@ -122,7 +122,7 @@ def test_the_null_context_equals_a_hand_made_pass_in_which_nothing_reads_the_tru
         states = model.local_encoder(ids, documents.offset, sees[0])
         null = model.context_to_bytes.with_null(torch.zeros(1, model.config.trunk_dim))[:1]
         lag = predicted.output.layout.patch_lag
-        context = model.context_to_bytes.read(null, torch.zeros_like(lag), lag)
+        context = model.context_to_bytes.read(null, (torch.zeros_like(lag),), lag)
         logits = model.local_decoder(states, context, documents.offset, sees[1])
     torch.testing.assert_close(predicted.output.logits, logits, rtol=0, atol=1e-5)
     with_context = model(ids, math.inf)

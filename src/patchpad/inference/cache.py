@@ -20,7 +20,7 @@ ALIGNMENT = 8
 PRODUCT_ROWS = 16
 """From so many rows on, attention of one query per row takes half the time as two batched products."""
 GATHER_SHARE = 3
-"""The trunk attends for all rows of a batch where more than one in so many needs it; else for copies of those."""
+"""Layers attend for all rows of a batch where more than one in so many needs it; else for copies of those."""
 
 
 def attend_one(
@@ -66,10 +66,54 @@ def _attend_by_products(
     return torch.matmul(scores.softmax(-1), values)
 
 
-def bias_of(is_visible: Bool[Tensor, "row place"], dtype: torch.dtype) -> Float[Tensor, "row 1 1 place"]:
+def bias_of(is_visible: Bool[Tensor, "row 1 1 place"], dtype: torch.dtype) -> Float[Tensor, "row 1 1 place"]:
     """Returns what `attend_one` adds to the scores: the logarithm of the mask, 0 or -inf."""
-    bias = is_visible[:, None, None].log()
+    bias = is_visible.log()
     return bias if bias.dtype == dtype else bias.to(dtype)
+
+
+def are_all(rows: Int[Tensor, " row"], batch: int) -> bool:
+    """Whether rows are all of a batch. Code compiled for a CPU must not ask: it serves any number of rows.
+
+    On CUDA compiled rows are always all of a batch, see `patchpad.inference.whole_batch`.
+    """
+    if torch.compiler.is_compiling() and not rows.is_cuda:
+        return torch.fx.experimental.symbolic_shapes.statically_known_true(len(rows) == batch)
+    return len(rows) == batch
+
+
+class RowsAttention:
+    """Attention of one query in each of some rows of a batch, given in ascending order.
+
+    All rows attend together, unless only few are wanted: to gather their caches takes longer than to read all of them.
+    Compiled code never gathers, so that one version of it serves any number of rows.
+    """
+
+    def __init__(self, rows: Int[Tensor, " row"], batch: int) -> None:
+        self.rows = rows
+        self.batch = batch
+        self.are_all = are_all(rows, batch)
+        self.takes_all = torch.compiler.is_compiling() or GATHER_SHARE * len(rows) > batch
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Attends for the rows.
+
+        Args:
+            query: [row, head, head_dim].
+            keys: of the whole batch, [batch, kv_head, place, head_dim].
+            values: of the same shape.
+            bias: that `spread` has returned.
+        """
+        if not self.takes_all:
+            return attend_one(query, keys.index_select(0, self.rows), values.index_select(0, self.rows), bias)
+        mixed = attend_one(self.spread(query), keys, values, bias)
+        return mixed if self.are_all else mixed[self.rows]
+
+    def spread(self, part: Tensor) -> Tensor:
+        """Returns a tensor with an entry for every row of the batch, where all rows are attended for."""
+        if not self.takes_all or self.are_all:
+            return part
+        return part.new_zeros(self.batch, *part.shape[1:]).index_copy_(0, self.rows, part)
 
 
 def clone_layers(layers: Layers) -> Layers:
@@ -122,12 +166,7 @@ class LocalCache:
             position: of their bytes.
             alike: back end for the same bytes in another cache. One for a window of the same size finds nothing anew.
         """
-        if alike is not None and alike.cache.window == self.window:
-            return RingAttention(self, rows, alike.place, alike.bias)
-        window = self.window
-        # A ring is filled place by place, so that only the places behind the first bytes of a document are empty.
-        is_visible = torch.arange(window, device=rows.device) <= position[:, None]
-        return RingAttention(self, rows, position % window, bias_of(is_visible, self.keys[0].dtype))
+        return RingAttention(self, rows, position, alike)
 
     @staticmethod
     def join(caches: Sequence["LocalCache"]) -> "LocalCache":
@@ -159,31 +198,33 @@ def ring_of(
     return values[torch.arange(len(values), device=values.device)[:, None], position]
 
 
-class RingAttention:
-    """Sliding-window attention of one new byte in each of some rows, given in ascending order."""
+class RingAttention(RowsAttention):
+    """Sliding-window attention of one new byte in each of some rows; see `LocalCache.at`."""
 
     def __init__(
         self,
         cache: LocalCache,
         rows: Int[Tensor, " row"],
-        place: Int[Tensor, " row"],
-        bias: Float[Tensor, "row 1 1 window"],
+        position: Int[Tensor, " row"],
+        alike: "RingAttention | None" = None,
     ) -> None:
+        super().__init__(rows, len(cache.keys[0]))
         self.cache = cache
-        self.rows = rows
-        self.takes_all = len(rows) == len(cache.keys[0])
-        self.place = place
-        self.bias = bias
-        self.index = (rows, place)
+        window = cache.window
+        if alike is not None and alike.cache.window == window:
+            self.index, self.bias = alike.index, alike.bias
+        else:
+            self.index = (rows, position % window)
+            # A ring is filled place by place, so that only the places behind a document's first bytes are empty.
+            is_visible = torch.arange(window, device=rows.device) <= position.view(-1, 1, 1, 1)
+            self.bias = self.spread(bias_of(is_visible, cache.keys[0].dtype))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the byte's key and value, then attends to the window; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.index] = key
-        values[self.index] = value
-        if not self.takes_all:
-            keys, values = keys.index_select(0, self.rows), values.index_select(0, self.rows)
-        return attend_one(query, keys.transpose(1, 2), values.transpose(1, 2), self.bias)
+        keys.index_put_(self.index, key)
+        values.index_put_(self.index, value)
+        return self.attend(query, keys.transpose(1, 2), values.transpose(1, 2), self.bias)
 
 
 @dataclass
@@ -285,7 +326,7 @@ def capacity_for(num_patches: int) -> int:
     return -(-(num_patches + 1) // GROWTH) * GROWTH
 
 
-class TrunkCacheAttention:
+class TrunkCacheAttention(RowsAttention):
     """Trunk attention of one new slot in some rows, in ascending order.
 
     It sees earlier commits of its document, and itself. Keys and values of the slot are stored behind the row's
@@ -305,31 +346,18 @@ class TrunkCacheAttention:
         num_places: Int[Tensor, " row"],
         window: int | None = None,
     ) -> None:
+        super().__init__(rows, len(cache.keys[0]))
         self.cache = cache
-        self.rows = rows
-        batch, places = cache.keys[0].shape[0], cache.capacity
-        self.batch = batch
-        # Gathering caches costs more than reading them: only few rows of a batch are worth it.
-        self.takes_all = GATHER_SHARE * len(rows) > batch
-        self.place = num_places
-        place = torch.arange(places, device=rows.device)
-        is_visible = place <= num_places[:, None]
+        self.index = (rows, num_places)
+        place, newest = torch.arange(cache.capacity, device=rows.device), num_places.view(-1, 1, 1, 1)
+        is_visible = place <= newest
         if window is not None:
-            is_visible = is_visible & (place >= num_places[:, None] - window)
-        self.bias = self._to_batch(bias_of(is_visible, cache.keys[0].dtype))
+            is_visible = is_visible & (place >= newest - window)
+        self.bias = self.spread(bias_of(is_visible, cache.keys[0].dtype))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the slot's key and value, then attends; all are [row, head, head_dim]."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.place] = key
-        values[self.rows, :, self.place] = value
-        if not self.takes_all:
-            return attend_one(query, keys.index_select(0, self.rows), values.index_select(0, self.rows), self.bias)
-        mixed = attend_one(self._to_batch(query), keys, values, self.bias)
-        return mixed if len(self.rows) == self.batch else mixed[self.rows]
-
-    def _to_batch(self, part: Tensor) -> Tensor:
-        """Returns a tensor with an entry for every row of the batch, where all rows are attended for."""
-        if not self.takes_all or len(self.rows) == self.batch:
-            return part
-        return part.new_zeros(self.batch, *part.shape[1:]).index_copy_(0, self.rows, part)
+        keys.transpose(1, 2).index_put_(self.index, key)
+        values.transpose(1, 2).index_put_(self.index, value)
+        return self.attend(query, keys, values, self.bias)

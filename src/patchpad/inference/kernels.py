@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpad.config import SEPARATOR
+from patchpad.inference.cache import are_all
 from patchpad.inference.patch_state import NUM_COUNTS, DecodingState, PatchCounts
 from patchpad.inference.row_state import put
 from patchpad.inference.split_attention import trunk_attention
@@ -105,7 +106,7 @@ def read(
     decisions = model.decisions_at(threshold)
     ends_patch = decisions.step_ends(facts, open_bytes)
     fires = decisions.scratchpads(facts, open_bytes, decisions.may_fire(facts, ends_patch))
-    state.byte_states[rows, position % places] = byte_states.to(state.byte_states.dtype)
+    state.byte_states.index_put_((rows, position % places), byte_states.to(state.byte_states.dtype))
     new = counts._replace(
         position=position,
         newest_id=ids,
@@ -144,7 +145,7 @@ def refresh(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
             slot_outputs = _smooth(state.smoothed, rows, counts.num_patches, probability, is_commit, slot_outputs)
         context = model.context_to_bytes(slot_outputs)
     num_refreshes = counts.num_refreshes + 1
-    state.contexts[rows, num_refreshes % 2] = context.to(state.contexts.dtype)
+    state.contexts.index_put_((rows, num_refreshes % 2), context.to(state.contexts.dtype))
     new = counts._replace(
         num_patches=counts.num_patches + is_commit,
         trunk_calls=counts.trunk_calls + 1,
@@ -159,11 +160,10 @@ def predict(model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"]) -> t
     """Returns the logits of the next id in each of `rows`, ascending; the state's values stay as they are."""
     counts = counts_in(rows_of(state.ints, rows))
     byte_states = state.byte_states[rows, counts.position % state.byte_states.shape[1]]
-    newest = 2 * rows + counts.num_refreshes % 2
     with autocast(model.device):
         decoder_sees = state.decoder.at(rows, counts.position)
         lag = counts.position - counts.slot_position
-        contexts = model.context_to_bytes.read(state.contexts.flatten(0, 1), newest, lag)
+        contexts = model.context_to_bytes.read(state.contexts, (rows, counts.num_refreshes % 2), lag)
         return (model.local_decoder(byte_states, contexts, counts.position, decoder_sees).float(),)
 
 
@@ -172,7 +172,7 @@ PLAIN = Kernels(read=read, refresh=refresh, predict=predict)
 
 def rows_of(values: Float[Tensor, "batch number"] | Int[Tensor, "batch number"], rows: Int[Tensor, " row"]) -> Tensor:
     """Returns the given rows, ascending, of what nobody writes into: `values` itself where these are all."""
-    return values if len(rows) == len(values) else values[rows]
+    return values if are_all(rows, len(values)) else values[rows]
 
 
 def counts_in(ints: Int[Tensor, "row column"]) -> PatchCounts:

@@ -232,7 +232,7 @@ def _predict(
     span = read.span
     (decoder_sees,) = span_windows([state.decoder], span, state.position)
     lag = read.position - span.packed(slots.position)
-    additions = model.context_to_bytes.read(contexts, _newest_context(span, slots), lag)
+    additions = model.context_to_bytes.read(contexts, (_newest_context(span, slots),), lag)
     return decoder_sees, model.local_decoder(read.byte_states, additions, read.position, decoder_sees)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchpad.device import moved
 from patchpad.errors import InputError
-from patchpad.inference.cache import TrunkCache
+from patchpad.inference.cache import TrunkCache, are_all
 from patchpad.inference.split_cache import (
     AnyTrunkCache,
     SplitTrunkCache,
@@ -281,7 +281,7 @@ def put(
     new: Float[Tensor, "row number"] | Int[Tensor, "row number"],
 ) -> Tensor:
     """Returns `old` with `new` in the given rows, ascending; `old` itself stays as it is."""
-    return new if len(rows) == len(old) else old.index_put((rows,), new)
+    return new if are_all(rows, len(old)) else old.index_put((rows,), new)
 
 
 def integers(values: Any) -> Int[Tensor, "..."] | None:

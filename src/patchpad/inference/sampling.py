@@ -15,6 +15,8 @@ from patchpad.inference.transfers import on_device
 
 FIRST_DRAWS = 64
 """Numbers that a row's first draw makes at once."""
+LARGEST_DRAW = 1 - 2**-52
+"""So that, rounded, this share of a sum of probabilities is below the sum: no draw lands behind the last likely id."""
 MOST_BIAS = 100
 """Most that a bias adds to a logit, or takes from it."""
 
@@ -205,8 +207,5 @@ def _drawn(
         return _drawn(logits.cpu(), samplings, draws).to(logits.device)
     probabilities = filtered_logits(logits, samplings).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
-    total = cumulative[:, -1]
-    places = on_device(draws, logits.device, torch.float64) * total
-    # A draw at the very end must not land on an id that was filtered out: below the total, none can be found.
-    places = torch.minimum(places, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, places[:, None], right=True).squeeze(1)
+    shares = on_device([min(draw, LARGEST_DRAW) for draw in draws], logits.device, torch.float64)
+    return torch.searchsorted(cumulative, shares[:, None] * cumulative[:, -1:], right=True).squeeze(1)

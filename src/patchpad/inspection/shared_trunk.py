@@ -105,7 +105,7 @@ class SharedTrunk:
         return torch.where(newest > layout.room.commits, at, newest)
 
     def _additions(self, newest: ByteInts, lag: ByteInts) -> Float[Tensor, "batch byte layer byte_dim"]:
-        return self._model.context_to_bytes.read(self._activations.contexts, newest, lag)
+        return self._model.context_to_bytes.read(self._activations.contexts, (newest,), lag)
 
     def _decode(
         self,

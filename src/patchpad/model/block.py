@@ -66,20 +66,20 @@ class Rotary(PreciseBuffers):
     """Angles of rotary positions (Su et al. 2021), which turn the pairs of features (i, i + head_dim / 2)."""
 
     frequencies: Tensor
-    signs: Tensor
+    signed_frequencies: Tensor
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
         half = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         self.register_buffer("frequencies", torch.cat((half, half)), persistent=False)
-        self.register_buffer("signs", torch.cat((-torch.ones_like(half), torch.ones_like(half))), persistent=False)
+        self.register_buffer("signed_frequencies", torch.cat((-half, half)), persistent=False)
 
     def forward(
         self, positions: Int[Tensor, "*where"]
     ) -> tuple[Float[Tensor, "*where 1 head_dim"], Float[Tensor, "*where 1 head_dim"]]:
         """Returns the cosine of each feature's angle and its signed sine, broadcast over heads."""
-        angles = positions[..., None, None] * self.frequencies
-        return angles.cos(), angles.sin() * self.signs
+        angles = positions[..., None, None] * self.signed_frequencies
+        return angles.cos(), angles.sin()
 
 
 def rotate(
@@ -230,11 +230,14 @@ class Stack(nn.Module):
         additions: Float[Tensor, "*where layer dim"] | None = None,
     ) -> Float[Tensor, "*where dim"]:
         """Applies all blocks; `additions[..., i, :]` is added at the input of block i."""
-        angles = self.rotary(positions)
         states = residual_stream(states)
+        if not self.blocks:
+            return states
+        angles = self.rotary(positions)
+        added = None if additions is None else additions.unbind(-2)
         for layer, block in enumerate(self.blocks):
-            if additions is not None:
-                states = states + additions[..., layer, :]
+            if added is not None:
+                states = states + added[layer]
             if self.recomputes and torch.is_grad_enabled():
                 # Nothing in a block is random, so there is no state of a generator to keep.
                 states = checkpoint(block, states, angles, attend, layer, use_reentrant=False, preserve_rng_state=False)

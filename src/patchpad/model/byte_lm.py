@@ -250,7 +250,7 @@ class ByteLM(LanguageModel):
     ) -> Float[Tensor, "batch byte layer byte_dim"]:
         """Returns what each decoder layer adds to bytes: from their newest slots, or from the null context alone."""
         newest = torch.zeros_like(layout.newest_slot) if null_context else layout.newest_slot
-        additions = self.context_to_bytes.read(contexts, newest, layout.patch_lag)
+        additions = self.context_to_bytes.read(contexts, (newest,), layout.patch_lag)
         if boundaries is None:
             return additions
         return additions * straight_through_confidence(boundaries).to(additions.dtype)[..., None, None]

@@ -39,22 +39,23 @@ class ContextToBytes(nn.Module, DrawsWeights):
 
     def read(
         self,
-        contexts: Float[Tensor, "context addition byte_dim"],
-        newest: Int[Tensor, "*where"],
+        contexts: Float[Tensor, "*context addition byte_dim"],
+        newest: tuple[Int[Tensor, "*where"], ...],
         lag: Int[Tensor, "*where"],
     ) -> Float[Tensor, "*where layer byte_dim"]:
         """Returns what each decoder layer adds to bytes.
 
         Args:
             contexts: what this module returned.
-            newest: the entry of `contexts` that each byte reads.
+            newest: index of the entry of `contexts` that each byte reads.
             lag: bytes since that slot, or since the document's start for the null context.
         """
         if self.num_lags == 1:
             return contexts[newest]
         others = torch.arange(self.num_lags, self.num_additions, device=lag.device)
         first = lag.clamp(max=self.num_lags - 1)[..., None]
-        return contexts[newest[..., None], torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)]
+        additions = torch.cat((first, others.expand(*lag.shape, -1)), dim=-1)
+        return contexts[(*(part[..., None] for part in newest), additions)]
 
 
 class LocalDecoder(nn.Module):

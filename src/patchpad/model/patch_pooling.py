@@ -46,13 +46,14 @@ class PatchPooling(nn.Module, DrawsWeights):
     def _mix(
         self, normed: Float[Tensor, "slot distance byte_dim"], is_pooled: Bool[Tensor, "slot distance"]
     ) -> Float[Tensor, "slot trunk_dim"]:
-        states = normed.masked_fill(~is_pooled[..., None], 0.0)
+        is_other = ~is_pooled
+        states = normed.masked_fill(is_other[..., None], 0.0)
         mean = states.sum(dim=1) / is_pooled.sum(dim=1, keepdim=True)
         query = self.query(mean).unflatten(-1, (self.num_heads, -1))
-        scores = query @ states.transpose(1, 2) * states.shape[-1] ** -0.5
+        scores = torch.bmm(query, states.transpose(1, 2)) * states.shape[-1] ** -0.5
         scores = scores + self.distance_bias[:, : states.shape[1]]
-        weights = scores.masked_fill(~is_pooled[:, None], -torch.inf).float().softmax(dim=-1).to(states.dtype)
-        return self.mean_out(mean) + self.out((weights @ states).flatten(1))
+        weights = scores.masked_fill(is_other[:, None], -torch.inf).float().softmax(dim=-1).to(states.dtype)
+        return self.mean_out(mean) + self.out(torch.bmm(weights, states).flatten(1))
 
     def forward(
         self, byte_states: Float[Tensor, "batch byte byte_dim"], layout: PatchLayout
