@@ -5,9 +5,11 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch._inductor.exc import InvalidCxxCompiler
 
 from patchpad.config import TriggerConfig
+from patchpad.inference import compiled
 from patchpad.inference.compiled import compiled_kernels
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.patch_stepper import PatchStepper
@@ -82,6 +84,26 @@ def test_traced_steps_equal_the_full_pass(patchifier, trigger, options, caplog):
     threshold = thresholds_to_try(model, batch_of(rows))[0]
     assert_steps_equal_pass(model, rows, [length // 2 for length in first], threshold, stepper)
     assert nothing_fell_back(caplog)
+
+
+@pytest.mark.compile
+def test_each_phase_is_compiled_twice_at_most_whatever_the_number_of_rows(monkeypatch, caplog):
+    model = sharp_model(tiny_model_config("fixed", "entropy", patch_size=1, max_patch_size=1))
+    monkeypatch.setitem(compiled._COMPILED, model, compiled_kernels("eager"))
+    counters.clear()
+    with caplog.at_level(logging.INFO):
+        for rows in (1, 2, 3, 5, 8, 1, 7):
+            new_bytes = 70 if rows in (1, 5) else 12  # past 64 patches, so that caches grow
+            for draft in ("off", 6):
+                fast = generated(model, compile=True, rows=rows, new_bytes=new_bytes, draft=draft)
+                assert fast == generated(model, compile=False, rows=rows, new_bytes=new_bytes)
+    assert counters["stats"]["unique_graphs"] == 2 * 3
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "compiling the 3 phases of a step of one row",
+        "steps of one row are compiled",
+        "compiling the 3 phases of a step of several rows",
+        "steps of several rows are compiled",
+    ]
 
 
 @pytest.mark.slow
@@ -160,9 +182,10 @@ def test_where_nothing_can_be_compiled_one_warning_says_so_and_generation_goes_o
 
     monkeypatch.setattr(torch, "compile", fails)
     model = sharp_model(tiny_model_config("fixed", "entropy"))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         fast = generated(model, compile=True)
     assert fast == generated(model, compile=False)
+    assert "are compiled" not in caplog.text
     assert [record.getMessage().split(" (")[0] for record in caplog.records if record.levelno >= logging.WARNING] == [
         f"cannot compile {name}" for name in ("read", "refresh", "predict")
     ]

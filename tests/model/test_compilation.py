@@ -8,7 +8,7 @@ import torch
 from torch._inductor.exc import InvalidCxxCompiler
 
 from patchpad.model.block import Block, compile_blocks
-from patchpad.model.compilation import first_words, leave_unwritable_cache
+from patchpad.model.compilation import choose_cache, first_words
 from patchpad.testing import batch_of, ragged_packed_rows, sharp_model, thresholds_to_try, tiny_model_config, tolerance
 
 
@@ -74,7 +74,7 @@ def test_a_compile_cache_that_cannot_be_used_is_left_with_a_warning(folder, tmp_
     (tmp_path / "sealed").mkdir()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / folder))
     monkeypatch.setattr("os.access", lambda path, mode: False)  # whoever runs the tests may be allowed all
-    leave_unwritable_cache()
+    choose_cache()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     (line,) = warnings_of(caplog)
     assert line.startswith(f"TORCHINDUCTOR_CACHE_DIR is {tmp_path / folder}, which cannot be used (")
@@ -82,6 +82,27 @@ def test_a_compile_cache_that_cannot_be_used_is_left_with_a_warning(folder, tmp_
 
 def test_a_compile_cache_that_can_be_used_stays(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new" / "cache"))
-    leave_unwritable_cache()
+    choose_cache()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "new" / "cache")
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(("xdg", "folder"), [("caches", "caches"), ("", "home/.cache"), ("relative", "home/.cache")])
+def test_compiled_code_is_kept_among_the_users_caches(xdg, folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / xdg) if xdg == "caches" else xdg)
+    choose_cache()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / folder / "patchpad" / "inductor")
+    assert (tmp_path / folder / "patchpad" / "inductor").is_dir()
+    assert warnings_of(caplog) == []
+
+
+def test_without_a_place_for_the_users_caches_torch_keeps_its_default(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    choose_cache()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     assert warnings_of(caplog) == []

@@ -1,16 +1,32 @@
 """Kernels of a step that `torch.compile` has compiled.
 
 Small models spend most of a step on starting operations, not on computing: compiled kernels start few.
+
+Each kernel is compiled twice at most: for a single row, and for any number of rows of any batch. The sizes that may
+change are marked before the first call, so that no later call finds one that it was not compiled for.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from patchpad.inference.cache import GATHER_SHARE
 from patchpad.inference.kernels import PLAIN, Kernels
+from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.compilation import Compiled
+
+logger = logging.getLogger(__name__)
+
+HOW_LONG = "about a minute the first time, seconds once the compiler's cache has them"
 
 _COMPILED: "WeakKeyDictionary[ByteLM, Kernels]" = WeakKeyDictionary()
 """What has been compiled for a model stays as long as the model does."""
@@ -19,7 +35,7 @@ _COMPILED: "WeakKeyDictionary[ByteLM, Kernels]" = WeakKeyDictionary()
 def kernels_compiled_for(model: ByteLM) -> Kernels:
     """Returns the compiled kernels of a model, always the same.
 
-    Compiling takes up to a minute at the first step and again when the batch first changes its size, and needs a C++
+    Compiling takes up to a minute at the first step and once more at the first step of several rows, and needs a C++
     compiler. Where it fails, one warning for each kernel is logged and the plain one goes on.
     """
     if model not in _COMPILED:
@@ -34,14 +50,96 @@ def compiled_kernels(backend: str = "inductor") -> Kernels:
         backend: of `torch.compile`; `aot_eager` only traces, which is quick and shows whether that goes right.
     """
     effect = "generation continues without it, at about half the speed for small models"
+    wait = Wait([field.name for field in fields(Kernels)])
     return Kernels(
         **{
-            field.name: compiled_function(
-                getattr(PLAIN, field.name), effect=effect, backend=backend, cpp_wrapper=backend == "inductor"
+            field.name: CompiledKernel(
+                compiled_function(
+                    getattr(PLAIN, field.name), effect=effect, backend=backend, cpp_wrapper=backend == "inductor"
+                ),
+                field.name,
+                wait,
             )
             for field in fields(Kernels)
         }
     )
+
+
+class Wait:
+    """Says what a user waits for: one line before the first of several kernels is compiled, one after the last.
+
+    Args:
+        names: of the kernels.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.left: dict[bool, set[str]] = {True: set(names), False: set(names)}
+        """Names of the kernels that are not compiled yet, for a single row and for several."""
+        self.seconds: dict[bool, float] = {True: 0.0, False: 0.0}
+        self.num_kernels = len(names)
+        self.gave_way = False
+        """Whether a kernel could not be compiled."""
+
+    @contextmanager
+    def compiling(self, name: str, is_single: bool) -> Iterator[None]:
+        """The first call of a kernel, which compiles it.
+
+        Args:
+            name: of the kernel.
+            is_single: whether it is for a single row.
+        """
+        left, rows = self.left[is_single], "one row" if is_single else "several rows"
+        if len(left) == self.num_kernels:
+            logger.info("compiling the %d phases of a step of %s; %s", self.num_kernels, rows, HOW_LONG)
+        begin = time.perf_counter()
+        yield
+        self.seconds[is_single] += time.perf_counter() - begin
+        left.discard(name)
+        if not left and not self.gave_way:
+            logger.info("steps of %s are compiled; that took %.0f s", rows, self.seconds[is_single])
+
+
+class CompiledKernel:
+    """A kernel that is compiled for a single row, and for several rows of any batch.
+
+    Few rows of many run uncompiled: compiled layers attend for the whole batch.
+
+    Args:
+        compiled: the kernel.
+        name: of the kernel.
+        wait: of all kernels of the model.
+    """
+
+    def __init__(self, compiled: Compiled, name: str, wait: Wait) -> None:
+        self.compiled = compiled
+        self.name = name
+        self.wait = wait
+
+    def __call__(self, model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Any:
+        """Calls the kernel."""
+        count, batch = len(rows), len(state.ints)
+        if self.compiled.gave_way or GATHER_SHARE * count <= batch:
+            return self.compiled.plain(model, state, rows, *inputs)
+        # What is compiled for several rows takes at least two. To compute the same one twice does no harm.
+        times = 2 if count == 1 < batch else 1
+        # Compiled code tells tensors that were made in inference mode from others. Here it is on, and copies are such.
+        rows, *inputs = (part if part.is_inference() and times == 1 else part.repeat(times) for part in (rows, *inputs))
+        if self.name in self.wait.left[batch == 1]:
+            _mark_sizes(state, (rows, *inputs))
+            with self.wait.compiling(self.name, batch == 1):
+                of_rows, *values = self.compiled(model, state, rows, *inputs)
+                self.wait.gave_way |= self.compiled.gave_way
+        else:
+            of_rows, *values = self.compiled(model, state, rows, *inputs)
+        return (of_rows if of_rows is None or times == 1 else of_rows[:1], *values)
+
+
+def _mark_sizes(state: DecodingState, inputs: Sequence[Tensor]) -> None:
+    """Marks the sizes that change from call to call: rows, and places of the trunk's cache."""
+    for tensor in (*state.tensors(), *inputs):
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    for tensor in (*state.trunk.keys, *state.trunk.values):
+        torch._dynamo.maybe_mark_dynamic(tensor, 2)
 
 
 def compiled_function(

@@ -69,28 +69,50 @@ def compiled_copy(plain: Callable[..., Any], **options: Any) -> Callable[..., An
         plain: the function.
         options: of `torch.compile`.
     """
-    leave_unwritable_cache()
+    choose_cache()
     if "recompile_limit" in inspect.signature(torch.compile).parameters:  # not in torch 2.11: 8 are kept there
         options["recompile_limit"] = MOST_VERSIONS
     return torch.compile(own_copy(plain), fullgraph=True, **options)
 
 
-def leave_unwritable_cache() -> None:
-    """Lets torch use its default folder for compiled code where the one that the environment names cannot be used.
+def choose_cache() -> None:
+    """Lets torch keep what it compiles where the user keeps caches, so that it outlasts a restart of the machine.
+
+    A folder that the environment names is left as it is. One that cannot be used is not: torch's default takes its
+    place, with a warning where the environment has named it.
 
     Call it before torch loads its compiler, which the optimizers do too: with such a folder that fails for good.
     """
-    folder = os.environ.get(CACHE_VARIABLE)
+    named = os.environ.get(CACHE_VARIABLE)
+    folder = named or cache_folder()
     if not folder:
         return
-    try:
-        os.makedirs(folder, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK) else "it is not writable"
-    except OSError as error:
-        reason = error.strerror
-    if reason:
+    reason = _why_unusable(folder)
+    if reason is None:
+        os.environ[CACHE_VARIABLE] = folder
+    elif named:
         logger.warning("%s is %s, which cannot be used (%s); torch's default is used", CACHE_VARIABLE, folder, reason)
         del os.environ[CACHE_VARIABLE]
+
+
+def cache_folder() -> str | None:
+    """Returns the folder for compiled code among the user's caches; None for a user without a home.
+
+    It is `patchpad/inductor` in the folder that XDG_CACHE_HOME names, or in `.cache` in the user's home.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):  # others are to be ignored, says the standard
+        caches = os.path.expanduser(os.path.join("~", ".cache"))
+    return os.path.join(caches, "patchpad", "inductor") if os.path.isabs(caches) else None
+
+
+def _why_unusable(folder: str) -> str | None:
+    """Returns why nothing can be written into a folder, which is made; None if it can."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        return error.strerror
+    return None if os.access(folder, os.W_OK) else "it is not writable"
 
 
 def own_copy(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from patchpad.config import TrainConfig
-from patchpad.model.compilation import leave_unwritable_cache
+from patchpad.model.compilation import choose_cache
 from patchpad.training.parts import part_of, trained_parameters
 from patchpad.training.tensor_folders import load_tensors
 
@@ -23,7 +23,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         decay = config.weight_decay if parameter.dim() >= 2 else 0.0
         ratio = config.learning_rate_ratios.get(part_of(name), 1.0)
         groups.setdefault((decay, ratio), []).append(parameter)
-    leave_unwritable_cache()
+    choose_cache()
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "learning_rate_ratio": ratio}
