@@ -15,7 +15,7 @@ def test_attention_of_many_rows_by_products_is_that_of_the_fused_kernel(rows, he
     query = torch.randn(rows, heads, 8, generator=generator)
     keys, values = (torch.randn(rows, 2, 11, 8, generator=generator) for _ in range(2))
     is_visible = torch.arange(11) <= torch.randint(0, 11, (rows, 1), generator=generator)
-    groups, bias = query.unflatten(1, (2, -1)), bias_of(is_visible, torch.float32)
+    groups, bias = query.unflatten(1, (2, -1)), bias_of(is_visible[:, None, None], torch.float32)
     wanted = F.scaled_dot_product_attention(groups, keys, values, attn_mask=bias).flatten(1, 2)
     calls = []
     plain = F.scaled_dot_product_attention

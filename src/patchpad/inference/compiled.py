@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchpad.inference.cache import GATHER_SHARE
+from patchpad.inference.cache import GATHER_SHARE, TrunkCache
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
@@ -26,7 +26,7 @@ from patchpad.model.compilation import Compiled
 
 logger = logging.getLogger(__name__)
 
-HOW_LONG = "about a minute the first time, seconds once the compiler's cache has them"
+HOW_LONG = "half a minute to a minute the first time, 10 to 20 s once the compiler's cache has them"
 
 _COMPILED: "WeakKeyDictionary[ByteLM, Kernels]" = WeakKeyDictionary()
 """What has been compiled for a model stays as long as the model does."""
@@ -123,14 +123,14 @@ class CompiledKernel:
         # What is compiled for several rows takes at least two. To compute the same one twice does no harm.
         times = 2 if count == 1 < batch else 1
         # Compiled code tells tensors that were made in inference mode from others. Here it is on, and copies are such.
-        rows, *inputs = (part if part.is_inference() and times == 1 else part.repeat(times) for part in (rows, *inputs))
+        own = [part if part.is_inference() and times == 1 else part.repeat(times) for part in (rows, *inputs)]
         if self.name in self.wait.left[batch == 1]:
-            _mark_sizes(state, (rows, *inputs))
+            _mark_sizes(state, own)
             with self.wait.compiling(self.name, batch == 1):
-                of_rows, *values = self.compiled(model, state, rows, *inputs)
+                of_rows, *values = self.compiled(model, state, *own)
                 self.wait.gave_way |= self.compiled.gave_way
         else:
-            of_rows, *values = self.compiled(model, state, rows, *inputs)
+            of_rows, *values = self.compiled(model, state, *own)
         return (of_rows if of_rows is None or times == 1 else of_rows[:1], *values)
 
 
@@ -138,8 +138,9 @@ def _mark_sizes(state: DecodingState, inputs: Sequence[Tensor]) -> None:
     """Marks the sizes that change from call to call: rows, and places of the trunk's cache."""
     for tensor in (*state.tensors(), *inputs):
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
-    for tensor in (*state.trunk.keys, *state.trunk.values):
-        torch._dynamo.maybe_mark_dynamic(tensor, 2)
+    if isinstance(state.trunk, TrunkCache):  # one in parts never goes into compiled code
+        for tensor in (*state.trunk.keys, *state.trunk.values):
+            torch._dynamo.maybe_mark_dynamic(tensor, 2)
 
 
 def compiled_function(
