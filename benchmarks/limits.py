@@ -1,6 +1,6 @@
 """How close training and generation come to what the machine can do: matrix products, and memory.
 
-Usage: python benchmarks/limits.py [--size 3M|20M|all] [--parts training generation prefill contexts] [--device cuda]
+Usage: python benchmarks/limits.py [--size SIZE|all] [--parts training generation prefill contexts] [--device cuda]
 """
 
 import argparse
@@ -23,9 +23,9 @@ from patchpad.config import NUM_INPUT_IDS, ModelConfig
 from patchpad.cost import count_parameters
 from patchpad.data import Batch
 
-TRAINING_SIZES = ("3M", "20M")
-GENERATION_SIZES = ("3M", "20M", "100M")
-CONTEXTS_SIZE = "3M"
+TRAINING_SIZES = ("6.6M", "20M")
+GENERATION_SIZES = ("6.6M", "20M", "100M")
+CONTEXTS_SIZE = "6.6M"
 PARTS = ("training", "generation", "prefill", "contexts")
 SHAPES = ((4, 1024), (1, 4096))
 """Rows and bytes per row of a training step."""
@@ -206,7 +206,7 @@ def measure_memory(name: str, context: int, options: argparse.Namespace) -> dict
 def parse() -> argparse.Namespace:
     """Returns the options; the sizes of what is measured are options for tests alone."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--size", default="all", choices=("3M", "20M", "100M", "tiny", "all"))
+    parser.add_argument("--size", default="all", choices=("3M", "6.6M", "20M", "100M", "tiny", "all"))
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--contexts", nargs="+", type=int, default=CONTEXTS)
     parser.add_argument("--bytes-per-step", type=int, default=BYTES_PER_STEP, help="of each context")

@@ -4,16 +4,19 @@ Bytes go in and argmaxes of bytes come out, so adapters add their own start id a
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from ours import build, force, forced_trigger
 from torch import Tensor, nn
 
+import patchpad
 from patchpad.config import SEPARATOR, ModelConfig
 from patchpad.inference.engine import Engine, Request, Row
 from patchpad.inference.sampling import Sampling
+from patchpad.model.block import compile_blocks
+from patchpad.model.byte_lm import ByteLM
 
 TIMED_STRETCHES = ((0, 1024), (0, 4096), (128, 128), (960, 128), (8000, 128))
 """Start and length of the stretches of a document in which the forced rate of scratchpads should hold, after the
@@ -125,18 +128,39 @@ def as_bytes(chosen: list[Tensor]) -> bytes:
 
 
 class Ours(Peer):
-    """This project's model, generating through the engine that users get."""
+    """This project's model, generating through the engine that users get.
+
+    Args:
+        model: of `build` or trained.
+        device: of its weights.
+        compile: run its compiled steps.
+        sampling: how bytes are chosen.
+    """
 
     has_cache = True
 
-    def __init__(self, config: ModelConfig, device: str, *, compile: bool = False) -> None:
-        self.compile = compile
-        model = build(config, device, compile=compile)
-        spans = [[range(start + 2, start + 2 + length)] for start, length in TIMED_STRETCHES]
-        force(model, forced_trigger(config, spans))
+    def __init__(self, model: ByteLM, device: str, *, compile: bool, sampling: Sampling) -> None:
+        self.compile, self.sampling = compile, sampling
         super().__init__(model, device)
         self.model = model
         self.newest: tuple[Engine, Row, int, int] | None = None
+
+    @classmethod
+    def random(cls, config: ModelConfig, device: str, *, compile: bool = False) -> Self:
+        """Returns a model with random weights, which generates greedily. A random trigger decides."""
+        model = build(config, device, compile=compile)
+        spans = [[range(start + 2, start + 2 + length)] for start, length in TIMED_STRETCHES]
+        force(model, forced_trigger(config, spans))
+        return cls(model, device, compile=compile, sampling=Sampling(temperature=0))
+
+    @classmethod
+    def shipped(cls, device: str, *, compile: bool = False) -> Self:
+        """Returns the model that comes with the package; its text decides, never ends and does not go in circles."""
+        model = patchpad.load(device=device)
+        if compile:
+            compile_blocks(model)
+        sampling = Sampling(temperature=0.8, logit_bias=((SEPARATOR, -100.0),))
+        return cls(model, device, compile=compile, sampling=sampling)
 
     def logits(self, ids: Tensor) -> Tensor:
         """Predicts as in evaluation."""
@@ -166,7 +190,7 @@ class Ours(Peer):
             prompt=state,
             max_new_bytes=2**30,
             threshold=float(self.model.scratchpad_threshold_nats),
-            sampling=Sampling(temperature=0),
+            sampling=self.sampling,
             seed=0,
         )
         (row,) = engine.submit([request])

@@ -7,12 +7,13 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peer_models import NUM_BYTE_VALUES, Ours, Peer, as_bytes, mean_nats, with_start
-from sizes import SIZES, plain_patches
+from sizes import SIZES, TRAINED_SIZES, plain_patches
 from torch import Tensor, nn
 
 from patchpad.config import SEPARATOR, VOCAB_SIZE
@@ -21,7 +22,7 @@ PATCH_BYTES = 4
 """Patches of the peers with fixed ones."""
 MAX_BYTES = 16_384
 """Longest context that peers are built for; none has weights that depend on it."""
-STAGES = {"3M": (256, 64, 3, 4), "20M": (512, 128, 6, 8)}
+STAGES = {"3M": (256, 64, 3, 4), "4.2M": (256, 96, 5, 4), "6.6M": (256, 96, 8, 4), "20M": (512, 128, 6, 8)}
 """For MEGABYTE and MBLM: width of the global and local stage, layers and heads of the global one."""
 
 
@@ -42,7 +43,12 @@ class Llama(CachedPeer):
     def __init__(self, size: str, device: str) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        width, layers, heads, hidden = {"3M": (256, 3, 4, 768), "20M": (512, 6, 8, 1440)}[size]
+        width, layers, heads, hidden = {
+            "3M": (256, 3, 4, 768),
+            "4.2M": (256, 4, 4, 1000),
+            "6.6M": (256, 6, 4, 1064),
+            "20M": (512, 6, 8, 1440),
+        }[size]
         config = LlamaConfig(
             vocab_size=VOCAB_SIZE,
             hidden_size=width,
@@ -103,6 +109,8 @@ class Blt(Peer):
 
         byte_dim, byte_heads, byte_hidden, width, layers, heads, hidden = {
             "3M": (64, 2, 176, 256, 3, 4, 688),
+            "4.2M": (96, 2, 256, 256, 4, 4, 688),
+            "6.6M": (96, 2, 256, 256, 7, 4, 688),
             "20M": (128, 4, 352, 512, 6, 8, 1376),
         }[size]
         longest = {"max_position_embeddings": MAX_BYTES}
@@ -236,7 +244,12 @@ class HNet(CachedPeer):
         from h_net_dynamic_chunking import HNet as Network
         from x_transformers import Decoder
 
-        byte_dim, width, layers, heads = {"3M": (64, 256, 3, 4), "20M": (128, 512, 6, 8)}[size]
+        byte_dim, width, layers, heads = {
+            "3M": (64, 256, 3, 4),
+            "4.2M": (96, 256, 5, 4),
+            "6.6M": (96, 256, 8, 4),
+            "20M": (128, 512, 6, 8),
+        }[size]
 
         def stack(dim: int, depth: int, heads: int) -> nn.Module:
             return Decoder(dim=dim, depth=depth, heads=heads, attn_dim_head=dim // heads, attn_flash=tuned)
@@ -315,11 +328,18 @@ def threshold_of_share(scores: Tensor, share: float) -> float:
     return float(scores[:, 1:].quantile(1 - share, dim=1).max())
 
 
+def ours(size: str, device: str, *, compile: bool = False) -> Ours:
+    """Returns the shipped model, or one with random weights, by the size."""
+    if size in TRAINED_SIZES:
+        return Ours.shipped(device, compile=compile)
+    return Ours.random(SIZES[size], device, compile=compile)
+
+
 Builder = Callable[[str, str], Peer]
 MODELS: dict[str, Builder] = {
-    "patchpad": lambda size, device: Ours(SIZES[size], device),
-    "patchpad compiled": lambda size, device: Ours(SIZES[size], device, compile=True),
-    "patchpad-plain4": lambda size, device: Ours(plain_patches(SIZES[size], PATCH_BYTES), device),
+    "patchpad": ours,
+    "patchpad compiled": partial(ours, compile=True),
+    "patchpad-plain4": lambda size, device: Ours.random(plain_patches(SIZES[size], PATCH_BYTES), device),
     "HF Llama": Llama,
     "BLT": Blt,
     "MEGABYTE-pytorch": Megabyte,

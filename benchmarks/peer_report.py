@@ -14,22 +14,25 @@ TITLES = {
     "generation": "generation, batch 1, after prompts of so many bytes",
 }
 NOTES = """\
-`patchpad`: 16-byte patches, scratchpads forced to 3/16 per byte by the random trigger while the entropy head runs, and
-in training is trained; `patchpad compiled`: the same with compiled blocks and steps, timed once they are compiled;
-`patchpad-plain4`: the same sizes with 4-byte patches, without scratchpads and entropy head.
-Trunk calls per byte are measured, padding of rows to the longest included; in generation with a cache, over the timed
-bytes. BLT and h-net-dynamic-chunking have random weights like all the others, so their thresholds are set before each
-measurement where a patch has 5 and 6 bytes of the text at hand, in the row with the most. `h-net as it comes` keeps the
-threshold of its package, 0.5, and the attention that x-transformers has by default, which is not fused. All read
-held-out English fiction, all are stepped by torch's AdamW with its defaults.
+`patchpad`, at sizes 6.6M and 4.2M: the model that comes with the package, trained, at its own threshold, so that the
+text decides where scratchpads are. It generates at a temperature of 0.8, and never ends. It has 6.6M parameters, and
+4.2M without its embeddings of bytes and n-grams: peers have as many as the size says. `patchpad`, at other sizes:
+random weights, 16-byte patches, scratchpads forced to 3/16 per byte by the random trigger while the entropy head runs,
+and in training is trained; `patchpad compiled`: the same with compiled blocks and steps, timed once they are compiled;
+`patchpad-plain4`: the same sizes with 4-byte patches, without scratchpads and entropy head. Trunk calls per byte are
+measured, padding of rows to the longest included; in generation with a cache, over the timed bytes. BLT and
+h-net-dynamic-chunking have random weights like all the others, so their thresholds are set before each measurement
+where a patch has 5 and 6 bytes of the text at hand, in the row with the most. `h-net as it comes` keeps the threshold
+of its package, 0.5, and the attention that x-transformers has by default, which is not fused. All read held-out English
+fiction, all are stepped by torch's AdamW with its defaults.
 
-Generation leaves out the reading of the prompt where a model has a cache; the others run a full pass per byte. HF
-Llama is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`, greedy,
-with the end of the document given the mean logit of all bytes, so that it is never the likeliest. The peers compute
-an argmax for each byte, and go on with the text's own next byte, so that learned patches stay those of text.
-MEGABYTE-pytorch and mblm have no weights that depend on the length of the context, so one build serves all. MEGABYTE-
-pytorch and h-net-dynamic-chunking have no positions, as they come, and run faster for it; all but `h-net as it comes`
-attend by torch's fused attention.
+Generation leaves out the reading of the prompt where a model has a cache; the others run a full pass per byte. HF Llama
+is called in a bare loop with a DynamicCache; ours runs through the engine behind `patchpad.generate`. With random
+weights it is greedy, with the end of the document given the mean logit of all bytes, so that it is never the likeliest.
+The peers compute an argmax for each byte, and go on with the text's own next byte, so that learned patches stay those
+of text. MEGABYTE-pytorch and mblm have no weights that depend on the length of the context, so one build serves all.
+MEGABYTE-pytorch and h-net-dynamic-chunking have no positions, as they come, and run faster for it; all but `h-net as
+it comes` attend by torch's fused attention.
 
 A ratio is the median over turns of bytes per second over the other's in the same turn. Spread is (largest - smallest) /
 median over the repeats.

@@ -1,6 +1,6 @@
 """Ours and the peers side by side: forward, training step and generation at equal parameters, fp32, interleaved.
 
-Usage: python benchmarks/peers.py [--size 3M|20M|all] [--only forward,training,generation] [--models NAME ...]
+Usage: python benchmarks/peers.py [--size SIZE|all] [--only forward,training,generation] [--models NAME ...]
 Peers come with the extra: pip install 'patchpad[bench]'. One that is missing or cannot run is listed with the reason.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from measuring import Seconds, arguments, prepare, time_interleaved, time_once, write_results
 from peer_models import Ours, Peer
-from peer_packages import MODELS, PACKAGES
+from peer_packages import MODELS, PACKAGES, STAGES
 from peer_report import report
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def main() -> None:
     limit_memory()
     torch.manual_seed(0)
     text = read_text()
-    for size in ("3M", "20M") if options.size == "all" else (options.size,):
+    for size in STAGES if options.size == "all" else (options.size,):
         rows = measure_size(size, options, text)
         clock = "wall" if options.device == "cuda" else "cpu"
         write_results(options, f"peers-{size}", rows, report(rows, clock), installed())
@@ -69,7 +69,7 @@ def limit_memory() -> None:
 def parse() -> argparse.Namespace:
     """Returns the options of the command line."""
     parser = arguments(str(__doc__).splitlines()[0])
-    parser.add_argument("--size", default="all", choices=("3M", "20M", "all"))
+    parser.add_argument("--size", default="all", choices=(*STAGES, "all"))
     parser.add_argument("--only", default=",".join(KINDS), help="of forward,training,generation")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
     options = parser.parse_args()

@@ -16,7 +16,12 @@ MEASURED_PARTS: dict[str, int] = {
     "context_lags": 1,
 }
 """Those of the results in results/: the defaults of the time."""
+SHIPPED = ModelConfig(window_bytes=8, context_bytes=2048)
+"""The model that comes with the package, trained: today's default parts."""
+TRAINED_SIZES = ("6.6M", "4.2M")
+"""Sizes at which the shipped model is measured beside peers: all its parameters, and those without embeddings."""
 SIZES = {
+    **dict.fromkeys(TRAINED_SIZES, SHIPPED),
     "3M": ModelConfig(trunk_layers=3, **MEASURED_PARTS),
     "20M": ModelConfig(trunk_dim=512, trunk_heads=8, trunk_layers=6, **{**MEASURED_PARTS, "byte_dim": 128}),
     "100M": replace(

@@ -23,7 +23,8 @@ from patchpad.files import write_atomically  # noqa: E402
 BEGIN = "<!-- measured: written by recipes/speed_page.py -->"
 ESTIMATED = "<!-- estimated: written by recipes/speed_page.py -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
-SIZES = ("3M", "20M")
+TRAINED = {"6.6M": "", "4.2M": ", without embeddings"}
+"""Peers of the shipped model: with as many parameters, and with as many as it has without embeddings."""
 SHAPES = ("4 x 1,024", "1 x 4,096")
 Rows = list[dict[str, Any]]
 
@@ -76,29 +77,30 @@ def cache_ratio() -> float:
 def goals() -> list[tuple[str, str, str, float | None]]:
     """Returns what is measured, the goal, the goal beyond it, and the ratio; None where it was not run."""
     found: list[tuple[str, str, str, float | None]] = []
-    for ours in ("patchpad compiled", "patchpad"):
-        words = ", compiled" if ours == "patchpad compiled" else ""
-        for peer, must, beyond in (("HF Llama", "4x", "8x"), ("h-net as it comes", "10x", "20x")):
-            value = over_peer("3M", "generation", "960", ours, peer)
-            found.append((f"generation after 960 bytes, 3M{words}, over {peer}", must, beyond, value))
-        value = over_peer("3M", "generation", "960", ours, "h-net-dynamic-chunking")
-        found.append((f"generation after 960 bytes, 3M{words}, over h-net tuned", "10x", "20x", value))
-    for size in SIZES:
+    for size, counted in TRAINED.items():
         for ours in ("patchpad compiled", "patchpad"):
-            words = ", compiled" if ours == "patchpad compiled" else ""
-            value = over_itself(size, ours, "8,000", "128")
-            found.append((f"generation after 8,000 bytes over 128, {size}{words}", "0.9x", "1.0x", value))
-    for size in SIZES:
+            words = f"{counted}, compiled" if ours == "patchpad compiled" else counted
+            for peer, name, must, beyond in (
+                ("HF Llama", "HF Llama", "4x", "8x"),
+                ("h-net as it comes", "h-net as it comes", "10x", "20x"),
+                ("h-net tuned", "h-net-dynamic-chunking", "10x", "20x"),
+            ):
+                value = over_peer(size, "generation", "960", ours, name)
+                found.append((f"generation after 960 bytes{words}, over {peer}", must, beyond, value))
+    for ours, words in (("patchpad compiled", ", compiled"), ("patchpad", "")):
+        value = over_itself("6.6M", ours, "8,000", "128")
+        found.append((f"generation after 8,000 bytes over 128{words}", "0.9x", "1.0x", value))
+    for size, counted in TRAINED.items():
         for ours, words in (("patchpad-plain4", "without the entropy head"), ("patchpad", "with the entropy head")):
             for at in SHAPES:
                 value = over_peer(size, "training", at, ours, "MEGABYTE-pytorch")
                 goal = ("0.9x", "1.3x") if ours == "patchpad-plain4" else ("", "")
-                found.append((f"training step, {size}, {at} bytes, {words}, over MEGABYTE-pytorch", *goal, value))
-    for size, must, beyond in (("3M", "2x", "3x"), ("20M", "3x", "4x")):
+                found.append((f"training step{counted}, {at} bytes, {words}, over MEGABYTE-pytorch", *goal, value))
+    for size, counted in TRAINED.items():
         for ours in ("patchpad", "patchpad compiled"):
-            words = ", compiled" if ours == "patchpad compiled" else ""
+            words = f"{counted}, compiled" if ours == "patchpad compiled" else counted
             value = over_peer(size, "training", SHAPES[0], ours, "HF Llama")
-            found.append((f"training step, {size}, {SHAPES[0]} bytes{words}, over HF Llama", must, beyond, value))
+            found.append((f"training step{words}, {SHAPES[0]} bytes, over HF Llama", "2x", "3x", value))
     for words, what in (("", "limits"), (", compiled", "limits-compiled")):
         value = of_product(what, "20M", 4)
         found.append((f"training, 20M{words}: FLOP/s over those of matrix products", "0.6", "0.75", value))
@@ -135,21 +137,23 @@ def judge(value: float, must: str, beyond: str) -> str:
 def short_table() -> str:
     """Returns what the front page shows."""
     llama, hnet = "Hugging Face's Llama on bytes", "h-net-dynamic-chunking"
+    sizes = (("6.6M", "equal parameters"), ("4.2M", "equal without embeddings"))
     lines = [
         ("training step", llama, {
-            f"{size} parameters": over_peer(size, "training", SHAPES[0], "patchpad", "HF Llama") for size in SIZES
+            counts: over_peer(size, "training", SHAPES[0], "patchpad", "HF Llama") for size, counts in sizes
         }),
-        ("generation, compiled", f"{llama} with its cache, 3M parameters", {
-            f"after {at} bytes": over_peer("3M", "generation", at, "patchpad compiled", "HF Llama")
-            for at in ("960", "8,000")
+        ("generation after 960 bytes, compiled", f"{llama} with its cache", {
+            counts: over_peer(size, "generation", "960", "patchpad compiled", "HF Llama") for size, counts in sizes
         }),
-        ("generation after 960 bytes, compiled", f"{hnet}, 3M parameters", {
-            words: over_peer("3M", "generation", "960", "patchpad compiled", peer)
-            for words, peer in (("tuned", hnet), ("as it comes", "h-net as it comes"))
+        ("generation after 8,000 bytes, compiled", f"{llama} with its cache", {
+            counts: over_peer(size, "generation", "8,000", "patchpad compiled", "HF Llama") for size, counts in sizes
+        }),
+        ("generation after 960 bytes, compiled", f"{hnet}, tuned", {
+            counts: over_peer(size, "generation", "960", "patchpad compiled", hnet) for size, counts in sizes
         }),
         ("training step, 4-byte patches without scratchpads", "MEGABYTE-pytorch, equal trunk calls", {
-            f"{size} parameters": over_peer(size, "training", SHAPES[0], "patchpad-plain4", "MEGABYTE-pytorch")
-            for size in SIZES
+            counts: over_peer(size, "training", SHAPES[0], "patchpad-plain4", "MEGABYTE-pytorch")
+            for size, counts in sizes
         }),
         ("generation, 16-byte patches with scratchpads", "a trunk call at every byte, trunk of 100M parameters", {
             f"batch {batch_rows}": of_savings("savings", "generation", batch_rows) for batch_rows in (1, 8)

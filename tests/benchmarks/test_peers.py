@@ -5,6 +5,7 @@ from peer_models import Ours, with_start
 from peer_report import ratio, report
 from sizes import SIZES, plain_patches
 
+import patchpad
 from patchpad.config import SEPARATOR, ModelConfig
 
 RATE_TOLERANCE = 0.02
@@ -24,7 +25,7 @@ def ids(rows, length):
 @pytest.fixture(scope="module")
 def ours():
     torch.manual_seed(0)
-    return Ours(TINY, "cpu")
+    return Ours.random(TINY, "cpu")
 
 
 def test_ratio_is_of_bytes_per_second_in_the_same_turns():
@@ -83,7 +84,7 @@ def test_generated_bytes_are_the_likeliest_of_the_full_pass(ours):
 
 @pytest.mark.parametrize("config", [TINY, plain_patches(TINY, 4)])
 def test_training_step_reaches_every_parameter(config):
-    model = Ours(config, "cpu")
+    model = Ours.random(config, "cpu")
     before = {name: parameter.detach().clone() for name, parameter in model.module.named_parameters()}
     assert float(model.train_step(ids(2, 256))) > 0
     for name, parameter in model.module.named_parameters():
@@ -96,7 +97,18 @@ def test_inputs_are_shifted_by_the_separator():
 
 
 def test_plain_patches_have_no_entropy_head():
-    model = Ours(plain_patches(TINY, 4), "cpu")
+    model = Ours.random(plain_patches(TINY, 4), "cpu")
     assert model.model.entropy_head is None
-    assert Ours(TINY, "cpu").model.entropy_head is not None
+    assert Ours.random(TINY, "cpu").model.entropy_head is not None
     assert SIZES["3M"].reads_entropy
+
+
+def test_shipped_size_is_that_of_the_shipped_model():
+    assert patchpad.load().config == SIZES["6.6M"] == SIZES["4.2M"]
+
+
+def test_shipped_model_generates_at_its_own_rate_and_does_not_end():
+    ours = Ours.shipped("cpu")
+    generated = ours.generate(ours.branch(ours.prefill(TEXT[:128], b"")), 96)
+    assert len(generated) == 96
+    assert 1 / 16 < ours.generated_trunk_calls_per_byte(TEXT[:128], b"", 96) < 1
