@@ -19,8 +19,10 @@ ALIGNMENT = 8
 """Features of a head, and places of a cache, come in multiples of this where attention is one kernel on CUDA."""
 PRODUCT_ROWS = 16
 """From so many rows on, attention of one query per row takes half the time as two batched products."""
-GATHER_SHARE = 3
-"""Layers attend for all rows of a batch where more than one in so many needs it; else for copies of those."""
+GATHER_SHARE = 1 / 3
+"""The trunk attends for all rows of a batch where more than this share of them needs it; else for copies of those."""
+WINDOW_SHARE = 3 / 4
+"""The same for local layers: their windows are short, and so are copied quickly."""
 
 
 def attend_one(
@@ -85,15 +87,20 @@ def are_all(rows: Int[Tensor, " row"], batch: int) -> bool:
 class RowsAttention:
     """Attention of one query in each of some rows of a batch, given in ascending order.
 
-    All rows attend together, unless only few are wanted: to gather their caches takes longer than to read all of them.
-    Compiled code never gathers, so that one version of it serves any number of rows.
+    All rows attend together, or only those that are wanted, whose caches then have to be gathered. Compiled code never
+    gathers, so that one version of it serves any number of rows.
+
+    Args:
+        rows: ascending.
+        batch: rows of the batch.
+        share: of the rows of the batch, above which all attend.
     """
 
-    def __init__(self, rows: Int[Tensor, " row"], batch: int) -> None:
+    def __init__(self, rows: Int[Tensor, " row"], batch: int, share: float) -> None:
         self.rows = rows
         self.batch = batch
         self.are_all = are_all(rows, batch)
-        self.takes_all = torch.compiler.is_compiling() or GATHER_SHARE * len(rows) > batch
+        self.takes_all = torch.compiler.is_compiling() or len(rows) > share * batch
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attends for the rows.
@@ -208,7 +215,7 @@ class RingAttention(RowsAttention):
         position: Int[Tensor, " row"],
         alike: "RingAttention | None" = None,
     ) -> None:
-        super().__init__(rows, len(cache.keys[0]))
+        super().__init__(rows, len(cache.keys[0]), WINDOW_SHARE)
         self.cache = cache
         window = cache.window
         if alike is not None and alike.cache.window == window:
@@ -346,7 +353,7 @@ class TrunkCacheAttention(RowsAttention):
         num_places: Int[Tensor, " row"],
         window: int | None = None,
     ) -> None:
-        super().__init__(rows, len(cache.keys[0]))
+        super().__init__(rows, len(cache.keys[0]), GATHER_SHARE)
         self.cache = cache
         self.index = (rows, num_places)
         place, newest = torch.arange(cache.capacity, device=rows.device), num_places.view(-1, 1, 1, 1)

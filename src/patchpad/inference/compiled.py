@@ -118,7 +118,7 @@ class CompiledKernel:
     def __call__(self, model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Any:
         """Calls the kernel."""
         count, batch = len(rows), len(state.ints)
-        if self.compiled.gave_way or GATHER_SHARE * count <= batch:
+        if self.compiled.gave_way or count <= GATHER_SHARE * batch:
             return self.compiled.plain(model, state, rows, *inputs)
         # What is compiled for several rows takes at least two. To compute the same one twice does no harm.
         times = 2 if count == 1 < batch else 1
