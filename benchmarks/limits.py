@@ -82,9 +82,12 @@ def measure_training(name: str, options: argparse.Namespace) -> RowList:
 
 
 def weights_read(config: ModelConfig) -> tuple[int, int]:
-    """Returns the weights that every byte needs, one entry of the byte embedding among them, and every trunk call."""
+    """Returns the weights that every byte needs, one entry of each embedding among them, and every trunk call."""
     counts = count_parameters(config)
-    local = sum(counts[part] for part in LOCAL_PARTS) - (NUM_INPUT_IDS - 1) * config.byte_dim
+    unread = NUM_INPUT_IDS - 1
+    if config.ngram_vocab_size:
+        unread += len(config.ngram_sizes) * (config.ngram_vocab_size - 1)
+    local = sum(counts[part] for part in LOCAL_PARTS) - unread * config.byte_dim
     return local, sum(count for part, count in counts.items() if part not in LOCAL_PARTS)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import limits
 import limits_report
@@ -63,12 +64,16 @@ def test_context_ratios_are_per_byte_and_over_2k():
     assert limits_report.context_ratios(rows, rows[1], "cpu") == pytest.approx((1.5, 1.5, 350 / 300))
 
 
-def test_weights_read_are_all_but_the_byte_embedding():
-    config = ours.TINY
+@pytest.mark.parametrize("ngram_vocab_size", [0, 4096])
+def test_weights_read_are_all_but_the_entries_of_embeddings_that_a_byte_does_not_read(ngram_vocab_size):
+    config = replace(ours.TINY, ngram_vocab_size=ngram_vocab_size)
     model = ours.build(config)
-    embedding = model.local_encoder.embedding.weight
+    encoder = model.local_encoder
+    tables = [encoder.embedding.weight, *(encoder.ngrams.parameters() if ngram_vocab_size else ())]
+    entries = 1 + (len(config.ngram_sizes) if ngram_vocab_size else 0)
     local, per_call = limits.weights_read(config)
-    assert local + per_call == sum(weights.numel() for weights in model.parameters()) - embedding.numel() + 16
+    everything = sum(weights.numel() for weights in model.parameters())
+    assert local + per_call == everything - sum(table.numel() for table in tables) + entries * config.byte_dim
 
 
 def test_copies_count_both_ways_and_reads_one():
