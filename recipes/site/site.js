@@ -9,12 +9,17 @@ addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// Says which tables are wider than the page, once the theme has put them into frames that scroll.
+// Says which tables need less room to fit the page, and which do not fit even so, once the theme has put them into frames
+// that scroll.
 const markWideTables = () => {
   for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
     const frame = table.closest(".md-typeset__scrollwrap") ?? table;
+    const isTooWide = () => frame.scrollWidth > frame.clientWidth + 1;
     table.removeAttribute("data-wide");
-    const isWide = frame.scrollWidth > frame.clientWidth + 1;
+    table.removeAttribute("data-tight");
+    if (isTooWide()) table.toggleAttribute("data-tight", true);
+    const isWide = isTooWide();
+    if (isWide) table.removeAttribute("data-tight");
     table.toggleAttribute("data-wide", isWide);
     if (isWide && frame !== table) {  // arrow keys scroll what has the focus
       frame.tabIndex = 0;
