@@ -22,4 +22,4 @@ def test_result_files_name_their_commit_and_no_folder_of_a_machine():
         text = file.read_text(encoding="utf-8")
         assert "--out" not in text
         assert '"changes_since_commit": false' in text, file.name
-        assert file.with_suffix(".md").exists()
+        assert file.with_suffix(".md").exists() or file.name == "bench.json"  # of `make bench-record`
