@@ -143,7 +143,7 @@ def judge(value: float, must: str, beyond: str) -> str:
 def short_table() -> str:
     """Returns what the front page shows."""
     llama, hnet = "Hugging Face's Llama on bytes", "h-net-dynamic-chunking"
-    sizes = (("6.6M", "equal parameters"), ("4.2M", "equal without embeddings"))
+    sizes = (("6.6M", "equal"), ("4.2M", "equal without embeddings"))
     lines = [
         ("training step", llama, {
             counts: over_peer(size, "training", SHAPES[0], "patchpad", "HF Llama") for size, counts in sizes
@@ -192,12 +192,9 @@ def machine_shares() -> str:
         group = chosen(rows, part="generation", size=size)
         generated, copied = rate(only(group, name="generation"), "bytes", "cpu"), only(group, name="copy")
         limit = rate(copied, "moved_bytes", "cpu") / bytes_read(only(group, name="generation"))
-        share = share_of_memory(group, "cpu")
-        lines.append(
-            [f"generation, one row, {size}", "memory", f"{limit:,.0f} bytes/s", f"{generated:.0f} bytes/s", share]
-        )
-    header = ["work", "what limits it", "the machine could", "measured", "share"]
-    return markdown_table(header, [[*line[:-1], f"{line[-1]:.2f}"] for line in lines])
+        cells = [f"{limit:,.0f} bytes/s", f"{generated:.0f} bytes/s", f"{share_of_memory(group, 'cpu'):.2f}"]
+        lines.append([f"generation of one row, {size}", "memory", *cells])
+    return markdown_table(["work", "what limits it", "the machine could", "measured", "share"], lines)
 
 
 def phases() -> str:
