@@ -54,6 +54,7 @@ class BuiltPage(HTMLParser):
             self.loads.append(given.get("href", ""))
         if tag in LOADS and LOADS[tag] in given:
             self.loads.append(given[LOADS[tag]])
+        self.loads += [one.split()[0] for one in given.get("srcset", "").split(",") if one.strip()]
         if tag == "img" and "alt" not in given:
             self.faults.append(f"the picture {given.get('src')} has no text for those who do not see it")
         if tag == "autoref":

@@ -121,14 +121,7 @@ class Browser:
         page.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
         )
-        features = {
-            "prefers-color-scheme": "dark" if dark else "light",
-            "prefers-reduced-motion": "reduce" if reduced_motion else "no-preference",
-        }
-        page.call(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": name, "value": value} for name, value in features.items()],
-        )
+        page.prefer(dark=dark, reduced_motion=reduced_motion)
         page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         if before:
             page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
@@ -181,6 +174,17 @@ class Page:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Calls a method of the protocol for this tab."""
         return self._browser.call(method, self._session, **params)
+
+    def prefer(self, *, dark: bool = False, reduced_motion: bool = False) -> None:
+        """Tells the page which colour scheme the reader wants, and whether they want little motion."""
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if reduced_motion else "no-preference",
+        }
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": name, "value": value} for name, value in features.items()],
+        )
 
     def go(self, url: str) -> None:
         """Opens another page in this tab, and waits until it has loaded; what was kept of the last one is dropped."""
@@ -264,6 +268,12 @@ class Page:
         """Photographs the whole page, or what the window shows of it, as PNG."""
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
+
+    def screenshot_both(self, path: Path, *, whole: bool = True) -> None:
+        """Photographs the page with light colours, and with dark ones for the path with `-dark` behind its name."""
+        for dark, place in ((False, path), (True, path.with_stem(f"{path.stem}-dark"))):
+            self.prefer(dark=dark, reduced_motion=True)
+            self.screenshot(place, whole=whole)
 
     def close(self) -> None:
         """Closes the tab."""

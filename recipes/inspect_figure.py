@@ -1,4 +1,4 @@
-"""Writes docs/figures/inspect.png: the page of `patchpad inspect` with the model that ships with patchpad.
+"""Writes docs/figures/inspect.png and inspect-dark.png: the page of `patchpad inspect` with the shipped model.
 
 Usage: python recipes/inspect_figure.py
 It needs Chromium. The byte in view is one that reads a scratchpad and lags behind it.
@@ -19,7 +19,7 @@ WIDTH, HEIGHT, LAG = 1100, 1000, 2
 
 
 def main() -> None:
-    """Photographs the page, and puts the picture in its place."""
+    """Photographs the page, and puts the pictures in their places."""
     inspection = patchpad.inspect(patchpad.load(), WORDS, with_grid=True)
     kinds = np.array(inspection.slot_kinds()) == "scratchpad"
     chosen = int(np.flatnonzero(kinds & (inspection.patch_lag == LAG))[0])
@@ -35,9 +35,9 @@ def main() -> None:
         stuck = "document.querySelectorAll('.dial, .readout')"
         page.evaluate(f"{stuck}.forEach((one) => {{ one.style.position = 'static'; }})")
         page.evaluate("dispatchEvent(new Event('resize')); document.activeElement.blur()")
-        picture = Path(folder) / FIGURE.name
-        page.screenshot(picture)
-        picture.replace(FIGURE)
+        page.screenshot_both(Path(folder) / FIGURE.name)
+        for picture in Path(folder).glob("*.png"):
+            picture.replace(FIGURE.with_name(picture.name))
 
 
 if __name__ == "__main__":

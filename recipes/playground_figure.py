@@ -1,4 +1,4 @@
-"""Writes docs/figures/playground.png: the page of `patchpad serve` with the model that ships with patchpad.
+"""Writes docs/figures/playground.png and playground-dark.png: the page of `patchpad serve` with the shipped model.
 
 Usage: python recipes/playground_figure.py
 It needs Chromium and the extra `serve`. The page is used as it opens: two settings, with its own prompt and
@@ -52,13 +52,13 @@ def compare_settings(page: Page) -> None:
 
 
 def main() -> None:
-    """Photographs the page, and puts the picture in its place."""
+    """Photographs the page, and puts the pictures in their places."""
     with served() as address, Browser() as browser, tempfile.TemporaryDirectory(dir=FIGURE.parent) as folder:
         page = browser.open(f"{address}/", width=WIDTH, height=HEIGHT, reduced_motion=True)
         compare_settings(page)
-        picture = Path(folder) / FIGURE.name
-        page.screenshot(picture, whole=False)
-        picture.replace(FIGURE)
+        page.screenshot_both(Path(folder) / FIGURE.name, whole=False)
+        for picture in Path(folder).glob("*.png"):
+            picture.replace(FIGURE.with_name(picture.name))
 
 
 if __name__ == "__main__":

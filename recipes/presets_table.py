@@ -61,9 +61,9 @@ def page() -> str:
             continue
         costs, byte_costs = costs_of(config), costs_of(byte_model_of(config))
         is_byte_model = config.model == byte_model_of(config).model
-        ratio = "" if is_byte_model else f"{byte_costs.flops_per_byte / costs.flops_per_byte:.2f}x fewer"
+        ratio = "itself" if is_byte_model else f"{byte_costs.flops_per_byte / costs.flops_per_byte:.2f}x fewer"
         rows.append(
-            f"| {name} | {costs.num_params:,} | {config.model.context_bytes:,} | {costs.flops_per_byte:,.0f} | "
+            f"| `{name}` | {costs.num_params:,} | {config.model.context_bytes:,} | {costs.flops_per_byte:,.0f} | "
             f"{ratio} | {costs.trunk_cache_bytes_per_byte:,.0f} |"
         )
     narrow = load_config("100m-fixed16-entropy")

@@ -154,7 +154,7 @@ def runs(findings: Findings) -> str:
     model, train = config["model"], config["train"]
     sizes = (
         f"{model['trunk_layers']} trunk layers of width {model['trunk_dim']}; {model['encoder_layers']} encoder and "
-        f"{model['decoder_layers']} decoder layer(s) of width {model['byte_dim']} with windows of "
+        f"{model['decoder_layers']} decoder layers of width {model['byte_dim']} with windows of "
         f"{model['window_bytes']} bytes; {len(model['ngram_sizes'])} tables of {model['ngram_vocab_size']:,} n-grams; "
         f"documents in windows of {model['context_bytes']:,} bytes, {train['batch_rows']} rows a step, learning rate "
         f"{train['learning_rate']:g}, of the trunk {train['learning_rate'] * trunk_ratio(train):g}."

@@ -21,6 +21,7 @@ from patchpad.training.checkpoint import BUNDLED_MODEL
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+PICTURE = re.compile(r"<(?:img|source) [^>]*?src(?:set)?=\"([^\"]*)\"")
 ON_THE_SITE = runpy.run_path(str(ROOT / "recipes" / "site_pages.py"))["OF_THE_ROOT"]
 
 
@@ -75,6 +76,8 @@ def test_the_commands_of_the_readme_run_in_an_empty_folder(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
+    for picture in PICTURE.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / picture).is_file(), picture
     for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
             path = (page.parent / target).resolve() if target else page

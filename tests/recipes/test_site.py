@@ -81,6 +81,7 @@ FAULTS = {
     '<style>@import "https://a.b/c.css";</style>': "https://a.b/c.css is loaded from the web",
     '<p style="background: url(https://a.b/c.png)">c</p>': "https://a.b/c.png is loaded from the web",
     '<img src="c.png" alt="c">': "c.png is loaded and is not there",
+    '<picture><source srcset="c.png 2x"><img src="a.svg" alt="a"></picture>': "c.png is loaded and is not there",
     '<img src="a.svg">': "the picture a.svg has no text for those who do not see it",
     '<autoref identifier="a.b.c">c</autoref>': "the name a.b.c leads nowhere",
 }
@@ -122,6 +123,22 @@ def test_what_a_reader_would_meet_in_a_page_is_found_in_the_browser(tmp_path):
     assert [fault for fault in faults if 'wider than 390 px: <p style="width:900px">wide</p>' in fault]
     assert [fault for fault in faults if "light for a reader who wants it dark" in fault]
     assert [fault for fault in faults if "a button without a name" in fault]
+
+
+@pytest.mark.browser
+def test_a_table_a_little_wider_than_its_page_is_made_to_fit_but_not_on_a_telephone(tmp_path, browser):
+    style, script = ((ROOT / "recipes" / "site" / name).read_text() for name in ("site.css", "site.js"))
+    style += "html { font-size: 20px } th { min-width: 5rem }"  # as in the theme
+    cells = "<th>a word" * 7
+    frame = "<div class=md-typeset__scrollwrap style='overflow-x: auto; width: 600px'>"
+    path = tmp_path / "a.html"
+    body = f"<div class=md-typeset>{frame}<table><tr>{cells}</table></div></div>"
+    path.write_text(page_of(body, f"<style>{style}</style><script>{script}</script>"))
+    for width, kind in ((1280, "tight"), (390, "wide")):
+        page = browser.open(path.as_uri(), width=width)
+        page.wait_for("document.querySelector('[data-tight], [data-wide]') !== null")
+        assert page.evaluate("Object.keys(document.querySelector('table').dataset)") == [kind]
+        page.close()
 
 
 @pytest.mark.browser

@@ -5,6 +5,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -147,6 +148,16 @@ def test_letters_are_compared_over_the_seeds_that_both_arms_have(results):
     (comparison,) = summarize(read_results(results))
     plot = study_plots.letters([arm for arm in comparison.arms if arm.name in ("plain", "entropy")])
     assert [one.points for one in plot.series] == [[(0, -0.5), (1, -0.5)]]  # of seed 0 alone
+
+
+def test_an_arm_has_one_colour_in_all_plots_also_in_those_that_leave_arms_out(results):
+    (comparison,) = summarize(read_results(results))
+    of_one_family = replace(comparison, arms=tuple(arm for arm in comparison.arms if arm.name != "byte"))
+    plots = study_plots.study_plots(of_one_family)
+    assert set(plots) >= {"flops", "threshold", "positions", "letters", "classes"}
+    looks = {name: {one.look for one in plot.series if one.group == "entropy"} for name, plot in plots.items()}
+    assert looks == dict.fromkeys(plots, looks["flops"])
+    assert len(looks["flops"]) == 1
 
 
 def test_a_plot_says_how_many_arms_it_leaves_out(results, monkeypatch):

@@ -13,15 +13,16 @@ MARKED_TEXT_CSS = """\
 .bytes{font:.9375rem/1.7 ui-monospace,"SF Mono",SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 white-space:break-spaces;overflow-wrap:anywhere;tab-size:4;margin:0}
 .bytes .prompt{font-weight:700}
-.bytes .escape{color:var(--muted);font-weight:400}
+.bytes .escape{font-weight:400}
 .marked{line-height:2.1}
 .marked i,.legend i{font-style:normal;padding:.2em 0;
-background:rgb(var(--shade,var(--entropy-rgb))/calc(var(--e,0)*.062));
+background:rgb(var(--shade,var(--entropy-rgb))/calc(var(--e,0)*var(--depth)));
 print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .marked .pad,.legend .pad{border-bottom:.2em solid var(--scratchpad)}
 .marked .end,.legend .end{border-right:.125em solid var(--commit);margin-right:.0625em}
 """ + "".join(f".e{level}{{--e:{level}}}\n" for level in range(1, NUM_SHADES + 1))
-"""The style of the marks; the page defines --muted and the palette; --shade, if any, replaces entropy's colour."""
+"""The style of the marks. The page defines the palette and --depth, which is how much a shade covers; --shade, if any,
+replaces entropy's colour."""
 
 
 @dataclass(frozen=True)

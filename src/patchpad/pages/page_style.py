@@ -5,11 +5,11 @@ from patchpad.pages.palette import palette_variables
 from patchpad.pages.svg import PLOT_CSS
 
 _LIGHT = (
-    "--paper:#fff;--ink:#1c2024;--muted:#5a636d;--rule:#e1e4e8;--soft:#f6f7f9;--accent:#0072b2;--chosen:#eaf4fb;"
+    "--paper:#fff;--ink:#1c2024;--muted:#5a636d;--rule:#e1e4e8;--soft:#f6f7f9;--accent:#0072b2;--chosen:#eaf4fb;--depth:.062;"
     + palette_variables()
 )
 _DARK = (
-    "--paper:#16181b;--ink:#e8eaed;--muted:#a3abb4;--rule:#2f343a;--soft:#1d2024;--accent:#56b4e9;--chosen:#182c3a;"
+    "--paper:#16181b;--ink:#e8eaed;--muted:#a3abb4;--rule:#2f343a;--soft:#1d2024;--accent:#56b4e9;--chosen:#182c3a;--depth:.05;"
     + palette_variables(dark=True)
 )
 

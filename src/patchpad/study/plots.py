@@ -39,14 +39,17 @@ CLASS_NAMES = {
 
 
 def study_plots(comparison: Comparison) -> dict[str, LinePlot]:
-    """Returns the plots of a comparison by name; those with nothing to show are left out."""
+    """Returns the plots of a comparison by name; those with nothing to show are left out.
+
+    An arm has one colour in all of them, also where a plot shows some of the arms only.
+    """
     plots = {
         "flops": scatter(comparison.arms, "flops_per_byte", "FLOPs per byte (forward)", "compute"),
         "cache": scatter(comparison.arms, "trunk_cache_bytes_per_byte", "trunk KV bytes per byte of context", "cache"),
         "threshold": threshold_curves(comparison.arms),
-        "positions": positions(comparison.claimed),
-        "letters": letters(comparison.claimed),
-        "classes": classes(comparison.claimed) or classes(comparison.arms),
+        "positions": positions(comparison.claimed, comparison.arms),
+        "letters": letters(comparison.claimed, comparison.arms),
+        "classes": classes(comparison.claimed, comparison.arms) or classes(comparison.arms),
         "training": training(comparison.arms),
     }
     return {name: plot for name, plot in plots.items() if plot is not None}
@@ -67,7 +70,7 @@ def scatter(arms: Sequence[Arm], key: str, x_label: str, what: str) -> LinePlot 
     shown = [arm for arm in arms if arm.at(key) is not None and arm.at("bits_per_byte") is not None]
     if not shown:
         return None
-    looks, series, places = looks_of(shown), [], {}
+    looks, series, places = looks_of(arms), [], {}
     for arm in shown:
         x, y, calls = arm.at(key), arm.at("bits_per_byte"), arm.at("trunk_calls_per_byte")
         if x is not None and y is not None:
@@ -152,11 +155,14 @@ def highest_of(values: Sequence[float]) -> float | None:
     return None
 
 
-def positions(arms: Sequence[Arm]) -> LinePlot | None:
-    """Returns bits per byte by position inside the patch; of a few arms with and without scratchpads, else with."""
+def positions(arms: Sequence[Arm], among: Sequence[Arm] = ()) -> LinePlot | None:
+    """Returns bits per byte by position inside the patch; of a few arms with and without scratchpads, else with.
+
+    Colours are those that the arms have among others.
+    """
     series = []
     shown = [arm for arm in arms if len(arm.by_position("stored")) > 1]
-    looks = looks_of(shown)
+    looks = looks_of(among or arms)
     for arm in shown[:MOST_ARMS]:
         stored, without = arm.by_position("stored"), arm.by_position("without_scratchpads")
         is_told = stored != without and len(shown) <= MOST_TOLD_SWITCHED_OFF
@@ -175,13 +181,16 @@ def positions(arms: Sequence[Arm]) -> LinePlot | None:
     return _lines(series, title, label, x_ends=(1, max(2, last)), x_ticks=_whole_ticks(1, max(2, last)))
 
 
-def letters(arms: Sequence[Arm]) -> LinePlot | None:
-    """Returns bits per byte by letter of the word, less those of the first arm, over the seeds that both have."""
+def letters(arms: Sequence[Arm], among: Sequence[Arm] = ()) -> LinePlot | None:
+    """Returns bits per byte by letter of the word, less those of the first arm, over the seeds that both have.
+
+    Colours are those that the arms have among others.
+    """
     known = [arm for arm in arms if arm.by_letter()]
     if len(known) < 2:
         return None
     first, *others = known
-    looks, series = looks_of(others), []
+    looks, series = looks_of(among or arms), []
     for arm in others[:MOST_ARMS]:
         shared = arm.seeds & first.seeds
         base = dict(first.of_seeds(shared).by_letter())
@@ -194,14 +203,14 @@ def letters(arms: Sequence[Arm]) -> LinePlot | None:
     return _lines(series, title, label, x_ends=(0, max(1, last)), x_ticks=_whole_ticks(0, max(1, last)))
 
 
-def classes(arms: Sequence[Arm]) -> LinePlot | None:
-    """Returns the rate of scratchpads by class of byte, a row for each class."""
+def classes(arms: Sequence[Arm], among: Sequence[Arm] = ()) -> LinePlot | None:
+    """Returns the rate of scratchpads by class of byte, a row for each class. Colours as among others."""
     rates = {arm: arm.class_rates() for arm in arms}
     fired = [arm for arm in arms if any(rates[arm].values())]
     shown = fired[:MOST_ARMS]
     if not shown:
         return None
-    looks = looks_of(shown)
+    looks = looks_of(among or arms)
     names = [name for name in CLASS_NAMES if any(name in rates[arm] for arm in shown)]
     series = []
     for number, arm in enumerate(shown):

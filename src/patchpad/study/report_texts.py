@@ -41,10 +41,13 @@ def provenance_line(results: Results) -> str:
 
     commits = {run["provenance"]["commit"] for run in results.runs}
     commits.update(*(run["training"].get("commits", ()) for run in results.runs))
-    dates = sorted(run["provenance"]["date"][:10] for run in results.runs)
+    dates = sorted({run["provenance"]["date"][:10] for run in results.runs})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    threads = each("threads")
     spread = "± is the standard deviation over seeds; one seed has none. It is a hint, not a claim."
     return (
-        f"{len(results.runs)} runs, {dates[0]} to {dates[-1]}, on {each('hardware')} with {each('threads')} thread(s), "
+        f"{len(results.runs)} run{'s' * (len(results.runs) > 1)}, {days}, "
+        f"on {each('hardware')} with {threads} thread{'s' * (threads != '1')}, "
         f"patchpad {each('package_version')}, torch {each('torch_version')}, "
         f"commit {', '.join(sorted(str(one)[:COMMIT_DIGITS] for one in commits))}. {spread}"
     )

@@ -143,7 +143,7 @@ const levelOf = (i) => {
 };
 const COLOURS = { entropy: "--entropy-rgb", cost: "--entropy-rgb", lag: "--lag-rgb", gain: "--saved-rgb" };
 const colourOf = (level) =>
-  level === 0 ? "transparent" : `rgb(var(${level < 0 ? "--lost-rgb" : COLOURS[shade]})/${(Math.abs(level) * 0.062).toFixed(3)})`;
+  level === 0 ? "transparent" : `rgb(var(${level < 0 ? "--lost-rgb" : COLOURS[shade]})/calc(${Math.abs(level)}*var(--depth)))`;
 const paint = (unit) => {
   const { span, first, cells } = unit, style = span.style;
   if (cells === 1) {
