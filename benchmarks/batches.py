@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from machine import forget_peak, peak_resident_bytes, resident_bytes
+from machine import resident_bytes
 from measuring import arguments, as_rows, markdown_table, median, prepare, time_interleaved, write_results
 from origin import ROOT
 from ours import NO_END, Generation, SteadyGeneration, build, config_named, ragged_lengths
@@ -136,18 +136,13 @@ def measure_speed(name: str, model: ByteLM, options: Any) -> list[dict[str, Any]
 
 
 def memory_of(side: Generation) -> dict[str, int]:
-    """Returns the bytes of a batch's state, and what a run of steps takes beside it at its peak."""
-    gc.collect()
-    forget_peak()
-    before = resident_bytes()
-    side.run()
+    """Returns the bytes of a batch's state."""
     state = side.engine.batch.state
     assert state is not None
     trunk = [*state.trunk.keys, *state.trunk.values]
     return {
         "state_bytes": sum(tensor.nbytes for tensor in state.tensors()),
         "trunk_cache_bytes": sum(tensor.nbytes for tensor in trunk),
-        "step_bytes": peak_resident_bytes() - before,
     }
 
 
@@ -189,7 +184,7 @@ def report(rows: list[dict[str, Any]], batches: Sequence[int]) -> str:
                     digits(median(row["bytes"]) / median(row["trunk_batches"]) / batch_rows),
                 ]
             )
-            sizes = [row[key] for key in ("state_bytes", "trunk_cache_bytes", "step_bytes")]
+            sizes = [row[key] for key in ("state_bytes", "trunk_cache_bytes")]
             memory.append([name, str(batch_rows), *(f"{size / 1e6:.1f}" for size in sizes)])
         lines.append([name, "full pass", rate_cell(whole, "bytes", "cpu"), "", "1.00", "", ""])
         assert rate(whole, "bytes", "cpu") > 0
@@ -205,7 +200,7 @@ def report(rows: list[dict[str, Any]], batches: Sequence[int]) -> str:
         ],
         lines,
     )
-    sizes = markdown_table(["model", "rows", "state, MB", "trunk's cache among it", "a step's peak beside it"], memory)
+    sizes = markdown_table(["model", "rows", "state, MB", "trunk's cache among it"], memory)
     rounds = [
         f"Resident after each round of {row['batch_rows']} rows, {row['model']}, MB: "
         + ", ".join(f"{size / 1e6:.0f}" for size in row["resident_bytes"])
