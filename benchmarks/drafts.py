@@ -13,7 +13,6 @@ import argparse
 import json
 import lzma
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from origin import provenance
 from ours import config_named
 
 import patchpad
@@ -34,7 +34,6 @@ from patchpad.inference.drafting import DraftLimits, Verified
 from patchpad.inference.engine import Engine, Request
 from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
-from patchpad.version import __version__
 
 ALL_LIMITS: tuple[DraftLimits | None, ...] = (
     None,
@@ -238,7 +237,8 @@ def main() -> None:
     results = measure_kept(options) if options.part == "kept" else measure_speed(options)
     given = {key: value for key, value in vars(options).items() if key != "out"}
     files = {"texts": [path.name for path in options.texts]} if options.part == "kept" else {"kept": options.kept.name}
-    facts = {"version": __version__, "torch": torch.__version__, "hardware": platform.machine(), "threads": 1}
+    facts = provenance("cpu", threads=1)
+    del facts["command"]  # it names folders of this machine; the options are below
     head = json.dumps({**facts, "options": {**given, **files}}, default=str).removesuffix("}")
     lines = ",\n".join(map(json.dumps, results))
     options.out.write_text(f'{head}, "results": [\n{lines}\n]}}\n', encoding="utf-8")
