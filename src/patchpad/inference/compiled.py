@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchpad.inference.cache import GATHER_SHARE, TrunkCache
+from patchpad.inference.kept_steps import KeptKernel, kept_kernel
 from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
@@ -26,7 +27,7 @@ from patchpad.model.compilation import Compiled
 
 logger = logging.getLogger(__name__)
 
-HOW_LONG = "half a minute to a minute the first time, 10 to 20 s once the compiler's cache has them"
+HOW_LONG = "half a minute to a minute the first time, a few seconds once they are kept in files"
 
 _COMPILED: "WeakKeyDictionary[ByteLM, Kernels]" = WeakKeyDictionary()
 """What has been compiled for a model stays as long as the model does."""
@@ -59,6 +60,7 @@ def compiled_kernels(backend: str = "inductor") -> Kernels:
                 ),
                 field.name,
                 wait,
+                is_kept=backend == "inductor",
             )
             for field in fields(Kernels)
         }
@@ -108,12 +110,18 @@ class CompiledKernel:
         compiled: the kernel.
         name: of the kernel.
         wait: of all kernels of the model.
+        is_kept: whether files keep it for other processes; see `patchpad.inference.kept_steps`.
     """
 
-    def __init__(self, compiled: Compiled, name: str, wait: Wait) -> None:
+    def __init__(self, compiled: Compiled, name: str, wait: Wait, *, is_kept: bool = False) -> None:
         self.compiled = compiled
         self.name = name
         self.wait = wait
+        self.is_kept = is_kept
+        self.kept: dict[bool, KeptKernel | None] = {}
+        """From files, for a single row and for several; None where there can be none."""
+        self.marked: set[bool] = set()
+        """Where `torch.compile` itself has been asked, with its sizes marked."""
 
     def __call__(self, model: ByteLM, state: DecodingState, rows: Int[Tensor, " row"], *inputs: Tensor) -> Any:
         """Calls the kernel."""
@@ -125,13 +133,27 @@ class CompiledKernel:
         # Compiled code tells tensors that were made in inference mode from others. Here it is on, and copies are such.
         own = [part if part.is_inference() and times == 1 else part.repeat(times) for part in (rows, *inputs)]
         if self.name in self.wait.left[batch == 1]:
-            _mark_sizes(state, own)
             with self.wait.compiling(self.name, batch == 1):
-                of_rows, *values = self.compiled(model, state, *own)
+                of_rows, *values = self._compiled(model, state, own)
                 self.wait.gave_way |= self.compiled.gave_way
         else:
-            of_rows, *values = self.compiled(model, state, *own)
+            of_rows, *values = self._compiled(model, state, own)
         return (of_rows if of_rows is None or times == 1 else of_rows[:1], *values)
+
+    def _compiled(self, model: ByteLM, state: DecodingState, inputs: Sequence[Tensor]) -> Any:
+        """Calls what a file has kept, if it fits, else what `torch.compile` makes."""
+        is_single = len(state.ints) == 1
+        if self.is_kept and is_single not in self.kept:
+            self.kept[is_single] = kept_kernel(
+                self.compiled.plain, model, state, inputs, mark_sizes=_mark_sizes, **self.compiled.options
+            )
+        kept = self.kept.get(is_single)
+        if kept is not None and kept.fits(model, state, *inputs):
+            return kept(model, state, *inputs)
+        if is_single not in self.marked:
+            _mark_sizes(state, inputs)
+            self.marked.add(is_single)
+        return self.compiled(model, state, *inputs)
 
 
 def _mark_sizes(state: DecodingState, inputs: Sequence[Tensor]) -> None:
