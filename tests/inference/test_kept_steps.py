@@ -121,7 +121,8 @@ def test_types_of_weights_and_values_that_code_takes_in_change_the_key():
     model.local_decoder.lm_head.half()
     assert key(model, state, inputs) != before
     model, state, inputs = facts()
-    next(module for module in model.modules() if isinstance(module, torch.nn.Linear)).scale = 0.5
+    linear = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    vars(linear)["scale"] = 0.5
     assert key(model, state, inputs) != before
 
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes | None:
 def _loaded(content: bytes, plain: Callable[..., Any], path: Path) -> Any:
     """Returns what torch makes of a file's content; None, with a warning, if it cannot."""
     try:
-        loaded = torch.compiler.load_compiled_function(io.BytesIO(content), f_globals=plain.__globals__)
+        loaded: Any = torch.compiler.load_compiled_function(io.BytesIO(content), f_globals=plain.__globals__)
         loaded.disable_guard_check()  # `KeptKernel.fits` asks the guards
     except Exception as error:
         logger.warning("cannot load %s (%s); the phase is compiled again", path, first_words(error))
@@ -143,10 +143,11 @@ def _compiled(
     options: dict[str, Any],
 ) -> bytes:
     """Compiles a kernel and returns it as bytes. The state and the inputs stay as they are, and without marks."""
-    state, inputs = state.clone(), copy.deepcopy(list(inputs))
-    mark_sizes(state, inputs)
+    example, inputs = cast(DecodingState, state.clone()), copy.deepcopy(list(inputs))
+    mark_sizes(example, inputs)
     options = options | {"options": options["options"] | {"guard_filter_fn": _guards_to_keep}}
-    compiled = torch.compile(own_copy(plain), fullgraph=True, **options).aot_compile(((model, state, *inputs), {}))
+    function: Any = torch.compile(own_copy(plain), fullgraph=True, **options)
+    compiled = function.aot_compile(((model, example, *inputs), {}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
         compiled.save_compiled_function(str(path))
