@@ -140,6 +140,19 @@ def test_code_of_plug_ins_and_hooks_is_not_kept():
     assert key(model, state, inputs) is None
 
 
+def test_nothing_is_kept_where_torch_cannot_load_steps(monkeypatch, tmp_path):
+    def kept():
+        model, state, inputs = facts()
+        return kept_steps.kept_kernel(PLAIN.predict, model, state, inputs, mark_sizes=lambda *_: None, **OPTIONS)
+
+    monkeypatch.setenv(kept_steps.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(kept_steps, "_compiled", lambda *_: b"steps")
+    monkeypatch.setattr(kept_steps, "_loaded", lambda content, *_: content)
+    assert kept().loaded == b"steps"
+    monkeypatch.delattr(torch.compiler, "load_compiled_function", raising=False)
+    assert kept() is None
+
+
 def test_a_kept_step_is_left_when_the_trigger_changes_or_the_guards_refuse():
     class Loaded:
         fits = True
