@@ -19,14 +19,13 @@ import torch
 from machine import resident_bytes
 from measuring import arguments, as_rows, markdown_table, median, prepare, time_interleaved, write_results
 from origin import ROOT
-from ours import NO_END, Generation, SteadyGeneration, build, config_named, ragged_lengths
+from ours import ENDLESS, NO_END, Generation, SteadyGeneration, build, config_named, ragged_lengths
 from rows import digits, only, rate, rate_cell, rate_ratio
 
 import patchpad
 from patchpad.config import SEPARATOR
 from patchpad.inference.draft_rule import FixedDrafts
 from patchpad.inference.engine import Engine, Request
-from patchpad.inference.sampling import Sampling
 from patchpad.model.byte_lm import ByteLM
 
 BOOK = ROOT / "src" / "patchpad" / "data" / "bundled" / "austen_validation.jsonl.xz"
@@ -52,7 +51,7 @@ def request(model: ByteLM, prompt: bytes, seed: int, max_new_bytes: int) -> Requ
         prompt=prompt,
         max_new_bytes=max_new_bytes,
         threshold=float(model.scratchpad_threshold_nats),
-        sampling=Sampling(temperature=0.8, logit_bias=((SEPARATOR, -100.0),)),
+        sampling=ENDLESS,
         seed=seed,
     )
 

@@ -34,6 +34,8 @@ SEEDS = 1000
 """Seeds of the random trigger that are tried for an even rate."""
 NO_END = 2**31
 """New bytes that a row is asked for: more than any benchmark takes."""
+ENDLESS = Sampling(temperature=0.8, logit_bias=((SEPARATOR, -100.0),))
+"""How a trained model writes on: it neither ends nor goes in circles."""
 
 Positions = Sequence[range]
 """Positions in a document, one range per row."""

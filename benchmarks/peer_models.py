@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from ours import build, force, forced_trigger
+from ours import ENDLESS, build, force, forced_trigger
 from torch import Tensor, nn
 
 import patchpad
@@ -159,8 +159,7 @@ class Ours(Peer):
         model = patchpad.load(device=device)
         if compile:
             compile_blocks(model)
-        sampling = Sampling(temperature=0.8, logit_bias=((SEPARATOR, -100.0),))
-        return cls(model, device, compile=compile, sampling=sampling)
+        return cls(model, device, compile=compile, sampling=ENDLESS)
 
     def logits(self, ids: Tensor) -> Tensor:
         """Predicts as in evaluation."""

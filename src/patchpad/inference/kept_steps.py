@@ -25,7 +25,7 @@ from torch import Tensor
 from patchpad.files import write_atomically
 from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
-from patchpad.model.compilation import CACHE_VARIABLE, choose_cache, first_words, own_copy
+from patchpad.model.compilation import CACHE_VARIABLE, choose_cache, compiled_copy, first_words
 from patchpad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _compiled(
     example, inputs = cast(DecodingState, state.clone()), copy.deepcopy(list(inputs))
     mark_sizes(example, inputs)
     options = options | {"options": options["options"] | {"guard_filter_fn": _guards_to_keep}}
-    function: Any = torch.compile(own_copy(plain), fullgraph=True, **options)
+    function: Any = compiled_copy(plain, **options)
     compiled = function.aot_compile(((model, example, *inputs), {}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"

@@ -16,9 +16,9 @@ from patchpad.model.precision import PreciseBuffers, plain_defaults, residual_st
 from patchpad.model.weights import DrawsWeights, Linear
 
 NORM_EPSILON = 1e-6
+"""Of every norm that says nothing else."""
 FEW_NUMBERS = 4096
 """Up to so many numbers a norm of few operations is faster than torch's own, on a CPU."""
-"""Of every norm that says nothing else."""
 
 
 class RMSNorm(nn.RMSNorm, DrawsWeights):
@@ -31,7 +31,7 @@ class RMSNorm(nn.RMSNorm, DrawsWeights):
 
     def __init__(self, dim: int, epsilon: float = NORM_EPSILON) -> None:
         super().__init__(dim, eps=epsilon)
-        self.epsilon = epsilon
+        self.epsilon = epsilon  # `eps` may be None, as torch declares it
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> None:

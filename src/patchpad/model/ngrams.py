@@ -47,7 +47,7 @@ class NgramEmbedding(nn.Module):
 
 @cache
 def _powers(count: int, device: torch.device) -> Int[Tensor, " recent"]:
-    """Returns BASE^0, BASE^1, ... in wrapping int64. It is no buffer: `Module.type` would make it a float."""
+    """Returns BASE^0, BASE^1, ... in wrapping int64. It is not a buffer: `Module.type` would make it a float."""
     with plain_defaults():
         powers = torch.tensor([_as_int64(pow(BASE, exponent, 2**64)) for exponent in range(count)])
     return powers.to(device)
