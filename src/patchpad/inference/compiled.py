@@ -24,6 +24,7 @@ from patchpad.inference.kernels import PLAIN, Kernels
 from patchpad.inference.patch_state import DecodingState
 from patchpad.model.byte_lm import ByteLM
 from patchpad.model.compilation import Compiled
+from patchpad.model.weights import Linear
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ def kernels_compiled_for(model: ByteLM) -> Kernels:
     Compiling takes up to a minute at the first step and once more at the first step of several rows, and needs a C++
     compiler. Where it fails, one warning for each kernel is logged and the plain one goes on.
     """
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.pack_when_compiled()
     if model not in _COMPILED:
         _COMPILED[model] = compiled_kernels()
     return _COMPILED[model]

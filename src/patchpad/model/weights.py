@@ -1,19 +1,24 @@
 """Initial weights: every module that has parameters draws its own, from one generator, in the order of the modules."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from patchpad.model.packed_copy import (
+    LEAST_WEIGHTS,
+    LEAST_WEIGHTS_COMPILED,
+    PackedCopy,
+    can_multiply,
+    can_pack,
+    serve_compiled_code,
+)
+
 LM_HEAD_STD = 0.02
 """LM heads start near zero, so that the first loss is close to ln 257."""
-
-FEW_ROWS = range(2, 6)
-"""Rows of a product that oneDNN computes in about the time of one row."""
-LEAST_WEIGHTS = 2**19
-"""Weights of a layer from which on they are read from memory, not from a cache of the processor."""
-HAS_FEW_ROWS_PRODUCT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class DrawsWeights(ABC):
@@ -51,34 +56,44 @@ class Linear(nn.Linear, DrawsWeights):
     def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.std = in_features**-0.5 if std is None else std
+        self._has_many_weights = in_features * out_features >= LEAST_WEIGHTS
+        self.is_packed_when_compiled = False
+        self._packed: PackedCopy | None = None
 
     def reset_parameters(self) -> None:
         """Does nothing: weights are drawn by `draw_weights`, not from torch's global generator."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer."""
-        if self._reads_weights_once(input):
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, None, "none", [], "")
+        if torch.compiler.is_compiling():
+            if self.is_packed_when_compiled and input.dtype == torch.float32 and not torch.is_grad_enabled():
+                return torch.ops.patchpad.packed_linear(input, self.weight)
+        elif self._has_many_weights and can_multiply(input):
+            packed = self.packed_copy()
+            if packed is not None:
+                return packed.product(input)
         return super().forward(input)
 
-    def _reads_weights_once(self, input: Tensor) -> bool:
-        """Whether this is a product of few rows on a CPU, which torch's default takes up to twice as long for.
+    def packed_copy(self) -> PackedCopy | None:
+        """Returns a copy of the weights for few rows, made when it is first asked for; None where there is none."""
+        weight = self.weight
+        if self._packed is None or not self._packed.is_of(weight):
+            self._packed = PackedCopy(weight) if can_pack(weight) else None
+        return self._packed
 
-        A trunk call for 2 or 3 slots then costs little more than one for a single slot: reading the weights.
-        """
-        return (
-            not torch.compiler.is_compiling()
-            and not torch.is_grad_enabled()
-            and HAS_FEW_ROWS_PRODUCT
-            and input.dim() == 2
-            and len(input) in FEW_ROWS
-            and self.weight.numel() >= LEAST_WEIGHTS
-            and type(input) is Tensor
-            and type(self.weight) is nn.Parameter
-            and input.device.type == self.weight.device.type == "cpu"
-            and input.dtype == self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-        )
+    def pack_when_compiled(self) -> None:
+        """Has functions that are compiled from now on use the packed copy, if the layer is large."""
+        self.is_packed_when_compiled = self.weight.numel() >= LEAST_WEIGHTS_COMPILED and can_pack(self.weight)
+        if self.is_packed_when_compiled:
+            serve_compiled_code(self)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Linear":
+        self._packed, self.is_packed_when_compiled = None, False
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles make a packed copy of their own."""
+        return self.__dict__ | {"_packed": None}
 
     def draw(self, generator: torch.Generator) -> None:
         """Draws the weights."""
