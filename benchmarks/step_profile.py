@@ -37,36 +37,43 @@ class PhaseTimes:
         return run
 
 
-def measure(size: str, *, compile: bool, repeats: int) -> list[dict[str, Any]]:
-    """Generates and returns microseconds per byte of each phase and of all else, a row for each run."""
-    model = build(config_named(size), compile=compile)
-    generation = SteadyGeneration(model, [PROMPT_BYTES], bytes_per_row=RUN_BYTES, runs=2 + repeats, compile=compile)
-    generation.run()
-    times = PhaseTimes(generation)
-    rows = []
-    for repeat in range(repeats):
+class Profile:
+    """A generation with plain or compiled steps, whose runs are taken apart."""
+
+    def __init__(self, size: str, *, compile: bool, repeats: int) -> None:
+        self.size, self.compile = size, compile
+        model = build(config_named(size), compile=compile)
+        self.generation = SteadyGeneration(
+            model, [PROMPT_BYTES], bytes_per_row=RUN_BYTES, runs=2 + repeats, compile=compile
+        )
+        self.generation.run()
+        self.times = PhaseTimes(self.generation)
+
+    def run(self, repeat: int) -> dict[str, Any]:
+        """Generates and returns microseconds per byte of each phase and of all else."""
+        times = self.times
         times.seconds.clear()
         times.calls.clear()
         began = time.perf_counter()
-        generation.run()
+        self.generation.run()
         whole = time.perf_counter() - began
-        num_bytes = generation.counts[-1]["bytes"]
+        num_bytes = self.generation.counts[-1]["bytes"]
         phases = {name: 1e6 * times.seconds[name] / num_bytes for name in PHASES}
-        rows.append(
-            {
-                "size": size,
-                "compiled": compile,
-                "repeat": repeat,
-                "bytes": num_bytes,
-                "microseconds_per_byte": {
-                    **phases,
-                    "engine": 1e6 * whole / num_bytes - sum(phases.values()),
-                    "all": 1e6 * whole / num_bytes,
-                },
-                "calls_per_byte": {name: times.calls[name] / num_bytes for name in PHASES},
-            }
-        )
-    return rows
+        spent = {**phases, "engine": 1e6 * whole / num_bytes - sum(phases.values()), "all": 1e6 * whole / num_bytes}
+        return {
+            "size": self.size,
+            "compiled": self.compile,
+            "repeat": repeat,
+            "bytes": num_bytes,
+            "microseconds_per_byte": spent,
+            "calls_per_byte": {name: times.calls[name] / num_bytes for name in PHASES},
+        }
+
+
+def measure(size: str, repeats: int) -> list[dict[str, Any]]:
+    """Returns a row for each run; plain and compiled steps take turns."""
+    profiles = [Profile(size, compile=compile, repeats=repeats) for compile in (False, True)]
+    return [profile.run(repeat) for repeat in range(repeats) for profile in profiles]
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -91,7 +98,7 @@ def main() -> None:
     parser.add_argument("--size", default="6.6M", choices=("6.6M", "3M", "20M", "100M", "tiny"))
     options = parser.parse_args()
     prepare(options)
-    rows = [row for compile in (False, True) for row in measure(options.size, compile=compile, repeats=options.repeats)]
+    rows = measure(options.size, options.repeats)
     write_results(options, f"step-profile-{options.size}", rows, report(rows))
 
 
