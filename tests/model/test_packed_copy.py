@@ -9,12 +9,18 @@ from torch.nn import functional as F
 
 from patchpad.inference.compiled import kernels_compiled_for
 from patchpad.model import packed_copy
-from patchpad.model.packed_copy import LEAST_WEIGHTS, LEAST_WEIGHTS_COMPILED, MANY_WEIGHTS, MOST_ROWS, PackedCopy
+from patchpad.model.packed_copy import LEAST_WEIGHTS, MANY_WEIGHTS, MOST_ROWS, PackedCopy
 from patchpad.model.weights import Linear, PreciseLinear
 from patchpad.testing.models import sharp_model, tiny_model_config
 
 pytestmark = pytest.mark.skipif(not packed_copy.HAS_PRODUCT, reason="this build of torch has no oneDNN")
-SIZES = {"medium": (192, 512), "large": (1024, 600)}
+SIZES = {"small": (192, 512), "medium": (256, 768), "large": (1024, 600)}
+CASES = [
+    (size, rows)
+    for size in ("medium", "large")
+    for rows in (1, 2, 3, 6, 7, 12, MOST_ROWS)
+    if (size, rows) != ("medium", 1)
+]
 
 
 def layer_of(size):
@@ -36,11 +42,10 @@ def products(monkeypatch):
 
 
 def test_sizes_are_on_both_sides_of_what_counts_as_many_weights():
-    assert LEAST_WEIGHTS <= 192 * 512 < LEAST_WEIGHTS_COMPILED < MANY_WEIGHTS < 1024 * 600
+    assert 192 * 512 < LEAST_WEIGHTS <= 256 * 768 < MANY_WEIGHTS <= 1024 * 600
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("rows", [1, 2, 3, 6, 7, 12, 100, MOST_ROWS])
+@pytest.mark.parametrize(("size", "rows"), CASES)
 def test_few_rows_get_the_product_of_torch_from_packed_weights(size, rows, products):
     layer, input = layer_of(size), numbers(rows, SIZES[size][0])
     with torch.inference_mode():
@@ -72,6 +77,8 @@ def test_whatever_else_asks_gets_torchs_own_product(products, monkeypatch):
     assert layer.weight.grad is not None
     with torch.no_grad():
         layer(numbers(MOST_ROWS + 1, 1024))
+        layer_of("medium")(numbers(1, 256))
+        layer_of("small")(numbers(3, 192))
         assert layer(numbers(0, 1024)).shape == (0, 600)
         assert PreciseLinear(1024, 8)(input).shape == (3, 8)
         with torch.autocast("cpu"):
@@ -121,7 +128,7 @@ def test_weights_that_change_are_packed_anew(change):
 
 
 def test_copies_and_pickles_pack_their_own_weights():
-    layer, input = layer_of("medium"), numbers(3, 192)
+    layer, input = layer_of("medium"), numbers(3, 256)
     with torch.inference_mode():
         expected = layer(input)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -161,18 +168,26 @@ def test_compiled_code_multiplies_with_the_packed_copy_of_the_moment(products):
 
 
 def test_compiled_code_with_gradients_and_of_smaller_layers_is_torchs_own(products):
-    large, medium = layer_of("large"), layer_of("medium")
+    large, small = layer_of("large"), layer_of("small")
     large.pack_when_compiled()
-    medium.pack_when_compiled()
+    small.pack_when_compiled()
     compiled(large)(numbers(3, 1024)).sum().backward()
     assert large.weight.grad is not None
     with torch.inference_mode():
-        compiled(medium)(numbers(3, 192))
+        compiled(small)(numbers(3, 192))
     assert not products
 
 
 def test_compiled_steps_use_packed_copies_of_a_models_large_layers(monkeypatch):
-    monkeypatch.setattr("patchpad.model.weights.LEAST_WEIGHTS_COMPILED", 1)
+    monkeypatch.setattr("patchpad.model.weights.LEAST_WEIGHTS", 1)
     model = sharp_model(tiny_model_config())
     kernels_compiled_for(model)
     assert all(module.is_packed_when_compiled for module in model.modules() if isinstance(module, Linear))
+
+
+def test_compiled_code_multiplies_many_rows_as_torch_does(products):
+    layer, input = layer_of("large"), numbers(MOST_ROWS + 1, 1024)
+    layer.pack_when_compiled()
+    with torch.inference_mode():
+        assert torch.equal(compiled(layer)(input), F.linear(input, layer.weight) + 1)
+    assert not products

@@ -12,15 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEAST_WEIGHTS = 3 * 2**14
-"""Weights of a layer below which torch's own product is faster."""
+LEAST_WEIGHTS = 2**17
+"""Weights of a layer below which a product of few rows gains nothing."""
 MANY_WEIGHTS = 2**19
 """Weights of a layer from which on they are read from memory, not from a cache of the processor."""
-LEAST_WEIGHTS_COMPILED = 2**17
-"""Weights of a layer below which compiled code had better multiply itself than call out."""
 BLOCK_ROWS = 6
 """Rows that oneDNN computes at once. More are padded to a multiple, as it prepares for each number of rows anew."""
-MOST_ROWS = 22 * BLOCK_ROWS
+MOST_ROWS = 8 * BLOCK_ROWS
 """Rows of a product beyond which little would be gained."""
 ROWS_OF_MANY_WEIGHTS = 4
 """Rows to which one or two are padded, because oneDNN then reads many weights faster."""
@@ -53,7 +51,7 @@ def serve_compiled_code(layer: Packing) -> None:
 
 @torch.library.impl(_LIBRARY, "packed_linear", "CPU")
 def _packed_linear(input: Tensor, weight: Tensor) -> Tensor:
-    layer = _PACKING_LAYERS.get(weight.data_ptr())
+    layer = _PACKING_LAYERS.get(weight.data_ptr()) if input.numel() <= MOST_ROWS * input.shape[-1] else None
     packed = None if layer is None else layer.packed_copy()
     return F.linear(input, weight) if packed is None else packed.product(input)
 
@@ -63,13 +61,21 @@ def _fake_packed_linear(input: Tensor, weight: Tensor) -> Tensor:
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-def can_multiply(input: Tensor) -> bool:
-    """Whether a layer's input has few rows, in fp32 on a CPU, and nothing needs its gradient."""
+def can_multiply(input: Tensor, num_weights: int) -> bool:
+    """Whether a layer's input has few rows, in fp32 on a CPU, and nothing needs its gradient.
+
+    A single row gains only where weights come from memory.
+
+    Args:
+        input: of the layer.
+        num_weights: of the layer.
+    """
+    least_rows = 1 if num_weights >= MANY_WEIGHTS else 2
     return (
         not torch.is_grad_enabled()
         and input.is_cpu
         and input.dtype == torch.float32
-        and 0 < input.numel() <= MOST_ROWS * input.shape[-1]
+        and least_rows * input.shape[-1] <= input.numel() <= MOST_ROWS * input.shape[-1]
         and type(input) is Tensor
         and not torch.is_autocast_enabled("cpu")
         and HAS_PRODUCT
@@ -132,7 +138,6 @@ class PackedCopy:
 
 __all__ = [
     "LEAST_WEIGHTS",
-    "LEAST_WEIGHTS_COMPILED",
     "PackedCopy",
     "can_multiply",
     "can_pack",

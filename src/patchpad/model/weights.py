@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from patchpad.model.packed_copy import (
     LEAST_WEIGHTS,
-    LEAST_WEIGHTS_COMPILED,
     PackedCopy,
     can_multiply,
     can_pack,
@@ -56,7 +55,7 @@ class Linear(nn.Linear, DrawsWeights):
     def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.std = in_features**-0.5 if std is None else std
-        self._has_many_weights = in_features * out_features >= LEAST_WEIGHTS
+        self._num_weights = in_features * out_features
         self.is_packed_when_compiled = False
         self._packed: PackedCopy | None = None
 
@@ -68,7 +67,7 @@ class Linear(nn.Linear, DrawsWeights):
         if torch.compiler.is_compiling():
             if self.is_packed_when_compiled and input.dtype == torch.float32 and not torch.is_grad_enabled():
                 return torch.ops.patchpad.packed_linear(input, self.weight)
-        elif self._has_many_weights and can_multiply(input):
+        elif self._num_weights >= LEAST_WEIGHTS and can_multiply(input, self._num_weights):
             packed = self.packed_copy()
             if packed is not None:
                 return packed.product(input)
@@ -83,7 +82,7 @@ class Linear(nn.Linear, DrawsWeights):
 
     def pack_when_compiled(self) -> None:
         """Has functions that are compiled from now on use the packed copy, if the layer is large."""
-        self.is_packed_when_compiled = self.weight.numel() >= LEAST_WEIGHTS_COMPILED and can_pack(self.weight)
+        self.is_packed_when_compiled = self._num_weights >= LEAST_WEIGHTS and can_pack(self.weight)
         if self.is_packed_when_compiled:
             serve_compiled_code(self)
 
