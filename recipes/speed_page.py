@@ -28,9 +28,12 @@ ESTIMATED = "<!-- estimated: written by recipes/speed_page.py -->"
 SHARES = "<!-- measured: shares of the machine (written by recipes/speed_page.py) -->"
 PHASES = "<!-- measured: phases of a step (written by recipes/speed_page.py) -->"
 BATCHES = "<!-- measured: batches (written by recipes/speed_page.py) -->"
+DRAFTS = "<!-- measured: drafts (written by recipes/speed_page.py) -->"
 SCRATCHPADS, PLAIN = "scratchpads at 16-byte patches", "fixed(1)"
 TRAINED = {"6.6M": "", "4.2M": ", without embeddings"}
 """Peers of the shipped model: with as many parameters, and with as many as it has without embeddings."""
+SHORT_DRAFTS = ((16, 2), (24, 3))
+"""Limits of bytes and slots that are never the best; their results are in the files."""
 SHAPES = ("4 x 1,024", "1 x 4,096")
 Rows = list[dict[str, Any]]
 
@@ -207,6 +210,30 @@ def of_batches() -> str:
     return batches.report(rows, values(rows, "batch_rows"))
 
 
+def of_drafts() -> str:
+    """Returns bytes per second of steps and of drafts, by rows, limits and kind of steps."""
+    lines, head = [], []
+    for ending, words in (("", "plain"), ("-compiled", "compiled")):
+        newest_file = sorted((ROOT / "docs" / "results").glob(f"*-drafts-speed{ending}.json"))[-1]
+        results = json.loads(newest_file.read_text(encoding="utf-8"))["results"]
+        rows = [row for row in results if (row["most_bytes"], row["most_slots"]) not in SHORT_DRAFTS]
+        head = [limits_in_words(row) for row in chosen(rows, rows=rows[0]["rows"])]
+        for num_rows in values(rows, "rows"):
+            speeds = [row["bytes_per_second"] for row in chosen(rows, rows=num_rows)]
+            lines.append(
+                [words, f"{num_rows}", *(f"{speed:.1f}" for speed in speeds), f"{max(speeds) / speeds[0]:.2f}"]
+            )
+    return markdown_table(["steps are", "rows", *head, "best over steps"], lines)
+
+
+def limits_in_words(row: dict[str, Any]) -> str:
+    """Returns how far a row's drafts go."""
+    if row["most_bytes"] is None:
+        return "steps"
+    slots = "" if row["most_slots"] is None else f", {row['most_slots']} slots"
+    return f"{row['most_bytes']} bytes{slots}"
+
+
 def estimates() -> str:
     """Returns what was compiled for a GPU without one."""
     rows = newest("sm90-estimates")
@@ -224,7 +251,7 @@ def filled(page: Path) -> str:
 
 TABLES = {
     ROOT / "docs" / "speed.md": {BEGIN: table, SHARES: machine_shares, PHASES: phases, ESTIMATED: estimates},
-    ROOT / "docs" / "generation.md": {BATCHES: of_batches},
+    ROOT / "docs" / "generation.md": {BATCHES: of_batches, DRAFTS: of_drafts},
     ROOT / "README.md": {BEGIN: short_table},
 }
 """What stands behind which line of a page."""
