@@ -4,7 +4,7 @@ A product of a few rows takes as long as its weights are read from memory. torch
 for several rows often twice. Over weights in oneDNN's order, six rows take no longer than one.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import torch
@@ -34,6 +34,7 @@ _LIBRARY = torch.library.Library("patchpad", "FRAGMENT")
 _LIBRARY.define("packed_linear(Tensor input, Tensor weight) -> Tensor")
 
 
+@runtime_checkable
 class Packing(Protocol):
     """A layer that keeps a packed copy of its weights."""
 
