@@ -4,6 +4,7 @@ A product of a few rows takes as long as its weights are read from memory. torch
 for several rows often twice. Over weights in oneDNN's order, six rows take no longer than one.
 """
 
+import platform
 from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
@@ -24,8 +25,10 @@ ROWS_OF_MANY_WEIGHTS = 4
 """Rows to which one or two are padded, because oneDNN then reads many weights faster."""
 PROBES = 8
 """Weights that are compared at each product, to notice what was written past torch's own count of writes."""
-HAS_PRODUCT = torch.backends.mkldnn.is_available() and all(
-    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+HAS_PRODUCT = (
+    platform.machine().lower() in ("x86_64", "amd64")  # nothing was measured elsewhere
+    and torch.backends.mkldnn.is_available()
+    and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
 )
 
 _PACKING_LAYERS: "WeakValueDictionary[int, Packing]" = WeakValueDictionary()
