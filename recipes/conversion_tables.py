@@ -74,9 +74,9 @@ the table says. Thresholds are each model's own."""
 TASKS_TEXT = """\
 **Tasks.** Prompts, answers and metrics are the same for both (`patchpad.tasks`), without a chat template. The source's
 tokens are split between prompt and answer as lm-eval does it, and its accuracy is that of these tokens. Bits per byte
-are those of the right answer; for the source, tokens that go on beyond it count. The difference is that between the
-converted model at {main} scratchpads per byte and the source in these bits, with its standard error over examples.
-`cute` is all tasks of CUTE together. The source may have read the tasks, and the books that LAMBADA is made of."""
+are those of the right answer; for the source, tokens that go on beyond it count. The difference is that to the source
+in these bits, with its standard error over examples. `cute` is all tasks of CUTE together. The source may have read the
+tasks, and the books that LAMBADA is made of."""
 
 
 class Cells:
@@ -222,7 +222,7 @@ def cut_table(cells: Cells) -> str:
 
 
 def tasks_table(cells: Cells) -> str:
-    """Returns the table of a row for each task, those of CUTE as one; empty where nothing was measured."""
+    """Returns the table of a row for each task and model, CUTE's as one task; empty where nothing was measured."""
     found = cells.second("tasks")
     groups = {name: [name] for name in found if not name.startswith(CUTE)}
     if len(groups) < len(found):
@@ -238,15 +238,21 @@ def tasks_table(cells: Cells) -> str:
         sizes = [len(one["ids"]) for one in known[SOURCE]]
         chances = [one["chance"] or 0.0 for one in known[SOURCE] for _ in one["ids"]]
         chance = f"{math.fsum(chances) / len(chances):.3f}" if any(chances) else "-"
-        scores = [_scores(whole[model]) for model in models]
         gold = {model: _gold([one.get("open", one) for one in several]) for model, several in whole.items()}
-        bits = ["-" if one is None else f"{per_byte(one).value:.3f}" for one in gold.values()]
-        ours, theirs = gold[MAIN], gold[SOURCE]
-        bits.append("-" if ours is None or theirs is None else signed(difference(ours, theirs, of="examples")))
-        rows.append([label, first["metric"].replace("_", " "), f"{sum(sizes):,}", chance, *scores, *bits])
-    names = [shown_name(model) for model in models]
-    headings = ["task", "metric", "examples", "chance", *names, *(f"{name}, bits per byte" for name in names)]
-    return _part(TASKS_TEXT.format(main=MAIN), [*headings, "difference"], rows)
+        theirs = gold[SOURCE]
+        for model in models:
+            ours = gold[model]
+            cells_of_model = [
+                _scores(whole[model]),
+                "-" if ours is None else f"{per_byte(ours).value:.3f}",
+                ""
+                if model == SOURCE or ours is None or theirs is None
+                else signed(difference(ours, theirs, of="examples")),
+            ]
+            of_task = [label, first["metric"].replace("_", " "), f"{sum(sizes):,}", chance]
+            rows.append([*(of_task if model == SOURCE else [""] * len(of_task)), shown_name(model), *cells_of_model])
+    headings = ["task", "metric", "examples", "chance", "model", "score", "bits per byte", "difference"]
+    return _part(TASKS_TEXT, headings, rows)
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
