@@ -191,3 +191,13 @@ def test_compiled_code_multiplies_many_rows_as_torch_does(products):
     with torch.inference_mode():
         assert torch.equal(compiled(layer)(input), F.linear(input, layer.weight) + 1)
     assert not products
+
+
+def test_without_the_product_everything_is_torchs_own(monkeypatch, products):
+    monkeypatch.setattr(packed_copy, "HAS_PRODUCT", False)
+    layer, input = layer_of("large"), numbers(3, 1024)
+    layer.pack_when_compiled()
+    with torch.inference_mode():
+        assert torch.equal(layer(input), F.linear(input, layer.weight))
+        assert torch.equal(compiled(layer)(input), F.linear(input, layer.weight) + 1)
+    assert not products

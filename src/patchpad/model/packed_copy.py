@@ -55,7 +55,8 @@ def serve_compiled_code(layer: Packing) -> None:
 
 @torch.library.impl(_LIBRARY, "packed_linear", "CPU")
 def _packed_linear(input: Tensor, weight: Tensor) -> Tensor:
-    layer = _PACKING_LAYERS.get(weight.data_ptr()) if input.numel() <= MOST_ROWS * input.shape[-1] else None
+    has_few_rows = 0 < input.numel() <= MOST_ROWS * input.shape[-1]
+    layer = _PACKING_LAYERS.get(weight.data_ptr()) if has_few_rows else None
     packed = None if layer is None else layer.packed_copy()
     return F.linear(input, weight) if packed is None else packed.product(input)
 
@@ -82,14 +83,14 @@ def can_multiply(input: Tensor, num_weights: int) -> bool:
         and least_rows * input.shape[-1] <= input.numel() <= MOST_ROWS * input.shape[-1]
         and type(input) is Tensor
         and not torch.is_autocast_enabled("cpu")
-        and HAS_PRODUCT
     )
 
 
 def can_pack(weight: Tensor) -> bool:
     """Whether a copy of a layer's weights would serve."""
     return (
-        type(weight) is nn.Parameter
+        HAS_PRODUCT
+        and type(weight) is nn.Parameter
         and weight.is_contiguous()
         and weight.is_cpu
         and weight.dtype == torch.float32
