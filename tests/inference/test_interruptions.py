@@ -103,7 +103,7 @@ def test_rows_that_are_interrupted_anywhere_generate_what_they_generate_otherwis
 def test_a_stream_that_is_interrupted_anywhere_goes_on_with_the_same_text(model):
     options = {"max_new_bytes": 30, "temperature": 1.0, "seed": 5}
     expected = "".join(patchpad.stream(model, "It was", **options))
-    source, num_stops = random.Random(3), 0
+    source, num_stops = random.Random(1), 0
     stream, text = patchpad.stream(model, "It was", **options), ""
     while True:
         try:
@@ -117,7 +117,7 @@ def test_a_stream_that_is_interrupted_anywhere_goes_on_with_the_same_text(model)
         text += piece
     assert stream.completion.text == expected
     assert num_stops > 5
-    assert len(text) >= len(expected) - 4  # a stop in the very line that hands a piece out loses it
+    assert len(text) >= len(expected) - 2
 
 
 def test_a_stop_inside_every_step_loses_no_piece_of_the_text(model):

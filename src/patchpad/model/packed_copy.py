@@ -5,8 +5,6 @@ for several rows often twice. Over weights in oneDNN's order, six rows take no l
 """
 
 import platform
-from typing import Protocol, runtime_checkable
-from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float
@@ -31,39 +29,10 @@ HAS_PRODUCT = (
     and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
 )
 
-_PACKING_LAYERS: "WeakValueDictionary[int, Packing]" = WeakValueDictionary()
-"""Layers whose packed copies compiled code uses, by the place of their weights in memory."""
-_LIBRARY = torch.library.Library("patchpad", "FRAGMENT")
-_LIBRARY.define("packed_linear(Tensor input, Tensor weight) -> Tensor")
 
-
-@runtime_checkable
-class Packing(Protocol):
-    """A layer that keeps a packed copy of its weights."""
-
-    weight: Tensor
-
-    def packed_copy(self) -> "PackedCopy | None":
-        """Returns the copy; None where there cannot be one."""
-        ...
-
-
-def serve_compiled_code(layer: Packing) -> None:
-    """Lets compiled code find a layer's packed copy. Weights that were moved since are multiplied as torch does it."""
-    _PACKING_LAYERS[layer.weight.data_ptr()] = layer
-
-
-@torch.library.impl(_LIBRARY, "packed_linear", "CPU")
-def _packed_linear(input: Tensor, weight: Tensor) -> Tensor:
-    has_few_rows = 0 < input.numel() <= MOST_ROWS * input.shape[-1]
-    layer = _PACKING_LAYERS.get(weight.data_ptr()) if has_few_rows else None
-    packed = None if layer is None else layer.packed_copy()
-    return F.linear(input, weight) if packed is None else packed.product(input)
-
-
-@torch.library.register_fake("patchpad::packed_linear", lib=_LIBRARY)
-def _fake_packed_linear(input: Tensor, weight: Tensor) -> Tensor:
-    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+def has_few_rows(input: Tensor, least: int = 1) -> bool:
+    """Whether a layer's input has at least so many rows, and few enough for a packed copy to gain."""
+    return least * input.shape[-1] <= input.numel() <= MOST_ROWS * input.shape[-1]
 
 
 def can_multiply(input: Tensor, num_weights: int) -> bool:
@@ -75,12 +44,11 @@ def can_multiply(input: Tensor, num_weights: int) -> bool:
         input: of the layer.
         num_weights: of the layer.
     """
-    least_rows = 1 if num_weights >= MANY_WEIGHTS else 2
     return (
         not torch.is_grad_enabled()
         and input.is_cpu
         and input.dtype == torch.float32
-        and least_rows * input.shape[-1] <= input.numel() <= MOST_ROWS * input.shape[-1]
+        and has_few_rows(input, least=1 if num_weights >= MANY_WEIGHTS else 2)
         and type(input) is Tensor
         and not torch.is_autocast_enabled("cpu")
     )
@@ -141,10 +109,4 @@ class PackedCopy:
         return ROWS_OF_MANY_WEIGHTS if rows < 3 and self.has_many else rows
 
 
-__all__ = [
-    "LEAST_WEIGHTS",
-    "PackedCopy",
-    "can_multiply",
-    "can_pack",
-    "serve_compiled_code",
-]
+__all__ = ["LEAST_WEIGHTS", "PackedCopy", "can_multiply", "can_pack", "has_few_rows"]

@@ -3,18 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patchpad.model.packed_copy import (
-    LEAST_WEIGHTS,
-    PackedCopy,
-    can_multiply,
-    can_pack,
-    serve_compiled_code,
-)
+from patchpad.model.packed_copy import LEAST_WEIGHTS, PackedCopy, can_multiply, can_pack, has_few_rows
 
 LM_HEAD_STD = 0.02
 """LM heads start near zero, so that the first loss is close to ln 257."""
@@ -84,7 +79,7 @@ class Linear(nn.Linear, DrawsWeights):
         """Has functions that are compiled from now on use the packed copy, if the layer is large."""
         self.is_packed_when_compiled = self._num_weights >= LEAST_WEIGHTS and can_pack(self.weight)
         if self.is_packed_when_compiled:
-            serve_compiled_code(self)
+            _PACKED_LAYERS[self.weight.data_ptr()] = self
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Linear":
         self._packed, self.is_packed_when_compiled = None, False
@@ -97,6 +92,25 @@ class Linear(nn.Linear, DrawsWeights):
     def draw(self, generator: torch.Generator) -> None:
         """Draws the weights."""
         draw_normal(self.weight, self.std, generator)
+
+
+_PACKED_LAYERS: "WeakValueDictionary[int, Linear]" = WeakValueDictionary()
+"""Layers whose packed copies compiled code uses, by the place of their weights in memory."""
+_LIBRARY = torch.library.Library("patchpad", "FRAGMENT")
+_LIBRARY.define("packed_linear(Tensor input, Tensor weight) -> Tensor")
+
+
+@torch.library.impl(_LIBRARY, "packed_linear", "CPU")
+def _packed_linear(input: Tensor, weight: Tensor) -> Tensor:
+    """Multiplies with a layer's packed copy. Weights that were moved since are multiplied as torch does it."""
+    layer = _PACKED_LAYERS.get(weight.data_ptr()) if has_few_rows(input) else None
+    packed = None if layer is None else layer.packed_copy()
+    return F.linear(input, weight) if packed is None else packed.product(input)
+
+
+@torch.library.register_fake("patchpad::packed_linear", lib=_LIBRARY)
+def _fake_packed_linear(input: Tensor, weight: Tensor) -> Tensor:
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
 class PreciseLinear(Linear):
